@@ -1,0 +1,216 @@
+"""Requests of one episode: exogenous, drawn before it starts, the same whatever any policy does.
+
+Every kind of demand yields the same two things: a table of requests ordered by slot, and the true rates behind it.
+Rates are constant within pieces of an episode (a session's on or off time, a traffic matrix), so counts are drawn per
+piece, not per slot: a Poisson number of requests at slots uniform within the piece is the same process.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_env import traces
+from dpem_env.network import Network
+from dpem_env.scenarios import ReplayDemand, Scenario, SessionDemand, TraceDemand
+from dpem_env.seeding import generator
+
+Ints = NDArray[np.int32]
+
+
+class RequestTable(NamedTuple):
+    """R requests in order of arrival."""
+
+    slot: Ints  # (R,) slot of arrival
+    source: Ints  # (R,) node
+    peer: Ints  # (R,) place of the destination among the source's peers
+    wanted: Ints  # (R,) index of the fidelity class
+    last_slot: Ints  # (R,) last slot in which it can be served
+    by_expiry: Ints  # (R,) request indices in order of last_slot
+
+
+class Pieces(NamedTuple):
+    """P pieces of constant rate; overlapping pieces of a pair add up."""
+
+    node: Ints  # (P,)
+    peer: Ints  # (P,) place among the node's peers
+    start: Ints  # (P,) first slot
+    stop: Ints  # (P,) last slot + 1
+    rate: NDArray[np.float64]  # (P,) requests per slot
+
+
+@dataclass(frozen=True, eq=False)
+class Demand:
+    """The requests of one episode and the true rates behind them."""
+
+    requests: RequestTable
+    pieces: Pieces
+    shape: tuple[int, int]  # (N, D)
+    excluded_requests: int = 0  # rows of a request file whose destination is no reachable peer
+
+    def rates(self, start: int, stop: int) -> NDArray[np.float64]:
+        """(stop - start, N, D) true expected requests in each slot: known to no policy but a clairvoyant one."""
+        table = np.zeros((stop - start + 1, *self.shape))
+        node, peer, first, last, rate = self.pieces
+        first, last = np.clip(first, start, stop) - start, np.clip(last, start, stop) - start
+        np.add.at(table, (first, node, peer), rate)
+        np.add.at(table, (last, node, peer), -rate)
+        rates: NDArray[np.float64] = np.maximum(np.cumsum(table[:-1], axis=0), 0.0)
+        return rates
+
+
+def mean_rates(scenario: Scenario, network: Network) -> NDArray[np.float64]:
+    """(N, D) long-run mean requests per slot of every pair, Λ·a_id·dt: the climatology."""
+    rate = getattr(scenario.demand, "request_rate", 0.0)
+    return network.weights * rate * scenario.control.slot_duration
+
+
+def draw_demand(
+    scenario: Scenario,
+    network: Network,
+    demand_seed: int,
+    slots: int,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Demand:
+    """The demand of an episode of `slots` slots.
+
+    Sessions and traces are drawn from `demand_seed`; a request file is replayed as it is.
+    """
+    config = scenario.demand
+    if isinstance(config, ReplayDemand):
+        return _replayed(scenario, config, network, slots)
+    rng = generator("demand", demand_seed)
+    mean = mean_rates(scenario, network)
+    # The true rates go on past the end: a clairvoyant forecast made in the last slot looks there.
+    horizon = slots + scenario.observation.forecast_horizon + scenario.in_slots(4.0)
+    if isinstance(config, TraceDemand):
+        share = config.trace_share
+        offset_seed = generator("trace window", demand_seed)
+        parts = [_trace_pieces(scenario, config, network, offset_seed, demand_seed, horizon, data_dir, share)]
+        if share < 1.0:
+            parts += _session_pieces(scenario, config, mean * (1.0 - share), rng, horizon)
+    else:
+        parts = _session_pieces(scenario, config, mean, rng, horizon)
+    pieces = Pieces(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return Demand(_poisson_requests(scenario, network, pieces, rng, slots), pieces, mean.shape)
+
+
+def _session_pieces(
+    scenario: Scenario, config: SessionDemand, mean: NDArray[np.float64], rng: np.random.Generator, slots: int
+) -> list[Pieces]:
+    """Constant part (1 - φ) and on-times carrying φ/p of the mean rate; times on and off are geometric, stationary."""
+    node, peer = (index.astype(np.int32) for index in np.nonzero(mean > 0))
+    rate = mean[node, peer]
+    phi, share = config.predictability, config.session_share
+    end = np.full_like(node, slots)
+    steady = Pieces(node, peer, np.zeros_like(node), end, rate * (1.0 - phi))
+    leave_on = scenario.control.slot_duration / config.session_duration
+    leave_off = leave_on * share / (1.0 - share)
+    parts = [steady]
+    on = rng.random(len(node)) < share
+    clock = np.zeros(len(node), dtype=np.int64)
+    while phi > 0 and np.any(clock < slots):
+        spell = rng.geometric(np.where(on, leave_on, leave_off))
+        stop = np.minimum(clock + spell, slots)
+        live = on & (clock < slots)
+        parts.append(
+            Pieces(
+                node[live],
+                peer[live],
+                clock[live].astype(np.int32),
+                stop[live].astype(np.int32),
+                rate[live] * phi / share,
+            )
+        )
+        clock, on = clock + spell, ~on
+    return parts
+
+
+def _trace_pieces(
+    scenario: Scenario,
+    config: TraceDemand,
+    network: Network,
+    rng: np.random.Generator,
+    demand_seed: int,
+    slots: int,
+    data_dir: str | os.PathLike[str] | None,
+    share: float,
+) -> Pieces:
+    """Rates proportional to consecutive matrices from a random start inside the split's days of the trace.
+
+    The scale is fixed by the mean over the whole trace: the peers' traffic averages `share` · request_rate.
+    """
+    matrices = traces.load_abilene(data_dir)
+    low, high = matrices.window(scenario.split_of(demand_seed) or "train")
+    per_matrix = scenario.in_slots(config.matrix_duration)
+    count = -(-slots // per_matrix)
+    first = int(rng.integers(low, high - count + 1)) if high - low >= count else low
+    node, place = np.nonzero(network.peers >= 0)
+    peer = network.peers[node, place]
+    scale = matrices.mean_matrix()[node, peer].sum()
+    per_slot = share * config.request_rate * scenario.control.slot_duration / scale
+    steps = np.arange(count)
+    rate = matrices.mbps[low + (first - low + steps) % (high - low)][:, node, peer] * per_slot  # (count, pairs)
+    start = np.repeat(steps * per_matrix, len(node))
+    return Pieces(
+        np.tile(node, count).astype(np.int32),
+        np.tile(place, count).astype(np.int32),
+        start.astype(np.int32),
+        np.minimum(start + per_matrix, slots).astype(np.int32),
+        rate.ravel(),
+    )
+
+
+def _poisson_requests(
+    scenario: Scenario, network: Network, pieces: Pieces, rng: np.random.Generator, slots: int
+) -> RequestTable:
+    stop = np.minimum(pieces.stop, slots)
+    length = np.maximum(stop - pieces.start, 0)
+    count = rng.poisson(pieces.rate * length)
+    piece = np.repeat(np.arange(len(count)), count)
+    slot = pieces.start[piece] + np.floor(rng.random(len(piece)) * length[piece]).astype(np.int32)
+    node, peer = pieces.node[piece], pieces.peer[piece]
+    wanted = _draw_classes(scenario, network, node, peer, rng.random(len(piece)))
+    deadline = np.full(len(piece), scenario.in_slots(scenario.demand.deadline), dtype=np.int32)
+    return tabulate(slot, node, peer, wanted, slot + deadline - 1)
+
+
+def _draw_classes(
+    scenario: Scenario, network: Network, node: Ints, peer: Ints, uniform: NDArray[np.float64]
+) -> Ints:
+    """Classes by weight, renormalised over those the pair's cheapest route meets at the best quality, fresh."""
+    possible = network.routes.quality[node, peer, 0] > 0  # (R, C)
+    weight = np.cumsum(possible * np.array(scenario.demand.class_weights), axis=1)
+    # A pair that meets only classes of weight 0 asks for the lowest it meets.
+    return np.where(
+        weight[:, -1] > 0,
+        (uniform[:, None] * weight[:, -1:] >= weight).sum(axis=1),
+        possible.argmax(axis=1) if len(possible) else 0,
+    ).astype(np.int32)
+
+
+def tabulate(slot: Ints, source: Ints, peer: Ints, wanted: Ints, last_slot: Ints) -> RequestTable:
+    """A RequestTable from unordered columns; equal slots are ordered by source, peer, class and deadline."""
+    order = np.lexsort((last_slot, wanted, peer, source, slot))
+    columns = [np.ascontiguousarray(c[order], dtype=np.int32) for c in (slot, source, peer, wanted, last_slot)]
+    return RequestTable(*columns, by_expiry=np.argsort(columns[4], kind="stable").astype(np.int32))
+
+
+def _replayed(scenario: Scenario, config: ReplayDemand, network: Network, slots: int) -> Demand:
+    recorded = traces.read_requests(config, network.num_nodes)
+    slot = np.floor(recorded.time / scenario.control.slot_duration + 1e-9).astype(np.int64)
+    matches = network.peers[recorded.source] == recorded.destination[:, None]  # (R, D)
+    inside = slot < slots
+    kept = inside & matches.any(axis=1)
+    lifetime = np.maximum(np.rint(recorded.deadline / scenario.control.slot_duration), 1).astype(np.int64)
+    classes = np.array(scenario.demand.fidelity_classes)
+    columns = (slot, recorded.source, matches.argmax(axis=1), np.searchsorted(classes, recorded.fidelity))
+    slot, source, peer, wanted = (column[kept].astype(np.int32) for column in columns)
+    table = tabulate(slot, source, peer, wanted, slot + lifetime[kept].astype(np.int32) - 1)
+    ones = np.ones(len(slot))
+    pieces = Pieces(table.source, table.peer, table.slot, table.slot + 1, ones)
+    return Demand(table, pieces, network.peers.shape, int(np.sum(inside & ~kept)))  # type: ignore[arg-type]

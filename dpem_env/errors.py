@@ -1,0 +1,37 @@
+"""Errors a user can mend: each message names what was given, what was expected and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DpemError(ValueError):
+    """Base of every error this package raises on purpose; the command line prints it as one line."""
+
+
+class ScenarioError(DpemError):
+    """A scenario is unknown, malformed or describes an impossible network."""
+
+
+class DataError(DpemError):
+    """A trace, request file or topology file is missing or malformed."""
+
+
+class ActionError(DpemError):
+    """Actions have the wrong type or shape, or name an agent that does not exist."""
+
+
+class PolicyError(DpemError):
+    """A policy is unknown or cannot be used the way it was asked for."""
+
+
+class LogError(DpemError):
+    """An episode log is missing, malformed or was altered."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a mistyped `name`: the closest of `known`, or the whole list."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"

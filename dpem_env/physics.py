@@ -1,0 +1,88 @@
+"""Formulas for Werner pairs: loss, swapping, storage decay and purification.
+
+Pure functions of numbers or, elementwise, of arrays. The simulator compiles these very functions, so each formula
+exists once. A Werner state of fidelity F to a Bell pair has the Werner parameter w = (4F - 1)/3, so F = (1 + 3w)/4.
+Lengths are in km, times in seconds, rates in pairs per second.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Real = TypeVar("Real", float, NDArray[np.float64])
+
+
+def werner_from_fidelity(fidelity: Real) -> Real:
+    """Werner parameter w = (4F - 1)/3 of a Werner state of fidelity F (Werner, PRA 40, 4277, 1989)."""
+    return (4.0 * fidelity - 1.0) / 3.0
+
+
+def fidelity_from_werner(werner: Real) -> Real:
+    """Fidelity F = (1 + 3w)/4 of a Werner state of parameter w."""
+    return (1.0 + 3.0 * werner) / 4.0
+
+
+def transmission(length: Real, attenuation: float) -> Real:
+    """Probability η = 10^(-αL/10) that a photon survives `length` km of fibre of `attenuation` dB/km."""
+    return 10.0 ** (-attenuation * length / 10.0)
+
+
+def swap_factor(gate_fidelity: float, readout_fidelity: float) -> float:
+    """Factor g·(4m² - 1)/3 by which one noisy swap multiplies w₁·w₂ (Briegel et al., PRL 81, 5932, 1998, eq. 3)."""
+    return gate_fidelity * (4.0 * readout_fidelity**2 - 1.0) / 3.0
+
+
+def decay_factor(duration: float, coherence_u: Real, coherence_v: Real) -> Real:
+    """Factor exp(-t/T_u - t/T_v) by which `duration` seconds in two depolarising memories multiply w."""
+    return np.exp(-duration / coherence_u - duration / coherence_v)  # type: ignore[no-any-return]
+
+
+def purification_success(werner_1: Real, werner_2: Real) -> Real:
+    """Probability (1 + w₁w₂)/2 that one BBPSSW round succeeds (Bennett et al., PRL 76, 722, 1996, eq. 7)."""
+    return (1.0 + werner_1 * werner_2) / 2.0
+
+
+def purified_werner(werner_1: Real, werner_2: Real) -> Real:
+    """Werner parameter after a successful BBPSSW round, twirled back to Werner form (same source, eq. 7).
+
+    F' = (F₁F₂ + (1-F₁)(1-F₂)/9)/p written in w: w' = (w₁ + w₂ + 4w₁w₂) / (3(1 + w₁w₂)).
+    """
+    return (werner_1 + werner_2 + 4.0 * werner_1 * werner_2) / (3.0 * (1.0 + werner_1 * werner_2))
+
+
+def pumped_werner(link_werner: float, quality: int) -> float:
+    """Werner parameter of a fresh link after `quality` - 1 successful pumping rounds with fresh pairs."""
+    werner = link_werner
+    for _ in range(quality - 1):
+        werner = purified_werner(werner, link_werner)
+    return werner
+
+
+def expected_build_time(rates: NDArray[np.float64]) -> float:
+    """Expected maximum, in seconds, of independent exponential times with the given rates per second.
+
+    Inclusion-exclusion over the non-empty subsets of links (Feller 1971, vol. II, I.6), in Gray-code order: each step
+    adds or removes one link. Infinite if a rate is 0.
+    """
+    if np.any(rates <= 0.0):
+        return np.inf
+    expected = 0.0
+    subset_rate = 0.0
+    size = 0
+    gray = 0
+    for step in range(1, 1 << len(rates)):
+        bit = 0
+        while not (step >> bit) & 1:
+            bit += 1
+        gray ^= 1 << bit
+        if (gray >> bit) & 1:
+            subset_rate += rates[bit]
+            size += 1
+        else:
+            subset_rate -= rates[bit]
+            size -= 1
+        expected += 1.0 / subset_rate if size & 1 else -1.0 / subset_rate
+    return expected

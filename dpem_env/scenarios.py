@@ -1,0 +1,476 @@
+"""Scenarios: named, versioned, frozen and validated configurations of the simulated world.
+
+A scenario fixes everything but the seeds: the network generator, the hardware, the demand, the control rules and the
+seed lists for training, validation and evaluation. It is hashable, loads from and saves to TOML, and every leaf field
+has a unique name, so ``get("mesh100-v0").override(request_rate=16.0)`` needs no section. Rules of ``-v0`` scenarios
+are provisional until release 0.1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dpem_env.errors import ScenarioError, nearest
+
+Split = Literal["train", "validation", "evaluation"]
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Natural = Annotated[int, Field(strict=True, ge=0)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
+Fidelity = Annotated[float, Field(strict=True, ge=0.25, le=1)]
+Text = Annotated[str, Field(strict=True)]
+
+_Value = TypeVar("_Value", int, float)
+
+
+def _ordered(span: tuple[_Value, _Value]) -> tuple[_Value, _Value]:
+    if span[0] > span[1]:
+        raise ValueError(f"the range [{span[0]}, {span[1]}] runs backwards; write [low, high]")
+    return span
+
+
+class Section(BaseModel):
+    """Base of every configuration section: frozen, hashable, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MeshNetwork(Section):
+    """Random geometric mesh: nodes uniform in a square, the shortest pairs linked, then joined until connected."""
+
+    generator: Literal["mesh"] = "mesh"
+    nodes: Annotated[int, Field(strict=True, ge=2)] = 100
+    side: Positive = 100.0  # km
+    links_per_node: Positive = 2.5
+
+
+class ChainNetwork(Section):
+    """Nodes 0..n-1 in a line, `spacing` km apart; interior nodes may have their own hardware."""
+
+    generator: Literal["chain"] = "chain"
+    nodes: Annotated[int, Field(strict=True, ge=2)] = 3
+    spacing: Positive = 10.0  # km
+    relay_generation_rate: NonNegative | None = None  # pairs/s at interior nodes; none: as `generation_rate`
+    relay_swap_rate: NonNegative | None = None  # swaps/s at interior nodes; none: as `swap_rate`
+
+
+class StarNetwork(Section):
+    """Node 0 is the hub, nodes 1..n-1 are leaves at `spacing` km; the hub may have its own hardware."""
+
+    generator: Literal["star"] = "star"
+    nodes: Annotated[int, Field(strict=True, ge=2)] = 8
+    spacing: Positive = 10.0  # km
+    relay_generation_rate: NonNegative | None = None  # pairs/s at the hub; none: as `generation_rate`
+    relay_swap_rate: NonNegative | None = None  # swaps/s at the hub; none: as `swap_rate`
+
+
+class TopohubNetwork(Section):
+    """A real topology of the PyPI package topohub; fibre lengths are multiplied by `length_scale`."""
+
+    generator: Literal["topohub"] = "topohub"
+    topology: Text = "topozoo/Surfnet"
+    length_scale: Positive = 1.0
+
+
+class CoronetNetwork(Section):
+    """CORONET Global (100 cities) from the data folder; fibre lengths are multiplied by `length_scale`."""
+
+    generator: Literal["coronet"] = "coronet"
+    length_scale: Positive = 1.0
+
+
+class Hardware(Section):
+    """Sources, repeaters, memories and fibre. Ranges are [low, high] of a uniform draw per node."""
+
+    generation_rate: tuple[NonNegative, NonNegative] = (0.0, 10.0)  # useful pairs/s at zero distance
+    swap_rate: tuple[NonNegative, NonNegative] = (0.0, 5.0)  # entanglement swaps/s
+    memory: tuple[Count, Count] = (8, 16)  # qubits
+    coherence_time: Positive = 60.0  # s
+    attenuation: NonNegative = 0.2  # dB/km
+    link_fidelity: Fidelity = 0.98
+    swap_success: Probability = 0.9
+    gate_fidelity: Fidelity = 0.99
+    readout_fidelity: Annotated[float, Field(strict=True, gt=0.5, le=1)] = 0.99
+    token_cap: Annotated[float, Field(strict=True, ge=1, allow_inf_nan=False)] = 2.0  # saved-up swaps
+
+    _ranges = field_validator("generation_rate", "swap_rate", "memory")(_ordered)
+
+
+class Routing(Section):
+    """Candidate routes, and what makes a peer reachable."""
+
+    routes_per_peer: Annotated[int, Field(strict=True, ge=1, le=16)] = 3
+    max_hops: Annotated[int, Field(strict=True, ge=1, le=16)] = 8
+    min_link_rate: NonNegative = 0.1  # pairs/s, g·η on every link of the cheapest route
+    min_swap_rate: NonNegative = 0.1  # swaps/s at every relay of the cheapest route
+
+
+class Requests(Section):
+    """What every kind of demand shares: peers, classes of requested fidelity and deadline."""
+
+    peers: Count = 8
+    fidelity_classes: tuple[Fidelity, ...] = (0.70, 0.80, 0.90)
+    class_weights: tuple[NonNegative, ...] = (0.5, 0.3, 0.2)
+    deadline: Positive = 1.0  # s
+
+    @model_validator(mode="after")
+    def _classes_make_sense(self) -> Requests:
+        if not self.fidelity_classes or list(self.fidelity_classes) != sorted(set(self.fidelity_classes)):
+            raise ValueError("fidelity_classes must be increasing, without repeats")
+        if len(self.class_weights) != len(self.fidelity_classes) or sum(self.class_weights) <= 0:
+            raise ValueError("class_weights needs one weight per fidelity class, not all zero")
+        return self
+
+
+class SessionDemand(Requests):
+    """Poisson requests between gravity-weighted pairs whose on/off sessions make them predictable."""
+
+    kind: Literal["sessions"] = "sessions"
+    request_rate: NonNegative = 8.0  # requests/s over the whole network (Λ)
+    predictability: Probability = 1.0  # φ: share of the rate that follows the sessions
+    session_duration: Positive = 20.0  # s, mean time on
+    session_share: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.05  # fraction of time on (p)
+    popularity_sigma: NonNegative = 0.5  # of the lognormal popularity
+    gravity_length: Positive = 50.0  # km
+
+
+class TraceDemand(SessionDemand):
+    """Poisson requests at rates proportional to measured traffic matrices, optionally mixed with sessions.
+
+    The trace is classical traffic (Abilene) standing in for entanglement requests: it gives *rates* only. Requests,
+    their times and their fidelity classes are drawn from those rates, because no public trace carries them.
+    """
+
+    kind: Literal["trace"] = "trace"  # type: ignore[assignment]
+    trace: Literal["abilene"] = "abilene"
+    matrix_duration: Positive = 5.0  # simulated seconds that one 5-minute matrix lasts
+    trace_share: Probability = 1.0  # share of the mean load that follows the trace; the rest comes as sessions
+
+
+class ReplayDemand(Requests):
+    """Requests read from a CSV file with columns time, source, destination, fidelity and optionally deadline."""
+
+    kind: Literal["replay"] = "replay"
+    requests_file: Text
+
+
+class Control(Section):
+    """Slots, allocations and the age of information."""
+
+    slot_duration: Positive = 0.25  # s
+    rows: Annotated[int, Field(strict=True, ge=1, le=255)] = 4  # open allocations per node
+    qualities: Annotated[int, Field(strict=True, ge=1, le=16)] = 3  # q - 1 purification rounds per link
+    time_to_live: Positive = 2.0  # s
+    telemetry_period: Positive = 1.0  # s between snapshots
+    telemetry_delay: Count = 2  # slots until a snapshot is readable
+
+
+class Outages(Section):
+    """Every link fails and recovers on its own; times are geometric over slots with these means."""
+
+    mean_up: Positive = 200.0  # s
+    mean_down: Positive = 5.0  # s
+
+
+class Observation(Section):
+    """Shape of the forecast slice of the observation."""
+
+    forecast_horizon: Count = 8  # slots
+
+
+class Reward(Section):
+    """reward = delivered - contention_penalty · contended."""
+
+    contention_penalty: NonNegative = 0.05
+
+
+class Episode(Section):
+    """Length of an episode."""
+
+    slots: Count = 400
+
+
+class SeedRange(Section):
+    """Seeds start, start + 1, …, stop - 1, written short."""
+
+    start: Natural
+    stop: Natural
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> SeedRange:
+        if self.stop <= self.start:
+            raise ValueError(f"a seed range needs stop > start, given {self.start}..{self.stop}")
+        return self
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, index: int) -> int:
+        """The `index`-th seed, counted cyclically."""
+        return self.start + index % len(self)
+
+    def __contains__(self, seed: object) -> bool:
+        return isinstance(seed, int) and self.start <= seed < self.stop
+
+
+class SplitSeeds(Section):
+    """Topology and demand seeds of one split."""
+
+    topology: SeedRange
+    demand: SeedRange
+
+
+class Seeds(Section):
+    """Disjoint seed lists: what a learner trains on is never what it is scored on."""
+
+    train: SplitSeeds = SplitSeeds(
+        topology=SeedRange(start=0, stop=64), demand=SeedRange(start=0, stop=1_000_000)
+    )
+    validation: SplitSeeds = SplitSeeds(
+        topology=SeedRange(start=1_000, stop=1_100), demand=SeedRange(start=1_000_000, stop=1_100_000)
+    )
+    evaluation: SplitSeeds = SplitSeeds(
+        topology=SeedRange(start=2_000, stop=2_100), demand=SeedRange(start=2_000_000, stop=2_100_000)
+    )
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Seeds:
+        splits = (self.train, self.validation, self.evaluation)
+        for what in ("topology", "demand"):
+            ranges = sorted((getattr(s, what) for s in splits), key=lambda r: r.start)
+            if any(a.stop > b.start for a, b in zip(ranges, ranges[1:], strict=False)):
+                raise ValueError(f"{what} seeds of train, validation and evaluation overlap")
+        return self
+
+
+NetworkConfig = Annotated[
+    MeshNetwork | ChainNetwork | StarNetwork | TopohubNetwork | CoronetNetwork,
+    Field(discriminator="generator"),
+]
+DemandConfig = Annotated[SessionDemand | TraceDemand | ReplayDemand, Field(discriminator="kind")]
+
+
+class Scenario(Section):
+    """One simulated world, complete but for its seeds."""
+
+    name: Annotated[str, Field(strict=True, min_length=1)]
+    summary: Text = ""
+    network: NetworkConfig = MeshNetwork()
+    hardware: Hardware = Hardware()
+    routing: Routing = Routing()
+    demand: DemandConfig = SessionDemand()
+    control: Control = Control()
+    outages: Outages | None = None
+    observation: Observation = Observation()
+    reward: Reward = Reward()
+    episode: Episode = Episode()
+    seeds: Seeds = Seeds()
+
+    @model_validator(mode="after")
+    def _durations_fit_the_slot(self) -> Scenario:
+        slot = self.control.slot_duration
+        whole = {
+            "demand.deadline": self.demand.deadline,
+            "control.time_to_live": self.control.time_to_live,
+            "control.telemetry_period": self.control.telemetry_period,
+        }
+        if isinstance(self.demand, TraceDemand):
+            whole["demand.matrix_duration"] = self.demand.matrix_duration
+        for field, seconds in whole.items():
+            slots = seconds / slot
+            if round(slots) < 1 or not math.isclose(slots, round(slots), rel_tol=1e-9):
+                raise ValueError(f"{field} = {seconds} s must be a whole number of slots of {slot} s")
+        if self.in_slots(self.control.telemetry_period) < self.control.telemetry_delay:
+            raise ValueError("control.telemetry_period must not be shorter than control.telemetry_delay")
+        demand = self.demand
+        means = {
+            "demand.session_duration": getattr(demand, "session_duration", slot),
+            "demand.session_duration·(1/session_share - 1), the time off,": (
+                demand.session_duration * (1 / demand.session_share - 1) if isinstance(demand, SessionDemand) else slot
+            ),
+            "outages.mean_up": self.outages.mean_up if self.outages else slot,
+            "outages.mean_down": self.outages.mean_down if self.outages else slot,
+        }
+        for field, seconds in means.items():
+            if seconds < slot:
+                raise ValueError(f"{field} = {seconds} s must last at least one slot of {slot} s")
+        if self.hardware.generation_rate[1] * slot > 500:
+            raise ValueError("hardware.generation_rate: at most 500 pairs per slot can be simulated")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that change whenever a field other than name or summary does."""
+        fields = self.model_dump(mode="json", exclude={"name", "summary"})
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+    def in_slots(self, seconds: float) -> int:
+        """A validated duration as a number of slots."""
+        return round(seconds / self.control.slot_duration)
+
+    def split_of(self, demand_seed: int) -> Split | None:
+        """The split whose frozen list holds `demand_seed`, if any."""
+        splits: tuple[Split, ...] = ("train", "validation", "evaluation")
+        return next((s for s in splits if demand_seed in getattr(self.seeds, s).demand), None)
+
+    def override(self, **fields: Any) -> Scenario:
+        """A copy with leaf fields replaced, wherever they live; the name records what was changed.
+
+        ``outages`` takes a dictionary of its fields or None. Raises ScenarioError for an unknown field or value.
+        """
+        if not fields:
+            return self
+        data = self.model_dump(exclude_none=True)
+        home = {
+            leaf: section
+            for section in ("network", "hardware", "routing", "demand", "control", "observation", "reward", "episode")
+            for leaf in type(getattr(self, section)).model_fields
+        }
+        for leaf, value in fields.items():
+            if leaf in home:
+                data[home[leaf]][leaf] = value
+            elif leaf in ("outages", "summary", "name", "seeds"):
+                data[leaf] = value
+            else:
+                raise ScenarioError(f"override {leaf!r} is no field of a scenario; {nearest(leaf, home)}")
+        if "name" not in fields:
+            data["name"] = "+".join([self.name, *(f"{leaf}={value}" for leaf, value in fields.items())])
+        return _validated(data, f"scenario {self.name}")
+
+    def to_toml(self) -> str:
+        """The scenario as TOML text; `from_toml` reads it back unchanged."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the scenario to a TOML file, whole or not at all."""
+        target = Path(path)
+        partial = target.with_name(target.name + ".partial")
+        partial.write_text(self.to_toml(), encoding="utf-8")
+        partial.replace(target)
+
+
+def from_toml(text: str, origin: str = "TOML text") -> Scenario:
+    """Parse and validate a scenario; raises ScenarioError naming the field, what was given and what was expected."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{origin}: not valid TOML: {error}") from None
+    return _validated(data, origin)
+
+
+def load(path: str | os.PathLike[str]) -> Scenario:
+    """Read a scenario from a TOML file; raises ScenarioError with one clear line."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"scenario file {os.fspath(path)!r} cannot be read: {error}") from None
+    return from_toml(text, os.fspath(path))
+
+
+def get(scenario: str | Scenario, **overrides: Any) -> Scenario:
+    """A shipped scenario by name, a TOML file by path (ending in .toml) or a Scenario as it is, with overrides."""
+    if isinstance(scenario, Scenario):
+        return scenario.override(**overrides)
+    if scenario in SCENARIOS:
+        return SCENARIOS[scenario].override(**overrides)
+    if scenario.endswith(".toml"):
+        return load(scenario).override(**overrides)
+    raise ScenarioError(
+        f"unknown scenario {scenario!r}; {nearest(scenario, SCENARIOS)} (dpem list shows all; a path must end in .toml)"
+    )
+
+
+def _validated(data: dict[str, Any], origin: str) -> Scenario:
+    try:
+        return Scenario.model_validate(data)
+    except ValidationError as error:
+        raise ScenarioError(f"{origin}: {_one_line(error)}") from None
+
+
+def _one_line(error: ValidationError) -> str:
+    first, *others = error.errors(include_url=False)
+    tags = {"mesh", "chain", "star", "topohub", "coronet", "sessions", "trace", "replay"}
+    field = ".".join(str(part) for part in first["loc"] if part not in tags)
+    message = first["msg"].removeprefix("Value error, ")
+    given = first["input"]
+    shown = "" if isinstance(given, dict | BaseModel) else f" (given {given!r})"
+    if first["type"] == "extra_forbidden":
+        message, shown = "unknown key; remove it or check its spelling", ""
+    more = f"; and {len(others)} more" if others else ""
+    return f"{field + ': ' if field else ''}{message}{shown}{more}"
+
+
+def _shipped() -> dict[str, Scenario]:
+    exact = Hardware(generation_rate=(4.0, 4.0), swap_rate=(2.0, 2.0), memory=(4, 4))
+    mesh100 = Scenario(
+        name="mesh100-v0",
+        summary="the paper's network: random mesh of 100 nodes, 0-10 pairs/s, 0-5 swaps/s per node",
+    )
+    abilene = Scenario(
+        name="abilene-trace-v0",
+        summary="Abilene (12 PoPs), request rates from its measured traffic matrices; requests and fidelities drawn",
+        network=TopohubNetwork(topology="sndlib/abilene", length_scale=0.02),
+        hardware=Hardware(generation_rate=(2.0, 10.0), swap_rate=(1.0, 5.0)),
+        demand=TraceDemand(peers=11, request_rate=3.0),
+    )
+    scenarios = (
+        Scenario(
+            name="chain3-v0",
+            summary="three nodes in a line, equal ends, a faster relay: checkable by hand",
+            network=ChainNetwork(nodes=3, relay_generation_rate=8.0),
+            hardware=exact,
+            demand=SessionDemand(peers=2, request_rate=2.0),
+        ),
+        Scenario(
+            name="star8-v0",
+            summary="seven leaves around one hub that makes all pairs and all swaps: checkable by hand",
+            network=StarNetwork(nodes=8, relay_generation_rate=16.0, relay_swap_rate=4.0),
+            hardware=exact,
+            demand=SessionDemand(peers=4, request_rate=4.0),
+        ),
+        Scenario(
+            name="mesh20-v0",
+            summary="random mesh of 20 nodes at the density of mesh100: quick training",
+            network=MeshNetwork(nodes=20, side=44.7),
+            demand=SessionDemand(request_rate=1.6),
+        ),
+        mesh100,
+        mesh100.override(
+            name="mesh100-outages-v0",
+            summary="mesh100 whose links fail (mean 200 s up, 5 s down)",
+            outages=Outages(),
+        ),
+        Scenario(
+            name="surfnet-v0",
+            summary="Surfnet (50 nodes, real fibre lengths, topohub), random hardware",
+            network=TopohubNetwork(topology="topozoo/Surfnet"),
+            demand=SessionDemand(request_rate=4.0),
+        ),
+        abilene,
+        abilene.override(
+            name="abilene-mixed-v0",
+            summary="abilene-trace with half of the mean load coming as synthetic sessions, as in the paper",
+            trace_share=0.5,
+        ),
+        Scenario(
+            name="coronet100-v0",
+            summary="CORONET Global (100 cities), fibre lengths scaled to 1/25, random hardware",
+            network=CoronetNetwork(length_scale=0.04),
+            demand=SessionDemand(request_rate=4.0),
+        ),
+    )
+    return {scenario.name: scenario for scenario in scenarios}
+
+
+SCENARIOS = _shipped()

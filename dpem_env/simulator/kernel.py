@@ -1,0 +1,753 @@
+"""The rules of one slot, one compiled function per phase, in their order.
+
+0 `arrivals`, 1 `decide`, 2 `admit`, 3 `generate`, 4 `swap`, 5 `deliver`, 6 `age`. `step` runs phases 1-6 of slot t,
+lets telemetry pass, then runs phase 0 of slot t + 1. Every phase takes the arrays of one environment (rules, world,
+state, work; see `state`) and allocates nothing. An agent is always the node that owns an allocation, whoever decided.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from dpem_env.simulator.compiled import copy, inner
+
+from dpem_env import physics
+from dpem_env.simulator.randomness import EMISSION, ORDER, OUTAGE, PURIFICATION, SWAP, TRANSMISSION
+from dpem_env.simulator.randomness import bits, poisson, slot_key, uniform
+from dpem_env.simulator.state import State, Status, Tally, Verdict, Workspace, World, view_of_one
+from dpem_env.simulator.telemetry import clear_telemetry, pass_telemetry
+
+_purification_success = njit(physics.purification_success)
+_purified_werner = njit(physics.purified_werner)
+_one_world, _one_state, _one_work = view_of_one(World), view_of_one(State), view_of_one(Workspace)
+
+PENDING, EXPIRED, NOT_ARRIVED = int(Status.PENDING), int(Status.EXPIRED), int(Status.NOT_ARRIVED)
+WAIT, ADMITTED, DENIED, ILLEGAL = (int(v) for v in Verdict)
+SEVERAL = -2
+T_SUBMITTED, T_DENIED, T_ILLEGAL = int(Tally.SUBMITTED), int(Tally.DENIED), int(Tally.ILLEGAL)
+T_CONTENDED_SOURCES, T_CONTENDED_SWAPS = int(Tally.CONTENDED_SOURCES), int(Tally.CONTENDED_SWAPS)
+T_CONTENDED_MEMORIES = int(Tally.CONTENDED_MEMORIES)
+T_COLLIDED_SOURCES, T_COLLIDED_SWAPS = int(Tally.COLLIDED_SOURCES), int(Tally.COLLIDED_SWAPS)
+T_ARRIVED, T_DELIVERED, T_FROM_STOCK = int(Tally.ARRIVED), int(Tally.DELIVERED), int(Tally.FROM_STOCK)
+T_EXPIRED, T_EMITTED, T_UNCLAIMED = int(Tally.EXPIRED), int(Tally.EMITTED), int(Tally.UNCLAIMED)
+T_LOST_IN_FIBRE, T_PURIFIED_AWAY = int(Tally.LOST_IN_FIBRE), int(Tally.PURIFIED_AWAY)
+T_SWAPPED_AWAY, T_TIMED_OUT = int(Tally.SWAPPED_AWAY), int(Tally.TIMED_OUT)
+T_DELIVERED_ELEMENTARY, T_DROPPED_ELEMENTARY = int(Tally.DELIVERED_ELEMENTARY), int(Tally.DROPPED_ELEMENTARY)
+T_SWAPS, T_FINISHED, T_STORED = int(Tally.SWAPS), int(Tally.FINISHED), int(Tally.STORED)
+T_DROPPED_PAIRS, T_EXPIRED_ALLOCATIONS = int(Tally.DROPPED_PAIRS), int(Tally.EXPIRED_ALLOCATIONS)
+
+
+# ---------------------------------------------------------------------------------------------- phase 0: arrivals
+
+
+@inner
+def arrivals(rules, world, state):
+    """This slot's requests join their queues; usable stored pairs serve at once, most urgent request first."""
+    first = state.next_arrival[0]
+    last = first
+    while last < world.num_requests[0] and world.request_slot[last] == state.slot[0]:
+        _enqueue(world, state, last)
+        last += 1
+    state.next_arrival[0] = last
+    state.tally[T_ARRIVED] += last - first
+    for request in range(first, last):
+        i = world.request_source[request]
+        if state.stock_count[i] > 0:
+            _serve_from_stock(rules, world, state, i, world.request_peer[request])
+
+
+@inner
+def _enqueue(world, state, request):
+    """Insert a request behind those as urgent as itself."""
+    i, d = world.request_source[request], world.request_peer[request]
+    state.request_status[request] = PENDING
+    state.pending[i, d, world.request_class[request]] += 1
+    urgency = world.request_last_slot[request]
+    tail = state.queue_tail[i, d]
+    if tail < 0:
+        state.queue_head[i, d] = request
+        state.queue_tail[i, d] = request
+        state.queue_next[request] = -1
+    elif world.request_last_slot[tail] <= urgency:
+        state.queue_next[tail] = request
+        state.queue_next[request] = -1
+        state.queue_tail[i, d] = request
+    else:
+        before = -1
+        after = state.queue_head[i, d]
+        while world.request_last_slot[after] <= urgency:
+            before = after
+            after = state.queue_next[after]
+        state.queue_next[request] = after
+        if before < 0:
+            state.queue_head[i, d] = request
+        else:
+            state.queue_next[before] = request
+
+
+@inner
+def _dequeue(world, state, i, d, before, request):
+    """Take a request out of its queue; `before` is the one ahead of it or -1."""
+    after = state.queue_next[request]
+    if before < 0:
+        state.queue_head[i, d] = after
+    else:
+        state.queue_next[before] = after
+    if after < 0:
+        state.queue_tail[i, d] = before
+    state.pending[i, d, world.request_class[request]] -= 1
+
+
+@inner
+def _serve(world, state, i, d, before, request, werner, hops):
+    """A pair serves a pending request of node i."""
+    _dequeue(world, state, i, d, before, request)
+    state.request_status[request] = state.slot[0]
+    state.request_werner[request] = werner
+    state.delivered[i] += 1
+    state.tally[T_DELIVERED] += 1
+    state.tally[T_DELIVERED_ELEMENTARY] += hops
+
+
+@inner
+def _serve_from_stock(rules, world, state, i, d):
+    """Each pending request, most urgent first, takes the weakest stored pair that is good enough."""
+    before = -1
+    request = state.queue_head[i, d]
+    while request >= 0:
+        after = state.queue_next[request]
+        threshold = rules.class_werner[world.request_class[request]]
+        weakest = -1
+        for s in range(state.stock_count[i]):
+            if state.stock_peer[i, s] == d and state.stock_werner[i, s] >= threshold:
+                if weakest < 0 or state.stock_werner[i, s] < state.stock_werner[i, weakest]:
+                    weakest = s
+        if weakest >= 0:
+            _serve(world, state, i, d, before, request, state.stock_werner[i, weakest], state.stock_hops[i, weakest])
+            state.request_from_stock[request] = 1
+            state.tally[T_FROM_STOCK] += 1
+            _remove_stored(world, state, i, weakest)
+        else:
+            before = request
+        request = after
+
+
+@inner
+def _remove_stored(world, state, i, place):
+    """Free the two qubits of a stored pair; the last pair of the node takes its place."""
+    state.free_memory[i] += 1
+    state.free_memory[world.peers[i, state.stock_peer[i, place]]] += 1
+    state.stock_count[i] -= 1
+    last = state.stock_count[i]
+    state.stock_peer[i, place] = state.stock_peer[i, last]
+    state.stock_werner[i, place] = state.stock_werner[i, last]
+    state.stock_hops[i, place] = state.stock_hops[i, last]
+
+
+# --------------------------------------------------------------------------------------------- phase 1: decisions
+
+
+@inner
+def free_row(state, i):
+    """The lowest free row of node i's allocation table, -1 if there is none."""
+    for row in range(state.alloc_peer.shape[1]):
+        if state.alloc_peer[i, row] < 0:
+            return row
+    return -1
+
+
+@inner
+def can_name(world, i, d, route):
+    """Whether node i has a peer at place d and, unless `route` is -1 (auto), a route of that number to it."""
+    if world.peers[i, d] < 0:
+        return False
+    return route < 0 or (route < world.route_hops.shape[2] and world.route_hops[i, d, route] > 0)
+
+
+@inner
+def decide(rules, world, state, work, action, route, priority):
+    """List the nodes that submit an allocation; an illegal action is a wait, and counted. Returns their number."""
+    per_peer = rules.qualities
+    choices = 1 + world.peers.shape[1] * per_peer
+    actors = 0
+    for i in range(len(action)):
+        state.delivered[i] = 0
+        state.contended[i] = 0
+        state.verdict[i] = WAIT
+        if action[i] == 0:
+            continue
+        if (
+            action[i] < 0
+            or action[i] >= choices
+            or free_row(state, i) < 0
+            or not can_name(world, i, (action[i] - 1) // per_peer, route[i])
+        ):
+            state.verdict[i] = ILLEGAL
+            state.tally[T_ILLEGAL] += 1
+            continue
+        work.actor[actors] = i
+        work.actor_priority[actors] = priority[i]
+        actors += 1
+    state.tally[T_SUBMITTED] += actors
+    return actors
+
+
+# --------------------------------------------------------------------------------------------- phase 2: admission
+
+
+@inner
+def admit(rules, world, state, work, actors, action, route):
+    """Admit new allocations in the slot's random order (a priority, if one is given, comes first)."""
+    _order_actors(world, state, work, actors)
+    work.first_refused[:] = -1
+    denied = 0
+    for a in range(actors):
+        i = work.actor[a]
+        work.refused_count[i] = 0
+        d = (action[i] - 1) // rules.qualities
+        quality = (action[i] - 1) % rules.qualities + 1
+        admitted = False
+        for r in range(world.route_hops.shape[2]):
+            if admitted or world.route_hops[i, d, r] == 0 or (route[i] >= 0 and r != route[i]):
+                continue
+            admitted = _try_route(world, state, work, i, d, r, quality)
+        if not admitted:
+            state.verdict[i] = DENIED
+            denied += 1
+    state.tally[T_DENIED] += denied
+    if denied > 0:
+        _memory_contention(world, state, work, actors)
+
+
+@inner
+def _order_actors(world, state, work, actors):
+    """Insertion sort by (priority, random key of the slot and node)."""
+    key = slot_key(world.order_key[0], state.slot[0])
+    for a in range(actors):
+        i, first = work.actor[a], work.actor_priority[a]
+        own = bits(key, ORDER, i, 0, 0, 0)
+        b = a
+        while b > 0 and (
+            work.actor_priority[b - 1] > first or (work.actor_priority[b - 1] == first and work.actor_key[b - 1] > own)
+        ):
+            work.actor[b] = work.actor[b - 1]
+            work.actor_priority[b] = work.actor_priority[b - 1]
+            work.actor_key[b] = work.actor_key[b - 1]
+            b -= 1
+        work.actor[b] = i
+        work.actor_priority[b] = first
+        work.actor_key[b] = own
+
+
+@inner
+def qubits_needed(h, hops):
+    """Memory a route holds at its h-th node: 1 qubit at each end, 2 at every relay."""
+    return 1 if h == 0 or h == hops else 2
+
+
+@inner
+def _try_route(world, state, work, i, d, r, quality):
+    """Open an allocation on route r if its links are up and its nodes have memory; remember who refused."""
+    hops = world.route_hops[i, d, r]
+    for h in range(hops):
+        if state.link_up[world.route_links[i, d, r, h]] == 0:
+            return False
+    for h in range(hops + 1):
+        node = world.route_nodes[i, d, r, h]
+        if state.free_memory[node] < qubits_needed(h, hops):
+            work.refused_at[i, work.refused_count[i]] = node
+            work.refused_count[i] += 1
+            earlier = work.first_refused[node]
+            work.first_refused[node] = i if earlier == -1 or earlier == i else SEVERAL
+            return False
+    for h in range(hops + 1):
+        state.free_memory[world.route_nodes[i, d, r, h]] -= qubits_needed(h, hops)
+    row = free_row(state, i)
+    state.alloc_peer[i, row] = d
+    state.alloc_quality[i, row] = quality
+    state.alloc_route[i, row] = r
+    state.alloc_slot[i, row] = state.slot[0]
+    _empty_links(state, i, row, hops)
+    state.age_order[state.num_open[0]] = i * state.alloc_peer.shape[1] + row
+    state.num_open[0] += 1
+    state.verdict[i] = ADMITTED
+    return True
+
+
+@inner
+def _empty_links(state, i, row, hops):
+    state.alloc_complete[i, row] = 0
+    for h in range(hops):
+        state.link_rounds[i, row, h] = -1
+        state.link_werner[i, row, h] = 0.0
+
+
+@inner
+def _memory_contention(world, state, work, actors):
+    """A memory is contended if it refused a finally denied allocation while another agent has a claim there."""
+    work.node_flag[:] = 0
+    for a in range(actors):
+        i = work.actor[a]
+        if state.verdict[i] != DENIED:
+            continue
+        for refusal in range(work.refused_count[i]):
+            node = work.refused_at[i, refusal]
+            refused_another = work.first_refused[node] != i
+            held = world.memory[node] - state.free_memory[node]
+            if work.node_flag[node] == 0 and (refused_another or held > _qubits_held(world, state, i, node)):
+                work.node_flag[node] = 1
+                state.tally[T_CONTENDED_MEMORIES] += 1
+    work.stamp[:] = -1
+    for i in range(len(work.stamp)):
+        for row in range(state.alloc_peer.shape[1]):
+            d = state.alloc_peer[i, row]
+            if d >= 0:
+                r = state.alloc_route[i, row]
+                for h in range(world.route_hops[i, d, r] + 1):
+                    _charge(state, work, i, world.route_nodes[i, d, r, h])
+        for s in range(state.stock_count[i]):
+            _charge(state, work, i, i)
+            _charge(state, work, i, world.peers[i, state.stock_peer[i, s]])
+        if state.verdict[i] == DENIED or state.verdict[i] == ADMITTED:
+            for refusal in range(work.refused_count[i]):
+                _charge(state, work, i, work.refused_at[i, refusal])
+
+
+@inner
+def _charge(state, work, agent, node):
+    """Count a contended resource against an agent once; all calls for one agent come in a row."""
+    if work.node_flag[node] == 1 and work.stamp[node] != agent:
+        work.stamp[node] = agent
+        state.contended[agent] += 1
+
+
+@inner
+def _qubits_held(world, state, i, node):
+    """Qubits that node i's allocations and stored pairs hold at `node`."""
+    held = 0
+    for row in range(state.alloc_peer.shape[1]):
+        d = state.alloc_peer[i, row]
+        if d >= 0:
+            r = state.alloc_route[i, row]
+            hops = world.route_hops[i, d, r]
+            for h in range(hops + 1):
+                if world.route_nodes[i, d, r, h] == node:
+                    held += qubits_needed(h, hops)
+    for s in range(state.stock_count[i]):
+        if node == i or node == world.peers[i, state.stock_peer[i, s]]:
+            held += 1
+    return held
+
+
+# -------------------------------------------------------------------------------------------- phase 3: generation
+
+
+@inner
+def generate(rules, world, state, work):
+    """Every source emits a Poisson number of pairs and offers them in rounds to the links that claim it."""
+    _claim_sources(world, state, work)
+    emission = slot_key(world.emission_key[0], state.slot[0])
+    outcome = slot_key(world.outcome_key[0], state.slot[0])
+    work.stamp[:] = -1
+    for e in range(len(world.emission_mean)):
+        emitted = poisson(world.emission_mean[e], uniform(emission, EMISSION, e, 0, 0, 0))
+        state.tally[T_EMITTED] += emitted
+        if work.claim_count[e] == 0:
+            state.tally[T_UNCLAIMED] += emitted
+            continue
+        if work.claimant[e] == SEVERAL:
+            state.tally[T_COLLIDED_SOURCES] += 1
+            if emitted < work.claim_count[e]:
+                _source_contention(state, work, e)
+        state.tally[T_UNCLAIMED] += _offer_pairs(rules, world, state, work, e, emitted, outcome)
+
+
+@inner
+def _claim_sources(world, state, work):
+    """Queue every incomplete link that is up at its emitter: oldest allocation first, links in hop order."""
+    work.claim_count[:] = 0
+    rows = state.alloc_peer.shape[1]
+    claims = 0
+    for place in range(state.num_open[0]):
+        alloc = state.age_order[place]
+        i, row = alloc // rows, alloc % rows
+        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        for h in range(world.route_hops[i, d, r]):
+            link = world.route_links[i, d, r, h]
+            if state.link_rounds[i, row, h] == state.alloc_quality[i, row] - 1 or state.link_up[link] == 0:
+                continue
+            e = world.link_emitter[link]
+            if work.claim_count[e] == 0:
+                work.claim_head[e] = claims
+                work.claimant[e] = i
+            else:
+                work.claim_next[work.claim_tail[e]] = claims
+                if work.claimant[e] != i:
+                    work.claimant[e] = SEVERAL
+            work.claim_tail[e] = claims
+            work.claim_count[e] += 1
+            work.claim_alloc[claims] = alloc
+            work.claim_hop[claims] = h
+            work.claim_next[claims] = -1
+            work.claim_offers[claims] = 0
+            claims += 1
+
+
+@inner
+def _source_contention(state, work, e):
+    """Some claiming link gets no pair while several agents claim: count it, once against each of them."""
+    state.tally[T_CONTENDED_SOURCES] += 1
+    rows = state.alloc_peer.shape[1]
+    claim = work.claim_head[e]
+    while claim >= 0:
+        agent = work.claim_alloc[claim] // rows
+        if work.stamp[agent] != e:
+            work.stamp[agent] = e
+            state.contended[agent] += 1
+        claim = work.claim_next[claim]
+
+
+@inner
+def _offer_pairs(rules, world, state, work, e, pairs, outcome):
+    """Offer pairs one by one to the claims of source e, round after round. Returns how many nobody wanted."""
+    rows = state.alloc_peer.shape[1]
+    incomplete = work.claim_count[e]
+    claim = work.claim_head[e]
+    while pairs > 0 and incomplete > 0:
+        alloc, h = work.claim_alloc[claim], work.claim_hop[claim]
+        i, row = alloc // rows, alloc % rows
+        if state.link_rounds[i, row, h] < state.alloc_quality[i, row] - 1:
+            pairs -= 1
+            link = world.route_links[i, state.alloc_peer[i, row], state.alloc_route[i, row], h]
+            attempt = work.claim_offers[claim]
+            work.claim_offers[claim] += 1
+            if uniform(outcome, TRANSMISSION, i, row, h, attempt) >= world.link_transmission[link]:
+                state.tally[T_LOST_IN_FIBRE] += 1
+            else:
+                _receive(rules, state, i, row, h, uniform(outcome, PURIFICATION, i, row, h, attempt))
+                if state.link_rounds[i, row, h] == state.alloc_quality[i, row] - 1:
+                    state.alloc_complete[i, row] += 1
+                    incomplete -= 1
+        claim = work.claim_next[claim]
+        if claim < 0:
+            claim = work.claim_head[e]
+    return pairs
+
+
+@inner
+def _receive(rules, state, i, row, h, u):
+    """A fresh pair arrives: it fills an empty link or is spent in one pumping round on the link's aged pair."""
+    held = state.link_werner[i, row, h]
+    if state.link_rounds[i, row, h] < 0:
+        state.link_rounds[i, row, h] = 0
+        state.link_werner[i, row, h] = rules.link_werner
+    elif u < _purification_success(held, rules.link_werner):
+        state.link_rounds[i, row, h] += 1
+        state.link_werner[i, row, h] = _purified_werner(held, rules.link_werner)
+        state.tally[T_PURIFIED_AWAY] += 1
+    else:
+        state.link_rounds[i, row, h] = -1
+        state.link_werner[i, row, h] = 0.0
+        state.tally[T_PURIFIED_AWAY] += 2
+
+
+# ---------------------------------------------------------------------------------------------- phase 4: swapping
+
+
+@inner
+def swap(rules, world, state, work):
+    """Allocations with all links complete swap at every relay, oldest first, all or none; tokens pay for tries."""
+    for i in range(len(state.tokens)):
+        state.tokens[i] = min(state.tokens[i] + world.token_gain[i], rules.token_cap)
+    _claim_swap_engines(world, state, work)
+    outcome = slot_key(world.outcome_key[0], state.slot[0])
+    rows = state.alloc_peer.shape[1]
+    work.node_flag[:] = 0
+    contended = 0
+    for place in range(state.num_open[0]):
+        work.finished_werner[place] = -1.0
+        alloc = state.age_order[place]
+        i, row = alloc // rows, alloc % rows
+        if work.ready[i, row] == 0:
+            continue
+        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        blocked = False
+        for h in range(1, world.route_hops[i, d, r]):
+            relay = world.route_nodes[i, d, r, h]
+            if state.tokens[relay] < 1.0:
+                blocked = True
+                if work.claimant[relay] == SEVERAL and work.node_flag[relay] == 0:
+                    work.node_flag[relay] = 1
+                    contended += 1
+        if not blocked:
+            work.finished_werner[place] = _swap_all(rules, world, state, i, row, d, r, outcome)
+    if contended > 0:
+        state.tally[T_CONTENDED_SWAPS] += contended
+        _charge_swap_claims(world, state, work)
+
+
+@inner
+def _claim_swap_engines(world, state, work):
+    """Every relay of an allocation whose links are all complete is claimed by its owner."""
+    rows = state.alloc_peer.shape[1]
+    work.claimant[:] = -1
+    work.ready[:] = 0
+    for place in range(state.num_open[0]):
+        alloc = state.age_order[place]
+        i, row = alloc // rows, alloc % rows
+        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        hops = world.route_hops[i, d, r]
+        if state.alloc_complete[i, row] < hops:
+            continue
+        work.ready[i, row] = 1
+        for h in range(1, hops):
+            relay = world.route_nodes[i, d, r, h]
+            if work.claimant[relay] == -1:
+                work.claimant[relay] = i
+            elif work.claimant[relay] != i and work.claimant[relay] != SEVERAL:
+                work.claimant[relay] = SEVERAL
+                state.tally[T_COLLIDED_SWAPS] += 1
+
+
+@inner
+def _swap_all(rules, world, state, i, row, d, r, outcome):
+    """Spend one token per relay and swap. Returns the end-to-end w, or -1 after a failure, which empties the links."""
+    hops = world.route_hops[i, d, r]
+    success = True
+    werner = state.link_werner[i, row, 0]
+    for h in range(1, hops):
+        state.tokens[world.route_nodes[i, d, r, h]] -= 1.0
+        state.tally[T_SWAPS] += 1
+        success &= uniform(outcome, SWAP, i, row, h, 0) < rules.swap_success
+        werner *= state.link_werner[i, row, h] * rules.swap_factor
+    if success:
+        return werner
+    state.tally[T_SWAPPED_AWAY] += hops
+    _empty_links(state, i, row, hops)
+    return -1.0
+
+
+@inner
+def _charge_swap_claims(world, state, work):
+    """Count each contended swap engine once against every agent that claimed it."""
+    work.stamp[:] = -1
+    for i in range(work.ready.shape[0]):
+        for row in range(work.ready.shape[1]):
+            if work.ready[i, row] == 1:
+                d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+                for h in range(1, world.route_hops[i, d, r]):
+                    _charge(state, work, i, world.route_nodes[i, d, r, h])
+
+
+# ---------------------------------------------------------------------------------------------- phase 5: delivery
+
+
+@inner
+def deliver(rules, world, state, work):
+    """A finished pair serves the most urgent request it is good enough for, else is stored; its allocation closes."""
+    rows = state.alloc_peer.shape[1]
+    for place in range(state.num_open[0]):
+        werner = work.finished_werner[place]
+        if werner < 0.0:
+            continue
+        alloc = state.age_order[place]
+        i, row = alloc // rows, alloc % rows
+        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        hops = world.route_hops[i, d, r]
+        state.tally[T_FINISHED] += 1
+        _close(world, state, i, row)
+        if werner < rules.class_werner[0]:
+            state.tally[T_DROPPED_PAIRS] += 1
+            state.tally[T_DROPPED_ELEMENTARY] += hops
+        elif not _serve_most_urgent(rules, world, state, i, d, werner, hops):
+            _store(world, state, i, d, werner, hops)
+
+
+@inner
+def _serve_most_urgent(rules, world, state, i, d, werner, hops):
+    before = -1
+    request = state.queue_head[i, d]
+    while request >= 0:
+        if werner >= rules.class_werner[world.request_class[request]]:
+            _serve(world, state, i, d, before, request, werner, hops)
+            return True
+        before = request
+        request = state.queue_next[request]
+    return False
+
+
+@inner
+def _store(world, state, i, d, werner, hops):
+    """Keep a pair in the two end qubits of its allocation."""
+    place = state.stock_count[i]
+    state.stock_peer[i, place] = d
+    state.stock_werner[i, place] = werner
+    state.stock_hops[i, place] = hops
+    state.stock_count[i] += 1
+    state.free_memory[i] -= 1
+    state.free_memory[world.peers[i, d]] -= 1
+    state.tally[T_STORED] += 1
+
+
+@inner
+def _close(world, state, i, row):
+    """Free an allocation's row and all its memory."""
+    d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+    hops = world.route_hops[i, d, r]
+    for h in range(hops + 1):
+        state.free_memory[world.route_nodes[i, d, r, h]] += qubits_needed(h, hops)
+    _empty_links(state, i, row, hops)
+    state.alloc_peer[i, row] = -1
+    state.alloc_quality[i, row] = -1
+    state.alloc_route[i, row] = -1
+    state.alloc_slot[i, row] = -1
+
+
+# ------------------------------------------------------------------------------------------------ phase 6: ageing
+
+
+@inner
+def age(rules, world, state):
+    """Pairs decay, useless ones are dropped; requests and allocations in their last slot end; links fail, recover."""
+    _decay_and_time_out(rules, world, state)
+    for i in range(len(state.stock_count)):
+        s = 0
+        while s < state.stock_count[i]:
+            peer = world.peers[i, state.stock_peer[i, s]]
+            state.stock_werner[i, s] *= world.node_decay[i] * world.node_decay[peer]
+            if state.stock_werner[i, s] < rules.class_werner[0]:
+                state.tally[T_DROPPED_PAIRS] += 1
+                state.tally[T_DROPPED_ELEMENTARY] += state.stock_hops[i, s]
+                _remove_stored(world, state, i, s)
+            else:
+                s += 1
+    expire_requests(world, state, state.slot[0])
+    if rules.link_failure > 0.0:
+        _toggle_links(rules, world, state)
+
+
+@inner
+def _decay_and_time_out(rules, world, state):
+    rows = state.alloc_peer.shape[1]
+    still_open = 0
+    for place in range(state.num_open[0]):
+        alloc = state.age_order[place]
+        i, row = alloc // rows, alloc % rows
+        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        if d < 0:
+            continue
+        hops = world.route_hops[i, d, r]
+        held = 0
+        for h in range(hops):
+            if state.link_rounds[i, row, h] >= 0:
+                state.link_werner[i, row, h] *= world.link_decay[world.route_links[i, d, r, h]]
+                held += 1
+        if state.slot[0] - state.alloc_slot[i, row] + 1 >= rules.time_to_live:
+            state.tally[T_EXPIRED_ALLOCATIONS] += 1
+            state.tally[T_TIMED_OUT] += held
+            _close(world, state, i, row)
+        else:
+            state.age_order[still_open] = alloc
+            still_open += 1
+    state.num_open[0] = still_open
+
+
+@inner
+def expire_requests(world, state, last_slot):
+    """Requests pending whose last slot is not after `last_slot` expire."""
+    place = state.next_expiry[0]
+    while place < world.num_requests[0]:
+        request = world.request_by_expiry[place]
+        if world.request_last_slot[request] > last_slot:
+            break
+        if state.request_status[request] == PENDING:
+            i, d = world.request_source[request], world.request_peer[request]
+            before = -1
+            ahead = state.queue_head[i, d]
+            while ahead != request:
+                before = ahead
+                ahead = state.queue_next[ahead]
+            _dequeue(world, state, i, d, before, request)
+            state.request_status[request] = EXPIRED
+            state.tally[T_EXPIRED] += 1
+        place += 1
+    state.next_expiry[0] = place
+
+
+@inner
+def _toggle_links(rules, world, state):
+    key = slot_key(world.outage_key[0], state.slot[0])
+    for link in range(len(state.link_up)):
+        u = uniform(key, OUTAGE, link, 0, 0, 0)
+        if state.link_up[link] == 1:
+            state.link_up[link] = u >= rules.link_failure
+        else:
+            state.link_up[link] = u < rules.link_repair
+
+
+# ------------------------------------------------------------------------------------------------- whole episodes
+
+
+@inner
+def begin(rules, world, state, work):
+    """Empty network before slot 0: full memories, no tokens, links up or down as in the long run; then arrivals."""
+    for array in (state.alloc_peer, state.alloc_quality, state.alloc_route, state.alloc_slot):
+        array[:] = -1
+    for array in (state.queue_head, state.queue_tail):
+        array[:] = -1
+    state.link_rounds[:] = -1
+    state.link_werner[:] = 0.0
+    state.alloc_complete[:] = 0
+    state.pending[:] = 0
+    state.request_status[:] = NOT_ARRIVED
+    state.request_werner[:] = 0.0
+    state.request_from_stock[:] = 0
+    state.queue_next[:] = -1
+    state.tokens[:] = 0.0
+    copy(world.memory, state.free_memory)
+    state.stock_count[:] = 0
+    for counter in (state.slot, state.next_arrival, state.next_expiry, state.num_open, state.tally):
+        counter[:] = 0
+    for per_agent in (state.delivered, state.contended):
+        per_agent[:] = 0
+    state.verdict[:] = WAIT
+    state.link_up[:] = 1
+    if rules.link_failure > 0.0:
+        key = slot_key(world.outage_key[0], -1)
+        share_down = rules.link_failure / (rules.link_failure + rules.link_repair)
+        for link in range(len(state.link_up)):
+            state.link_up[link] = uniform(key, OUTAGE, link, 0, 0, 0) >= share_down
+    clear_telemetry(rules, world, state, work)
+    arrivals(rules, world, state)
+
+
+@inner
+def step_one(rules, world, state, work, action, route, priority):
+    """Phases 1-6 of the current slot, telemetry, then phase 0 of the next slot unless the episode is over."""
+    actors = decide(rules, world, state, work, action, route, priority)
+    admit(rules, world, state, work, actors, action, route)
+    generate(rules, world, state, work)
+    swap(rules, world, state, work)
+    deliver(rules, world, state, work)
+    age(rules, world, state)
+    pass_telemetry(rules, world, state, work)
+    state.slot[0] += 1
+    if state.slot[0] < world.horizon[0]:
+        arrivals(rules, world, state)
+
+
+@njit(cache=True, _nrt=False)
+def step_batch(rules, world, state, work, action, route, priority):
+    for b in range(action.shape[0]):
+        step_one(
+            rules, _one_world(world, b), _one_state(state, b), _one_work(work, b), action[b], route[b], priority[b]
+        )
+
+
+@njit(cache=True, _nrt=False)
+def begin_batch(rules, world, state, work, chosen):
+    for b in range(chosen.shape[0]):
+        if chosen[b]:
+            begin(rules, _one_world(world, b), _one_state(state, b), _one_work(work, b))
+
+

@@ -1,0 +1,214 @@
+"""The batched simulator: B environments of one scenario, each with its own network and episode.
+
+It knows nothing of agents' names, dictionaries, observations or rewards: integer commands in, state out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dpem_env import physics
+from dpem_env.demand import Demand
+from dpem_env.network import Network
+from dpem_env.scenarios import Scenario
+from dpem_env.seeding import stream_key
+from dpem_env.simulator import kernel
+from dpem_env.simulator.state import Rules, State, Tally, Workspace, World, allocate, shapes
+
+RULES_VERSION = "v0"
+
+
+class Episode(NamedTuple):
+    """What one environment plays next."""
+
+    network: Network
+    demand: Demand
+    seed: int  # of emissions, outages, admission order and outcomes
+    slots: int
+
+
+class Simulator:
+    """B environments stepped together by one compiled kernel.
+
+    `state` and `world` are structs of arrays with a leading axis B (see `dpem_env.simulator.state`). `begin` starts
+    episodes, `step` plays one slot in every environment. Environments share nothing but the scenario's rules.
+    """
+
+    def __init__(self, scenario: Scenario, num_envs: int = 1) -> None:
+        self.scenario = scenario
+        self.num_envs = num_envs
+        self.rules = rules_of(scenario)
+        self.episodes: list[Episode | None] = [None] * num_envs
+        self._sizes: dict[str, int] = {}
+        self.world: World
+        self.state: State
+        self._work: Workspace
+
+    def begin(self, episodes: Sequence[Episode | None]) -> None:
+        """Start an episode in every environment that is given one; phase 0 of slot 0 has run afterwards."""
+        self._make_room([episode for episode in episodes if episode is not None])
+        chosen = np.zeros(self.num_envs, dtype=np.bool_)
+        for b, episode in enumerate(episodes):
+            if episode is not None:
+                self._load(b, episode)
+                chosen[b] = True
+        kernel.begin_batch(self.rules, self.world, self.state, self._work, chosen)
+
+    def step(self, action: ArrayLike, route: ArrayLike | None = None, priority: ArrayLike | None = None) -> None:
+        """Play phases 1-6 of the current slot and phase 0 of the next one.
+
+        action: (B, N) 0 waits, 1 + d·Q + (q - 1) allocates one pair to peer place d at quality q.
+        route: (B, N) number of the route, -1 for auto (default).
+        priority: (B, N) admission goes by it, lowest first; equal ones in the slot's random order (default).
+        """
+        shape = (self.num_envs, self.num_nodes)
+        kernel.step_batch(
+            self.rules,
+            self.world,
+            self.state,
+            self._work,
+            np.ascontiguousarray(action, dtype=np.int64).reshape(shape),
+            self._auto if route is None else np.ascontiguousarray(route, dtype=np.int64).reshape(shape),
+            self._equal if priority is None else np.ascontiguousarray(priority, dtype=np.int64).reshape(shape),
+        )
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes, N."""
+        return self._sizes["N"]
+
+    def tally(self, which: Tally) -> NDArray[np.int64]:
+        """(B,) a count of the running episodes."""
+        return self.state.tally[:, which]
+
+    def state_of(self, b: int) -> dict[str, NDArray[Any]]:
+        """Copies of the state arrays of environment b, cut to the sizes of its own episode."""
+        episode = self.episodes[b]
+        assert episode is not None
+        own = shapes(State, self._sizes | _sizes_of(self.scenario, episode))
+        return {
+            name: array[b][tuple(slice(n) for n in own[name])].copy()
+            for name, array in zip(State._fields, self.state, strict=True)
+        }
+
+    def digest(self, b: int = 0) -> str:
+        """Fingerprint of environment b's whole state: equal digests mean equal futures under equal actions."""
+        fingerprint = hashlib.blake2b(digest_size=8)
+        for array in self.state_of(b).values():
+            fingerprint.update(np.ascontiguousarray(array))
+        return fingerprint.hexdigest()
+
+    def _make_room(self, episodes: Sequence[Episode]) -> None:
+        """Allocate the arrays, or enlarge them to hold longer request tables and bigger networks."""
+        needed = [_sizes_of(self.scenario, episode) for episode in episodes]
+        sizes = {axis: max([n[axis] for n in needed] + [self._sizes.get(axis, 0)]) for axis in needed[0]}
+        if sizes == self._sizes:
+            return
+        fixed = {axis: {n[axis] for n in needed} | {self._sizes.get(axis, sizes[axis])} for axis in ("N",)}
+        if len(fixed["N"]) > 1:
+            raise ValueError(f"all environments of a batch need the same number of nodes, given {sorted(fixed['N'])}")
+        structs = [allocate(struct, self.num_envs, sizes) for struct in (World, State, Workspace)]
+        if self._sizes:
+            for old, new in zip((self.world, self.state), structs, strict=False):
+                for before, after in zip(old, new, strict=True):
+                    after[tuple(slice(n) for n in before.shape)] = before
+        self.world, self.state, self._work = structs
+        self._sizes = sizes
+        self._auto = np.full((self.num_envs, sizes["N"]), -1, dtype=np.int64)
+        self._equal = np.zeros((self.num_envs, sizes["N"]), dtype=np.int64)
+
+    def _load(self, b: int, episode: Episode) -> None:
+        if self.episodes[b] is None or self.episodes[b].network is not episode.network:  # type: ignore[union-attr]
+            _fill(self.world, b, _network_arrays(self.scenario, episode.network))
+        requests = episode.demand.requests
+        _fill(self.world, b, {f"request_{name}": getattr(requests, field) for name, field in _REQUEST_FIELDS.items()})
+        self.world.num_requests[b] = len(requests.slot)
+        self.world.horizon[b] = episode.slots
+        for stream in ("outcome", "emission", "outage", "order"):
+            getattr(self.world, f"{stream}_key")[b] = stream_key(stream, episode.seed)
+        self.episodes[b] = episode
+
+
+_REQUEST_FIELDS = {
+    "slot": "slot",
+    "source": "source",
+    "peer": "peer",
+    "class": "wanted",
+    "last_slot": "last_slot",
+    "by_expiry": "by_expiry",
+}
+
+
+def rules_of(scenario: Scenario) -> Rules:
+    """The scenario's constants in the kernel's units: slots and Werner parameters."""
+    hardware, control, slot = scenario.hardware, scenario.control, scenario.control.slot_duration
+    outages = scenario.outages
+    return Rules(
+        qualities=control.qualities,
+        time_to_live=scenario.in_slots(control.time_to_live),
+        telemetry_period=scenario.in_slots(control.telemetry_period),
+        telemetry_delay=control.telemetry_delay,
+        token_cap=hardware.token_cap,
+        swap_success=float(hardware.swap_success),
+        swap_factor=physics.swap_factor(hardware.gate_fidelity, hardware.readout_fidelity),
+        link_werner=float(physics.werner_from_fidelity(hardware.link_fidelity)),
+        link_failure=slot / outages.mean_up if outages else 0.0,
+        link_repair=slot / outages.mean_down if outages else 0.0,
+        lifetime=control.time_to_live,
+        class_werner=physics.werner_from_fidelity(np.array(scenario.demand.fidelity_classes)),
+    )
+
+
+def _sizes_of(scenario: Scenario, episode: Episode) -> dict[str, int]:
+    topology = episode.network.topology
+    sizes = {
+        "1": 1,
+        "N": topology.num_nodes,
+        "D": scenario.demand.peers,
+        "K": scenario.control.rows,
+        "k": scenario.routing.routes_per_peer,
+        "H": scenario.routing.max_hops,
+        "L": topology.num_links,
+        "C": len(scenario.demand.fidelity_classes),
+        "S": int(topology.memory.max()),
+        "R": max(len(episode.demand.requests.slot), 1),
+        "T": len(Tally),
+    }
+    sizes["H1"] = sizes["H"] + 1
+    sizes["NK"] = sizes["N"] * sizes["K"]
+    sizes["NKH"] = sizes["NK"] * sizes["H"]
+    return sizes
+
+
+def _network_arrays(scenario: Scenario, network: Network) -> dict[str, NDArray[Any]]:
+    topology, routes, slot = network.topology, network.routes, scenario.control.slot_duration
+    u, v = topology.links.T
+    still = np.full(topology.num_nodes, np.inf)
+    return {
+        "emission_mean": topology.generation_rate * slot,
+        "token_gain": topology.swap_rate * slot,
+        "memory": topology.memory,
+        "node_decay": physics.decay_factor(slot, topology.coherence_time, still),
+        "generation_rate": topology.generation_rate,
+        "swap_rate": topology.swap_rate,
+        "coherence_time": topology.coherence_time,
+        "link_emitter": topology.emitter,
+        "link_transmission": topology.transmission,
+        "link_decay": physics.decay_factor(slot, topology.coherence_time[u], topology.coherence_time[v]),
+        "peers": network.peers,
+        "route_hops": routes.hops,
+        "route_links": routes.links,
+        "route_nodes": routes.nodes,
+        "route_build_time": routes.build_time,
+        "route_quality": routes.quality,
+    }
+
+
+def _fill(struct: World, b: int, values: dict[str, NDArray[Any]]) -> None:
+    for name, value in values.items():
+        getattr(struct, name)[b][tuple(slice(n) for n in value.shape)] = value

@@ -1,0 +1,221 @@
+"""What the simulator knows: structs of arrays, one leading axis of B environments.
+
+Each field's annotation gives dtype and axes after the leading B: N nodes, D peer places per node, K allocation rows
+per node, k routes per pair, H hops at most (H1 = H + 1 nodes), L links, C fidelity classes, S largest memory,
+R requests, T tallies; NK and NKH are products. Phase functions see one environment: the same structs without the
+leading axis (`view_of_one`). Empty places hold -1 unless a comment says otherwise.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
+
+import numpy as np
+from dpem_env.simulator.compiled import inner
+from numpy.typing import NDArray
+
+I8 = NDArray[np.int8]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+U64 = NDArray[np.uint64]
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
+
+
+class Rules(NamedTuple):
+    """Constants of the scenario, in slots and Werner parameters; the same for every environment."""
+
+    qualities: int  # Q
+    time_to_live: int  # slots
+    telemetry_period: int  # slots
+    telemetry_delay: int  # slots
+    token_cap: float
+    swap_success: float
+    swap_factor: float  # g_sw
+    link_werner: float  # of an arriving pair
+    link_failure: float  # probability per slot that an up link goes down
+    link_repair: float  # probability per slot that a down link comes up
+    lifetime: float  # s, time-to-live: scale of the loads
+    class_werner: F64  # (C,) lowest Werner parameter each class accepts
+
+
+class World(NamedTuple):
+    """What stays fixed during an episode: the network as the kernel reads it."""
+
+    emission_mean: Annotated[F64, "N"]  # pairs emitted per slot, g·dt
+    token_gain: Annotated[F64, "N"]  # swap tokens gained per slot, c·dt
+    memory: Annotated[I32, "N"]  # qubits
+    node_decay: Annotated[F64, "N"]  # factor on w per slot from one memory
+    generation_rate: Annotated[F64, "N"]  # pairs/s
+    swap_rate: Annotated[F64, "N"]  # swaps/s
+    coherence_time: Annotated[F64, "N"]  # s
+    link_emitter: Annotated[I32, "L"]  # node whose source feeds the link
+    link_transmission: Annotated[F64, "L"]
+    link_decay: Annotated[F64, "L"]  # factor on w per slot
+    peers: Annotated[I32, "N D"]  # node index
+    route_hops: Annotated[I32, "N D k"]  # 0 where there is no route
+    route_links: Annotated[I32, "N D k H"]
+    route_nodes: Annotated[I32, "N D k H1"]
+    route_build_time: Annotated[F64, "N D k"]  # s
+    route_quality: Annotated[I32, "N D k C"]  # smallest quality that meets each class fresh, 0 if none
+    request_slot: Annotated[I32, "R"]  # slot of arrival; the requests of the episode, in order of arrival
+    request_source: Annotated[I32, "R"]
+    request_peer: Annotated[I32, "R"]  # place among the source's peers
+    request_class: Annotated[I32, "R"]
+    request_last_slot: Annotated[I32, "R"]
+    request_by_expiry: Annotated[I32, "R"]  # request indices in order of last slot
+    num_requests: Annotated[I64, "1"]
+    horizon: Annotated[I64, "1"]  # slots in the episode
+    outcome_key: Annotated[U64, "1"]  # keys of the random streams
+    emission_key: Annotated[U64, "1"]
+    outage_key: Annotated[U64, "1"]
+    order_key: Annotated[U64, "1"]
+
+
+class State(NamedTuple):
+    """What evolves. Everything an episode's future depends on is here or in World."""
+
+    slot: Annotated[I64, "1"]  # the slot about to be decided
+    free_memory: Annotated[I32, "N"]  # qubits
+    tokens: Annotated[F64, "N"]  # saved-up swaps
+    link_up: Annotated[I8, "L"]  # 1 up, 0 down
+    # pending requests: a queue per (node, peer), most urgent first, linked through request indices
+    next_arrival: Annotated[I64, "1"]  # first request that has not arrived
+    next_expiry: Annotated[I64, "1"]  # first place of request_by_expiry not yet past
+    queue_head: Annotated[I32, "N D"]
+    queue_tail: Annotated[I32, "N D"]
+    queue_next: Annotated[I32, "R"]
+    pending: Annotated[I32, "N D C"]  # requests waiting; 0 when empty
+    request_status: Annotated[I32, "R"]  # a Status, or the slot in which it was served
+    request_werner: Annotated[F64, "R"]  # w of the pair at delivery; 0 until then
+    request_from_stock: Annotated[I8, "R"]  # 1 if a stored pair served it
+    # open allocations
+    alloc_peer: Annotated[I32, "N K"]  # place among the node's peers; -1 marks a free row
+    alloc_quality: Annotated[I32, "N K"]  # 1..Q
+    alloc_route: Annotated[I32, "N K"]
+    alloc_slot: Annotated[I32, "N K"]  # slot of admission
+    alloc_complete: Annotated[I32, "N K"]  # links complete
+    link_rounds: Annotated[I32, "N K H"]  # purification rounds done; -1 marks an empty link
+    link_werner: Annotated[F64, "N K H"]
+    age_order: Annotated[I32, "NK"]  # open allocations node·K + row, oldest first
+    num_open: Annotated[I64, "1"]
+    # stored pairs: the first stock_count places of each node, in no particular order
+    stock_count: Annotated[I32, "N"]
+    stock_peer: Annotated[I32, "N S"]  # place among the owner's peers
+    stock_werner: Annotated[F64, "N S"]
+    stock_hops: Annotated[I32, "N S"]  # elementary pairs inside
+    # telemetry: current route per pair, as of the snapshot on its way and of the one that can be read
+    flying_slot: Annotated[I64, "1"]  # slot after which it was taken
+    flying_route: Annotated[I32, "N D"]
+    flying_up: Annotated[I8, "N D"]
+    flying_load: Annotated[F32, "N D"]
+    seen_slot: Annotated[I64, "1"]
+    seen_route: Annotated[I32, "N D"]
+    seen_up: Annotated[I8, "N D"]
+    seen_load: Annotated[F32, "N D"]
+    # what the last step did
+    verdict: Annotated[I8, "N"]  # a Verdict on each decision
+    delivered: Annotated[I32, "N"]  # requests served
+    contended: Annotated[I32, "N"]  # contended resources the agent claimed
+    # totals of the episode
+    tally: Annotated[I64, "T"]
+
+
+class Workspace(NamedTuple):
+    """Scratch of one slot; carries nothing from one slot to the next."""
+
+    actor: Annotated[I32, "N"]  # nodes with a new allocation, in order of admission
+    actor_priority: Annotated[I64, "N"]
+    actor_key: Annotated[U64, "N"]
+    first_refused: Annotated[I32, "N"]  # agent refused memory at this node, -2 if several
+    refused_at: Annotated[I32, "N k"]  # nodes that refused this agent
+    refused_count: Annotated[I32, "N"]
+    node_flag: Annotated[I8, "N"]  # contended resource of the kind at hand
+    stamp: Annotated[I32, "N"]
+    claimant: Annotated[I32, "N"]  # agent claiming the node's resource, -2 if several
+    claim_head: Annotated[I32, "N"]  # first claim on the node's source
+    claim_tail: Annotated[I32, "N"]
+    claim_count: Annotated[I32, "N"]
+    claim_alloc: Annotated[I32, "NKH"]  # node·K + row
+    claim_hop: Annotated[I32, "NKH"]
+    claim_next: Annotated[I32, "NKH"]
+    claim_offers: Annotated[I32, "NKH"]  # pairs offered this slot
+    ready: Annotated[I8, "N K"]  # all links complete at the start of swapping
+    finished_werner: Annotated[F64, "NK"]  # end-to-end w by place in age_order; -1 where not finished
+    source_claims: Annotated[I32, "N"]  # incomplete links on each source
+    swap_claims: Annotated[I32, "N"]  # open allocations relayed through each node
+    survey_route: Annotated[I32, "N D"]
+    survey_up: Annotated[I8, "N D"]
+    survey_load: Annotated[F32, "N D"]
+
+
+class Status(IntEnum):
+    """Fate of a request that has not been served."""
+
+    PENDING = -1
+    EXPIRED = -2
+    NOT_ARRIVED = -3
+
+
+class Verdict(IntEnum):
+    """What became of a decision."""
+
+    WAIT = 0
+    ADMITTED = 1
+    DENIED = 2
+    ILLEGAL = 3
+
+
+class Tally(IntEnum):
+    """Counts over an episode. Elementary pairs: EMITTED is the sum of where they went plus those still held."""
+
+    SUBMITTED = 0
+    DENIED = 1
+    ILLEGAL = 2
+    CONTENDED_SOURCES = 3  # (resource, slot) pairs
+    CONTENDED_SWAPS = 4
+    CONTENDED_MEMORIES = 5
+    COLLIDED_SOURCES = 6  # claimed by two agents or more, served or not
+    COLLIDED_SWAPS = 7
+    ARRIVED = 8  # requests
+    DELIVERED = 9
+    FROM_STOCK = 10
+    EXPIRED = 11
+    EMITTED = 12  # elementary pairs
+    UNCLAIMED = 13
+    LOST_IN_FIBRE = 14
+    PURIFIED_AWAY = 15  # consumed in purification rounds, won or lost
+    SWAPPED_AWAY = 16  # in failed swaps
+    TIMED_OUT = 17  # held by allocations at the end of their time
+    DELIVERED_ELEMENTARY = 18  # inside pairs that served a request
+    DROPPED_ELEMENTARY = 19  # inside finished or stored pairs that no class could use
+    SWAPS = 20  # attempts, one per relay
+    FINISHED = 21  # end-to-end pairs made
+    STORED = 22  # pairs put into stock
+    DROPPED_PAIRS = 23  # finished or stored pairs that served nobody
+    EXPIRED_ALLOCATIONS = 24
+
+
+Struct = TypeVar("Struct", World, State, Workspace)
+
+
+def shapes(struct: type[Struct], sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """Shape of every field, without the leading axis, for given axis sizes."""
+    return {n: tuple(sizes[axis] for axis in hint.__metadata__[0].split()) for n, hint in _hints(struct).items()}
+
+
+def allocate(struct: type[Struct], batch: int, sizes: dict[str, int]) -> Struct:
+    """A struct of zeroed arrays with a leading axis of `batch` environments."""
+    kinds = {name: hint.__origin__.__args__[1].__args__[0] for name, hint in _hints(struct).items()}
+    return struct(**{name: np.zeros((batch, *shape), kinds[name]) for name, shape in shapes(struct, sizes).items()})
+
+
+def view_of_one(struct: type[Struct]) -> Any:
+    """A compiled function (batch, b) -> struct of the arrays of environment b, sharing memory with the batch."""
+    fields = ", ".join(f"batch.{name}[b]" for name in struct._fields)
+    return inner(eval(f"lambda batch, b: struct({fields})", {"struct": struct}))
+
+
+def _hints(struct: type[Struct]) -> dict[str, Any]:
+    return get_type_hints(struct, include_extras=True)

@@ -1,0 +1,121 @@
+"""Telemetry: what nodes learn about the rest of the network, and when.
+
+Every `telemetry_period` a snapshot is taken after phase 6; it can be read `telemetry_delay` slots later. The first is
+taken before slot 0. A snapshot holds, per (node, peer), the current route (the first whose links are up), whether it
+is up and the load of its worst resource. Loads, in 0..1 per resource: incomplete links on a source over what it can
+emit in a time-to-live; open allocations relayed through a node over the swaps it can do in a time-to-live; the share
+of a memory in use.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from dpem_env.simulator.compiled import copy, inner
+
+
+UNSEEN = -2
+
+
+@inner
+def clear_telemetry(rules, world, state, work):
+    """Before slot 0 nothing has been seen, and a first snapshot is on its way."""
+    state.seen_slot[0] = UNSEEN
+    state.seen_route[:] = 0
+    state.seen_up[:] = 0
+    state.seen_load[:] = 0.0
+    take_snapshot(rules, world, state, work, -1)
+
+
+@inner
+def pass_telemetry(rules, world, state, work):
+    """Between phase 6 of slot t and phase 0 of slot t + 1: take a snapshot if one is due, publish one if it is time."""
+    slot = state.slot[0]
+    if (slot + 1) % rules.telemetry_period == 0:
+        take_snapshot(rules, world, state, work, slot)
+    publish(rules, state, slot + 1)
+
+
+@inner
+def take_snapshot(rules, world, state, work, slot):
+    """Remember the state of all routes after phase 6 of `slot`."""
+    survey(rules, world, state, work)
+    state.flying_slot[0] = slot
+    copy(work.survey_route, state.flying_route)
+    copy(work.survey_up, state.flying_up)
+    copy(work.survey_load, state.flying_load)
+
+
+@inner
+def publish(rules, state, slot):
+    """Make the snapshot readable from `slot` on, if it is old enough."""
+    if state.flying_slot[0] > state.seen_slot[0] and slot - state.flying_slot[0] >= rules.telemetry_delay:
+        state.seen_slot[0] = state.flying_slot[0]
+        copy(state.flying_route, state.seen_route)
+        copy(state.flying_up, state.seen_up)
+        copy(state.flying_load, state.seen_load)
+
+
+@inner
+def count_claims(world, state, work):
+    """Incomplete links on every source and open allocations relayed through every node, now."""
+    work.source_claims[:] = 0
+    work.swap_claims[:] = 0
+    rows = state.alloc_peer.shape[1]
+    for place in range(state.num_open[0]):
+        alloc = state.age_order[place]
+        i, row = alloc // rows, alloc % rows
+        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        for h in range(world.route_hops[i, d, r]):
+            if state.link_rounds[i, row, h] < state.alloc_quality[i, row] - 1:
+                work.source_claims[world.link_emitter[world.route_links[i, d, r, h]]] += 1
+            if h > 0:
+                work.swap_claims[world.route_nodes[i, d, r, h]] += 1
+
+
+@inner
+def survey(rules, world, state, work):
+    """Current route, up or down and worst load of every (node, peer), now, into work.survey_*."""
+    count_claims(world, state, work)
+    for i in range(world.peers.shape[0]):
+        for d in range(world.peers.shape[1]):
+            work.survey_route[i, d] = 0
+            work.survey_up[i, d] = 0
+            work.survey_load[i, d] = 0.0
+            if world.peers[i, d] < 0:
+                continue
+            for r in range(world.route_hops.shape[2]):
+                if _route_up(world, state, i, d, r):
+                    work.survey_route[i, d] = r
+                    work.survey_up[i, d] = 1
+                    break
+            work.survey_load[i, d] = _worst_load(rules, world, state, work, i, d, work.survey_route[i, d])
+
+
+@inner
+def _route_up(world, state, i, d, r):
+    for h in range(world.route_hops[i, d, r]):
+        if state.link_up[world.route_links[i, d, r, h]] == 0:
+            return False
+    return world.route_hops[i, d, r] > 0
+
+
+@inner
+def _worst_load(rules, world, state, work, i, d, r):
+    worst = 0.0
+    hops = world.route_hops[i, d, r]
+    for h in range(hops + 1):
+        node = world.route_nodes[i, d, r, h]
+        worst = max(worst, 1.0 - state.free_memory[node] / world.memory[node])
+        if h < hops:
+            e = world.link_emitter[world.route_links[i, d, r, h]]
+            worst = max(worst, _share(work.source_claims[e], world.generation_rate[e] * rules.lifetime))
+        if 0 < h < hops:
+            worst = max(worst, _share(work.swap_claims[node], world.swap_rate[node] * rules.lifetime))
+    return np.float32(min(worst, 1.0))
+
+
+@inner
+def _share(claims, capacity):
+    if claims == 0:
+        return 0.0
+    return claims / capacity if capacity > 0.0 else 1.0

@@ -1,0 +1,177 @@
+"""Real traces as demand: Abilene traffic matrices (rates only) and request files in the paper's four fields.
+
+No public trace of entanglement requests exists. Abilene's matrices are classical traffic standing in for request
+*rates*; times and fidelities are drawn. The files are not shipped: `SOURCES` says where they come from.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_env.errors import DataError
+from dpem_env.scenarios import ReplayDemand
+from dpem_env.topology import data_file
+
+ABILENE = "abilene/abilene_20040301_5min_14d.npz"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a file that is not shipped comes from."""
+
+    file: str
+    origin: str
+    licence: str
+    sha256: str
+
+
+SOURCES = {
+    "abilene": Source(
+        file=ABILENE,
+        origin="github.com/jrayzhang6/CFR-RL (data/AbileneTM, AbileneTM2), measured by Y. Zhang; as float32 Mbit/s (4032, 12, 12)",
+        licence="MIT",
+        sha256="b8e9870132cdb825d03ae1928f1cbd1ea1211cbec53b558bb29e88085b61e2b0",
+    ),
+    "coronet": Source(
+        file="coronet/flat_CORONET_Global_Topology.json",
+        origin="github.com/Telecominfraproject/oopt-gnpy (gnpy/example-data), reduced to nodes and km",
+        licence="BSD-3-Clause",
+        sha256="88db81ba52a5d3d627d13fbfe3b8fa36db9c54773a2d82c0e7d2b7811449fd9f",
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TrafficMatrices:
+    """Traffic between N nodes over time, T matrices; the diagonal is zero."""
+
+    mbps: NDArray[np.float64]  # (T, N, N)
+    names: tuple[str, ...]  # N
+
+    def mean_matrix(self) -> NDArray[np.float64]:
+        """(N, N) mean over time."""
+        mean: NDArray[np.float64] = self.mbps.mean(axis=0)
+        return mean
+
+    def window(self, split: str) -> tuple[int, int]:
+        """First and last + 1 matrix of a split: days 1-7 train, 8-10 validation, 11-14 evaluation."""
+        edges = {"train": (0.0, 0.5), "validation": (0.5, 10 / 14), "evaluation": (10 / 14, 1.0)}
+        low, high = edges[split]
+        return round(low * len(self.mbps)), round(high * len(self.mbps))
+
+
+def load_abilene(data_dir: str | os.PathLike[str] | None = None) -> TrafficMatrices:
+    """The Abilene matrices from the data folder (argument or ``DPEM_DATA``); DataError if missing or malformed."""
+    return read_matrices(data_file(data_dir, ABILENE, "the Abilene trace"))
+
+
+@lru_cache(maxsize=4)
+def read_matrices(path: Path) -> TrafficMatrices:
+    """Traffic matrices from an .npz with tm_mbps (T, N, N) and nodes (N); finite and not negative."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            mbps = np.asarray(archive["tm_mbps"], dtype=np.float64)
+            names = tuple(str(name) for name in archive["nodes"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"trace {path}: not an .npz with arrays tm_mbps and nodes: {error}") from None
+    if mbps.ndim != 3 or mbps.shape[1:] != (len(names), len(names)) or len(mbps) == 0:
+        raise DataError(f"trace {path}: tm_mbps has shape {mbps.shape}; expected (times, {len(names)}, {len(names)})")
+    for what, bad in (("NaN or infinite", ~np.isfinite(mbps)), ("negative", mbps < 0)):
+        if bad.any():
+            t, i, j = (int(x) for x in np.argwhere(bad)[0])
+            raise DataError(f"trace {path}: tm_mbps[{t}, {i}, {j}] is {what} ({mbps[t, i, j]}); expected a number >= 0")
+    off_diagonal = mbps * ~np.eye(len(names), dtype=bool)
+    if off_diagonal.sum() == 0:
+        raise DataError(f"trace {path}: tm_mbps is all zero off the diagonal; expected some traffic")
+    return TrafficMatrices(off_diagonal, names)
+
+
+@dataclass(frozen=True, eq=False)
+class RequestFile:
+    """Requests as recorded: R rows ordered by time."""
+
+    time: NDArray[np.float64]  # (R,) s
+    source: NDArray[np.int64]  # (R,) node index
+    destination: NDArray[np.int64]  # (R,) node index
+    fidelity: NDArray[np.float64]  # (R,)
+    deadline: NDArray[np.float64]  # (R,) s after arrival
+
+
+def read_requests(demand: ReplayDemand, num_nodes: int) -> RequestFile:
+    """Read and check a request file; DataError names the line, the column, what was given and what was expected."""
+    path = Path(demand.requests_file)
+    needed = ("time", "source", "destination", "fidelity")
+    rows: list[tuple[float, float, float, float, float]] = []
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            missing = [column for column in needed if column not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(f"request file {path}: no column {missing[0]!r}; expected time,source,destination,fidelity[,deadline]")
+            for row in reader:
+                rows.append(_checked_row(row, path, reader.line_num, demand, num_nodes))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"request file {path} cannot be read: {error}") from None
+    table = np.array(rows, dtype=np.float64).reshape(-1, 5)
+    time, source, destination, fidelity, deadline = table[np.argsort(table[:, 0], kind="stable")].T
+    return RequestFile(time, source.astype(np.int64), destination.astype(np.int64), fidelity, deadline)
+
+
+def request_counts(demand: ReplayDemand, num_nodes: int) -> NDArray[np.float64]:
+    """(N, N) number of requests per ordered pair in a request file."""
+    requests = read_requests(demand, num_nodes)
+    counts = np.zeros((num_nodes, num_nodes))
+    np.add.at(counts, (requests.source, requests.destination), 1.0)
+    return counts
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _checked_row(
+    row: dict[str, str], path: Path, line: int, demand: ReplayDemand, num_nodes: int
+) -> tuple[float, float, float, float, float]:
+    def fail(column: str, expected: str) -> DataError:
+        return DataError(f"request file {path}, line {line}: {column} is {row.get(column)!r}; expected {expected}")
+
+    def number(column: str, expected: str) -> float:
+        try:
+            value = float(row[column])
+        except (TypeError, ValueError):
+            raise fail(column, expected) from None
+        if not np.isfinite(value):
+            raise fail(column, expected)
+        return value
+
+    def node(column: str) -> float:
+        expected = f"a node index 0..{num_nodes - 1}"
+        value = number(column, expected)
+        if value != int(value) or not 0 <= value < num_nodes:
+            raise fail(column, expected)
+        return value
+
+    time = number("time", "seconds >= 0")
+    if time < 0:
+        raise fail("time", "seconds >= 0")
+    source, destination = node("source"), node("destination")
+    if source == destination:
+        raise fail("destination", "another node than the source")
+    classes = ", ".join(map(str, demand.fidelity_classes))
+    fidelity = number("fidelity", f"one of the scenario's fidelity_classes {classes}")
+    if fidelity not in demand.fidelity_classes:
+        raise fail("fidelity", f"one of the scenario's fidelity_classes {classes}")
+    deadline = number("deadline", "seconds > 0") if row.get("deadline") else demand.deadline
+    if deadline <= 0:
+        raise fail("deadline", "seconds > 0")
+    return time, source, destination, fidelity, deadline

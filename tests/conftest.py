@@ -1,0 +1,20 @@
+"""Shared fixtures. Compiled code is cached per state of the sources, so a test never runs a stale kernel."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _fingerprint() -> str:
+    sources = hashlib.sha256()
+    for path in sorted((ROOT / "dpem_env").rglob("*.py")):
+        sources.update(path.read_bytes())
+    return sources.hexdigest()[:12]
+
+
+# Before numba is imported: numba notices changes of the calling file only, not of what it calls.
+os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".numba_cache" / _fingerprint())
