@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dpem_env import traces
 from dpem_env.network import Network
-from dpem_env.scenarios import ReplayDemand, Scenario, SessionDemand, TraceDemand
+from dpem_env.scenarios import MAX_SLOTS, ReplayDemand, Scenario, SessionDemand, TraceDemand
 from dpem_env.seeding import generator
 
 Ints = NDArray[np.int32]
@@ -114,7 +114,7 @@ def _session_pieces(
     on = rng.random(len(node)) < share
     clock = np.zeros(len(node), dtype=np.int64)
     while phi > 0 and np.any(clock < slots):
-        spell = rng.geometric(np.where(on, leave_on, leave_off))
+        spell = np.minimum(rng.geometric(np.where(on, leave_on, leave_off)), slots)
         stop = np.minimum(clock + spell, slots)
         live = on & (clock < slots)
         parts.append(
@@ -179,9 +179,7 @@ def _poisson_requests(
     return tabulate(slot, node, peer, wanted, slot + deadline - 1)
 
 
-def _draw_classes(
-    scenario: Scenario, network: Network, node: Ints, peer: Ints, uniform: NDArray[np.float64]
-) -> Ints:
+def _draw_classes(scenario: Scenario, network: Network, node: Ints, peer: Ints, uniform: NDArray[np.float64]) -> Ints:
     """Classes by weight, renormalised over those the pair's cheapest route meets at the best quality, fresh."""
     possible = network.routes.quality[node, peer, 0] > 0  # (R, C)
     weight = np.cumsum(possible * np.array(scenario.demand.class_weights), axis=1)
@@ -202,11 +200,12 @@ def tabulate(slot: Ints, source: Ints, peer: Ints, wanted: Ints, last_slot: Ints
 
 def _replayed(scenario: Scenario, config: ReplayDemand, network: Network, slots: int) -> Demand:
     recorded = traces.read_requests(config, network.num_nodes)
-    slot = np.floor(recorded.time / scenario.control.slot_duration + 1e-9).astype(np.int64)
+    duration = scenario.control.slot_duration
+    slot = np.floor(np.minimum(recorded.time, (slots + 1) * duration) / duration + 1e-9).astype(np.int64)
     matches = network.peers[recorded.source] == recorded.destination[:, None]  # (R, D)
     inside = slot < slots
     kept = inside & matches.any(axis=1)
-    lifetime = np.maximum(np.rint(recorded.deadline / scenario.control.slot_duration), 1).astype(np.int64)
+    lifetime = np.rint(np.clip(recorded.deadline, duration, MAX_SLOTS * duration) / duration).astype(np.int64)
     classes = np.array(scenario.demand.fidelity_classes)
     columns = (slot, recorded.source, matches.argmax(axis=1), np.searchsorted(classes, recorded.fidelity))
     slot, source, peer, wanted = (column[kept].astype(np.int32) for column in columns)

@@ -34,11 +34,10 @@ class Network:
         return self.topology.num_nodes
 
 
-def build_network(
-    scenario: Scenario, topology_seed: int, data_dir: str | os.PathLike[str] | None = None
-) -> Network:
+def build_network(scenario: Scenario, topology_seed: int, data_dir: str | os.PathLike[str] | None = None) -> Network:
     """The network of (scenario, topology_seed); the most recent ones are kept in memory."""
-    return _build(scenario, topology_seed, None if data_dir is None else Path(data_dir))
+    folder = data_dir or os.environ.get("DPEM_DATA")
+    return _build(scenario, topology_seed, Path(folder) if folder else None)
 
 
 @lru_cache(maxsize=128)

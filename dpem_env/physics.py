@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Real = TypeVar("Real", float, NDArray[np.float64])
 
+NEGLIGIBLE_RATE = 1e-100  # pairs/s; its inverse can still be summed
+
 
 def werner_from_fidelity(fidelity: Real) -> Real:
     """Werner parameter w = (4F - 1)/3 of a Werner state of fidelity F (Werner, PRA 40, 4277, 1989)."""
@@ -64,25 +66,19 @@ def pumped_werner(link_werner: float, quality: int) -> float:
 def expected_build_time(rates: NDArray[np.float64]) -> float:
     """Expected maximum, in seconds, of independent exponential times with the given rates per second.
 
-    Inclusion-exclusion over the non-empty subsets of links (Feller 1971, vol. II, I.6), in Gray-code order: each step
-    adds or removes one link. Infinite if a rate is 0.
+    Inclusion-exclusion over the non-empty subsets of links (Feller 1971, vol. II, I.6), counted up in binary. Rates are
+    only ever added, since subtracting would lose the slow links next to the fast. Infinite if a rate is negligible.
     """
-    if np.any(rates <= 0.0):
+    if np.any(rates < NEGLIGIBLE_RATE):
         return np.inf
     expected = 0.0
-    subset_rate = 0.0
     size = 0
-    gray = 0
-    for step in range(1, 1 << len(rates)):
+    rate_from = np.zeros(len(rates) + 1)  # summed rate of the subset's links b, b + 1, …
+    for subset in range(1, 1 << len(rates)):
         bit = 0
-        while not (step >> bit) & 1:
+        while not (subset >> bit) & 1:
             bit += 1
-        gray ^= 1 << bit
-        if (gray >> bit) & 1:
-            subset_rate += rates[bit]
-            size += 1
-        else:
-            subset_rate -= rates[bit]
-            size -= 1
-        expected += 1.0 / subset_rate if size & 1 else -1.0 / subset_rate
+        rate_from[: bit + 1] = rate_from[bit + 1] + rates[bit]  # counting up cleared all links below `bit`
+        size += 1 - bit
+        expected += 1.0 / rate_from[0] if size & 1 else -1.0 / rate_from[0]
     return expected

@@ -57,7 +57,7 @@ def reachability(topology: Topology, scenario: Scenario) -> NDArray[np.int8]:
     graph = _graph(topology)
     n, max_hops = topology.num_nodes, scenario.routing.max_hops
     link_rate = topology.generation_rate[topology.emitter] * topology.transmission
-    fresh = _fresh_werner(scenario)[-1]
+    fresh = _fresh_werner(scenario).max(axis=0)
     lowest = physics.werner_from_fidelity(scenario.demand.fidelity_classes[0])
     verdict: NDArray[np.int8] = _judge_all(
         n,
@@ -133,7 +133,8 @@ def _links_between(nodes: Ints, topology: Topology) -> Ints:
 def _search(source, banned, first_banned, max_hops, start, neighbour, cost, key, relay_cost, best, best_key, parent):
     """Cheapest walks of exactly h = 0..max_hops hops from `source` to every node, into best, best_key, parent (h, N).
 
-    Nodes with `banned` are never entered; `first_banned` nodes not on the first hop.
+    Nodes with `banned` are never entered, those with `first_banned` not on the first hop. A caller that bans first hops
+    bans the source too, so that no cheapest walk is a way round the ban.
     """
     best[: max_hops + 1] = UNREACHED
     best[0, source] = 0
@@ -252,6 +253,7 @@ def _all_routes(n, max_hops, k, start, neighbour, cost, key, relay_cost, link, p
                     # Deviate from the last accepted route at its `spur`-th node; before the first route: at the source.
                     root = routes[source, d, found - 1] if found > 0 else routes[source, d, 0]
                     at = root[spur] if found > 0 else source
+                    banned[at] = True  # else a detour from `at` back to itself would get round `first_banned`
                     for before in range(spur):
                         banned[root[before]] = True
                     for other in range(found):
@@ -261,7 +263,9 @@ def _all_routes(n, max_hops, k, start, neighbour, cost, key, relay_cost, link, p
                         if shared:
                             first_banned[routes[source, d, other, spur + 1]] = True
                     left = max_hops - spur
-                    _search(at, banned, first_banned, left, start, neighbour, cost, key, relay_cost, best, best_key, parent)
+                    _search(
+                        at, banned, first_banned, left, start, neighbour, cost, key, relay_cost, best, best_key, parent
+                    )
                     tail = _cheapest_hops(target, left, best)
                     if tail > 0:
                         candidate[count] = -1

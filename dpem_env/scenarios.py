@@ -13,6 +13,9 @@ import json
 import math
 import os
 import tomllib
+from collections.abc import Iterator
+from itertools import pairwise
+from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -30,6 +33,8 @@ Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
 Fidelity = Annotated[float, Field(strict=True, ge=0.25, le=1)]
 Text = Annotated[str, Field(strict=True)]
+
+MAX_SLOTS = 1_000_000  # of any one duration, far below what 32-bit slot numbers hold
 
 _Value = TypeVar("_Value", int, float)
 
@@ -220,8 +225,11 @@ class SeedRange(Section):
         """The `index`-th seed, counted cyclically."""
         return self.start + index % len(self)
 
+    def __iter__(self) -> Iterator[int]:  # type: ignore[override]
+        return iter(range(self.start, self.stop))
+
     def __contains__(self, seed: object) -> bool:
-        return isinstance(seed, int) and self.start <= seed < self.stop
+        return isinstance(seed, Integral) and self.start <= int(seed) < self.stop
 
 
 class SplitSeeds(Section):
@@ -234,9 +242,7 @@ class SplitSeeds(Section):
 class Seeds(Section):
     """Disjoint seed lists: what a learner trains on is never what it is scored on."""
 
-    train: SplitSeeds = SplitSeeds(
-        topology=SeedRange(start=0, stop=64), demand=SeedRange(start=0, stop=1_000_000)
-    )
+    train: SplitSeeds = SplitSeeds(topology=SeedRange(start=0, stop=64), demand=SeedRange(start=0, stop=1_000_000))
     validation: SplitSeeds = SplitSeeds(
         topology=SeedRange(start=1_000, stop=1_100), demand=SeedRange(start=1_000_000, stop=1_100_000)
     )
@@ -249,7 +255,7 @@ class Seeds(Section):
         splits = (self.train, self.validation, self.evaluation)
         for what in ("topology", "demand"):
             ranges = sorted((getattr(s, what) for s in splits), key=lambda r: r.start)
-            if any(a.stop > b.start for a, b in zip(ranges, ranges[1:], strict=False)):
+            if any(a.stop > b.start for a, b in pairwise(ranges)):
                 raise ValueError(f"{what} seeds of train, validation and evaluation overlap")
         return self
 
@@ -289,8 +295,8 @@ class Scenario(Section):
             whole["demand.matrix_duration"] = self.demand.matrix_duration
         for field, seconds in whole.items():
             slots = seconds / slot
-            if round(slots) < 1 or not math.isclose(slots, round(slots), rel_tol=1e-9):
-                raise ValueError(f"{field} = {seconds} s must be a whole number of slots of {slot} s")
+            if not 0.5 < slots <= MAX_SLOTS or not math.isclose(slots, round(slots), rel_tol=1e-9):
+                raise ValueError(f"{field} = {seconds} s must be a whole number (1..{MAX_SLOTS}) of slots of {slot} s")
         if self.in_slots(self.control.telemetry_period) < self.control.telemetry_delay:
             raise ValueError("control.telemetry_period must not be shorter than control.telemetry_delay")
         demand = self.demand
@@ -305,8 +311,13 @@ class Scenario(Section):
         for field, seconds in means.items():
             if seconds < slot:
                 raise ValueError(f"{field} = {seconds} s must last at least one slot of {slot} s")
-        if self.hardware.generation_rate[1] * slot > 500:
-            raise ValueError("hardware.generation_rate: at most 500 pairs per slot can be simulated")
+        rates = {
+            "hardware.generation_rate": self.hardware.generation_rate[1],
+            "network.relay_generation_rate": getattr(self.network, "relay_generation_rate", None) or 0.0,
+        }
+        for field, rate in rates.items():
+            if rate * slot > 500:
+                raise ValueError(f"{field} = {rate} pairs/s: at most 500 pairs per slot of {slot} s can be simulated")
         return self
 
     @property
@@ -400,8 +411,10 @@ def _validated(data: dict[str, Any], origin: str) -> Scenario:
 
 def _one_line(error: ValidationError) -> str:
     first, *others = error.errors(include_url=False)
-    tags = {"mesh", "chain", "star", "topohub", "coronet", "sessions", "trace", "replay"}
-    field = ".".join(str(part) for part in first["loc"] if part not in tags)
+    place = [str(part) for part in first["loc"]]
+    if place[:1] in (["network"], ["demand"]):
+        del place[1:2]  # the kind of network or demand, which pydantic adds and the file has not
+    field = ".".join(place)
     message = first["msg"].removeprefix("Value error, ")
     given = first["input"]
     shown = "" if isinstance(given, dict | BaseModel) else f" (given {given!r})"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env import physics
-from dpem_env.errors import DataError, ScenarioError, nearest
+from dpem_env.errors import DataError, ScenarioError
 from dpem_env.scenarios import ChainNetwork, CoronetNetwork, MeshNetwork, Scenario, StarNetwork, TopohubNetwork
 from dpem_env.seeding import generator
 
@@ -27,7 +27,7 @@ EARTH_RADIUS = 6371.0  # km
 # Sndlib entries whose coordinates are pixels: their "lengths" are not kilometres.
 PIXEL_TOPOLOGIES = frozenset(
     f"sndlib/{name}"
-    for name in "atlanta di-yuan france giul39 newyork norway pioro40 sun ta1 ta2 zib54".split()
+    for name in ("atlanta", "di-yuan", "france", "giul39", "newyork", "norway", "pioro40", "sun", "ta1", "ta2", "zib54")
 )
 
 
@@ -149,7 +149,7 @@ def assemble(
 
 
 def mesh(network: MeshNetwork, rng: np.random.Generator) -> Layout:
-    """Nodes uniform in a square; the shortest pairs linked; then node 0's component joined to the rest until connected."""
+    """Nodes uniform in a square; the shortest pairs linked; node 0's component joined to the rest until connected."""
     n = network.nodes
     position = rng.uniform(0.0, network.side, size=(n, 2))
     u, v = np.triu_indices(n, k=1)
@@ -202,9 +202,10 @@ def from_topohub(network: TopohubNetwork) -> Layout:
         raise ScenarioError(f"network.topology: topohub has no topology {key!r}; see topohub.list()") from None
     index = {node["id"]: i for i, node in enumerate(record["nodes"])}
     names = tuple(str(node.get("name", node["id"])) for node in record["nodes"])
-    degrees = np.array([node["pos"] for node in record["nodes"]], dtype=np.float64)
+    places = np.array([node["pos"] for node in record["nodes"]], dtype=np.float64)
+    position = places if key.startswith("gabriel/") else _projected(places)  # synthetic ones lie on a plane, in km
     edges = [(index[e["source"]], index[e["target"]], float(e["dist"])) for e in record["edges"]]
-    return _scaled(names, _projected(degrees), edges, network.length_scale)
+    return _scaled(names, position, edges, network.length_scale)
 
 
 def from_coronet(network: CoronetNetwork, data_dir: str | os.PathLike[str] | None) -> Layout:
@@ -215,7 +216,11 @@ def from_coronet(network: CoronetNetwork, data_dir: str | os.PathLike[str] | Non
         names = tuple(str(node["name"]) for node in record["nodes"])
         degrees = np.array([(node["lon"], node["lat"]) for node in record["nodes"]], dtype=np.float64)
         edges = [(int(e["u"]), int(e["v"]), float(e["km"])) for e in record["edges"]]
-    except (ValueError, KeyError, TypeError) as error:
+        if len(names) < 2 or not np.isfinite(degrees).all():
+            raise ValueError("fewer than two nodes, or a coordinate that is not finite")
+        if any(end not in range(len(names)) for u, v, _ in edges for end in (u, v)):
+            raise ValueError(f"an edge ends at no node; nodes are 0..{len(names) - 1}")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(f"topology file {path}: not a node-link JSON with nodes and km edges: {error!r}") from None
     return _scaled(names, _projected(degrees), edges, network.length_scale)
 
@@ -224,10 +229,14 @@ def data_file(data_dir: str | os.PathLike[str] | None, relative: str, needed_by:
     """The path of a file in the data folder (argument, else ``DPEM_DATA``); DataError says how to get it."""
     folder = data_dir or os.environ.get("DPEM_DATA")
     if not folder:
-        raise DataError(f"{needed_by} needs {relative}: pass --data DIR or set DPEM_DATA (dpem list says where to get it)")
+        raise DataError(
+            f"{needed_by} needs {relative}: pass --data DIR or set DPEM_DATA (dpem list says where to get it)"
+        )
     path = Path(folder) / relative
     if not path.is_file():
-        raise DataError(f"{needed_by} needs {relative}, which is not in {os.fspath(folder)!r} (dpem list says where to get it)")
+        raise DataError(
+            f"{needed_by} needs {relative}, which is not in {os.fspath(folder)!r} (dpem list says where to get it)"
+        )
     return path
 
 
@@ -252,7 +261,9 @@ def _require_connected(layout: Layout, name: str) -> None:
     parts = nx.number_connected_components(graph)
     if parts > 1:
         lonely = layout.names[min(min(nx.connected_components(graph), key=len))]
-        raise ScenarioError(f"{name}: the topology is disconnected ({parts} components; {lonely!r} is cut off); add a link")
+        raise ScenarioError(
+            f"{name}: the topology is disconnected ({parts} components; {lonely!r} is cut off); add a link"
+        )
 
 
 def _numbered(n: int) -> tuple[str, ...]:

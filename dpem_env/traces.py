@@ -10,6 +10,7 @@ import csv
 import hashlib
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +38,7 @@ class Source:
 SOURCES = {
     "abilene": Source(
         file=ABILENE,
-        origin="github.com/jrayzhang6/CFR-RL (data/AbileneTM, AbileneTM2), measured by Y. Zhang; as float32 Mbit/s (4032, 12, 12)",
+        origin="github.com/jrayzhang6/CFR-RL (data/AbileneTM, AbileneTM2), measured by Y. Zhang; float32 Mbit/s",
         licence="MIT",
         sha256="b8e9870132cdb825d03ae1928f1cbd1ea1211cbec53b558bb29e88085b61e2b0",
     ),
@@ -81,7 +82,7 @@ def read_matrices(path: Path) -> TrafficMatrices:
         with np.load(path, allow_pickle=False) as archive:
             mbps = np.asarray(archive["tm_mbps"], dtype=np.float64)
             names = tuple(str(name) for name in archive["nodes"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"trace {path}: not an .npz with arrays tm_mbps and nodes: {error}") from None
     if mbps.ndim != 3 or mbps.shape[1:] != (len(names), len(names)) or len(mbps) == 0:
         raise DataError(f"trace {path}: tm_mbps has shape {mbps.shape}; expected (times, {len(names)}, {len(names)})")
@@ -112,11 +113,12 @@ def read_requests(demand: ReplayDemand, num_nodes: int) -> RequestFile:
     needed = ("time", "source", "destination", "fidelity")
     rows: list[tuple[float, float, float, float, float]] = []
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             missing = [column for column in needed if column not in (reader.fieldnames or ())]
             if missing:
-                raise DataError(f"request file {path}: no column {missing[0]!r}; expected time,source,destination,fidelity[,deadline]")
+                expected = "time,source,destination,fidelity[,deadline]"
+                raise DataError(f"request file {path}: no column {missing[0]!r}; expected {expected}")
             for row in reader:
                 rows.append(_checked_row(row, path, reader.line_num, demand, num_nodes))
     except (OSError, UnicodeDecodeError, csv.Error) as error:

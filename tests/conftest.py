@@ -6,6 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -18,3 +20,12 @@ def _fingerprint() -> str:
 
 # Before numba is imported: numba notices changes of the calling file only, not of what it calls.
 os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".numba_cache" / _fingerprint())
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data that is not shipped; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("DPEM_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip("no real data: set DPEM_DATA to a folder with abilene/ and coronet/")
+    return folder

@@ -6,10 +6,15 @@ counts on every array at every call, which otherwise cost several times the work
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit
+from numba import njit, typeof
 
 inner = njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # called by the kernel only
+
+# Folded into its caller before compilation: for helpers called per item, whose call would push every array's header.
+inlined = njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, inline="always")
 
 
 @inner
@@ -17,3 +22,23 @@ def copy(source, target):
     """Copy an array onto another of the same shape."""
     for index in np.ndindex(source.shape):
         target[index] = source[index]
+
+
+class Entry:
+    """A compiled function that Python calls with arguments of always the same types.
+
+    The types are looked at once, at the first call: looking at a hundred arrays on every call takes ten times longer
+    than passing them. The structs of `state` fix dtype and dimensions, so the types cannot change afterwards.
+    """
+
+    def __init__(self, dispatcher: Any) -> None:
+        self.dispatcher = dispatcher
+        self._machine_code: Any = None
+
+    def __call__(self, *arguments: Any) -> None:
+        """Run on the given arguments."""
+        if self._machine_code is None:
+            compiled = hasattr(self.dispatcher, "compile")  # not under NUMBA_DISABLE_JIT
+            types = tuple(typeof(argument) for argument in arguments) if compiled else ()
+            self._machine_code = self.dispatcher.compile(types) if compiled else self.dispatcher
+        self._machine_code(*arguments)

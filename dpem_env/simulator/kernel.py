@@ -7,13 +7,22 @@ state, work; see `state`) and allocates nothing. An agent is always the node tha
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit
-from dpem_env.simulator.compiled import copy, inner
 
 from dpem_env import physics
-from dpem_env.simulator.randomness import EMISSION, ORDER, OUTAGE, PURIFICATION, SWAP, TRANSMISSION
-from dpem_env.simulator.randomness import bits, poisson, slot_key, uniform
+from dpem_env.simulator.compiled import copy, inner
+from dpem_env.simulator.randomness import (
+    EMISSION,
+    ORDER,
+    OUTAGE,
+    PURIFICATION,
+    SWAP,
+    TRANSMISSION,
+    bits,
+    poisson,
+    slot_key,
+    uniform,
+)
 from dpem_env.simulator.state import State, Status, Tally, Verdict, Workspace, World, view_of_one
 from dpem_env.simulator.telemetry import clear_telemetry, pass_telemetry
 
@@ -119,9 +128,10 @@ def _serve_from_stock(rules, world, state, i, d):
         threshold = rules.class_werner[world.request_class[request]]
         weakest = -1
         for s in range(state.stock_count[i]):
-            if state.stock_peer[i, s] == d and state.stock_werner[i, s] >= threshold:
-                if weakest < 0 or state.stock_werner[i, s] < state.stock_werner[i, weakest]:
-                    weakest = s
+            werner = state.stock_werner[i, s]
+            fits = state.stock_peer[i, s] == d and werner >= threshold
+            if fits and (weakest < 0 or werner < state.stock_werner[i, weakest]):
+                weakest = s
         if weakest >= 0:
             _serve(world, state, i, d, before, request, state.stock_werner[i, weakest], state.stock_hops[i, weakest])
             state.request_from_stock[request] = 1
@@ -691,7 +701,7 @@ def _toggle_links(rules, world, state):
 @inner
 def begin(rules, world, state, work):
     """Empty network before slot 0: full memories, no tokens, links up or down as in the long run; then arrivals."""
-    for array in (state.alloc_peer, state.alloc_quality, state.alloc_route, state.alloc_slot):
+    for array in (state.alloc_peer, state.alloc_quality, state.alloc_route, state.alloc_slot, state.stock_peer):
         array[:] = -1
     for array in (state.queue_head, state.queue_tail):
         array[:] = -1
@@ -705,7 +715,10 @@ def begin(rules, world, state, work):
     state.queue_next[:] = -1
     state.tokens[:] = 0.0
     copy(world.memory, state.free_memory)
+    state.age_order[:] = -1
     state.stock_count[:] = 0
+    state.stock_werner[:] = 0.0
+    state.stock_hops[:] = 0
     for counter in (state.slot, state.next_arrival, state.next_expiry, state.num_open, state.tally):
         counter[:] = 0
     for per_agent in (state.delivered, state.contended):
@@ -738,6 +751,7 @@ def step_one(rules, world, state, work, action, route, priority):
 
 @njit(cache=True, _nrt=False)
 def step_batch(rules, world, state, work, action, route, priority):
+    """Play one slot in every environment."""
     for b in range(action.shape[0]):
         step_one(
             rules, _one_world(world, b), _one_state(state, b), _one_work(work, b), action[b], route[b], priority[b]
@@ -746,8 +760,7 @@ def step_batch(rules, world, state, work, action, route, priority):
 
 @njit(cache=True, _nrt=False)
 def begin_batch(rules, world, state, work, chosen):
+    """Start an episode in the chosen environments."""
     for b in range(chosen.shape[0]):
         if chosen[b]:
             begin(rules, _one_world(world, b), _one_state(state, b), _one_work(work, b))
-
-

@@ -18,9 +18,12 @@ from dpem_env.network import Network
 from dpem_env.scenarios import Scenario
 from dpem_env.seeding import stream_key
 from dpem_env.simulator import kernel
+from dpem_env.simulator.compiled import Entry
 from dpem_env.simulator.state import Rules, State, Tally, Workspace, World, allocate, shapes
 
 RULES_VERSION = "v0"
+
+_run_step, _run_begin = Entry(kernel.step_batch), Entry(kernel.begin_batch)
 
 
 class Episode(NamedTuple):
@@ -47,7 +50,7 @@ class Simulator:
         self._sizes: dict[str, int] = {}
         self.world: World
         self.state: State
-        self._work: Workspace
+        self.work: Workspace
 
     def begin(self, episodes: Sequence[Episode | None]) -> None:
         """Start an episode in every environment that is given one; phase 0 of slot 0 has run afterwards."""
@@ -57,7 +60,7 @@ class Simulator:
             if episode is not None:
                 self._load(b, episode)
                 chosen[b] = True
-        kernel.begin_batch(self.rules, self.world, self.state, self._work, chosen)
+        _run_begin(self.rules, self.world, self.state, self.work, chosen)
 
     def step(self, action: ArrayLike, route: ArrayLike | None = None, priority: ArrayLike | None = None) -> None:
         """Play phases 1-6 of the current slot and phase 0 of the next one.
@@ -67,11 +70,11 @@ class Simulator:
         priority: (B, N) admission goes by it, lowest first; equal ones in the slot's random order (default).
         """
         shape = (self.num_envs, self.num_nodes)
-        kernel.step_batch(
+        _run_step(
             self.rules,
             self.world,
             self.state,
-            self._work,
+            self.work,
             np.ascontiguousarray(action, dtype=np.int64).reshape(shape),
             self._auto if route is None else np.ascontiguousarray(route, dtype=np.int64).reshape(shape),
             self._equal if priority is None else np.ascontiguousarray(priority, dtype=np.int64).reshape(shape),
@@ -117,7 +120,7 @@ class Simulator:
             for old, new in zip((self.world, self.state), structs, strict=False):
                 for before, after in zip(old, new, strict=True):
                     after[tuple(slice(n) for n in before.shape)] = before
-        self.world, self.state, self._work = structs
+        self.world, self.state, self.work = structs
         self._sizes = sizes
         self._auto = np.full((self.num_envs, sizes["N"]), -1, dtype=np.int64)
         self._equal = np.zeros((self.num_envs, sizes["N"]), dtype=np.int64)

@@ -10,8 +10,8 @@ of a memory in use.
 from __future__ import annotations
 
 import numpy as np
-from dpem_env.simulator.compiled import copy, inner
 
+from dpem_env.simulator.compiled import copy, inner
 
 UNSEEN = -2
 

@@ -1,0 +1,50 @@
+"""Local reactive control: every node serves its own pending requests, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+from dpem_env.features import Observations
+from dpem_env.policies import Decision, LocalPolicy
+from numpy.typing import NDArray
+
+
+class LocalReactive(LocalPolicy):
+    """Allocate for the most urgent peer whose pending requests outnumber its open allocations.
+
+    The quality is the smallest that meets the hardest class waiting there; the route is left to the network (auto).
+    Earliest deadline first among peers (Liu & Layland, J. ACM 20, 46, 1973); ties go to the lower place.
+    """
+
+    def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
+        """One allocation per node at most, from its own row alone."""
+        pending = observations.pending
+        uncovered = pending.sum(axis=2) - observations.open_allocations
+        place = most_urgent(observations.slack, uncovered > 0)
+        quality = needed_quality(pending, observations.min_quality, observations.table.scenario.control.qualities)
+        return Decision(as_action(place, quality, masks, observations.table.scenario.control.qualities))
+
+
+def most_urgent(slack: NDArray[np.float64], wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(N,) place of the wanted peer with the least slack, -1 where none is wanted."""
+    urgency = np.where(wanted, slack, np.inf)
+    place = urgency.argmin(axis=1)
+    return np.where(wanted.any(axis=1), place, -1)
+
+
+def needed_quality(
+    pending: NDArray[np.float64], min_quality: NDArray[np.float64], best: int
+) -> NDArray[np.int64]:
+    """(N, D) smallest quality that meets the hardest pending class; the best one where no quality does."""
+    per_class = np.where(min_quality > 0, min_quality, best)
+    return np.maximum((per_class * (pending > 0)).max(axis=2), 1).astype(np.int64)
+
+
+def as_action(
+    place: NDArray[np.int64], quality: NDArray[np.int64], masks: NDArray[np.int8], qualities: int
+) -> NDArray[np.int64]:
+    """(N,) actions allocating to each node's place at the given (N, D) quality; waits where illegal or none."""
+    nodes = np.arange(len(place))
+    chosen = np.maximum(place, 0)
+    action = 1 + chosen * qualities + quality[nodes, chosen] - 1
+    legal = (place >= 0) & (masks[nodes, np.where(place >= 0, action, 0)] == 1)
+    return np.where(legal, action, 0)

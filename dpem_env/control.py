@@ -1,0 +1,169 @@
+"""Central control: one controller that sees the whole network, δ late, and remembers what it has ordered since.
+
+The view of slot t is the simulator's state after phase 0 of slot t - δ/dt, brought forward by what the controller can
+know without news: requests whose deadline has passed are gone, its own commands since then count as open allocations,
+forecasts reach δ further. At δ = 0 the view is the state itself. Serving from stock and delivering a finished pair
+stay local.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from dpem_env.features import Observations, Observer
+from dpem_env.forecast import Forecaster, get_forecaster, setting_of
+from dpem_env.network import Network
+from dpem_env.policies import Decision
+from dpem_env.scenarios import Scenario
+from dpem_env.session import Session, as_forecast
+from dpem_env.simulator import Episode, Simulator
+from dpem_env.simulator.compiled import Entry
+from dpem_env.simulator.kernel import can_name, expire_requests, free_row, qubits_needed
+from dpem_env.simulator.state import State, World, view_of_one
+
+
+def delay_in_slots(scenario: Scenario, delay: float) -> int:
+    """A control delay in s as a number of slots: to the nearest, halves down."""
+    return max(math.ceil(delay / scenario.control.slot_duration - 0.5 - 1e-9), 0)
+
+
+@dataclass(frozen=True)
+class NetworkView:
+    """What a central controller knows when it decides for slot `slot`. N nodes, D peer places, L links."""
+
+    scenario: Scenario
+    network: Network
+    slot: int
+    delay: int  # slots
+    observations: Observations  # (N, F) every node's features, remote ones as of the view, own commands open
+    local_observations: Observations  # (N, F) as the nodes themselves had them then, own commands open
+    masks: NDArray[np.int8]  # (N, actions)
+    free_memory: NDArray[np.int32]  # (N,) qubits
+    swap_tokens: NDArray[np.float64]  # (N,)
+    link_up: NDArray[np.int8]  # (L,)
+    source_claims: NDArray[np.int32]  # (N,) incomplete links waiting for each source
+    swap_claims: NDArray[np.int32]  # (N,) open allocations relayed through each node
+
+
+class CentralControl:
+    """The controller's memory of one session: delayed states and its own commands since."""
+
+    def __init__(self, session: Session, delay: float, forecaster: str | Forecaster | None = None) -> None:
+        self.session = session
+        self.delay = delay_in_slots(session.scenario, delay)
+        self.forecaster = get_forecaster(forecaster)
+        self._shadow = Simulator(session.scenario)  # the controller's picture of the network
+        self._observer = Observer(self._shadow, session.observer.routes)
+
+    def begin(self) -> None:
+        """Call after the session has begun an episode."""
+        session = self.session
+        self._shadow.begin([Episode(session.network, session.demand, session.seeds.demand, session.slots)])
+        self._past: deque[State] = deque(maxlen=self.delay + 1)
+        self._commands: deque[Decision] = deque(maxlen=self.delay)
+        if self.forecaster is not None:
+            setting = setting_of(session.scenario, session.network, session.demand, self.forecaster.clairvoyant)
+            self.forecaster.reset(setting)
+        self.last_forecast: NDArray[np.float32] | None = None  # of the latest view, for the log
+        self._remember()
+
+    def view(self) -> NetworkView | None:
+        """What can be known now; None while nothing is old enough to be seen."""
+        if len(self._past) <= self.delay:
+            return None
+        session, shadow = self.session, self._shadow
+        for mine, theirs in zip(shadow.state, self._past[0], strict=True):
+            mine[tuple(slice(n) for n in theirs.shape)] = theirs
+        for command in self._commands:
+            _run_assume(shadow.rules, shadow.world, shadow.state, command.action, command.route)
+        _run_bring_forward(shadow.world, shadow.state, session.slot)
+        forecast = None if self.forecaster is None else as_forecast(self.forecaster.predict(self.delay))
+        self.last_forecast = forecast
+        local = self._observer.observe(forecast)[0]
+        fresh = self._observer.observe(forecast, fresh=True)[0]
+        state, work = shadow.state, shadow.work
+        return NetworkView(
+            scenario=session.scenario,
+            network=session.network,
+            slot=session.slot,
+            delay=self.delay,
+            observations=self._observer.table.read(fresh),
+            local_observations=self._observer.table.read(local),
+            masks=self._observer.masks()[0],
+            free_memory=state.free_memory[0].copy(),
+            swap_tokens=state.tokens[0].copy(),
+            link_up=state.link_up[0, : session.network.topology.num_links].copy(),
+            source_claims=work.source_claims[0].copy(),
+            swap_claims=work.swap_claims[0].copy(),
+        )
+
+    def step(self, decision: Decision) -> None:
+        """Issue a decision in the current slot and play the slot."""
+        command = decision.completed(self.session.network.num_nodes)
+        self.session.step(command.action, command.route, command.priority)
+        self._commands.append(command)
+        if not self.session.done:
+            self._remember()
+
+    def _remember(self) -> None:
+        self._past.append(State(*(array.copy() for array in self.session.simulator.state)))
+        seen = self.session.slot - self.delay
+        if self.forecaster is not None and seen >= 0:
+            self.forecaster.observe(self.session.new_requests(seen))
+
+
+_one_world, _one_state = view_of_one(World), view_of_one(State)
+
+
+@njit(cache=True, _nrt=False)
+def _assume(rules, world, state, action, route):  # type: ignore[no-untyped-def]
+    """Count one slot's commands as open allocations without links, in the picture of environment 0.
+
+    Memory is counted as held where the picture has it; whether a command was admitted is not known yet.
+    """
+    one_world, one = _one_world(world, 0), _one_state(state, 0)
+    for i in range(len(action)):
+        d = (action[i] - 1) // rules.qualities
+        row = free_row(one, i)
+        if action[i] <= 0 or row < 0 or d >= world.peers.shape[2] or not can_name(one_world, i, d, route[i]):
+            continue
+        r = route[i]
+        for candidate in range(one_world.route_hops.shape[2]):
+            up = one_world.route_hops[i, d, candidate] > 0
+            for h in range(one_world.route_hops[i, d, candidate]):
+                up = up and one.link_up[one_world.route_links[i, d, candidate, h]] == 1
+            if r < 0 and up:
+                r = candidate
+        r = max(r, 0)
+        hops = one_world.route_hops[i, d, r]
+        one.alloc_peer[i, row] = d
+        one.alloc_quality[i, row] = (action[i] - 1) % rules.qualities + 1
+        one.alloc_route[i, row] = r
+        one.alloc_slot[i, row] = one.slot[0]
+        one.alloc_complete[i, row] = 0
+        for h in range(hops):
+            one.link_rounds[i, row, h] = -1
+        for h in range(hops + 1):
+            node = one_world.route_nodes[i, d, r, h]
+            one.free_memory[node] = max(one.free_memory[node] - qubits_needed(h, hops), 0)
+        one.age_order[one.num_open[0]] = i * one.alloc_peer.shape[1] + row
+        one.num_open[0] += 1
+
+
+@njit(cache=True, _nrt=False)
+def _bring_forward(world, state, slot):  # type: ignore[no-untyped-def]
+    """Let requests whose last slot lies before `slot` expire in the picture of environment 0."""
+    one = _one_state(state, 0)
+    expire_requests(_one_world(world, 0), one, slot - 1)
+    one.slot[0] = slot
+
+
+_run_assume: Any = Entry(_assume)
+_run_bring_forward: Any = Entry(_bring_forward)

@@ -1,0 +1,170 @@
+"""Run policies on scenarios with paired seeds, and say how sure the figures are.
+
+An arm is a policy, with a control delay if it is central. All arms play the same episodes: same topologies, demand,
+emissions, outages and admission order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import stats
+
+from dpem_env.control import CentralControl
+from dpem_env.errors import PolicyError
+from dpem_env.metrics import EpisodeMetrics, episode_metrics
+from dpem_env.policies import CentralPolicy, Decision, LocalPolicy, Policy, get_policy
+from dpem_env.scenarios import Scenario, Split
+from dpem_env.session import EpisodeSeeds, Session, episode_seeds
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One contestant: a policy by name, its options and, if central, its control delay in s."""
+
+    policy: str
+    delay: float | None = None
+    forecaster: str | None = None
+
+    @property
+    def label(self) -> str:
+        """How tables call it."""
+        forecast = f" +{self.forecaster}" if self.forecaster else ""
+        return self.policy + forecast + ("" if self.delay is None else f" (delay {self.delay:g} s)")
+
+
+class Recorder(Protocol):
+    """Sees an episode as it is played; the episode log is one."""
+
+    def begin(self, session: Session, label: str) -> None:
+        """The session has just begun its episode."""
+
+    def record(self, session: Session, decision: Decision, forecast: Any) -> None:
+        """One slot has been played."""
+
+
+def arms(policies: Iterable[str], delays: Sequence[float], forecaster: str | None = None) -> list[Arm]:
+    """Local policies once, central ones once per delay (0 if none is given)."""
+    contestants = []
+    for name in policies:
+        if isinstance(get_policy(name), CentralPolicy):
+            contestants += [Arm(name, delay, forecaster) for delay in dict.fromkeys(delays or (0.0,))]
+        else:
+            contestants.append(Arm(name, None, forecaster))
+    return list(dict.fromkeys(contestants))
+
+
+def run_episode(
+    scenario: Scenario,
+    policy: Policy,
+    seeds: EpisodeSeeds,
+    *,
+    delay: float = 0.0,
+    forecaster: Any = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    recorder: Recorder | None = None,
+    label: str = "",
+) -> tuple[EpisodeMetrics, Session]:
+    """Play one episode to its end; returns its metrics and the session in its final state.
+
+    `delay` (s) applies to central policies. `forecaster` overrides the policy's own.
+    """
+    forecaster = forecaster if forecaster is not None else policy.forecaster
+    central = isinstance(policy, CentralPolicy)
+    session = Session(scenario, forecaster=None if central else forecaster, data_dir=data_dir)
+    control = CentralControl(session, delay, forecaster) if central else None
+    session.begin(seeds)
+    policy.reset(scenario, session.network, seeds.demand)
+    if control is not None:
+        control.begin()
+    if recorder is not None:
+        recorder.begin(session, label)
+    total = np.zeros(session.network.num_nodes)
+    while not session.done:
+        forecast = session.forecast
+        if control is not None:
+            assert isinstance(policy, CentralPolicy)
+            view = control.view()
+            decision = _wait(session) if view is None else policy.act(view)
+            forecast = control.last_forecast
+            control.step(decision)
+        else:
+            assert isinstance(policy, LocalPolicy)
+            decision = policy.act(session.observer.table.read(session.observations()), session.masks())
+            session.step(decision.action, decision.route)
+        total += session.rewards()
+        if recorder is not None:
+            recorder.record(session, decision, forecast)
+    return episode_metrics(session, total), session
+
+
+def _wait(session: Session) -> Decision:
+    return Decision(np.zeros(session.network.num_nodes, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """Metrics of one arm, episode by episode, in the order of the seeds."""
+
+    arm: Arm
+    episodes: list[EpisodeMetrics]
+
+    def mean_and_interval(self, metric: str) -> tuple[float, float]:
+        """Mean and half-width of the 95 % confidence interval (Student's t over episodes) of a metric."""
+        values = np.array([getattr(episode, metric) for episode in self.episodes], dtype=np.float64)
+        return mean_and_interval(values)
+
+
+def mean_and_interval(values: Any) -> tuple[float, float]:
+    """Mean and half-width of its 95 % Student interval; NaNs are left out, the width of one value is NaN."""
+    values = np.asarray(values, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return float("nan"), float("nan")
+    if len(values) == 1:
+        return float(values[0]), float("nan")
+    quantile = stats.t.ppf(0.975, len(values) - 1)
+    return float(values.mean()), float(quantile * values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def paired_difference(a: ArmResult, b: ArmResult, metric: str) -> tuple[float, float]:
+    """Mean of a - b over the common episodes, with the half-width of its 95 % interval."""
+    left, right = ([getattr(episode, metric) for episode in arm.episodes] for arm in (a, b))
+    return mean_and_interval(np.array(left, dtype=np.float64) - np.array(right, dtype=np.float64))
+
+
+def evaluate(
+    scenario: Scenario,
+    contestants: Sequence[Arm],
+    num_seeds: int,
+    *,
+    split: Split = "evaluation",
+    data_dir: str | os.PathLike[str] | None = None,
+    recorder_of: Callable[[Arm, int], Recorder | None] = lambda arm, index: None,
+    on_episode: Callable[[Arm, int, Session], None] = lambda arm, index, session: None,
+) -> list[ArmResult]:
+    """Play the first `num_seeds` episodes of a split with every arm. Raises PolicyError for fewer than one seed."""
+    if num_seeds < 1:
+        raise PolicyError(f"seeds must be at least 1, given {num_seeds}")
+    results = [ArmResult(arm, []) for arm in contestants]
+    for index in range(num_seeds):
+        seeds = episode_seeds(scenario, split, index)
+        for result in results:
+            arm = result.arm
+            metrics, session = run_episode(
+                scenario,
+                get_policy(arm.policy),
+                seeds,
+                delay=arm.delay or 0.0,
+                forecaster=arm.forecaster,
+                data_dir=data_dir,
+                recorder=recorder_of(arm, index),
+                label=arm.label,
+            )
+            result.episodes.append(metrics)
+            on_episode(arm, index, session)
+    return results

@@ -1,0 +1,243 @@
+"""Forecasters: expected new requests per peer, from a node's own request history.
+
+A forecaster serves all nodes at once, but the forecast for node i may depend on the requests of node i alone; only
+clairvoyant ones, marked so, see the true rates. `observe` is called once per slot with that slot's requests, `predict`
+returns expected new requests in each of the next H slots. Learned forecasters implement the same protocol.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_env.demand import Demand, mean_rates
+from dpem_env.errors import PolicyError, nearest
+from dpem_env.network import Network
+from dpem_env.scenarios import Scenario
+from dpem_env.seeding import generator
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class NewRequests:
+    """The requests of one slot, n of them: the paper's four fields. Row r is known to node source[r] only."""
+
+    slot: int
+    time: F64  # (n,) s, start of the slot
+    source: I64  # (n,) node
+    destination: I64  # (n,) node
+    fidelity: F64  # (n,) requested
+
+    @classmethod
+    def of_slot(cls, scenario: Scenario, network: Network, demand: Demand, slot: int) -> NewRequests:
+        """The requests of `demand` that arrive in `slot`."""
+        table = demand.requests
+        low, high = np.searchsorted(table.slot, (slot, slot + 1))
+        source, peer = table.source[low:high].astype(np.int64), table.peer[low:high]
+        return cls(
+            slot=slot,
+            time=np.full(high - low, slot * scenario.control.slot_duration),
+            source=source,
+            destination=network.peers[source, peer].astype(np.int64),
+            fidelity=np.array(scenario.demand.fidelity_classes)[table.wanted[low:high]],
+        )
+
+
+@dataclass(frozen=True)
+class ForecastSetting:
+    """What a forecaster is told at the start of an episode. N nodes, D peer places, H slots ahead."""
+
+    peers: NDArray[np.int32]  # (N, D) node index of each peer, -1 where padded
+    horizon: int  # H
+    slot_duration: float  # s
+    mean_rates: F64  # (N, D) true long-run requests per slot: for climatology only
+    demand: Demand | None = None  # the episode's true demand: for clairvoyant forecasters only
+
+    def counts(self, requests: NewRequests) -> F64:
+        """(N, D) number of new requests per peer."""
+        table = np.zeros(self.peers.shape)
+        place = (self.peers[requests.source] == requests.destination[:, None]).argmax(axis=1)
+        np.add.at(table, (requests.source, place), 1.0)
+        return table
+
+
+@runtime_checkable
+class Forecaster(Protocol):
+    """Forecasts for all nodes of one environment."""
+
+    clairvoyant: ClassVar[bool]
+
+    def reset(self, setting: ForecastSetting) -> None:
+        """Forget everything; a new episode begins."""
+
+    def observe(self, requests: NewRequests) -> None:
+        """Take in one slot's requests; slots come in order."""
+
+    def predict(self, lead: int = 0) -> F64:
+        """(N, D, H) expected new requests in slots t + lead + 1 … t + lead + H, t the last slot observed."""
+
+
+class MovingAverage:
+    """The mean count of the last `window` slots, for every slot ahead."""
+
+    clairvoyant: ClassVar[bool] = False
+
+    def __init__(self, window: int = 80) -> None:
+        self.window = window
+
+    def reset(self, setting: ForecastSetting) -> None:
+        """Start with an empty window."""
+        self.setting = setting
+        self._recent: deque[F64] = deque(maxlen=self.window)
+        self._sum = np.zeros(setting.peers.shape)
+
+    def observe(self, requests: NewRequests) -> None:
+        """Slide the window."""
+        counts = self.setting.counts(requests)
+        if len(self._recent) == self.window:
+            self._sum -= self._recent[0]
+        self._recent.append(counts)
+        self._sum += counts
+
+    def predict(self, lead: int = 0) -> F64:
+        """The window's mean, whatever the horizon."""
+        mean = self._sum / max(len(self._recent), 1)
+        return np.repeat(mean[:, :, None], self.setting.horizon, axis=2)
+
+
+class Persistence(MovingAverage):
+    """The last slot's counts, for every slot ahead."""
+
+    def __init__(self) -> None:
+        super().__init__(window=1)
+
+
+class Seasonal:
+    """The counts of one `period` of slots earlier; zero until a period has been seen."""
+
+    clairvoyant: ClassVar[bool] = False
+
+    def __init__(self, period: int = 80) -> None:
+        self.period = period
+
+    def reset(self, setting: ForecastSetting) -> None:
+        """Start with an empty history."""
+        self.setting = setting
+        self._history: list[F64] = []
+
+    def observe(self, requests: NewRequests) -> None:
+        """Remember the slot."""
+        self._history.append(self.setting.counts(requests))
+
+    def predict(self, lead: int = 0) -> F64:
+        """Each slot ahead repeats the latest known slot of the same phase."""
+        forecast = np.zeros((*self.setting.peers.shape, self.setting.horizon))
+        now = len(self._history) - 1
+        for h in range(self.setting.horizon):
+            same_phase = now + lead + 1 + h - self.period
+            while same_phase > now:
+                same_phase -= self.period
+            if same_phase >= 0:
+                forecast[:, :, h] = self._history[same_phase]
+        return forecast
+
+
+class MeanRates:
+    """Climatology: the true long-run mean rates Λ·a_id·dt, known without looking."""
+
+    clairvoyant: ClassVar[bool] = False
+
+    def reset(self, setting: ForecastSetting) -> None:
+        """Take the rates over."""
+        self._forecast = np.repeat(setting.mean_rates[:, :, None], setting.horizon, axis=2)
+
+    def observe(self, requests: NewRequests) -> None:
+        """Nothing to learn."""
+
+    def predict(self, lead: int = 0) -> F64:
+        """The mean rates, always."""
+        return self._forecast.copy()
+
+
+class Oracle:
+    """Clairvoyant: the true future rates, sessions included (not the requests themselves)."""
+
+    clairvoyant: ClassVar[bool] = True
+
+    def reset(self, setting: ForecastSetting) -> None:
+        """Take the episode's true demand."""
+        if setting.demand is None:
+            raise PolicyError("the oracle needs the true demand; run it on a simulated episode")
+        self.setting = setting
+        self._demand = setting.demand
+        self._now = -1
+
+    def observe(self, requests: NewRequests) -> None:
+        """Move on by one slot."""
+        self._now = requests.slot
+
+    def predict(self, lead: int = 0) -> F64:
+        """True expected requests of the slots ahead."""
+        start = self._now + lead + 1
+        return np.moveaxis(self._demand.rates(start, start + self.setting.horizon), 0, 2)
+
+
+class PermutedOracle(Oracle):
+    """The oracle's forecasts dealt to other pairs at random: right in total, wrong everywhere (a control)."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def reset(self, setting: ForecastSetting) -> None:
+        """Draw the permutation among existing pairs."""
+        super().reset(setting)
+        self._places = np.flatnonzero(setting.peers.ravel() >= 0)
+        self._dealt = generator("permuted oracle", self.seed).permutation(self._places)
+
+    def predict(self, lead: int = 0) -> F64:
+        """Another pair's true expected requests."""
+        truth = super().predict(lead).reshape(-1, self.setting.horizon)
+        forecast = np.zeros_like(truth)
+        forecast[self._places] = truth[self._dealt]
+        return forecast.reshape(*self.setting.peers.shape, self.setting.horizon)
+
+
+FORECASTERS: dict[str, type[Any]] = {
+    "persistence": Persistence,
+    "moving-average": MovingAverage,
+    "seasonal": Seasonal,
+    "mean-rates": MeanRates,
+    "oracle": Oracle,
+    "permuted-oracle": PermutedOracle,
+}
+
+
+def get_forecaster(forecaster: str | Forecaster | None) -> Forecaster | None:
+    """A built-in forecaster by name ("none" or None for no forecasts), or one's own as it is."""
+    if forecaster is None or forecaster == "none":
+        return None
+    if isinstance(forecaster, str):
+        if forecaster not in FORECASTERS:
+            hint = nearest(forecaster, [*FORECASTERS, "none"])
+            raise PolicyError(f"unknown forecaster {forecaster!r}; {hint}")
+        return FORECASTERS[forecaster]()  # type: ignore[no-any-return]
+    if not isinstance(forecaster, Forecaster):
+        raise PolicyError(f"forecaster {forecaster!r} has no reset, observe and predict; see dpem_env.forecast.Forecaster")
+    return forecaster
+
+
+def setting_of(scenario: Scenario, network: Network, demand: Demand, clairvoyant: bool) -> ForecastSetting:
+    """The setting of an episode; the true demand is handed to clairvoyant forecasters alone."""
+    return ForecastSetting(
+        peers=network.peers,
+        horizon=scenario.observation.forecast_horizon,
+        slot_duration=scenario.control.slot_duration,
+        mean_rates=mean_rates(scenario, network),
+        demand=demand if clairvoyant else None,
+    )

@@ -1,0 +1,115 @@
+"""Policies: how rules and learners plug in, and how they are found.
+
+A local policy decides for every node from what that node knows; a central one from a `NetworkView`. Both return a
+`Decision` over the same verbs. Installed packages announce policies through the entry point group
+``dpem_env.policies``; this package imports none of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_env.errors import PolicyError, nearest
+from dpem_env.network import Network
+from dpem_env.scenarios import Scenario
+
+if TYPE_CHECKING:
+    from dpem_env.control import NetworkView
+    from dpem_env.features import Observations
+
+GROUP = "dpem_env.policies"
+
+
+class Decision(NamedTuple):
+    """What all nodes do in one slot."""
+
+    action: NDArray[np.int64]  # (N,) 0 waits, 1 + d·Q + (q - 1) allocates one pair to peer place d at quality q
+    route: NDArray[np.int64] | None = None  # (N,) route number, -1 auto; None: all auto
+    priority: NDArray[np.int64] | None = None  # (N,) admission order, lowest first; None: the slot's random order
+
+    def completed(self, num_nodes: int) -> Decision:
+        """The same decision with every array present."""
+        auto = np.full(num_nodes, -1, dtype=np.int64)
+        equal = np.zeros(num_nodes, dtype=np.int64)
+        return Decision(
+            np.ascontiguousarray(self.action, dtype=np.int64),
+            auto if self.route is None else np.ascontiguousarray(self.route, dtype=np.int64),
+            equal if self.priority is None else np.ascontiguousarray(self.priority, dtype=np.int64),
+        )
+
+
+class LocalPolicy(ABC):
+    """A rule every node follows by itself, on its own observation row."""
+
+    forecaster: Any = None  # name or Forecaster this policy wants its observations filled by
+
+    def reset(self, scenario: Scenario, network: Network, seed: int) -> None:  # noqa: B027
+        """A new episode begins; `seed` feeds a policy's own randomness."""
+
+    @abstractmethod
+    def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
+        """Decide for all nodes; row i of the decision may depend on row i of the observations only."""
+
+
+class CentralPolicy(ABC):
+    """One controller that decides for all nodes from a delayed view of the whole network."""
+
+    forecaster: Any = None
+
+    def reset(self, scenario: Scenario, network: Network, seed: int) -> None:  # noqa: B027
+        """A new episode begins."""
+
+    @abstractmethod
+    def act(self, view: NetworkView) -> Decision:
+        """Decide for all nodes."""
+
+
+class Centralized(CentralPolicy):
+    """A local rule run by a central controller: the same decisions, from observations that are δ old."""
+
+    def __init__(self, rule: LocalPolicy) -> None:
+        self.rule = rule
+        self.forecaster = rule.forecaster
+
+    def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
+        """Pass the episode on to the rule."""
+        self.rule.reset(scenario, network, seed)
+
+    def act(self, view: NetworkView) -> Decision:
+        """What the rule decides on the nodes' observations of the view's time."""
+        return self.rule.act(view.local_observations, view.masks)
+
+
+Policy = LocalPolicy | CentralPolicy
+
+
+def available() -> dict[str, EntryPoint]:
+    """Installed policies by name."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def get_policy(name: str, **options: Any) -> Policy:
+    """An installed policy by name; ``central:NAME`` puts a local rule under central control.
+
+    Raises PolicyError for an unknown name (with the nearest) or options the policy does not take.
+    """
+    wrapped = name.removeprefix("central:")
+    known = available()
+    if wrapped not in known:
+        raise PolicyError(f"unknown policy {wrapped!r}; {nearest(wrapped, known)}")
+    try:
+        policy = known[wrapped].load()(**options)
+    except ImportError as error:
+        raise PolicyError(f"policy {wrapped!r} needs a package that is not installed: {error}") from None
+    except TypeError as error:
+        raise PolicyError(f"policy {wrapped!r} does not take these options: {error}") from None
+    if wrapped == name:
+        return policy  # type: ignore[no-any-return]
+    if not isinstance(policy, LocalPolicy):
+        raise PolicyError(f"policy {wrapped!r} is central already; drop 'central:'")
+    return Centralized(policy)

@@ -1,0 +1,118 @@
+"""One environment with all that may be known in it: simulator, forecaster, observations, masks and rewards.
+
+The PettingZoo and Gymnasium façades, the evaluation and the replay all drive a `Session`; they differ in whom they
+show what.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dpem_env.demand import Demand, draw_demand
+from dpem_env.features import Observer
+from dpem_env.forecast import Forecaster, NewRequests, get_forecaster, setting_of
+from dpem_env.network import Network, build_network
+from dpem_env.rewards import rewards
+from dpem_env.scenarios import Scenario, Split
+from dpem_env.simulator import Episode, Simulator
+
+
+class EpisodeSeeds(NamedTuple):
+    """What fixes an episode, given scenario and actions."""
+
+    topology: int
+    demand: int  # also of emissions, outages, admission order and outcomes
+
+
+def episode_seeds(scenario: Scenario, split: Split, index: int) -> EpisodeSeeds:
+    """Seeds of the `index`-th episode of a split; lists are cyclic."""
+    seeds = getattr(scenario.seeds, split)
+    return EpisodeSeeds(seeds.topology[index], seeds.demand[index])
+
+
+class Session:
+    """One environment of a scenario, one episode at a time."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        *,
+        routes: bool = False,
+        forecaster: str | Forecaster | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.scenario = scenario
+        self.data_dir = data_dir
+        self.simulator = Simulator(scenario)
+        self.observer = Observer(self.simulator, routes)
+        self.forecaster = get_forecaster(forecaster)
+        self.network: Network
+        self.demand: Demand
+        self.seeds: EpisodeSeeds
+
+    def begin(self, seeds: EpisodeSeeds, slots: int | None = None) -> None:
+        """Draw network and demand from the seeds and start an episode of `slots` (default: the scenario's)."""
+        slots = slots or self.scenario.episode.slots
+        network = build_network(self.scenario, seeds.topology, self.data_dir)
+        demand = draw_demand(self.scenario, network, seeds.demand, slots, self.data_dir)
+        self.begin_with(network, demand, seeds, slots)
+
+    def begin_with(self, network: Network, demand: Demand, seeds: EpisodeSeeds, slots: int) -> None:
+        """Start an episode on a given network with a given demand."""
+        self.network, self.demand, self.seeds, self.slots = network, demand, seeds, slots
+        self.simulator.begin([Episode(network, demand, seeds.demand, slots)])
+        self.forecast: NDArray[np.float32] | None = None
+        if self.forecaster is not None:
+            setting = setting_of(self.scenario, network, demand, self.forecaster.clairvoyant)
+            self.forecaster.reset(setting)
+            self._update_forecast()
+
+    def step(self, action: ArrayLike, route: ArrayLike | None = None, priority: ArrayLike | None = None) -> None:
+        """Play one slot; arguments as for `Simulator.step`, of shape (N,)."""
+        self.simulator.step(action, route, priority)
+        if self.forecaster is not None and not self.done:
+            self._update_forecast()
+
+    @property
+    def slot(self) -> int:
+        """The slot about to be decided."""
+        return int(self.simulator.state.slot[0, 0])
+
+    @property
+    def done(self) -> bool:
+        """Whether the last slot has been played."""
+        return self.slot >= self.slots
+
+    def observations(self) -> NDArray[np.float32]:
+        """(N, F) what each node knows, a fresh array."""
+        return self.observer.observe(self.forecast)[0]
+
+    def global_state(self) -> NDArray[np.float32]:
+        """(N, F) the same features with remote ones as of now: for centralized training only."""
+        return self.observer.observe(self.forecast, fresh=True)[0]
+
+    def masks(self) -> NDArray[np.int8]:
+        """(N, actions) 1 where an action is legal, a fresh array."""
+        return self.observer.masks()[0]
+
+    def rewards(self) -> NDArray[np.float64]:
+        """(N,) reward of the last step."""
+        return rewards(self.simulator, self.scenario)[0]
+
+    def new_requests(self, slot: int) -> NewRequests:
+        """The requests that arrived in `slot`."""
+        return NewRequests.of_slot(self.scenario, self.network, self.demand, slot)
+
+    def _update_forecast(self) -> None:
+        assert self.forecaster is not None
+        self.forecaster.observe(self.new_requests(self.slot))
+        self.forecast = as_forecast(self.forecaster.predict())
+
+
+def as_forecast(expected: NDArray[Any]) -> NDArray[np.float32]:
+    """(1, N, D, H) float32 from a forecaster's (N, D, H)."""
+    return np.ascontiguousarray(expected, dtype=np.float32)[None]

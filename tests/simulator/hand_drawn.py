@@ -1,0 +1,252 @@
+"""Networks and states drawn by hand, single phases played on them, and what changed.
+
+Unless a test says otherwise nothing is lost or left to chance: fibres and memories are perfect, links and swaps have
+w = 1, every source emits what `emit` says. Between routes of equal cost and length the one over earlier fibres leads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import poisson
+
+from dpem_env import scenarios
+from dpem_env.demand import Demand, Pieces, tabulate
+from dpem_env.network import Network, with_routes
+from dpem_env.scenarios import Scenario
+from dpem_env.simulator import kernel, randomness, telemetry
+from dpem_env.simulator.simulator import Episode, Simulator
+from dpem_env.simulator.state import State, Status, Tally, Verdict, Workspace, World
+from dpem_env.topology import Layout, assemble
+
+WAIT, ADMITTED, DENIED, ILLEGAL = Verdict
+PENDING, EXPIRED, NOT_ARRIVED = Status
+CHAIN = ((0, 1), (1, 2))
+NUMBERS = ("slot", "next_arrival", "next_expiry", "num_open", "flying_slot", "seen_slot")
+
+Changes = dict[str, Any]
+Hop = float | tuple[int, float] | None  # w of a fresh link, (purification rounds, w), or an empty link
+
+
+class Phase(IntEnum):
+    """What `HandDrawn.play` can run on its own."""
+
+    ARRIVALS = 0
+    ADMISSION = 1  # decisions and admission
+    GENERATION = 2
+    SWAPPING = 3
+    DELIVERY = 4
+    AGEING = 5
+    TELEMETRY = 6
+
+
+@njit(cache=True, _nrt=False)
+def _play(phase, rules, world, state, work, action, route, priority):  # type: ignore[no-untyped-def]
+    if phase == 0:
+        kernel.arrivals(rules, world, state)
+    elif phase == 1:
+        actors = kernel.decide(rules, world, state, work, action, route, priority)
+        kernel.admit(rules, world, state, work, actors, action, route)
+    elif phase == 2:
+        kernel.generate(rules, world, state, work)
+    elif phase == 3:
+        kernel.swap(rules, world, state, work)
+    elif phase == 4:
+        kernel.deliver(rules, world, state, work)
+    elif phase == 5:
+        kernel.age(rules, world, state)
+    elif phase == 6:
+        telemetry.take_snapshot(rules, world, state, work, state.slot[0])
+
+
+@njit(cache=True)
+def bits(stream_key, slot, purpose, owner, row, hop, attempt):  # type: ignore[no-untyped-def]
+    """The kernel's 64 random bits of a key."""
+    return randomness.bits(randomness.slot_key(stream_key, slot), purpose, owner, row, hop, attempt)
+
+
+@njit(cache=True)
+def uniform(stream_key, slot, purpose, owner, row, hop, attempt):  # type: ignore[no-untyped-def]
+    """The kernel's uniform number of a key."""
+    return randomness.uniform(randomness.slot_key(stream_key, slot), purpose, owner, row, hop, attempt)
+
+
+@njit(cache=True)
+def poisson_count(mean, u):  # type: ignore[no-untyped-def]
+    """The kernel's Poisson count at quantile u."""
+    return randomness.poisson(mean, u)
+
+
+class HandDrawn:
+    """A simulator of one environment whose state a test draws by hand."""
+
+    def __init__(self, scenario: Scenario, network: Network, demand: Demand, slots: int, seed: int) -> None:
+        self.simulator = Simulator(scenario)
+        self.simulator.begin([Episode(network, demand, seed, slots)])
+        self.world = World(*(array[0] for array in self.simulator.world))
+        self.state = State(*(array[0] for array in self.simulator.state))
+        self.work = Workspace(*(array[0] for array in self.simulator.work))
+
+    def at(self, slot: int) -> None:
+        """Make `slot` the slot about to be played."""
+        self.state.slot[0] = slot
+
+    def open(self, i: int, d: int, quality: int = 1, route: int = 0, since: int = 0, links: Sequence[Hop] = ()) -> int:
+        """Open an allocation of node i to its d-th peer. Returns its row."""
+        state, world = self.state, self.world
+        row = int(np.flatnonzero(state.alloc_peer[i] < 0)[0])
+        hops = int(world.route_hops[i, d, route])
+        for h in range(hops + 1):
+            state.free_memory[world.route_nodes[i, d, route, h]] -= 1 if h in (0, hops) else 2
+        state.alloc_peer[i, row] = d
+        state.alloc_quality[i, row] = quality
+        state.alloc_route[i, row] = route
+        state.alloc_slot[i, row] = since
+        for h, link in enumerate(links):
+            if link is not None:
+                rounds, werner = link if isinstance(link, tuple) else (0, link)
+                state.link_rounds[i, row, h] = rounds
+                state.link_werner[i, row, h] = werner
+                state.alloc_complete[i, row] += rounds == quality - 1
+        state.age_order[state.num_open[0]] = i * state.alloc_peer.shape[1] + row
+        state.num_open[0] += 1
+        return row
+
+    def store(self, i: int, d: int, werner: float, hops: int = 1) -> None:
+        """Put a pair that node i shares with its d-th peer into stock."""
+        place = self.state.stock_count[i]
+        self.state.stock_peer[i, place] = d
+        self.state.stock_werner[i, place] = werner
+        self.state.stock_hops[i, place] = hops
+        self.state.stock_count[i] += 1
+        self.state.free_memory[[i, self.world.peers[i, d]]] -= 1
+
+    def emit(self, **pairs_of_node: int) -> None:
+        """Let sources emit so many pairs this slot, the others none: emit(n1=3)."""
+        self.world.emission_mean[:] = 0.0
+        for name, pairs in pairs_of_node.items():
+            node = int(name[1:])
+            u = self.draw("emission", randomness.EMISSION, node)
+            means = np.linspace(0.0, 5.0 * pairs + 5.0, 5001)
+            self.world.emission_mean[node] = means[np.flatnonzero(poisson.ppf(u, means) == pairs)[0]]
+
+    def draw(self, stream: str, purpose: int, owner: int, row: int = 0, hop: int = 0, attempt: int = 0) -> float:
+        """The uniform number this slot's draw of that key will give."""
+        key = getattr(self.world, f"{stream}_key")[0]
+        return float(uniform(key, self.state.slot[0], purpose, owner, row, hop, attempt))
+
+    def seek_outcomes(self, wanted: Callable[[], bool]) -> None:
+        """Choose the outcome stream so that `wanted`, which asks `draw`, holds."""
+        for key in range(10_000):
+            self.world.outcome_key[0] = key
+            if wanted():
+                return
+        raise AssertionError("no outcome stream among ten thousand gives the wanted draws")
+
+    def play(self, phase: Phase) -> Changes:
+        """Play one phase; returns what it changed."""
+        assert phase != Phase.ADMISSION, "actions are played by `act`"
+        return self._played(phase, *(np.zeros(self.simulator.num_nodes, dtype=np.int64),) * 3)
+
+    def act(
+        self,
+        actions: Mapping[int, tuple[int, int] | int],
+        routes: Mapping[int, int] | None = None,
+        priorities: Mapping[int, int] | None = None,
+    ) -> Changes:
+        """Play decisions and admission: node -> (peer place, quality) or a bare action; returns what changed."""
+        commands = np.zeros((3, self.simulator.num_nodes), dtype=np.int64)
+        commands[1] = -1
+        for i, action in actions.items():
+            commands[0, i] = action if isinstance(action, int) else self.action(*action)
+        for table, values in zip(commands[1:], (routes or {}, priorities or {}), strict=True):
+            for i, value in values.items():
+                table[i] = value
+        return self._played(Phase.ADMISSION, *commands)
+
+    def action(self, d: int, quality: int) -> int:
+        """The integer that allocates a pair to the d-th peer."""
+        return 1 + d * self.simulator.rules.qualities + quality - 1
+
+    def wait(self, slots: int = 1) -> None:
+        """Play whole slots in which nobody acts."""
+        for _ in range(slots):
+            self.simulator.step(np.zeros(self.simulator.num_nodes))
+
+    def tally(self, *counts: Tally) -> tuple[int, ...]:
+        """Counts of the episode so far."""
+        return tuple(int(self.state.tally[count]) for count in counts)
+
+    def _played(self, phase: Phase, *commands: ArrayLike) -> Changes:
+        before = State(*(array.copy() for array in self.state))
+        _play(int(phase), self.simulator.rules, self.world, self.state, self.work, *commands)
+        return changes(before, self.state)
+
+
+def changes(before: State, after: State) -> Changes:
+    """Fields that differ, each as {index: new value}; single numbers bare, tallies by their name and increase."""
+    different: Changes = {}
+    for name, old, new in zip(State._fields, before, after, strict=True):
+        places = np.argwhere(old != new).tolist()
+        if name == "tally":
+            values: Any = {Tally(t).name: int(new[t] - old[t]) for (t,) in places}
+        elif name in NUMBERS:
+            values = new[0].item() if places else None
+        else:
+            values = {(p[0] if len(p) == 1 else tuple(p)): new[tuple(p)].item() for p in places}
+        if places:
+            different[name] = values
+    return different
+
+
+def draw(
+    fibres: Sequence[tuple[int, int]] = CHAIN,
+    peers: Mapping[int, Sequence[int]] | None = None,
+    *,
+    generation_rate: ArrayLike = 4.0,
+    swap_rate: ArrayLike = 4.0,
+    memory: ArrayLike = 8,
+    coherence_time: ArrayLike = np.inf,
+    requests: Sequence[tuple[int, int, int, int, int]] = (),
+    slots: int = 40,
+    seed: int = 0,
+    **fields: Any,
+) -> HandDrawn:
+    """A network of `fibres` in which node i talks to `peers[i]`, before slot 0.
+
+    requests: (slot, source, place of the peer, class, last slot), in that order. fields: overrides of the scenario.
+    """
+    peers = peers or {0: (2, 1), 1: (0, 2), 2: (0, 1)}
+    n = 1 + max(max(ends) for ends in fibres)
+    places = max(len(of_node) for of_node in peers.values())
+    table = np.full((n, places), -1, dtype=np.int32)
+    for i, of_node in peers.items():
+        table[i, : len(of_node)] = of_node
+    perfect = {"attenuation": 0.0, "link_fidelity": 1.0, "gate_fidelity": 1.0, "readout_fidelity": 1.0}
+    perfect |= {"swap_success": 1.0, "routes_per_peer": 1, "peers": places}
+    scenario = scenarios.get("chain3-v0", **perfect | fields)
+    topology = assemble(
+        Layout(tuple(map(str, range(n))), np.zeros((n, 2)), np.array(fibres, dtype=np.int32), np.full(len(fibres), 10.0)),
+        popularity=np.ones(n),
+        generation_rate=_per_node(n, generation_rate),
+        swap_rate=_per_node(n, swap_rate),
+        memory=_per_node(n, memory).astype(np.int32),
+        coherence_time=_per_node(n, coherence_time),
+        node_key=np.arange(n),
+        link_key=np.arange(1, len(fibres) + 1),
+        attenuation=scenario.hardware.attenuation,
+    )
+    network = with_routes(scenario, topology, table, np.where(table >= 0, 1.0 / np.sum(table >= 0), 0.0), {})
+    columns = np.array(sorted(requests), dtype=np.int32).reshape(-1, 5).T
+    nothing = np.zeros(0, dtype=np.int32)
+    demand = Demand(tabulate(*columns), Pieces(nothing, nothing, nothing, nothing, np.zeros(0)), table.shape)
+    return HandDrawn(scenario, network, demand, slots, seed)
+
+
+def _per_node(n: int, value: ArrayLike) -> NDArray[np.float64]:
+    return np.broadcast_to(np.asarray(value, dtype=np.float64), (n,)).copy()
