@@ -1,1 +1,41 @@
+"""dpem_env: multi-agent reinforcement learning for entanglement allocation in quantum networks.
+
+    import dpem_env
+    env = dpem_env.parallel_env("mesh100-v0")           # PettingZoo: one agent per node
+    env = dpem_env.CentralEnv("mesh100-v0", delay=0.5)  # Gymnasium: one controller, half a second late
+
+Importing registers every scenario with PettingZoo (``pettingzoo.make("parallel", "dpem/mesh100-v0")``, where this
+registry exists) and its central view with Gymnasium (``gymnasium.make("dpem/mesh100-central-v0")``).
+"""
+
+from __future__ import annotations
+
+import gymnasium
+import pettingzoo
+
+from dpem_env.central_env import CentralEnv
+from dpem_env.errors import DpemError
+from dpem_env.parallel_env import EntanglementEnv, parallel_env
+from dpem_env.scenarios import SCENARIOS, Scenario
+
 __version__ = "0.0.1"
+
+__all__ = ["SCENARIOS", "CentralEnv", "DpemError", "EntanglementEnv", "Scenario", "__version__", "parallel_env"]
+
+
+def _register() -> None:
+    for name in SCENARIOS:
+        stem, version = name.rsplit("-", 1)
+        central = f"dpem/{stem}-central-{version}"
+        if central not in gymnasium.registry:
+            gymnasium.register(central, entry_point="dpem_env.central_env:CentralEnv", kwargs={"scenario": name})
+        if hasattr(pettingzoo, "register") and f"dpem/{name}" not in pettingzoo.parallel_registry:
+            pettingzoo.register(
+                "parallel",
+                f"dpem/{name}",
+                entry_point="dpem_env.parallel_env:parallel_env",
+                kwargs={"scenario": name},
+            )
+
+
+_register()

@@ -55,7 +55,7 @@ def test_a_later_request_passes_those_that_can_wait_longer() -> None:
 
 
 def test_equally_urgent_requests_queue_in_order_of_arrival() -> None:
-    drawn = draw(requests=[(0, 0, FAR, HIGHEST, 6), (0, 0, FAR, MIDDLE, 9), (1, 0, FAR, LOWEST, 6)])
+    drawn = draw(requests=[(0, 0, FAR, MIDDLE, 6), (0, 0, FAR, HIGHEST, 9), (1, 0, FAR, LOWEST, 6)])
     drawn.at(1)
     drawn.play(Phase.ARRIVALS)
     assert queue(drawn, 0, FAR) == [0, 2, 1]

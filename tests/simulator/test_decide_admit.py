@@ -96,8 +96,7 @@ def test_auto_passes_over_a_route_with_a_link_down() -> None:
 
 
 def test_auto_passes_over_a_route_whose_relay_has_one_qubit_left() -> None:
-    drawn = diamond()
-    drawn.state.free_memory[1] = 1
+    drawn = diamond(memory=[8, 1, 8, 8])
     changed = drawn.act({0: (0, 1)})
     assert changed["alloc_route"] == {(0, 0): 1}
     assert changed["free_memory"] == {0: 7, 2: 6, 3: 7}
@@ -108,8 +107,7 @@ def test_a_named_route_is_taken_though_another_is_cheaper() -> None:
 
 
 def test_a_named_route_is_denied_though_another_would_fit() -> None:
-    drawn = diamond()
-    drawn.state.free_memory[1] = 1
+    drawn = diamond(memory=[8, 1, 8, 8])
     assert drawn.act({0: (0, 1)}, routes={0: 0}) == NOTHING_DENIED
 
 
