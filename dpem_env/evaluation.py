@@ -139,18 +139,20 @@ def paired_difference(a: ArmResult, b: ArmResult, metric: str) -> tuple[float, f
 
 def evaluate(
     scenario: Scenario,
-    contestants: Sequence[Arm],
+    results: Sequence[ArmResult],
     num_seeds: int,
     *,
     split: Split = "evaluation",
     data_dir: str | os.PathLike[str] | None = None,
     recorder_of: Callable[[Arm, int], Recorder | None] = lambda arm, index: None,
     on_episode: Callable[[Arm, int, Session], None] = lambda arm, index, session: None,
-) -> list[ArmResult]:
-    """Play the first `num_seeds` episodes of a split with every arm. Raises PolicyError for fewer than one seed."""
+) -> None:
+    """Play the first `num_seeds` episodes of a split with every arm, appending to its result as episodes finish.
+
+    Raises PolicyError for fewer than one seed. Interrupted, it leaves finished episodes in `results`.
+    """
     if num_seeds < 1:
         raise PolicyError(f"seeds must be at least 1, given {num_seeds}")
-    results = [ArmResult(arm, []) for arm in contestants]
     for index in range(num_seeds):
         seeds = episode_seeds(scenario, split, index)
         for result in results:
@@ -167,4 +169,3 @@ def evaluate(
             )
             result.episodes.append(metrics)
             on_episode(arm, index, session)
-    return results

@@ -332,7 +332,7 @@ def test_an_unknown_override_is_told_with_the_nearest_field() -> None:
 )  # fmt: skip
 def test_a_malformed_scenario_is_told_in_one_line_naming_the_field(text: str, field: str, given: str) -> None:
     with pytest.raises(ScenarioError) as error:
-        scenarios.from_toml(f'name = "x"\n{text}' if text[0] != "[" else f'name = "x"\n\n{text}', "mine.toml")
+        scenarios.from_toml(f'name = "x"\n{text}', "mine.toml")
     message = one_line(error)
     assert message.startswith("mine.toml: ")
     assert field in message

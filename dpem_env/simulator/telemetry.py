@@ -18,12 +18,13 @@ UNSEEN = -2
 
 @inner
 def clear_telemetry(rules, world, state, work):
-    """Before slot 0 nothing has been seen, and a first snapshot is on its way."""
+    """Before slot 0 a first snapshot is taken; nothing has been seen before it can be read."""
     state.seen_slot[0] = UNSEEN
     state.seen_route[:] = 0
     state.seen_up[:] = 0
     state.seen_load[:] = 0.0
     take_snapshot(rules, world, state, work, -1)
+    publish(rules, state, 0)
 
 
 @inner

@@ -1,0 +1,171 @@
+"""The ``dpem`` command."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dpem_env import __version__
+from dpem_env.errors import DpemError
+
+EXAMPLES = """\
+examples:
+  dpem list
+      what can be run: scenarios, policies, forecasters, and where to get data that is not shipped
+  dpem show mesh100-v0 > mine.toml
+      a scenario as TOML, to edit and pass to --scenario mine.toml
+  dpem run --scenario mesh100-v0 --policy local-reactive --policy central-reactive --delay 0 --delay 0.5 \\
+           --seeds 5 --out results
+      play 5 paired episodes with each contestant; table, results.json, results.png and episode logs
+  dpem replay results/local-reactive-0.parquet
+      run an episode again from its log alone and verify every outcome bit for bit
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 fine, 1 a replay that differs, 2 bad input, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        return code
+    except DpemError as error:
+        print(f"dpem: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dpem: interrupted; nothing was finished", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="dpem",
+        description="Entanglement allocation in quantum networks: run, compare and replay control schemes.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"dpem {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    listing = commands.add_parser("list", help="scenarios, policies, forecasters and data sources")
+    listing.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
+    listing.set_defaults(run=_list)
+
+    show = commands.add_parser("show", help="print a scenario as TOML")
+    show.add_argument("scenario", help="name, or path of a .toml file")
+    show.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="override a field")
+    show.set_defaults(run=_show)
+
+    run = commands.add_parser(
+        "run",
+        help="compare policies on a scenario with paired seeds",
+        description="Play the same episodes with every contestant and compare them. Central policies run once per "
+        "--delay; 'central:NAME' puts a local policy under central control. Writes results.json, results.png and "
+        "episode logs (Parquet) to --out.",
+    )
+    run.add_argument("--scenario", required=True, help="name (see dpem list), or path of a .toml file")
+    run.add_argument("--policy", action="append", required=True, help="contestant; may be given several times")
+    run.add_argument(
+        "--delay", action="append", type=float, default=[], metavar="S",
+        help="control delay in s of central policies; may be given several times (default: 0)",
+    )  # fmt: skip
+    run.add_argument("--forecaster", help="fills the forecast features for every contestant (default: none)")
+    run.add_argument("--seeds", type=int, default=5, metavar="N", help="episodes per contestant (default: 5)")
+    run.add_argument(
+        "--split", choices=("train", "validation", "evaluation"), default="evaluation",
+        help="frozen seed lists to take them from (default: evaluation)",
+    )  # fmt: skip
+    run.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="override a scenario field")
+    run.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
+    run.add_argument("--logs", choices=("first", "all"), default="first", help="episodes to log (default: first)")
+    run.add_argument("--out", required=True, metavar="DIR", help="folder for the results; made if missing")
+    run.set_defaults(run=_run)
+
+    replay = commands.add_parser("replay", help="run an episode again from its log and verify it")
+    replay.add_argument("log", help="an episode log written by dpem run")
+    replay.set_defaults(run=_replay)
+    return parser
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from dpem_env.reports import print_list
+
+    print_list(arguments.data)
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from dpem_env import scenarios
+
+    print(scenarios.get(arguments.scenario, **_overrides(arguments.set)).to_toml(), end="")
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from dpem_env import scenarios
+    from dpem_env.evaluation import arms
+    from dpem_env.forecast import get_forecaster
+    from dpem_env.runs import run_and_save
+
+    scenario = scenarios.get(arguments.scenario, **_overrides(arguments.set))
+    for delay in arguments.delay:
+        if not (math.isfinite(delay) and delay >= 0):
+            raise DpemError(f"--delay is {delay}; expected seconds >= 0")
+    if arguments.seeds < 1:
+        raise DpemError(f"--seeds is {arguments.seeds}; expected at least 1")
+    get_forecaster(arguments.forecaster)
+    contestants = arms(arguments.policy, arguments.delay, arguments.forecaster)
+    return run_and_save(
+        scenario,
+        contestants,
+        arguments.seeds,
+        out=Path(arguments.out),
+        split=arguments.split,
+        data_dir=arguments.data,
+        log_all=arguments.logs == "all",
+    )
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from dpem_env.reports import progress
+    from dpem_env.records import read_log
+    from dpem_env.replay import replay_log
+
+    log = read_log(arguments.log)
+    with progress() as bar:
+        task = bar.add_task(f"replaying {log.header['policy']} on {log.scenario.name}", total=len(log.rows))
+        report = replay_log(log, lambda session: bar.advance(task))
+    for line in report.lines():
+        print(line)
+    return 0 if report.verified else 1
+
+
+def _overrides(settings: Sequence[str]) -> dict[str, Any]:
+    import tomllib
+
+    fields = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise DpemError(f"--set {setting!r}: expected FIELD=VALUE, e.g. --set request_rate=16.0")
+        try:
+            fields[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            fields[name.strip()] = value
+    return fields
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

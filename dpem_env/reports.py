@@ -1,0 +1,130 @@
+"""What people read: the result table, the list of scenarios and the progress bar."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from dpem_env import policies
+from dpem_env.evaluation import ArmResult, paired_difference
+from dpem_env.forecast import FORECASTERS
+from dpem_env.scenarios import SCENARIOS, CoronetNetwork, Scenario, TraceDemand
+from dpem_env.traces import SOURCES, checksum
+
+# metric, how it is called, decimals
+TABLE = (
+    ("delivery_rate", "delivery rate", 3),
+    ("contention", "contention", 4),
+    ("contention_sources", "  of sources", 4),
+    ("contention_swaps", "  of swap engines", 4),
+    ("contention_memories", "  of memories", 4),
+    ("collisions", "collisions", 4),
+    ("contended_per_delivered", "contended / delivered", 3),
+    ("denied", "denied / submitted", 3),
+    ("fidelity", "fidelity", 3),
+    ("latency", "latency (s)", 3),
+    ("fairness", "fairness (Jain)", 3),
+    ("waste", "pairs wasted", 3),
+    ("wasted_elementary", "links timed out / emitted", 3),
+    ("from_stock", "served from stock", 3),
+    ("reward", "reward", 3),
+    ("requests", "requests counted", 0),
+)
+
+
+def console() -> Console:
+    """Standard output; wide enough for tables when it is not a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=140)
+
+
+def progress() -> Progress:
+    """A progress bar on standard error."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def print_results(scenario: Scenario, split: str, results: Sequence[ArmResult]) -> None:
+    """The table of a run: mean ± 95 % interval over paired seeds, one column per contestant."""
+    seeds = len(results[0].episodes)
+    table = Table(title=f"{scenario.name} ({scenario.hash}): {seeds} {split} seed(s), mean ± 95 % CI")
+    table.add_column("")
+    for result in results:
+        table.add_column(result.arm.label, justify="right")
+    for metric, name, decimals in TABLE:
+        table.add_row(name, *(_interval(*result.mean_and_interval(metric), decimals) for result in results))
+    out = console()
+    out.print(table)
+    for other in results[1:]:
+        for metric, name, decimals in TABLE[:2]:
+            mean, width = paired_difference(results[0], other, metric)
+            out.print(
+                f"{name}, {results[0].arm.label} minus {other.arm.label}: {_interval(mean, width, decimals)}",
+                highlight=False,
+            )
+
+
+def print_list(data_dir: str | None) -> None:
+    """Scenarios, policies and forecasters, and where data that is not shipped comes from."""
+    out = console()
+    table = Table(title="scenarios (-v0 rules are provisional until release 0.1)")
+    for column in ("name", "nodes", "requests/s", "data", "what it is"):
+        table.add_column(column, justify="right" if column in ("nodes", "requests/s") else "left", overflow="fold")
+    for scenario in SCENARIOS.values():
+        rate = getattr(scenario.demand, "request_rate", None)
+        table.add_row(
+            scenario.name,
+            _nodes(scenario),
+            "file" if rate is None else f"{rate:g}",
+            ", ".join(_needs(scenario)) or "-",
+            scenario.summary,
+        )
+    out.print(table)
+    out.print("policies:", ", ".join(sorted(policies.available())), highlight=False)
+    out.print("  (central:NAME puts a local policy under central control)", highlight=False)
+    out.print("forecasters:", ", ".join(["none", *FORECASTERS]), highlight=False)
+    out.print("\ndata that is not shipped (put it into a folder; pass --data DIR or set DPEM_DATA):", highlight=False)
+    folder = data_dir or os.environ.get("DPEM_DATA")
+    for name, source in SOURCES.items():
+        out.print(f"  {name}: {source.file} [{_presence(folder, source.file, source.sha256)}]", highlight=False, markup=False)
+        out.print(f"    from {source.origin}; licence {source.licence}", highlight=False, markup=False)
+        out.print(f"    sha256 {source.sha256}", highlight=False)
+
+
+def _presence(folder: str | None, file: str, sha256: str) -> str:
+    if not folder:
+        return "no data folder given"
+    path = Path(folder) / file
+    if not path.is_file():
+        return "missing"
+    return "present" if checksum(path) == sha256 else "present, but another checksum"
+
+
+def _needs(scenario: Scenario) -> list[str]:
+    needs = ["coronet"] if isinstance(scenario.network, CoronetNetwork) else []
+    return needs + (["abilene"] if isinstance(scenario.demand, TraceDemand) else [])
+
+
+def _nodes(scenario: Scenario) -> str:
+    sizes = {"topozoo/Surfnet": 50, "sndlib/abilene": 12}
+    network = scenario.network
+    return str(getattr(network, "nodes", sizes.get(getattr(network, "topology", ""), 100)))
+
+
+def _interval(mean: float, width: float, decimals: int) -> str:
+    if math.isnan(mean):
+        return "-"
+    spread = "" if math.isnan(width) else f" ± {width:.{decimals}f}"
+    return f"{mean:.{decimals}f}{spread}"

@@ -1,0 +1,145 @@
+"""One run from the command line: evaluate, show progress, write table, results, picture and logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dpem_env.errors import DpemError
+from dpem_env.evaluation import Arm, ArmResult, Recorder, evaluate, paired_difference
+from dpem_env.network import build_network
+from dpem_env.records import EpisodeRecorder, simulator_version
+from dpem_env.reports import TABLE, print_results, progress
+from dpem_env.scenarios import Scenario, Split
+from dpem_env.session import Session, episode_seeds
+
+
+def run_and_save(
+    scenario: Scenario,
+    contestants: Sequence[Arm],
+    num_seeds: int,
+    *,
+    out: Path,
+    split: Split = "evaluation",
+    data_dir: str | os.PathLike[str] | None = None,
+    log_all: bool = False,
+) -> int:
+    """Evaluate and write everything to `out`; returns an exit code. Interrupted, it keeps what was finished."""
+    build_network(scenario, episode_seeds(scenario, split, 0).topology, data_dir)  # bad input fails before writing
+    _make_writable(out)
+    from dpem_env.render.network_map import LoadMeter
+    from dpem_env.render.results_figure import save_results_figure
+
+    meter = LoadMeter()
+    results = [ArmResult(arm, []) for arm in contestants]
+    interrupted = False
+    with progress() as bar:
+        task = bar.add_task("preparing (compiles the simulator once) …", total=num_seeds * len(contestants))
+        logs: dict[Arm, EpisodeRecorder] = {}
+
+        def recorder_of(arm: Arm, index: int) -> Recorder | None:
+            recorders: list[Any] = [meter] if arm == contestants[0] and index == 0 else []
+            if log_all or index == 0:
+                logs[arm] = EpisodeRecorder()
+                recorders.append(logs[arm])
+            return _Several(recorders) if recorders else None
+
+        def on_episode(arm: Arm, index: int, session: Session) -> None:
+            if arm in logs:
+                logs.pop(arm).save(out / f"{_file_stem(arm)}-{index}.parquet")
+            bar.update(task, advance=1, description=f"{scenario.name}, seed {index + 1}: {arm.label}")
+
+        try:
+            evaluate(
+                scenario,
+                results,
+                num_seeds,
+                split=split,
+                data_dir=data_dir,
+                recorder_of=recorder_of,
+                on_episode=on_episode,
+            )
+        except KeyboardInterrupt:
+            interrupted = True
+    complete = min(len(result.episodes) for result in results)
+    if complete == 0:
+        raise KeyboardInterrupt
+    results = [ArmResult(result.arm, result.episodes[:complete]) for result in results]
+    _write_json(out / "results.json", _summary(scenario, split, results, num_seeds))
+    save_results_figure(out / "results.png", scenario.name, results, meter, contestants[0].label)
+    print_results(scenario, split, results)
+    print(f"wrote {out / 'results.json'}, {out / 'results.png'} and episode logs (*.parquet)")
+    if interrupted:
+        print(f"interrupted after {complete} of {num_seeds} seeds; results hold these")
+        return 130
+    return 0
+
+
+class _Several:
+    """Several recorders as one."""
+
+    def __init__(self, recorders: Sequence[Recorder]) -> None:
+        self.recorders = recorders
+
+    def begin(self, session: Session, label: str) -> None:
+        for recorder in self.recorders:
+            recorder.begin(session, label)
+
+    def record(self, session: Session, decision: Any, forecast: Any) -> None:
+        for recorder in self.recorders:
+            recorder.record(session, decision, forecast)
+
+
+def _summary(scenario: Scenario, split: Split, results: Sequence[ArmResult], wanted: int) -> dict[str, Any]:
+    count = len(results[0].episodes)
+    return {
+        "format": "dpem-results-1",
+        "version": simulator_version(),
+        "scenario": scenario.model_dump(mode="json", exclude_none=True),
+        "scenario_hash": scenario.hash,
+        "split": split,
+        "seeds": [episode_seeds(scenario, split, index)._asdict() for index in range(count)],
+        "complete": count == wanted,
+        "arms": [
+            {
+                "label": result.arm.label,
+                "policy": result.arm.policy,
+                "delay": result.arm.delay,
+                "forecaster": result.arm.forecaster,
+                "summary": {metric: _numbers(*result.mean_and_interval(metric)) for metric, _, _ in TABLE},
+                "minus_first": {
+                    metric: _numbers(*paired_difference(result, results[0], metric)) for metric, _, _ in TABLE
+                },
+                "episodes": [episode.as_dict() for episode in result.episodes],
+            }
+            for result in results
+        ],
+    }
+
+
+def _numbers(mean: float, width: float) -> dict[str, float | None]:
+    return {"mean": None if mean != mean else mean, "ci95": None if width != width else width}
+
+
+def _file_stem(arm: Arm) -> str:
+    delay = "" if arm.delay is None else f"-delay{arm.delay:g}"
+    return arm.policy.replace(":", "-").replace(os.sep, "-") + delay
+
+
+def _make_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise DpemError(f"--out {os.fspath(out)!r} cannot be written: {error.strerror or error}") from None
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
