@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import networkx as nx
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from dpem_env import physics, scenarios
 from dpem_env.network import build_network
 from dpem_env.routes import Exclusion, RouteTable, find_routes, reachability
-from dpem_env.scenarios import Control, Hardware, MeshNetwork, Requests, Routing, Scenario, SessionDemand
+from dpem_env.scenarios import Control, Hardware, MeshNetwork, Routing, Scenario, SessionDemand
 from dpem_env.topology import Layout, Topology, assemble, build_topology
 
 seeds = st.integers(0, 2**32)
@@ -67,7 +68,7 @@ def all_simple_routes(topology: Topology, max_hops: int) -> dict[tuple[int, int]
         graph.add_edge(u, v, cost=nanoseconds(rate), key=int(topology.link_key[link]))
 
     def rank(route: list[int]) -> tuple[int, int, int]:
-        fibres = [graph.edges[pair] for pair in zip(route, route[1:], strict=False)]
+        fibres = [graph.edges[pair] for pair in pairwise(route)]
         relays = sum(nanoseconds(topology.swap_rate[relay]) for relay in route[1:-1])
         return sum(fibre["cost"] for fibre in fibres) + relays, len(fibres), sum(fibre["key"] for fibre in fibres)
 
@@ -144,9 +145,7 @@ def test_routes_of_mesh100_are_loopless_connected_and_within_the_hop_limit(seed:
             assert len(set(route)) == len(route)
             assert (route[0], route[-1]) == (i, network.peers[i, place])
             fibres = table.links[i, place, r]
-            assert [links[fibre] for fibre in fibres[:hops]] == [
-                set(pair) for pair in zip(route, route[1:], strict=False)
-            ]
+            assert [links[fibre] for fibre in fibres[:hops]] == [set(pair) for pair in pairwise(route)]
             assert fibres[hops:].tolist() == [-1] * (8 - hops)
 
 
@@ -445,7 +444,7 @@ def test_a_pair_is_reachable_exactly_if_its_cheapest_brute_force_route_is_good(s
         good = False
         if routes:
             route = routes[0]
-            rates = np.array([rate_between[frozenset(pair)] for pair in zip(route, route[1:], strict=False)])
+            rates = np.array([rate_between[frozenset(pair)] for pair in pairwise(route)])
             fresh = link ** len(rates) * physics.swap_factor(0.99, 0.99) ** (len(rates) - 1)
             good = (
                 rates.min() >= 0.1
@@ -463,7 +462,3 @@ def test_padded_peers_have_no_routes() -> None:
     assert np.all(table.nodes[0, 1] == -1)
     assert np.all(table.links[1] == -1)
     assert np.all(table.build_time[1] == 0.0)
-
-
-def test_the_default_demand_asks_for_the_classes_of_the_table_above() -> None:
-    assert Requests().fidelity_classes == (0.70, 0.80, 0.90)

@@ -68,7 +68,7 @@ def draw_network(
     )
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("km")
-    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_aspect("equal")
     axes.autoscale_view()
     figure = axes.get_figure()
     figure.colorbar(nodes, ax=axes, label="memory in use (share)", shrink=0.7, pad=0.01)

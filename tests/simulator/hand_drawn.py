@@ -230,8 +230,9 @@ def draw(
     perfect = {"attenuation": 0.0, "link_fidelity": 1.0, "gate_fidelity": 1.0, "readout_fidelity": 1.0}
     perfect |= {"swap_success": 1.0, "routes_per_peer": 1, "peers": places}
     scenario = scenarios.get("chain3-v0", **perfect | fields)
+    links, length = np.array(fibres, dtype=np.int32), np.full(len(fibres), 10.0)
     topology = assemble(
-        Layout(tuple(map(str, range(n))), np.zeros((n, 2)), np.array(fibres, dtype=np.int32), np.full(len(fibres), 10.0)),
+        Layout(tuple(map(str, range(n))), np.zeros((n, 2)), links, length),
         popularity=np.ones(n),
         generation_rate=_per_node(n, generation_rate),
         swap_rate=_per_node(n, swap_rate),

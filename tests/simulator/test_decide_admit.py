@@ -142,7 +142,7 @@ def test_the_last_qubits_go_to_the_first_in_the_slots_random_order(slot: int) ->
 def admitted_order(slot: int, leaves: tuple[int, ...]) -> list[int]:
     drawn = star()
     drawn.at(slot)
-    drawn.act({leaf: (0, 1) for leaf in leaves})
+    drawn.act(dict.fromkeys(leaves, (0, 1)))
     return (drawn.state.age_order[: drawn.state.num_open[0]] // drawn.state.alloc_peer.shape[1]).tolist()
 
 

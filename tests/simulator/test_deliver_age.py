@@ -137,9 +137,7 @@ def test_a_link_is_never_dropped_for_its_age() -> None:
     ("slot", "status", "from_stock"),
     [(1, 2, 1), (2, 2, 0), (3, 3, 0), (5, 5, 0), (6, EXPIRED, 0)],
 )
-def test_a_request_is_served_from_its_slot_of_arrival_to_its_last_slot(
-    slot: int, status: int, from_stock: int
-) -> None:
+def test_a_request_is_served_from_its_slot_of_arrival_to_its_last_slot(slot: int, status: int, from_stock: int) -> None:
     drawn = draw(requests=[(2, 0, NEAR, LOWEST, 5)])  # deadline of four slots
     drawn.wait(slot)
     drawn.open(0, NEAR, since=slot, links=[0.9])  # its pair will be finished in `slot`

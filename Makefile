@@ -1,0 +1,41 @@
+# make setup   create .venv and install everything, pinned      make demo    run the main job, results in demo/
+# make test    lint, types, tests (minutes)                     make bench   measure speed, table in baselines/results/
+# make test-all  slow suites too; dated results in baselines/results/
+# Data that is not shipped is used where DPEM_DATA names its folder (see: dpem list).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+RUN := $(BIN)/dpem run --policy local-reactive --policy central-reactive --delay 0 --delay 0.5 --seeds 5
+
+.PHONY: setup demo test test-all bench figures
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(RUN) --scenario mesh100-v0 --out demo/mesh100
+	$(RUN) --scenario surfnet-v0 --out demo/surfnet
+ifneq ($(DPEM_DATA),)
+	$(RUN) --scenario abilene-trace-v0 --out demo/abilene-trace
+else
+	@echo "abilene-trace-v0 left out: set DPEM_DATA to the folder that holds the trace ($(BIN)/dpem list says where to get it)"
+endif
+	@echo "look at demo/mesh100/results.png"
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+test-all: test
+	$(BIN)/python -m pytest -m slow -v --override-ini addopts= --junit-xml baselines/results/test-all.xml
+
+bench: setup
+	$(BIN)/python tests/bench/speed.py --out baselines/results/speed.json
