@@ -1,15 +1,15 @@
 # make setup   create .venv and install everything, pinned      make demo    run the main job, results in demo/
 # make test    lint, types, tests (minutes)                     make bench   measure speed, table in baselines/results/
-# make test-all  slow suites too; dated results in baselines/results/
+# make test-all  slow suites too                              make results  measure again what README quotes
 # Data that is not shipped is used where DPEM_DATA names its folder (see: dpem list).
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
-RUN := $(BIN)/dpem run --policy local-reactive --policy central-reactive --delay 0 --delay 0.5 --seeds 5
+RUN := $(BIN)/dpem run --policy local-reactive --policy central-reactive --delay 0 --delay 0.5
 
-.PHONY: setup demo test test-all bench figures
+.PHONY: setup demo test test-all results bench
 
 setup: $(INSTALLED)
 
@@ -19,10 +19,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(RUN) --scenario mesh100-v0 --out demo/mesh100
-	$(RUN) --scenario surfnet-v0 --out demo/surfnet
+	$(RUN) --seeds 5 --scenario mesh100-v0 --out demo/mesh100
+	$(RUN) --seeds 5 --scenario surfnet-v0 --out demo/surfnet
 ifneq ($(DPEM_DATA),)
-	$(RUN) --scenario abilene-trace-v0 --out demo/abilene-trace
+	$(RUN) --seeds 5 --scenario abilene-trace-v0 --out demo/abilene-trace
 else
 	@echo "abilene-trace-v0 left out: set DPEM_DATA to the folder that holds the trace ($(BIN)/dpem list says where to get it)"
 endif
@@ -37,5 +37,10 @@ test: setup
 test-all: test
 	$(BIN)/python -m pytest -m slow -v --override-ini addopts= --junit-xml baselines/results/test-all.xml
 
+results: setup
+	$(RUN) --seeds 20 --scenario mesh100-v0 --out baselines/results/mesh100-reactive
+	$(BIN)/python docs/update.py
+
 bench: setup
 	$(BIN)/python tests/bench/speed.py --out baselines/results/speed.json
+	$(BIN)/python docs/update.py

@@ -114,7 +114,7 @@ def _session_pieces(
     on = rng.random(len(node)) < share
     clock = np.zeros(len(node), dtype=np.int64)
     while phi > 0 and np.any(clock < slots):
-        spell = np.minimum(rng.geometric(np.where(on, leave_on, leave_off)), slots)
+        spell = rng.geometric(np.where(on, leave_on, leave_off))
         stop = np.minimum(clock + spell, slots)
         live = on & (clock < slots)
         parts.append(

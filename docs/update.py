@@ -1,0 +1,96 @@
+"""Write the figures of committed result files into README.md, between its markers; `--check` only compares.
+
+    python docs/update.py            # after make bench or make results
+    python docs/update.py --check    # exit code 1 if README and results disagree
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "baselines" / "results"
+
+ROWS = (
+    ("delivery_rate", "delivery rate", 3),
+    ("contention", "contention", 4),
+    ("collisions", "collisions", 4),
+    ("denied", "denied / submitted", 3),
+    ("fidelity", "fidelity", 3),
+    ("latency", "latency (s)", 3),
+    ("fairness", "fairness (Jain)", 3),
+    ("waste", "pairs wasted", 3),
+)
+
+
+def reactive_table() -> str:
+    """Local against central reactive control on mesh100-v0."""
+    results = json.loads((RESULTS / "mesh100-reactive" / "results.json").read_text(encoding="utf-8"))
+    arms = results["arms"]
+    lines = ["| | " + " | ".join(arm["label"] for arm in arms) + " |", "|---|" + "---:|" * len(arms)]
+    for metric, name, decimals in ROWS:
+        cells = (_interval(arm["summary"][metric], decimals) for arm in arms)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    version = ", ".join(f"{name} {number}" for name, number in results["version"].items())
+    lines += ["", f"mesh100-v0, {len(results['seeds'])} paired evaluation seeds, mean ± 95 % CI ({version})."]
+    return "\n".join(lines)
+
+
+def speed_table() -> str:
+    """Speed beside an empty ParallelEnv, measured in one run."""
+    speed = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
+    lines = ["| path | actions | env-steps/s | agent-steps/s | of an empty ParallelEnv |", "|---|---|---:|---:|---:|"]
+    for row in speed["rows"]:
+        lines.append(
+            f"| {row['path']} | {row['actions']} | {row['env_steps_per_s']:,.0f} | "
+            f"{row['agent_steps_per_s']:,.0f} | {row['ratio_to_empty']:.2f} |"
+        )
+    lines += [
+        "",
+        f"{speed['scenario']}, {speed['agents']} agents, one core, medians of {speed['repeats']} interleaved runs; "
+        f"peak memory of one environment {speed['peak_rss_mib']:.0f} MiB. {speed['machine']}, {speed['date']}.",
+    ]
+    return "\n".join(lines)
+
+
+TABLES = {"reactive": reactive_table, "speed": speed_table}
+
+
+def updated(text: str) -> str:
+    """`text` with every marked block made anew."""
+    for name, table in TABLES.items():
+        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not block.search(text):
+            raise SystemExit(f"README.md has no block <!-- {name} --> … <!-- /{name} -->")
+        text = block.sub(lambda found, table=table: found[1] + table() + "\n" + found[2], text)
+    return text
+
+
+def _interval(value: dict[str, Any], decimals: int) -> str:
+    if value["mean"] is None:
+        return "-"
+    spread = "" if value["ci95"] is None else f" ± {value['ci95']:.{decimals}f}"
+    return f"{value['mean']:.{decimals}f}{spread}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare only")
+    readme = ROOT / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    after = updated(before)
+    if parser.parse_args().check:
+        if before != after:
+            print("README.md disagrees with baselines/results; run python docs/update.py", file=sys.stderr)
+        return int(before != after)
+    readme.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

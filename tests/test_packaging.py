@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = ["run", "--scenario", "chain3-v0", "--policy", "local-reactive", "--policy", "central-reactive", "--seeds", "2"]
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The built sdist and, from that sdist, the wheel."""
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
+    return next(folder.glob("*.tar.gz")), next(folder.glob("*.whl"))
+
+
+def _outside(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in `folder`, with nothing of the clone on the path."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return subprocess.run(
+        command, cwd=folder, env=clean | environment, capture_output=True, text=True, check=True
+    )
+
+
+def test_wheel_holds_three_typed_packages_and_no_results_or_tests(distributions: tuple[Path, Path]) -> None:
+    names = zipfile.ZipFile(distributions[1]).namelist()
+    packages = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}
+    assert packages == {"dpem_env", "dpem_agents", "dpem_baselines"}
+    assert {f"{package}/py.typed" for package in packages} <= set(names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_sdist_holds_tests_docs_and_licence(distributions: tuple[Path, Path]) -> None:
+    names = {name.split("/", 1)[1] for name in tarfile.open(distributions[0]).getnames() if "/" in name}
+    assert {"LICENSE", "README.md", "pyproject.toml", "docs/reproduce-paper.md", "tests/conftest.py"} <= names
+
+
+def test_installed_wheel_runs_outside_the_clone(distributions: tuple[Path, Path], tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site)]
+    subprocess.run([*install, str(distributions[1])], check=True, capture_output=True)
+    where = _outside(tmp_path, sys.executable, "-c", "import dpem_env; print(dpem_env.__file__)", PYTHONPATH=str(site))
+    assert Path(where.stdout.strip()).is_relative_to(site)
+    _outside(tmp_path, sys.executable, "-m", "dpem_env.cli", *RUN, "--out", "results", PYTHONPATH=str(site))
+    assert (tmp_path / "results" / "results.json").is_file()
+
+
+@pytest.mark.slow
+def test_wheel_installs_into_an_empty_environment(distributions: tuple[Path, Path], tmp_path: Path) -> None:
+    home = tmp_path / "empty"
+    venv.create(home, with_pip=True)
+    python, constraints = str(home / "bin" / "python"), str(ROOT / "constraints.txt")
+    pip = [python, "-m", "pip", "install", "--quiet", "--constraint", constraints, str(distributions[1])]
+    _outside(tmp_path, *pip)
+    _outside(tmp_path, str(home / "bin" / "dpem"), *RUN, "--out", "results", NUMBA_CACHE_DIR=str(tmp_path / "numba"))
+    assert (tmp_path / "results" / "results.png").is_file()
+    replayed = _outside(tmp_path, str(home / "bin" / "dpem"), "replay", "results/local-reactive-0.parquet")
+    assert "verified" in replayed.stdout
