@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dpem_env.control import CentralControl
-from dpem_env.errors import ActionError
+from dpem_env.errors import ActionError, ScenarioError
 from dpem_env.forecast import Forecaster
 from dpem_env.parallel_env import EntanglementEnv
 from dpem_env.policies import Decision
@@ -60,7 +60,7 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         **overrides: Any,
     ) -> None:
         if not isinstance(delay, int | float) or not 0 <= delay < np.inf:
-            raise ActionError(f"delay is {delay!r}; expected seconds >= 0")
+            raise ScenarioError(f"delay is {delay!r}; expected seconds >= 0")
         self._nodes = EntanglementEnv(
             scenario,
             split=split,
@@ -79,6 +79,7 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         self.observation_space = spaces.Box(0.0, 1.0, (nodes, observer.table.width), np.float32)
         self.action_space = spaces.MultiDiscrete(np.full(nodes, observer.num_actions))
         self._illegal = 0
+        self._playing = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -88,12 +89,13 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         self._nodes.reset(seed, options)
         self.control.begin()
         self._illegal = 0
+        self._playing = True
         return self._observe()
 
-    def step(
-        self, action: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Play one slot; raises ActionError unless `action` is (N,) integers."""
+    def step(self, action: NDArray[np.int64]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Play one slot; raises ActionError unless `action` is (N,) integers, and after the last slot."""
+        if not self._playing:
+            raise ActionError("the episode is over (or has not begun): call reset() before step()")
         chosen = np.asarray(action)
         if chosen.shape != self.action_space.shape or chosen.dtype.kind not in "iu":
             raise ActionError(
@@ -101,6 +103,7 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
             )
         self.control.step(Decision(*self.session.observer.decode(chosen)))
         self._illegal += int((self.session.simulator.state.verdict[0] == Verdict.ILLEGAL).sum())
+        self._playing = not self.session.done
         observation, info = self._observe()
         return observation, float(self.session.rewards().sum()), False, self.session.done, info
 

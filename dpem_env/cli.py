@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,8 @@ class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        _complain(f"{self.prog}: error: {message} (see {self.prog} --help)")
+        self.exit(2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,15 +40,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
+        sys.stdout.flush()  # a pipe that was closed shows here, not while Python exits
         return code
-    except DpemError as error:
-        print(f"dpem: error: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError as error:
+        _complain(f"dpem: error: not enough memory for a scenario this big: {error}")
+        return 2
+    except (DpemError, OSError) as error:
+        _complain(f"dpem: error: {error}")
         return 2
     except KeyboardInterrupt:
-        print("dpem: interrupted; nothing was finished", file=sys.stderr)
+        _complain("dpem: interrupted")
         return 130
-    except BrokenPipeError:
-        return 0
+
+
+def _complain(message: str) -> None:
+    """One line on standard error, whatever names and foreign messages it quotes."""
+    print(" ".join(message.split()), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "--delay", action="append", type=float, default=[], metavar="S",
         help="control delay in s of central policies; may be given several times (default: 0)",
     )  # fmt: skip
-    run.add_argument("--forecaster", help="fills the forecast features for every contestant (default: none)")
+    run.add_argument("--forecaster", help="fills the forecast features for every contestant (default: its own)")
     run.add_argument("--seeds", type=int, default=5, metavar="N", help="episodes per contestant (default: 5)")
     run.add_argument(
         "--split", choices=("train", "validation", "evaluation"), default="evaluation",
@@ -120,13 +132,16 @@ def _run(arguments: argparse.Namespace) -> int:
     from dpem_env.runs import run_and_save
 
     scenario = scenarios.get(arguments.scenario, **_overrides(arguments.set))
+    duration = scenario.episode.slots * scenario.control.slot_duration
     for delay in arguments.delay:
-        if not (math.isfinite(delay) and delay >= 0):
-            raise DpemError(f"--delay is {delay}; expected seconds >= 0")
+        if not (math.isfinite(delay) and 0 <= delay < duration):
+            raise DpemError(f"--delay is {delay}; expected seconds >= 0, less than an episode ({duration:g} s)")
     if arguments.seeds < 1:
         raise DpemError(f"--seeds is {arguments.seeds}; expected at least 1")
     get_forecaster(arguments.forecaster)
     contestants = arms(arguments.policy, arguments.delay, arguments.forecaster)
+    if arguments.delay and all(arm.delay is None for arm in contestants):
+        raise DpemError("--delay is given, but no --policy is central; central:NAME puts a local one under control")
     return run_and_save(
         scenario,
         contestants,
@@ -139,9 +154,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from dpem_env.reports import progress
     from dpem_env.records import read_log
     from dpem_env.replay import replay_log
+    from dpem_env.reports import progress
 
     log = read_log(arguments.log)
     with progress() as bar:

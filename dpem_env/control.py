@@ -80,11 +80,15 @@ class CentralControl:
             return None
         session, shadow = self.session, self._shadow
         for mine, theirs in zip(shadow.state, self._past[0], strict=True):
-            mine[tuple(slice(n) for n in theirs.shape)] = theirs
+            # Either may have more room than the episode needs, left over from earlier ones.
+            shared = tuple(slice(min(sizes)) for sizes in zip(mine.shape, theirs.shape, strict=True))
+            mine[shared] = theirs[shared]
         for command in self._commands:
             _run_assume(shadow.rules, shadow.world, shadow.state, command.action, command.route)
         _run_bring_forward(shadow.world, shadow.state, session.slot)
-        forecast = None if self.forecaster is None else as_forecast(self.forecaster.predict(self.delay))
+        forecast = None
+        if self.forecaster is not None:
+            forecast = as_forecast(self.forecaster.predict(self.delay), session.scenario, session.network)
         self.last_forecast = forecast
         local = self._observer.observe(forecast)[0]
         fresh = self._observer.observe(forecast, fresh=True)[0]
@@ -109,13 +113,12 @@ class CentralControl:
         command = decision.completed(self.session.network.num_nodes)
         self.session.step(command.action, command.route, command.priority)
         self._commands.append(command)
-        if not self.session.done:
-            self._remember()
+        self._remember()
 
     def _remember(self) -> None:
         self._past.append(State(*(array.copy() for array in self.session.simulator.state)))
         seen = self.session.slot - self.delay
-        if self.forecaster is not None and seen >= 0:
+        if self.forecaster is not None and 0 <= seen < self.session.slots:
             self.forecaster.observe(self.session.new_requests(seen))
 
 

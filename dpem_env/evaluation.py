@@ -133,8 +133,8 @@ def mean_and_interval(values: Any) -> tuple[float, float]:
 
 def paired_difference(a: ArmResult, b: ArmResult, metric: str) -> tuple[float, float]:
     """Mean of a - b over the common episodes, with the half-width of its 95 % interval."""
-    left, right = ([getattr(episode, metric) for episode in arm.episodes] for arm in (a, b))
-    return mean_and_interval(np.array(left, dtype=np.float64) - np.array(right, dtype=np.float64))
+    pairs = zip(a.episodes, b.episodes, strict=False)
+    return mean_and_interval([getattr(ours, metric) - getattr(theirs, metric) for ours, theirs in pairs])
 
 
 def evaluate(

@@ -36,7 +36,7 @@ class Feature(NamedTuple):
     meaning: str
 
 
-NOW, OWN, FIXED, TELEMETRY = "now", "end of last slot", "fixed", "telemetry"
+NOW, OWN, FIXED, TELEMETRY = "now", "last slot", "fixed", "telemetry"
 
 NODE_FEATURES = (
     Feature("free_memory", "1", "qubits", "largest memory", NOW, "own memory not in use"),
@@ -50,7 +50,7 @@ NODE_FEATURES = (
 )
 PEER_FEATURES = (
     Feature("pending", "C", "requests", "8", NOW, "requests waiting, per fidelity class"),
-    Feature("slack", "1", "slots", "deadline", NOW, "slots left to serve the most urgent one, this slot included"),
+    Feature("slack", "1", "slots", "deadline", NOW, "slots left for the most urgent one, this one included"),
     Feature("open_allocations", "1", "allocations", "8", OWN, "own open allocations to this peer"),
     Feature("links_complete", "1", "links", "hop limit", OWN, "complete links of the one furthest on"),
     Feature("stored_pairs", "1", "pairs", "8", NOW, "own stored pairs with this peer"),
@@ -59,13 +59,14 @@ PEER_FEATURES = (
     Feature("build_time", "1", "s", "time-to-live", TELEMETRY, "expected build time of the current route, unloaded"),
     Feature("route_up", "1", "0 or 1", "1", TELEMETRY, "whether all its links are up"),
     Feature("route_load", "1", "share", "1", TELEMETRY, "load of its worst resource"),
-    Feature("min_quality", "C", "quality", "qualities Q", TELEMETRY, "smallest quality meeting each class, fresh, 0: none"),
+    Feature("min_quality", "C", "quality", "qualities Q", TELEMETRY, "smallest meeting each class, fresh, 0: none"),
     Feature("forecast", "H", "requests", "4", NOW, "expected new requests in each of the next H slots"),
 )
 
 COUNT_SCALE = 8.0
 COHERENCE_SCALE = 60.0
 FORECAST_SCALE = 4.0
+WHOLE_UNITS = {"qubits", "rows", "requests", "slots", "allocations", "links", "pairs", "quality"}
 
 
 @dataclass(frozen=True)
@@ -174,19 +175,16 @@ class Observations:
             raise AttributeError(f"no feature {name!r}")
         start = self.table.offset[name]
         scale = self.table.scale[name]
-        nodes = len(NODE_FEATURES)
-        if name in {feature.name for feature in NODE_FEATURES}:
-            return self.matrix[..., start].astype(np.float64) * scale
-        blocks = self.matrix[..., nodes:].reshape(*self.matrix.shape[:-1], -1, self.table.peer_width)
-        size = self.table.sizes[next(f.size for f in PEER_FEATURES if f.name == name)]
-        column = blocks[..., start] if size == 1 else blocks[..., start : start + size]
+        feature = next(f for f in (*NODE_FEATURES, *PEER_FEATURES) if f.name == name)
+        if feature in NODE_FEATURES:
+            column = self.matrix[..., start]
+        else:
+            shape = (*self.matrix.shape[:-1], self.table.scenario.demand.peers, self.table.peer_width)
+            blocks = self.matrix[..., len(NODE_FEATURES) :].reshape(shape)
+            size = self.table.sizes[feature.size]
+            column = blocks[..., start] if feature.size == "1" else blocks[..., start : start + size]
         values = column.astype(np.float64) * scale
-        return np.rint(values) if self._is_count(name) else values
-
-    @staticmethod
-    def _is_count(name: str) -> bool:
-        whole = {"requests", "slots", "allocations", "links", "pairs", "quality"}
-        return next(f.unit in whole for f in PEER_FEATURES if f.name == name) and name != "forecast"
+        return np.rint(values) if feature.unit in WHOLE_UNITS and name != "forecast" else values
 
 
 class Observer:
@@ -268,6 +266,7 @@ def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divi
     else:
         count_claims(world, state, work)
         route, up, load = state.seen_route, state.seen_up, state.seen_load
+    known = fresh or state.seen_slot[0] > UNSEEN
     out[:] = 0.0
     nodes, places = world.peers.shape
     width = len(peer_divisor)
@@ -279,12 +278,14 @@ def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divi
         row[3] = _scaled(world.coherence_time[i], node_divisor[3])
         row[4] = _scaled(state.tokens[i], node_divisor[4])
         row[6] = _scaled(work.source_claims[i], node_divisor[6])
-        if not fresh and state.seen_slot[0] > UNSEEN:
+        if known and not fresh:
             row[7] = _scaled(state.slot[0] - state.seen_slot[0] - 1, node_divisor[7])
         for d in range(places):
             if world.peers[i, d] >= 0:
                 block = row[NODE_WIDTH + d * width : NODE_WIDTH + (d + 1) * width]
-                _describe_peer(world, state, i, d, route[i, d], up[i, d], load[i, d], peer_divisor, block)
+                _describe_demand(world, state, i, d, peer_divisor, block)
+                if known:
+                    _describe_route(world, i, d, route[i, d], up[i, d], load[i, d], peer_divisor, block)
                 if forecast.shape[2] > 0:
                     for h in range(horizon):
                         block[width - horizon + h] = _scaled(forecast[i, d, h], peer_divisor[width - 1])
@@ -297,14 +298,20 @@ def _scaled(x, divisor):
 
 
 @inlined
-def _describe_peer(world, state, i, d, route, up, load, divisor, block):
-    """Demand and topology of a peer block."""
+def _describe_demand(world, state, i, d, divisor, block):
+    """Requests pending for a peer."""
     classes = state.pending.shape[2]
     head = state.queue_head[i, d]
     if head >= 0:
         for c in range(classes):
             block[c] = _scaled(state.pending[i, d, c], divisor[c])
         block[classes] = _scaled(world.request_last_slot[head] - state.slot[0] + 1, divisor[classes])
+
+
+@inlined
+def _describe_route(world, i, d, route, up, load, divisor, block):
+    """The current route to a peer."""
+    classes = world.route_quality.shape[3]
     block[classes + 5] = _scaled(world.route_hops[i, d, route], divisor[classes + 5])
     block[classes + 6] = _scaled(world.route_build_time[i, d, route], divisor[classes + 6])
     block[classes + 7] = up

@@ -195,16 +195,15 @@ class PermutedOracle(Oracle):
         self.seed = seed
 
     def reset(self, setting: ForecastSetting) -> None:
-        """Draw the permutation among existing pairs."""
+        """Draw a round of the existing pairs: each gets the forecast of the one before it."""
         super().reset(setting)
-        self._places = np.flatnonzero(setting.peers.ravel() >= 0)
-        self._dealt = generator("permuted oracle", self.seed).permutation(self._places)
+        self._round = generator("permuted oracle", self.seed).permutation(np.flatnonzero(setting.peers.ravel() >= 0))
 
     def predict(self, lead: int = 0) -> F64:
         """Another pair's true expected requests."""
         truth = super().predict(lead).reshape(-1, self.setting.horizon)
         forecast = np.zeros_like(truth)
-        forecast[self._places] = truth[self._dealt]
+        forecast[self._round] = truth[np.roll(self._round, 1)]
         return forecast.reshape(*self.setting.peers.shape, self.setting.horizon)
 
 
@@ -227,8 +226,11 @@ def get_forecaster(forecaster: str | Forecaster | None) -> Forecaster | None:
             hint = nearest(forecaster, [*FORECASTERS, "none"])
             raise PolicyError(f"unknown forecaster {forecaster!r}; {hint}")
         return FORECASTERS[forecaster]()  # type: ignore[no-any-return]
-    if not isinstance(forecaster, Forecaster):
-        raise PolicyError(f"forecaster {forecaster!r} has no reset, observe and predict; see dpem_env.forecast.Forecaster")
+    if isinstance(forecaster, type) or not isinstance(forecaster, Forecaster):
+        raise PolicyError(
+            f"forecaster {forecaster!r} is no object with clairvoyant, reset, observe and predict; "
+            "see dpem_env.forecast.Forecaster"
+        )
     return forecaster
 
 

@@ -48,7 +48,7 @@ def episode_metrics(session: Session, total_reward: NDArray[np.float64]) -> Epis
     """Metrics of a finished episode; `total_reward` is (N,), each agent's sum."""
     state, tally = session.simulator.state_of(0), session.simulator.state.tally[0]
     requests = session.demand.requests
-    status = state["request_status"]
+    status = state["request_status"][: len(requests.slot)]  # the simulator has room for one even if there is none
     counted = requests.last_slot < session.slots
     served = status >= 0
     resource_slots = 3 * session.network.num_nodes * session.slots
@@ -66,7 +66,7 @@ def episode_metrics(session: Session, total_reward: NDArray[np.float64]) -> Epis
         collisions=float((tally[Tally.COLLIDED_SOURCES] + tally[Tally.COLLIDED_SWAPS]) / resource_slots),
         denied=_ratio(tally[Tally.DENIED], tally[Tally.SUBMITTED]),
         contended_per_delivered=_ratio(contended.sum(), tally[Tally.DELIVERED]),
-        fidelity=_mean(physics.fidelity_from_werner(state["request_werner"][served])),
+        fidelity=_mean(physics.fidelity_from_werner(state["request_werner"][: len(status)][served])),
         latency=_mean(latency),
         fairness=jain_index(_rates_by_node(requests.source, served, counted, session.network.num_nodes)),
         waste=_ratio(tally[Tally.DROPPED_PAIRS], tally[Tally.FINISHED]),
@@ -108,7 +108,7 @@ def _ratio(part: Any, whole: Any) -> float:
     return float(part / whole) if whole > 0 else float("nan")
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def _mean(values: NDArray[np.floating[Any]]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 

@@ -44,32 +44,32 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     **Observation.** ``Box(0, 1, (F,), float32)``: 8 features of the node, then one block of ``P`` features for each of
     its D peers (padded peers are 0), each clip(x / scale, 0, 1), unknown = 0. With C fidelity classes and a forecast of
     H slots, P = 2·C + 9 + H. In the table ``p = 8 + d·P`` and C = 3, H = 8 as in mesh100. *Telemetry* is a snapshot
-    taken every second and readable two slots later; a node's own data is current.
+    taken every second and readable two slots later, unknown before the first; *last slot* is as of its end.
 
-    ======== ================ =========== ============== ================ ===========================================================
-    columns  feature          unit        scale          age              meaning
-    ======== ================ =========== ============== ================ ===========================================================
-    0        free_memory      qubits      largest memory now              own memory not in use
-    1        generation_rate  pairs/s     largest g      fixed            own source, g
-    2        swap_rate        swaps/s     largest c      fixed            own repeater, c
-    3        coherence_time   s           60 s           fixed            own memory, T
-    4        swap_tokens      swaps       token cap      now              swaps the own repeater could do at once
-    5        open_rows        rows        rows K         now              own open allocations
-    6        source_backlog   links       8              now              incomplete links waiting for the own source, anyone's
-    7        telemetry_age    slots       period + delay now              slots since the readable snapshot was taken
-    p+0..2   pending          requests    8              now              requests waiting, per fidelity class
-    p+3      slack            slots       deadline       now              slots left to serve the most urgent one, this slot included
-    p+4      open_allocations allocations 8              end of last slot own open allocations to this peer
-    p+5      links_complete   links       hop limit      end of last slot complete links of the one furthest on
-    p+6      stored_pairs     pairs       8              now              own stored pairs with this peer
-    p+7      best_werner      w           1              now              Werner parameter of the best of them
-    p+8      hops             links       hop limit      telemetry        length of the current route
-    p+9      build_time       s           time-to-live   telemetry        expected build time of the current route, unloaded
-    p+10     route_up         0 or 1      1              telemetry        whether all its links are up
-    p+11     route_load       share       1              telemetry        load of its worst resource
-    p+12..14 min_quality      quality     qualities Q    telemetry        smallest quality meeting each class, fresh, 0: none
-    p+15..22 forecast         requests    4              now              expected new requests in each of the next H slots
-    ======== ================ =========== ============== ================ ===========================================================
+    ======== ================ =========== ============== ========= =====================================================
+    columns  feature          unit        scale          age       meaning
+    ======== ================ =========== ============== ========= =====================================================
+    0        free_memory      qubits      largest memory now       own memory not in use
+    1        generation_rate  pairs/s     largest g      fixed     own source, g
+    2        swap_rate        swaps/s     largest c      fixed     own repeater, c
+    3        coherence_time   s           60 s           fixed     own memory, T
+    4        swap_tokens      swaps       token cap      now       swaps the own repeater could do at once
+    5        open_rows        rows        rows K         now       own open allocations
+    6        source_backlog   links       8              now       incomplete links waiting for the own source, anyone's
+    7        telemetry_age    slots       period + delay now       slots since the readable snapshot was taken
+    p+0..2   pending          requests    8              now       requests waiting, per fidelity class
+    p+3      slack            slots       deadline       now       slots left for the most urgent one, this one included
+    p+4      open_allocations allocations 8              last slot own open allocations to this peer
+    p+5      links_complete   links       hop limit      last slot complete links of the one furthest on
+    p+6      stored_pairs     pairs       8              now       own stored pairs with this peer
+    p+7      best_werner      w           1              now       Werner parameter of the best of them
+    p+8      hops             links       hop limit      telemetry length of the current route
+    p+9      build_time       s           time-to-live   telemetry expected build time of the current route, unloaded
+    p+10     route_up         0 or 1      1              telemetry whether all its links are up
+    p+11     route_load       share       1              telemetry load of its worst resource
+    p+12..14 min_quality      quality     qualities Q    telemetry smallest meeting each class, fresh, 0: none
+    p+15..22 forecast         requests    4              now       expected new requests in each of the next H slots
+    ======== ================ =========== ============== ========= =====================================================
 
     With ``observation="dict"`` the observation is ``{"observation": …, "action_mask": …}``.
 
@@ -80,9 +80,9 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     "demand_seed": …}`` names them.
 
     **Arguments.** ``scenario``: name, TOML path or Scenario. ``split``: ``"train"``, ``"validation"`` or
-    ``"evaluation"``. ``observation``: ``"flat"`` or ``"dict"``. ``routes``: name routes in actions. ``forecaster``: fills
-    the forecast features: a name of `dpem_env.forecast.FORECASTERS`, an object, or None. ``data_dir``: folder of files
-    that are not shipped. ``max_cycles``: slots per episode (default: the scenario's). ``render_mode``: None or
+    ``"evaluation"``. ``observation``: ``"flat"`` or ``"dict"``. ``routes``: name routes in actions. ``forecaster``:
+    fills the forecast features: a name of `dpem_env.forecast.FORECASTERS`, an object, or None. ``data_dir``: folder of
+    files that are not shipped. ``max_cycles``: slots per episode (default: the scenario's). ``render_mode``: None or
     ``"rgb_array"``. Further keyword arguments override fields of the scenario.
 
     **Version history.** v0: first rules; provisional until release 0.1.
@@ -110,7 +110,8 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         self.metadata = {**self.metadata, "name": self.scenario.name}
         self.split: Split = split
         self.render_mode = render_mode
-        self.max_cycles = max_cycles or self.scenario.episode.slots
+        self.max_cycles = self.scenario.episode.slots if max_cycles is None else max_cycles
+        self._require_slots()
         self.session = Session(self.scenario, routes=routes, forecaster=forecaster, data_dir=data_dir)
         seeds = episode_seeds(self.scenario, split, 0)
         self.possible_agents = [
@@ -134,6 +135,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
         """Begin an episode; returns observations and infos by agent."""
+        self._require_slots()
         self.session.begin(self._seeds_of(seed, options or {}), self.max_cycles)
         self.agents = self.possible_agents[:]
         self._illegal = [0] * len(self.agents)
@@ -211,24 +213,28 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             }, infos
         return dict(zip(agents, matrix, strict=True)), infos
 
+    def _require_slots(self) -> None:
+        if not isinstance(self.max_cycles, int | np.integer) or self.max_cycles < 1:
+            raise ScenarioError(f"max_cycles is {self.max_cycles!r}; expected a number of slots >= 1")
+
     def _as_array(self, actions: dict[AgentID, int]) -> NDArray[np.int64]:
+        chosen = np.empty(0)
         try:
-            chosen = np.array([actions[agent] for agent in self.agents])
+            if len(actions) == len(self.agents):
+                chosen = np.array([actions[agent] for agent in self.agents])
         except (KeyError, ValueError, TypeError):
-            chosen = np.empty(0)
-        if len(actions) != len(self.agents) or chosen.shape != (len(self.agents),) or chosen.dtype.kind not in "iu":
+            pass  # told apart below
+        if chosen.shape != (len(self.agents),) or chosen.dtype.kind not in "iu":
             raise ActionError(self._what_is_wrong(actions))
         return chosen.astype(np.int64, copy=False)[None]
 
     def _what_is_wrong(self, actions: Any) -> str:
         if not isinstance(actions, dict):
-            return f"actions is {type(actions).__name__}; expected a dict with an int for each of {len(self.agents)} agents"
+            return f"actions is {type(actions).__name__}; expected a dict with an int for each agent, 0 waits"
         for agent, action in actions.items():
             if agent not in self._known:
-                return f"unknown agent {agent!r} (action {action!r}); agents are agent_0 to agent_{len(self.agents) - 1}"
-            if not isinstance(action, int | np.integer) and not (
-                isinstance(action, np.ndarray) and action.shape == () and action.dtype.kind in "iu"
-            ):
+                return f"unknown agent {agent!r} (action {action!r}); agents are agent_0 to {self.agents[-1]}"
+            if not _is_integer(action):
                 return f"action {action!r} of {agent!r} is {type(action).__name__}; expected an int, 0 waits"
         missing = [agent for agent in self.agents if agent not in actions]
         if missing:
@@ -250,6 +256,12 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             if not isinstance(value, int | np.integer) or value < 0:
                 raise ScenarioError(f"reset option {name}_seed is {value!r}; expected an int >= 0")
         return EpisodeSeeds(**{name: int(value) for name, value in chosen.items()})
+
+
+def _is_integer(action: Any) -> bool:
+    if isinstance(action, np.ndarray):
+        return action.shape == () and action.dtype.kind in "iu"
+    return isinstance(action, int | np.integer) and not isinstance(action, bool)
 
 
 def _one_of(field: str, given: Any, allowed: tuple[Any, ...]) -> None:

@@ -82,7 +82,8 @@ class Centralized(CentralPolicy):
 
     def act(self, view: NetworkView) -> Decision:
         """What the rule decides on the nodes' observations of the view's time."""
-        return self.rule.act(view.local_observations, view.masks)
+        # Nodes that decide for themselves cannot order their admissions; nor may their rule here.
+        return self.rule.act(view.local_observations, view.masks)._replace(priority=None)
 
 
 Policy = LocalPolicy | CentralPolicy

@@ -3,7 +3,7 @@
 One row per slot; the file's metadata holds scenario, topology parameters, seeds and versions. What the paper retains:
 topology parameters, every request, forecast, decision vector and outcome. Columns (N nodes):
 
-- ``requests``: arrivals of the slot (source, destination, fidelity, last_slot);
+- ``slot``: 0, 1, …; ``requests``: arrivals of the slot (source, destination, fidelity, last_slot);
 - ``action``, ``route``, ``priority``: the decision vector, N each (see `dpem_env.policies.Decision`);
 - ``forecast``: N·D·H expected requests the decision was based on, null without a forecaster;
 - ``verdict``: N outcomes of the decisions (0 wait, 1 admitted, 2 denied, 3 illegal);
@@ -17,15 +17,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dpem_env.demand import Demand, Pieces, RequestTable, tabulate
-from dpem_env.errors import LogError
+from dpem_env.demand import Demand, Pieces, tabulate
+from dpem_env.errors import DpemError, LogError
+from dpem_env.files import whole_file
 from dpem_env.network import Network, with_routes
 from dpem_env.physics import fidelity_from_werner
 from dpem_env.policies import Decision
@@ -72,9 +75,7 @@ class EpisodeRecorder:
             {
                 "slot": len(self.rows),
                 "requests": _arrivals(session, len(self.rows)),
-                "action": complete.action.tolist(),
-                "route": complete.route.tolist() if complete.route is not None else [],
-                "priority": complete.priority.tolist() if complete.priority is not None else [],
+                **{name: np.asarray(array).tolist() for name, array in complete._asdict().items()},
                 "forecast": None if forecast is None else forecast.ravel(),
                 "verdict": state["verdict"].tolist(),
                 "deliveries": _deliveries(session, self._fate, state),
@@ -98,20 +99,18 @@ class EpisodeRecorder:
         table = pa.Table.from_pylist(self.rows, schema=_schema()).replace_schema_metadata(
             {"dpem": json.dumps(self.header)}
         )
-        target = Path(path)
-        partial = target.with_name(target.name + ".partial")
-        pq.write_table(table, partial, compression="zstd")
-        partial.replace(target)
+        with whole_file(path) as partial:
+            pq.write_table(table, partial, compression="zstd")
 
 
 @dataclass(frozen=True)
 class EpisodeLog:
-    """A log as read back."""
+    """A log as read back and checked."""
 
     header: dict[str, Any]
     rows: list[dict[str, Any]] = field(repr=False)
 
-    @property
+    @cached_property
     def scenario(self) -> Scenario:
         """The scenario the episode was played in."""
         return from_toml(self.header["scenario"], "scenario in the log")
@@ -119,7 +118,8 @@ class EpisodeLog:
     @property
     def seeds(self) -> EpisodeSeeds:
         """The episode's seeds."""
-        return EpisodeSeeds(**self.header["seeds"])
+        seeds = self.header["seeds"]
+        return EpisodeSeeds(seeds["topology"], seeds["demand"])
 
     def network(self) -> Network:
         """The network, rebuilt from the logged topology parameters."""
@@ -140,33 +140,33 @@ class EpisodeLog:
         )
         nothing = np.zeros(0, dtype=np.int32)
         pieces = Pieces(nothing, nothing, nothing, nothing, np.zeros(0))
-        return Demand(table, pieces, network.peers.shape, self.header["excluded_requests"])  # type: ignore[arg-type]
+        return Demand(table, pieces, network.peers.shape, self.header["excluded_requests"])
 
 
 def read_log(path: str | os.PathLike[str]) -> EpisodeLog:
-    """Read an episode log; raises LogError with one clear line if it is none."""
+    """Read and check an episode log; raises LogError with one clear line if it is none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    name = f"log {os.fspath(path)!r}"
     try:
-        table = pq.read_table(path)
-        header = json.loads((table.schema.metadata or {})[b"dpem"])
-        log = EpisodeLog(header, table.select([name for name in _schema().names]).to_pylist())
-        known = header["format"] == FORMAT
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise LogError(f"log {os.fspath(path)!r} is no episode log of dpem run: {error}") from None
-    if not known:
-        raise LogError(f"log {os.fspath(path)!r} has format {header['format']!r}; expected {FORMAT!r}")
-    if len(log.rows) != header["slots"] or [row["slot"] for row in log.rows] != list(range(header["slots"])):
-        raise LogError(f"log {os.fspath(path)!r} is incomplete: {len(log.rows)} of {header['slots']} slots")
-    return log
+        with open(path, "rb") as stream:
+            table = pq.ParquetFile(stream).read()
+    except OSError as error:
+        raise LogError(f"{name} cannot be read: {error.strerror or error}") from None
+    except pa.ArrowException as error:
+        raise LogError(f"{name} is no episode log of dpem run: {error}") from None
+    try:
+        return _checked_log(table)
+    except (DpemError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise LogError(f"{name}: {error}") from None
 
 
 def decision_check(decision: Decision) -> str:
     """Fingerprint of a complete decision: tells a changed decision from a changed simulator."""
     fingerprint = hashlib.blake2b(digest_size=8)
     for array in decision:
-        fingerprint.update(np.ascontiguousarray(array, dtype=np.int64))
+        fingerprint.update(np.asarray(array, dtype=np.int64).tobytes())
     return fingerprint.hexdigest()
 
 
@@ -236,7 +236,21 @@ def _deliveries(session: Session, before: NDArray[np.int32], state: dict[str, ND
     ]
 
 
-_TOPOLOGY_ARRAYS = [name for name in Topology.__dataclass_fields__ if name != "names"]
+# What the header holds of a network: dtype and axes (N nodes, L links, D peer places per node)
+_TOPOLOGY_ARRAYS: dict[str, tuple[str, tuple[str | int, ...]]] = {
+    "position": ("<f8", ("N", 2)),
+    "popularity": ("<f8", ("N",)),
+    "generation_rate": ("<f8", ("N",)),
+    "swap_rate": ("<f8", ("N",)),
+    "memory": ("<i4", ("N",)),
+    "coherence_time": ("<f8", ("N",)),
+    "links": ("<i4", ("L", 2)),
+    "length": ("<f8", ("L",)),
+    "emitter": ("<i4", ("L",)),
+    "transmission": ("<f8", ("L",)),
+    "link_key": ("<i8", ("L",)),
+}
+_NETWORK_ARRAYS = _TOPOLOGY_ARRAYS | {"peers": ("<i4", ("N", "D")), "weights": ("<f8", ("N", "D"))}
 
 
 def _network_to_json(network: Network) -> dict[str, Any]:
@@ -251,8 +265,8 @@ def _network_to_json(network: Network) -> dict[str, Any]:
 
 
 def _network_from_json(scenario: Scenario, data: dict[str, Any]) -> Network:
-    topology = Topology(names=tuple(data["names"]), **{name: _unpack(data[name]) for name in _TOPOLOGY_ARRAYS})
-    return with_routes(scenario, topology, _unpack(data["peers"]), _unpack(data["weights"]), data["excluded"])
+    topology = Topology(names=tuple(data["names"]), **{name: _unpack(data, name) for name in _TOPOLOGY_ARRAYS})
+    return with_routes(scenario, topology, _unpack(data, "peers"), _unpack(data, "weights"), data["excluded"])
 
 
 def _pack(array: NDArray[Any]) -> dict[str, Any]:
@@ -260,5 +274,148 @@ def _pack(array: NDArray[Any]) -> dict[str, Any]:
     return {"dtype": array.dtype.str, "values": array.tolist()}
 
 
-def _unpack(packed: dict[str, Any]) -> NDArray[Any]:
-    return np.array(packed["values"], dtype=np.dtype(packed["dtype"]))
+def _unpack(data: dict[str, Any], name: str) -> NDArray[Any]:
+    return np.array(data[name]["values"], dtype=_NETWORK_ARRAYS[name][0])
+
+
+class _Part(BaseModel):
+    """Base of what a header must hold."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Seeds(_Part):
+    topology: int = Field(ge=0)
+    demand: int = Field(ge=0)
+
+
+class _Network(_Part):
+    names: list[str] = Field(min_length=2)
+    excluded: dict[str, int]
+
+
+class _Header(_Part):
+    version: dict[str, str]
+    policy: str
+    scenario: str
+    scenario_hash: str
+    seeds: _Seeds
+    slots: int = Field(ge=1)
+    network: _Network
+    excluded_requests: int
+    start: str
+    totals: dict[str, int] = {}  # of a finished episode
+
+
+def _checked_log(table: Any) -> EpisodeLog:
+    """The log in a Parquet table, safe to hand to the simulator; raises LogError or another DpemError if it is not."""
+    metadata = table.schema.metadata or {}
+    missing = [name for name in _schema().names if name not in table.schema.names]
+    if b"dpem" not in metadata or missing:
+        what = f"column {missing[0]!r}" if missing else "header"
+        raise LogError(f"no episode log of dpem run: it has no {what}")
+    header = _checked_header(metadata[b"dpem"])
+    if table.num_rows != header["slots"] or table["slot"].to_pylist() != list(range(header["slots"])):
+        raise LogError(f"incomplete: {table.num_rows} of {header['slots']} slots")
+    scenario = from_toml(header["scenario"], "scenario in the header")
+    arrays = _checked_network(header["network"], scenario)
+    columns = table.select(_schema().names).cast(_schema())
+    _check_columns(columns, arrays["peers"], scenario.observation.forecast_horizon)
+    log = EpisodeLog(header, columns.to_pylist())
+    _check_requests(log, arrays["peers"])
+    return log
+
+
+def _checked_header(text: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LogError(f"the header is not valid JSON: {error}") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        found = header.get("format") if isinstance(header, dict) else header
+        raise LogError(f"the header has format {found!r}; expected {FORMAT!r}")
+    try:
+        _Header.model_validate(header)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise LogError(f"header.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return header
+
+
+def _checked_network(data: dict[str, Any], scenario: Scenario) -> dict[str, NDArray[Any]]:
+    """The header's arrays, of the right kind and shape, with no number the simulator could not index or draw with."""
+    links = data.get("links")
+    size: dict[str | int, int] = {
+        "N": len(data["names"]),
+        "L": len(links["values"]) if isinstance(links, dict) and isinstance(links.get("values"), list) else 0,
+        "D": scenario.demand.peers,
+    }
+    arrays = {}
+    for name, (dtype, axes) in _NETWORK_ARRAYS.items():
+        shape = tuple(size.get(axis, axis) for axis in axes)
+        packed = data.get(name)
+        given = np.zeros(())
+        if isinstance(packed, dict) and packed.get("dtype") == dtype:
+            with suppress(ValueError):  # a ragged list
+                given = np.array(packed.get("values"))
+        right_kind = given.dtype.kind == "i" or (given.dtype.kind == "f" and "f" in dtype and np.isfinite(given).all())
+        if given.shape != shape or not right_kind or not np.array_equal(given, given.astype(dtype)):
+            raise LogError(f"header.network.{name}: expected finite {dtype} of shape {shape}")
+        arrays[name] = given.astype(dtype)
+    low, high = arrays["links"].T
+    hardware = scenario.hardware
+    strongest = max(hardware.generation_rate[1], getattr(scenario.network, "relay_generation_rate", None) or 0.0)
+    possible = {
+        "links": (low >= 0) & (low < high) & (high < size["N"]),
+        "emitter": (arrays["emitter"] == low) | (arrays["emitter"] == high),
+        "memory": (arrays["memory"] >= hardware.memory[0]) & (arrays["memory"] <= hardware.memory[1]),
+        "generation_rate": (arrays["generation_rate"] >= 0) & (arrays["generation_rate"] <= strongest),
+        "swap_rate": arrays["swap_rate"] >= 0,
+        "coherence_time": arrays["coherence_time"] > 0,
+        "length": arrays["length"] >= 0,
+        "transmission": (arrays["transmission"] >= 0) & (arrays["transmission"] <= 1),
+        "peers": (arrays["peers"] >= -1) & (arrays["peers"] < size["N"]),
+        "weights": arrays["weights"] >= 0,
+    }
+    for name, fine in possible.items():
+        if not fine.all():
+            raise LogError(f"header.network.{name}: {arrays[name][np.argwhere(~fine)[0][0]]} is out of range")
+    return arrays
+
+
+def _check_columns(table: Any, peers: NDArray[np.int32], horizon: int) -> None:
+    """Every slot has one value per node, and no value is missing."""
+    import pyarrow.compute as pc
+
+    for name in table.schema.names:
+        column = table[name].combine_chunks()
+        if name != "forecast" and _has_nulls(column):
+            raise LogError(f"column {name!r}: a value is missing")
+        if name in ("requests", "deliveries") or column.type.num_fields == 0:
+            continue
+        expected = peers.size * horizon if name == "forecast" else len(peers)
+        for slot, length in enumerate(pc.list_value_length(column).to_pylist()):
+            if length not in (expected, None):
+                raise LogError(f"column {name!r}, slot {slot}: {length} values; expected {expected}")
+
+
+def _has_nulls(array: Any) -> bool:
+    if array.null_count or not array.type.num_fields:
+        return bool(array.null_count)
+    parts = array.flatten()
+    return any(_has_nulls(part) for part in (parts if isinstance(parts, list) else [parts]))
+
+
+def _check_requests(log: EpisodeLog, peers: NDArray[np.int32]) -> None:
+    """Every request is one the network and the scenario allow."""
+    for row in log.rows:
+        for request in row["requests"]:
+            source, destination = request["source"], request["destination"]
+            if (
+                not 0 <= source < len(peers)
+                or destination < 0
+                or destination not in peers[source]
+                or request["fidelity"] not in log.scenario.demand.fidelity_classes
+                or request["last_slot"] < row["slot"]
+            ):
+                raise LogError(f"column 'requests', slot {row['slot']}: {request} is impossible in this network")

@@ -49,9 +49,7 @@ class ReplayReport:
         return said
 
 
-def replay(
-    path: str | os.PathLike[str], on_slot: Callable[[Session], None] = lambda session: None
-) -> ReplayReport:
+def replay(path: str | os.PathLike[str], on_slot: Callable[[Session], None] = lambda session: None) -> ReplayReport:
     """Replay the log at `path`; raises LogError if it cannot be read."""
     return replay_log(read_log(path), on_slot)
 
@@ -64,7 +62,9 @@ def replay_log(log: EpisodeLog, on_slot: Callable[[Session], None] = lambda sess
     recorder = EpisodeRecorder()
     recorder.begin(session, log.header["policy"])
     difference = None
-    if recorder.header["start"] != log.header["start"]:
+    if log.scenario.hash != log.header["scenario_hash"]:
+        difference = f"scenario: logged hash {log.header['scenario_hash']}, the logged fields have {log.scenario.hash}"
+    elif recorder.header["start"] != log.header["start"]:
         difference = "before slot 0: the state at the start (topology or routes) is another"
     changed = []
     for row in log.rows:
@@ -76,6 +76,8 @@ def replay_log(log: EpisodeLog, on_slot: Callable[[Session], None] = lambda sess
         if difference is None:
             difference = _compare(row, recorder.rows[-1])
         on_slot(session)
+    if difference is None and recorder.header["totals"] != log.header.get("totals"):
+        difference = f"totals: logged {log.header.get('totals')}, replayed {recorder.header['totals']}"
     return ReplayReport(
         slots=len(log.rows),
         recorded_version=log.header["version"],
@@ -89,11 +91,11 @@ def _compare(logged: dict[str, Any], replayed: dict[str, Any]) -> str | None:
     for outcome in OUTCOMES:
         if logged[outcome] == replayed[outcome]:
             continue
-        where = f"slot {logged['slot']}, {outcome}"
-        if isinstance(logged[outcome], list) and len(logged[outcome]) == len(replayed[outcome]):
-            i = next(i for i, pair in enumerate(zip(logged[outcome], replayed[outcome], strict=True)) if pair[0] != pair[1])
-            return f"{where}[{i}]: logged {logged[outcome][i]}, replayed {replayed[outcome][i]}"
-        return f"{where}: logged {logged[outcome]}, replayed {replayed[outcome]}"
+        where, ours, theirs = f"slot {logged['slot']}, {outcome}", replayed[outcome], logged[outcome]
+        if isinstance(theirs, list) and len(theirs) == len(ours):
+            i = next(i for i in range(len(ours)) if ours[i] != theirs[i])
+            where, ours, theirs = f"{where}[{i}]", ours[i], theirs[i]
+        return f"{where}: logged {theirs}, replayed {ours}"
     return None
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from dpem_env import policies
 from dpem_env.evaluation import ArmResult, paired_difference
 from dpem_env.forecast import FORECASTERS
-from dpem_env.scenarios import SCENARIOS, CoronetNetwork, Scenario, TraceDemand
+from dpem_env.scenarios import SCENARIOS, CoronetNetwork, Scenario, TopohubNetwork, TraceDemand
 from dpem_env.traces import SOURCES, checksum
 
 # metric, how it is called, decimals
@@ -44,25 +46,38 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=140)
 
 
+def _terminal() -> Console:
+    """Standard error; silent where nobody watches."""
+    terminal = Console(stderr=True)
+    terminal.quiet = not terminal.is_terminal
+    return terminal
+
+
 def progress() -> Progress:
-    """A progress bar on standard error."""
+    """A progress bar on standard error, gone when done."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=_terminal(),
+        transient=True,
     )
+
+
+def working(what: str) -> Status:
+    """A sign of life on standard error for work of unknown length."""
+    return _terminal().status(what)
 
 
 def print_results(scenario: Scenario, split: str, results: Sequence[ArmResult]) -> None:
     """The table of a run: mean ± 95 % interval over paired seeds, one column per contestant."""
     seeds = len(results[0].episodes)
-    table = Table(title=f"{scenario.name} ({scenario.hash}): {seeds} {split} seed(s), mean ± 95 % CI")
+    table = Table(title=Text(f"{scenario.name} ({scenario.hash}): {seeds} {split} seed(s), mean ± 95 % CI"))
     table.add_column("")
     for result in results:
-        table.add_column(result.arm.label, justify="right")
+        table.add_column(Text(result.arm.label), justify="right", overflow="fold")
     for metric, name, decimals in TABLE:
         table.add_row(name, *(_interval(*result.mean_and_interval(metric), decimals) for result in results))
     out = console()
@@ -73,6 +88,7 @@ def print_results(scenario: Scenario, split: str, results: Sequence[ArmResult]) 
             out.print(
                 f"{name}, {results[0].arm.label} minus {other.arm.label}: {_interval(mean, width, decimals)}",
                 highlight=False,
+                markup=False,
             )
 
 
@@ -98,7 +114,8 @@ def print_list(data_dir: str | None) -> None:
     out.print("\ndata that is not shipped (put it into a folder; pass --data DIR or set DPEM_DATA):", highlight=False)
     folder = data_dir or os.environ.get("DPEM_DATA")
     for name, source in SOURCES.items():
-        out.print(f"  {name}: {source.file} [{_presence(folder, source.file, source.sha256)}]", highlight=False, markup=False)
+        presence = _presence(folder, source.file, source.sha256)
+        out.print(f"  {name}: {source.file} [{presence}]", highlight=False, markup=False)
         out.print(f"    from {source.origin}; licence {source.licence}", highlight=False, markup=False)
         out.print(f"    sha256 {source.sha256}", highlight=False)
 
@@ -118,9 +135,15 @@ def _needs(scenario: Scenario) -> list[str]:
 
 
 def _nodes(scenario: Scenario) -> str:
-    sizes = {"topozoo/Surfnet": 50, "sndlib/abilene": 12}
-    network = scenario.network
-    return str(getattr(network, "nodes", sizes.get(getattr(network, "topology", ""), 100)))
+    match scenario.network:
+        case TopohubNetwork() as network:
+            import topohub
+
+            return str(len(topohub.get(network.topology)["nodes"]))
+        case CoronetNetwork():
+            return "100"
+        case network:
+            return str(network.nodes)
 
 
 def _interval(mean: float, width: float, decimals: int) -> str:

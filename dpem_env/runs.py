@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from rich.progress import Progress, TaskID
+
 from dpem_env.errors import DpemError
 from dpem_env.evaluation import Arm, ArmResult, Recorder, evaluate, paired_difference
-from dpem_env.network import build_network
+from dpem_env.files import whole_file
 from dpem_env.records import EpisodeRecorder, simulator_version
-from dpem_env.reports import TABLE, print_results, progress
+from dpem_env.reports import TABLE, print_results, progress, working
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.session import Session, episode_seeds
 
@@ -29,7 +34,11 @@ def run_and_save(
     log_all: bool = False,
 ) -> int:
     """Evaluate and write everything to `out`; returns an exit code. Interrupted, it keeps what was finished."""
-    build_network(scenario, episode_seeds(scenario, split, 0).topology, data_dir)  # bad input fails before writing
+    with working("preparing (compiles the simulator once) …"):
+        # Bad input, or a network too big for this machine, fails here: before anything is written.
+        trial = Session(scenario, data_dir=data_dir)
+        trial.begin(episode_seeds(scenario, split, 0))
+        trial.step(np.zeros(trial.network.num_nodes))
     _make_writable(out)
     from dpem_env.render.network_map import LoadMeter
     from dpem_env.render.results_figure import save_results_figure
@@ -38,20 +47,23 @@ def run_and_save(
     results = [ArmResult(arm, []) for arm in contestants]
     interrupted = False
     with progress() as bar:
-        task = bar.add_task("preparing (compiles the simulator once) …", total=num_seeds * len(contestants))
+        task = bar.add_task("", total=num_seeds * len(contestants))
         logs: dict[Arm, EpisodeRecorder] = {}
 
-        def recorder_of(arm: Arm, index: int) -> Recorder | None:
-            recorders: list[Any] = [meter] if arm == contestants[0] and index == 0 else []
+        def recorder_of(arm: Arm, index: int) -> Recorder:
+            bar.update(task, description=f"seed {index + 1} of {num_seeds}: {arm.label}")
+            recorders: list[Recorder] = [_Ticker(bar, task)]
+            if arm == contestants[0] and index == 0:
+                recorders.append(meter)
             if log_all or index == 0:
                 logs[arm] = EpisodeRecorder()
                 recorders.append(logs[arm])
-            return _Several(recorders) if recorders else None
+            return _Several(recorders)
 
         def on_episode(arm: Arm, index: int, session: Session) -> None:
             if arm in logs:
                 logs.pop(arm).save(out / f"{_file_stem(arm)}-{index}.parquet")
-            bar.update(task, advance=1, description=f"{scenario.name}, seed {index + 1}: {arm.label}")
+            bar.update(task, completed=sum(len(result.episodes) for result in results))
 
         try:
             evaluate(
@@ -67,7 +79,8 @@ def run_and_save(
             interrupted = True
     complete = min(len(result.episodes) for result in results)
     if complete == 0:
-        raise KeyboardInterrupt
+        print("dpem: interrupted before the first seed was finished; no results", file=sys.stderr)
+        return 130
     results = [ArmResult(result.arm, result.episodes[:complete]) for result in results]
     _write_json(out / "results.json", _summary(scenario, split, results, num_seeds))
     save_results_figure(out / "results.png", scenario.name, results, meter, contestants[0].label)
@@ -77,6 +90,19 @@ def run_and_save(
         print(f"interrupted after {complete} of {num_seeds} seeds; results hold these")
         return 130
     return 0
+
+
+class _Ticker:
+    """Moves the progress bar on with every slot, one per episode."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self.bar, self.task = bar, task
+
+    def begin(self, session: Session, label: str) -> None:
+        pass
+
+    def record(self, session: Session, decision: Any, forecast: Any) -> None:
+        self.bar.advance(self.task, 1 / session.slots)
 
 
 class _Several:
@@ -122,7 +148,7 @@ def _summary(scenario: Scenario, split: Split, results: Sequence[ArmResult], wan
 
 
 def _numbers(mean: float, width: float) -> dict[str, float | None]:
-    return {"mean": None if mean != mean else mean, "ci95": None if width != width else width}
+    return {name: None if math.isnan(value) else value for name, value in (("mean", mean), ("ci95", width))}
 
 
 def _file_stem(arm: Arm) -> str:
@@ -140,6 +166,5 @@ def _make_writable(out: Path) -> None:
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpem_env.demand import Demand, draw_demand
+from dpem_env.errors import PolicyError
 from dpem_env.features import Observer
 from dpem_env.forecast import Forecaster, NewRequests, get_forecaster, setting_of
 from dpem_env.network import Network, build_network
@@ -110,9 +111,16 @@ class Session:
     def _update_forecast(self) -> None:
         assert self.forecaster is not None
         self.forecaster.observe(self.new_requests(self.slot))
-        self.forecast = as_forecast(self.forecaster.predict())
+        self.forecast = as_forecast(self.forecaster.predict(), self.scenario, self.network)
 
 
-def as_forecast(expected: NDArray[Any]) -> NDArray[np.float32]:
-    """(1, N, D, H) float32 from a forecaster's (N, D, H)."""
-    return np.ascontiguousarray(expected, dtype=np.float32)[None]
+def as_forecast(expected: NDArray[Any], scenario: Scenario, network: Network) -> NDArray[np.float32]:
+    """(1, N, D, H) float32, a copy of a forecaster's (N, D, H); raises PolicyError if it is something else."""
+    shape = (*network.peers.shape, scenario.observation.forecast_horizon)
+    forecast = np.array(expected, dtype=np.float32, order="C")
+    if forecast.shape != shape or not np.isfinite(forecast).all():
+        raise PolicyError(
+            f"predict() of the forecaster returned an array of shape {forecast.shape}; "
+            f"expected (N, D, H) = {shape} finite numbers"
+        )
+    return forecast[None]

@@ -73,15 +73,21 @@ def test_peers_are_drawn_without_replacement_by_popularity_and_distance() -> Non
     demand = SessionDemand(peers=2, gravity_length=15.0, popularity_sigma=0.7)
     scenario = Scenario(name="chain", network=ChainNetwork(nodes=4), hardware=EQUAL, demand=demand)
     expected, variance, seen = np.zeros(3), np.zeros(3), np.zeros(3)
+    drift, drift_variance = np.zeros(3), np.zeros(3)  # zero unless the popular are drawn too often or too rarely
     for seed in range(1500):
         network = build_network(scenario, seed)
         p = network.topology.popularity[1:] * np.exp(-np.arange(1, 4) * 10.0 / 15.0)
         p /= p.sum()
         second = np.array([sum(p[i] * p[j] / (1.0 - p[i]) for i in range(3) if i != j) for j in range(3)])
+        drawn = np.isin([1, 2, 3], network.peers[0])
+        log_popularity = np.log(network.topology.popularity[1:])
         expected += p + second
+        seen += drawn
         variance += (p + second) * (1.0 - p - second)
-        seen[network.peers[0] - 1] += 1.0
+        drift += (drawn - p - second) * log_popularity
+        drift_variance += (p + second) * (1.0 - p - second) * log_popularity**2
     assert np.all(np.abs(seen - expected) < 5.0 * np.sqrt(variance))
+    assert np.all(np.abs(drift) < 5.0 * np.sqrt(drift_variance))
 
 
 def test_a_network_is_deterministic_in_its_seed_and_differs_between_seeds() -> None:

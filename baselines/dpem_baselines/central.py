@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
+
+from dpem_baselines.local import as_action, most_urgent, needed_quality
 from dpem_env.control import NetworkView
 from dpem_env.network import Network
 from dpem_env.policies import CentralPolicy, Decision
 from dpem_env.scenarios import Scenario
-from numpy.typing import NDArray
-
-from dpem_baselines.local import as_action, most_urgent, needed_quality
+from dpem_env.seeding import generator
 
 
 class CentralReactive(CentralPolicy):
@@ -18,21 +19,23 @@ class CentralReactive(CentralPolicy):
     For each node the peer is chosen as in `LocalReactive`; then, over the whole network in order of urgency, each
     takes the cheapest route whose links are up, whose nodes have memory and whose sources stay within
     `utilisation_limit`: the share of the pairs a source can emit in a time-to-live that may be claimed. What does not
-    fit waits for a later slot. Greedy by deadline on the k shortest paths, as in online admission for entanglement
-    routing (Chakraborty et al., IEEE TQE 1, 4101321, 2020, use the same candidate paths).
+    fit waits for a later slot; equally urgent nodes go in random order. Greedy by deadline on the k shortest paths, as
+    in online admission for entanglement routing (Chakraborty et al., IEEE TQE 1, 4101321, 2020, use the same candidate
+    paths).
     """
 
     def __init__(self, utilisation_limit: float = 0.5) -> None:
         self.utilisation_limit = utilisation_limit
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
-        """What each source can emit, and what each route takes from sources and memories."""
+        """What each source may be asked for, and the order of equally urgent nodes."""
         self.scenario = scenario
         topology = network.topology
         capacity = topology.generation_rate * scenario.control.time_to_live
         self.limit = np.maximum(self.utilisation_limit * capacity, 1.0)
         self.routes = network.routes
         self.emitter = topology.emitter
+        self.rng = generator("central reactive", seed)
 
     def act(self, view: NetworkView) -> Decision:
         """At most one allocation per node, admitted in order of urgency."""
@@ -45,7 +48,7 @@ class CentralReactive(CentralPolicy):
         route = np.full(len(action), -1, dtype=np.int64)
         priority = np.zeros(len(action), dtype=np.int64)
         claims, memory = view.source_claims.copy(), view.free_memory.copy()
-        wanting = np.flatnonzero(action)
+        wanting = self.rng.permutation(np.flatnonzero(action))  # a node's number must not favour it
         by_urgency = wanting[np.argsort(seen.slack[wanting, place[wanting]], kind="stable")]
         for rank, i in enumerate(by_urgency):
             route[i] = self._admit(int(i), int(place[i]), view.link_up, claims, memory)

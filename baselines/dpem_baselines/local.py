@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
+
 from dpem_env.features import Observations
 from dpem_env.policies import Decision, LocalPolicy
-from numpy.typing import NDArray
 
 
 class LocalReactive(LocalPolicy):
@@ -31,9 +32,7 @@ def most_urgent(slack: NDArray[np.float64], wanted: NDArray[np.bool_]) -> NDArra
     return np.where(wanted.any(axis=1), place, -1)
 
 
-def needed_quality(
-    pending: NDArray[np.float64], min_quality: NDArray[np.float64], best: int
-) -> NDArray[np.int64]:
+def needed_quality(pending: NDArray[np.float64], min_quality: NDArray[np.float64], best: int) -> NDArray[np.int64]:
     """(N, D) smallest quality that meets the hardest pending class; the best one where no quality does."""
     per_class = np.where(min_quality > 0, min_quality, best)
     return np.maximum((per_class * (pending > 0)).max(axis=2), 1).astype(np.int64)

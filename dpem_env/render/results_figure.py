@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dpem_env.evaluation import ArmResult
+from dpem_env.files import whole_file
 from dpem_env.render.network_map import LoadMeter, draw_network
 
 KINDS = {"contention_sources": "sources", "contention_swaps": "swap engines", "contention_memories": "memories"}
@@ -41,6 +42,5 @@ def save_results_figure(path: Path, scenario: str, results: Sequence[ArmResult],
     for axes in (delivery, contention):
         axes.set_xticks(places, labels, rotation=20, ha="right", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png")

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numba import njit, typeof
 
-inner = njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # called by the kernel only
+# Decorators. `entry` is for what Python calls (through `Entry`), `inner` for what compiled code calls.
+entry: Any = njit(cache=True, _nrt=False)  # type: ignore[call-overload]
+inner: Any = njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # type: ignore[call-overload]
 
 # Folded into its caller before compilation: for helpers called per item, whose call would push every array's header.
-inlined = njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, inline="always")
+inlined: Any = njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, inline="always")  # type: ignore[call-overload]
 
 
 @inner

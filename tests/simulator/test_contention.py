@@ -232,6 +232,14 @@ def test_only_the_first_node_that_refuses_on_a_route_is_contended() -> None:
     assert contention(drawn.act({0: (0, 1)}, routes={0: 0})) == ({"CONTENDED_MEMORIES": 1}, {0: 1, 1: 1})
 
 
+def test_a_memory_that_refuses_one_agent_on_two_routes_is_not_contended() -> None:
+    drawn = diamond([8, 8, 8, 1, 8])
+    drawn.store(0, 0, 0.9)  # fills node 3
+    changed = drawn.act({0: (0, 1)})
+    assert changed["tally"] == {"SUBMITTED": 1, "DENIED": 1}
+    assert contention(changed) == ({}, {})
+
+
 def test_a_refusal_on_the_way_to_an_admission_is_no_contention() -> None:
     drawn = diamond([8, 2, 8, 8, 8])
     drawn.open(1, 0)
@@ -240,9 +248,10 @@ def test_a_refusal_on_the_way_to_an_admission_is_no_contention() -> None:
     assert contention(changed) == ({}, {})
 
 
-def test_a_refusal_is_a_claim_even_of_an_allocation_admitted_elsewhere() -> None:
+@pytest.mark.parametrize("first", [0, 4])
+def test_a_refusal_is_a_claim_even_of_an_allocation_admitted_elsewhere(first: int) -> None:
     drawn = diamond([8, 1, 8, 8, 8])
-    changed = drawn.act({0: (0, 1), 4: (0, 1)}, routes={0: 0})
+    changed = drawn.act({0: (0, 1), 4: (0, 1)}, routes={0: 0}, priorities={first: -1})
     assert changed["verdict"] == {0: 2, 4: 1}
     assert contention(changed) == ({"CONTENDED_MEMORIES": 1}, {0: 1, 4: 1})
 

@@ -94,7 +94,8 @@ def test_a_swap_engine_is_loaded_by_the_allocations_it_relays() -> None:
     drawn = chain(memory=1000)
     drawn.open(0, FAR, links=[1.0, 1.0])
     drawn.open(2, FAR, links=[1.0, 1.0])
-    drawn.open(2, NEAR, links=[1.0])
+    drawn.open(2, NEAR, links=[1.0])  # ends at the relay
+    drawn.open(1, 0, links=[1.0])  # starts there
     assert load_after(drawn, 0, FAR) == pytest.approx(2 / (2.0 * 2.0))
 
 
