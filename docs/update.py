@@ -1,7 +1,7 @@
 """Write the figures of committed result files into README.md, between its markers; `--check` only compares.
 
-    python docs/update.py            # after make bench or make results
-    python docs/update.py --check    # exit code 1 if README and results disagree
+python docs/update.py            # after make bench or make results
+python docs/update.py --check    # exit code 1 if README and results disagree
 """
 
 from __future__ import annotations

@@ -29,12 +29,12 @@ def fidelity_from_werner(werner: Real) -> Real:
 
 def transmission(length: Real, attenuation: float) -> Real:
     """Probability η = 10^(-αL/10) that a photon survives `length` km of fibre of `attenuation` dB/km."""
-    return 10.0 ** (-attenuation * length / 10.0)
+    return 10.0 ** (-attenuation * length / 10.0)  # type: ignore[no-any-return]
 
 
 def swap_factor(gate_fidelity: float, readout_fidelity: float) -> float:
     """Factor g·(4m² - 1)/3 by which one noisy swap multiplies w₁·w₂ (Briegel et al., PRL 81, 5932, 1998, eq. 3)."""
-    return gate_fidelity * (4.0 * readout_fidelity**2 - 1.0) / 3.0
+    return gate_fidelity * (4.0 * readout_fidelity * readout_fidelity - 1.0) / 3.0
 
 
 def decay_factor(duration: float, coherence_u: Real, coherence_v: Real) -> Real:

@@ -8,7 +8,7 @@ topology parameters, every request, forecast, decision vector and outcome. Colum
 - ``forecast``: N·D·H expected requests the decision was based on, null without a forecaster;
 - ``verdict``: N outcomes of the decisions (0 wait, 1 admitted, 2 denied, 3 illegal);
 - ``deliveries``: requests served since the last row (source, destination, arrival, fidelity, from_stock);
-- ``expired``: requests lost; ``delivered``, ``contended``, ``reward``: N each;
+- ``expired``: requests lost so far; ``delivered``, ``contended``, ``reward``: N each;
 - ``state``: fingerprint of the simulator's state after the slot; ``check``: fingerprint of the decision vector.
 """
 
@@ -363,6 +363,7 @@ def _checked_network(data: dict[str, Any], scenario: Scenario) -> dict[str, NDAr
             raise LogError(f"header.network.{name}: expected finite {dtype} of shape {shape}")
         arrays[name] = given.astype(dtype)
     low, high = arrays["links"].T
+    nodes = np.arange(size["N"])[:, None]
     hardware = scenario.hardware
     strongest = max(hardware.generation_rate[1], getattr(scenario.network, "relay_generation_rate", None) or 0.0)
     possible = {
@@ -374,7 +375,7 @@ def _checked_network(data: dict[str, Any], scenario: Scenario) -> dict[str, NDAr
         "coherence_time": arrays["coherence_time"] > 0,
         "length": arrays["length"] >= 0,
         "transmission": (arrays["transmission"] >= 0) & (arrays["transmission"] <= 1),
-        "peers": (arrays["peers"] >= -1) & (arrays["peers"] < size["N"]),
+        "peers": (arrays["peers"] >= -1) & (arrays["peers"] < size["N"]) & (arrays["peers"] != nodes),
         "weights": arrays["weights"] >= 0,
     }
     for name, fine in possible.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +29,7 @@ from dpem_env.forecast import (
     setting_of,
 )
 from dpem_env.network import build_network
+from dpem_env.scenarios import ReplayDemand
 from dpem_env.session import Session, episode_seeds
 
 PEERS = np.array([[1, 2], [2, -1], [0, 1]], dtype=np.int32)
@@ -318,7 +320,11 @@ def test_a_forecaster_that_reuses_its_array_does_not_change_what_was_seen() -> N
     assert (first == 1.0).all()
 
 
-def test_mean_rates_of_a_replayed_demand_are_zero() -> None:
+def test_mean_rates_add_up_to_the_offered_load_and_are_unknown_for_a_replayed_file(tmp_path: Path) -> None:
     scenario = scenarios.get("chain3-v0")
     network = build_network(scenario, 0)
     assert mean_rates(scenario, network).sum() == pytest.approx(2.0 * 0.25)
+    file = tmp_path / "requests.csv"
+    file.write_text("time,source,destination,fidelity\n0.3,0,2,0.7\n", encoding="utf-8")
+    replayed = scenario.model_copy(update={"demand": ReplayDemand(peers=2, requests_file=str(file))})
+    assert not mean_rates(replayed, build_network(replayed, 0)).any()

@@ -7,7 +7,6 @@ import pytest
 from rollouts import legal_actions, session_with, wait
 
 from dpem_env import parallel_env, scenarios
-from dpem_env.demand import Demand
 from dpem_env.network import build_network
 from dpem_env.rewards import rewards
 from dpem_env.simulator import Episode, Simulator, Tally
@@ -55,4 +54,3 @@ def test_the_rewards_of_an_episode_add_up_to_its_counts() -> None:
     assert delivered == env.session.simulator.tally(Tally.DELIVERED)[0] > 0
     assert charged > 0
     assert total == pytest.approx(delivered - 0.25 * charged)
-    assert isinstance(env.session.demand, Demand)

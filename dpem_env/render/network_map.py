@@ -78,7 +78,7 @@ def draw_network(
 def network_image(session: Session) -> NDArray[np.uint8]:
     """(height, width, 3) picture of a session's network now."""
     figure = Figure(figsize=(8, 6), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     draw_network(figure.add_subplot(), session.network, *current_load(session), title=f"slot {session.slot}")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 from numba import njit, typeof
 
-# Decorators. `entry` is for what Python calls (through `Entry`), `inner` for what compiled code calls.
-entry: Any = njit(cache=True, _nrt=False)  # type: ignore[call-overload]
-inner: Any = njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # type: ignore[call-overload]
-
-# Folded into its caller before compilation: for helpers called per item, whose call would push every array's header.
-inlined: Any = njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, inline="always")  # type: ignore[call-overload]
+# Decorators: `entry` for what Python calls (through `Entry`), `inner` for what compiled code calls, `inlined` for what
+# it calls per item, where passing every array's header would cost more than the work.
+entry: Any = njit(cache=True, _nrt=False)
+inner: Any = njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+inlined: Any = njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, inline="always")
 
 
 @inner
-def copy(source, target):
+def copy(source: Any, target: Any) -> None:
     """Copy an array onto another of the same shape."""
     for index in np.ndindex(source.shape):
         target[index] = source[index]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from numba import njit
 
 from dpem_env import physics
-from dpem_env.simulator.compiled import copy, inner
+from dpem_env.simulator.compiled import copy, entry, inner
 from dpem_env.simulator.randomness import (
     EMISSION,
     ORDER,
@@ -30,20 +30,7 @@ _purification_success = njit(physics.purification_success)
 _purified_werner = njit(physics.purified_werner)
 _one_world, _one_state, _one_work = view_of_one(World), view_of_one(State), view_of_one(Workspace)
 
-PENDING, EXPIRED, NOT_ARRIVED = int(Status.PENDING), int(Status.EXPIRED), int(Status.NOT_ARRIVED)
-WAIT, ADMITTED, DENIED, ILLEGAL = (int(v) for v in Verdict)
-SEVERAL = -2
-T_SUBMITTED, T_DENIED, T_ILLEGAL = int(Tally.SUBMITTED), int(Tally.DENIED), int(Tally.ILLEGAL)
-T_CONTENDED_SOURCES, T_CONTENDED_SWAPS = int(Tally.CONTENDED_SOURCES), int(Tally.CONTENDED_SWAPS)
-T_CONTENDED_MEMORIES = int(Tally.CONTENDED_MEMORIES)
-T_COLLIDED_SOURCES, T_COLLIDED_SWAPS = int(Tally.COLLIDED_SOURCES), int(Tally.COLLIDED_SWAPS)
-T_ARRIVED, T_DELIVERED, T_FROM_STOCK = int(Tally.ARRIVED), int(Tally.DELIVERED), int(Tally.FROM_STOCK)
-T_EXPIRED, T_EMITTED, T_UNCLAIMED = int(Tally.EXPIRED), int(Tally.EMITTED), int(Tally.UNCLAIMED)
-T_LOST_IN_FIBRE, T_PURIFIED_AWAY = int(Tally.LOST_IN_FIBRE), int(Tally.PURIFIED_AWAY)
-T_SWAPPED_AWAY, T_TIMED_OUT = int(Tally.SWAPPED_AWAY), int(Tally.TIMED_OUT)
-T_DELIVERED_ELEMENTARY, T_DROPPED_ELEMENTARY = int(Tally.DELIVERED_ELEMENTARY), int(Tally.DROPPED_ELEMENTARY)
-T_SWAPS, T_FINISHED, T_STORED = int(Tally.SWAPS), int(Tally.FINISHED), int(Tally.STORED)
-T_DROPPED_PAIRS, T_EXPIRED_ALLOCATIONS = int(Tally.DROPPED_PAIRS), int(Tally.EXPIRED_ALLOCATIONS)
+SEVERAL = -2  # in place of an agent: more than one claims it
 
 
 # ---------------------------------------------------------------------------------------------- phase 0: arrivals
@@ -58,7 +45,7 @@ def arrivals(rules, world, state):
         _enqueue(world, state, last)
         last += 1
     state.next_arrival[0] = last
-    state.tally[T_ARRIVED] += last - first
+    state.tally[Tally.ARRIVED] += last - first
     for request in range(first, last):
         i = world.request_source[request]
         if state.stock_count[i] > 0:
@@ -69,7 +56,7 @@ def arrivals(rules, world, state):
 def _enqueue(world, state, request):
     """Insert a request behind those as urgent as itself."""
     i, d = world.request_source[request], world.request_peer[request]
-    state.request_status[request] = PENDING
+    state.request_status[request] = Status.PENDING
     state.pending[i, d, world.request_class[request]] += 1
     urgency = world.request_last_slot[request]
     tail = state.queue_tail[i, d]
@@ -114,8 +101,8 @@ def _serve(world, state, i, d, before, request, werner, hops):
     state.request_status[request] = state.slot[0]
     state.request_werner[request] = werner
     state.delivered[i] += 1
-    state.tally[T_DELIVERED] += 1
-    state.tally[T_DELIVERED_ELEMENTARY] += hops
+    state.tally[Tally.DELIVERED] += 1
+    state.tally[Tally.DELIVERED_ELEMENTARY] += hops
 
 
 @inner
@@ -135,7 +122,7 @@ def _serve_from_stock(rules, world, state, i, d):
         if weakest >= 0:
             _serve(world, state, i, d, before, request, state.stock_werner[i, weakest], state.stock_hops[i, weakest])
             state.request_from_stock[request] = 1
-            state.tally[T_FROM_STOCK] += 1
+            state.tally[Tally.FROM_STOCK] += 1
             _remove_stored(world, state, i, weakest)
         else:
             before = request
@@ -183,7 +170,7 @@ def decide(rules, world, state, work, action, route, priority):
     for i in range(len(action)):
         state.delivered[i] = 0
         state.contended[i] = 0
-        state.verdict[i] = WAIT
+        state.verdict[i] = Verdict.WAIT
         if action[i] == 0:
             continue
         if (
@@ -192,13 +179,13 @@ def decide(rules, world, state, work, action, route, priority):
             or free_row(state, i) < 0
             or not can_name(world, i, (action[i] - 1) // per_peer, route[i])
         ):
-            state.verdict[i] = ILLEGAL
-            state.tally[T_ILLEGAL] += 1
+            state.verdict[i] = Verdict.ILLEGAL
+            state.tally[Tally.ILLEGAL] += 1
             continue
         work.actor[actors] = i
         work.actor_priority[actors] = priority[i]
         actors += 1
-    state.tally[T_SUBMITTED] += actors
+    state.tally[Tally.SUBMITTED] += actors
     return actors
 
 
@@ -222,9 +209,9 @@ def admit(rules, world, state, work, actors, action, route):
                 continue
             admitted = _try_route(world, state, work, i, d, r, quality)
         if not admitted:
-            state.verdict[i] = DENIED
+            state.verdict[i] = Verdict.DENIED
             denied += 1
-    state.tally[T_DENIED] += denied
+    state.tally[Tally.DENIED] += denied
     if denied > 0:
         _memory_contention(world, state, work, actors)
 
@@ -280,7 +267,7 @@ def _try_route(world, state, work, i, d, r, quality):
     _empty_links(state, i, row, hops)
     state.age_order[state.num_open[0]] = i * state.alloc_peer.shape[1] + row
     state.num_open[0] += 1
-    state.verdict[i] = ADMITTED
+    state.verdict[i] = Verdict.ADMITTED
     return True
 
 
@@ -298,7 +285,7 @@ def _memory_contention(world, state, work, actors):
     work.node_flag[:] = 0
     for a in range(actors):
         i = work.actor[a]
-        if state.verdict[i] != DENIED:
+        if state.verdict[i] != Verdict.DENIED:
             continue
         for refusal in range(work.refused_count[i]):
             node = work.refused_at[i, refusal]
@@ -306,7 +293,7 @@ def _memory_contention(world, state, work, actors):
             held = world.memory[node] - state.free_memory[node]
             if work.node_flag[node] == 0 and (refused_another or held > _qubits_held(world, state, i, node)):
                 work.node_flag[node] = 1
-                state.tally[T_CONTENDED_MEMORIES] += 1
+                state.tally[Tally.CONTENDED_MEMORIES] += 1
     work.stamp[:] = -1
     for i in range(len(work.stamp)):
         for row in range(state.alloc_peer.shape[1]):
@@ -318,7 +305,7 @@ def _memory_contention(world, state, work, actors):
         for s in range(state.stock_count[i]):
             _charge(state, work, i, i)
             _charge(state, work, i, world.peers[i, state.stock_peer[i, s]])
-        if state.verdict[i] == DENIED or state.verdict[i] == ADMITTED:
+        if state.verdict[i] == Verdict.DENIED or state.verdict[i] == Verdict.ADMITTED:
             for refusal in range(work.refused_count[i]):
                 _charge(state, work, i, work.refused_at[i, refusal])
 
@@ -361,15 +348,15 @@ def generate(rules, world, state, work):
     work.stamp[:] = -1
     for e in range(len(world.emission_mean)):
         emitted = poisson(world.emission_mean[e], uniform(emission, EMISSION, e, 0, 0, 0))
-        state.tally[T_EMITTED] += emitted
+        state.tally[Tally.EMITTED] += emitted
         if work.claim_count[e] == 0:
-            state.tally[T_UNCLAIMED] += emitted
+            state.tally[Tally.UNCLAIMED] += emitted
             continue
         if work.claimant[e] == SEVERAL:
-            state.tally[T_COLLIDED_SOURCES] += 1
+            state.tally[Tally.COLLIDED_SOURCES] += 1
             if emitted < work.claim_count[e]:
                 _source_contention(state, work, e)
-        state.tally[T_UNCLAIMED] += _offer_pairs(rules, world, state, work, e, emitted, outcome)
+        state.tally[Tally.UNCLAIMED] += _offer_pairs(rules, world, state, work, e, emitted, outcome)
 
 
 @inner
@@ -406,7 +393,7 @@ def _claim_sources(world, state, work):
 @inner
 def _source_contention(state, work, e):
     """Some claiming link gets no pair while several agents claim: count it, once against each of them."""
-    state.tally[T_CONTENDED_SOURCES] += 1
+    state.tally[Tally.CONTENDED_SOURCES] += 1
     rows = state.alloc_peer.shape[1]
     claim = work.claim_head[e]
     while claim >= 0:
@@ -432,7 +419,7 @@ def _offer_pairs(rules, world, state, work, e, pairs, outcome):
             attempt = work.claim_offers[claim]
             work.claim_offers[claim] += 1
             if uniform(outcome, TRANSMISSION, i, row, h, attempt) >= world.link_transmission[link]:
-                state.tally[T_LOST_IN_FIBRE] += 1
+                state.tally[Tally.LOST_IN_FIBRE] += 1
             else:
                 _receive(rules, state, i, row, h, uniform(outcome, PURIFICATION, i, row, h, attempt))
                 if state.link_rounds[i, row, h] == state.alloc_quality[i, row] - 1:
@@ -454,11 +441,11 @@ def _receive(rules, state, i, row, h, u):
     elif u < _purification_success(held, rules.link_werner):
         state.link_rounds[i, row, h] += 1
         state.link_werner[i, row, h] = _purified_werner(held, rules.link_werner)
-        state.tally[T_PURIFIED_AWAY] += 1
+        state.tally[Tally.PURIFIED_AWAY] += 1
     else:
         state.link_rounds[i, row, h] = -1
         state.link_werner[i, row, h] = 0.0
-        state.tally[T_PURIFIED_AWAY] += 2
+        state.tally[Tally.PURIFIED_AWAY] += 2
 
 
 # ---------------------------------------------------------------------------------------------- phase 4: swapping
@@ -492,7 +479,7 @@ def swap(rules, world, state, work):
         if not blocked:
             work.finished_werner[place] = _swap_all(rules, world, state, i, row, d, r, outcome)
     if contended > 0:
-        state.tally[T_CONTENDED_SWAPS] += contended
+        state.tally[Tally.CONTENDED_SWAPS] += contended
         _charge_swap_claims(world, state, work)
 
 
@@ -516,7 +503,7 @@ def _claim_swap_engines(world, state, work):
                 work.claimant[relay] = i
             elif work.claimant[relay] != i and work.claimant[relay] != SEVERAL:
                 work.claimant[relay] = SEVERAL
-                state.tally[T_COLLIDED_SWAPS] += 1
+                state.tally[Tally.COLLIDED_SWAPS] += 1
 
 
 @inner
@@ -527,12 +514,12 @@ def _swap_all(rules, world, state, i, row, d, r, outcome):
     werner = state.link_werner[i, row, 0]
     for h in range(1, hops):
         state.tokens[world.route_nodes[i, d, r, h]] -= 1.0
-        state.tally[T_SWAPS] += 1
+        state.tally[Tally.SWAPS] += 1
         success &= uniform(outcome, SWAP, i, row, h, 0) < rules.swap_success
         werner *= state.link_werner[i, row, h] * rules.swap_factor
     if success:
         return werner
-    state.tally[T_SWAPPED_AWAY] += hops
+    state.tally[Tally.SWAPPED_AWAY] += hops
     _empty_links(state, i, row, hops)
     return -1.0
 
@@ -564,11 +551,11 @@ def deliver(rules, world, state, work):
         i, row = alloc // rows, alloc % rows
         d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
         hops = world.route_hops[i, d, r]
-        state.tally[T_FINISHED] += 1
+        state.tally[Tally.FINISHED] += 1
         _close(world, state, i, row)
         if werner < rules.class_werner[0]:
-            state.tally[T_DROPPED_PAIRS] += 1
-            state.tally[T_DROPPED_ELEMENTARY] += hops
+            state.tally[Tally.DROPPED_PAIRS] += 1
+            state.tally[Tally.DROPPED_ELEMENTARY] += hops
         elif not _serve_most_urgent(rules, world, state, i, d, werner, hops):
             _store(world, state, i, d, werner, hops)
 
@@ -596,7 +583,7 @@ def _store(world, state, i, d, werner, hops):
     state.stock_count[i] += 1
     state.free_memory[i] -= 1
     state.free_memory[world.peers[i, d]] -= 1
-    state.tally[T_STORED] += 1
+    state.tally[Tally.STORED] += 1
 
 
 @inner
@@ -626,8 +613,8 @@ def age(rules, world, state):
             peer = world.peers[i, state.stock_peer[i, s]]
             state.stock_werner[i, s] *= world.node_decay[i] * world.node_decay[peer]
             if state.stock_werner[i, s] < rules.class_werner[0]:
-                state.tally[T_DROPPED_PAIRS] += 1
-                state.tally[T_DROPPED_ELEMENTARY] += state.stock_hops[i, s]
+                state.tally[Tally.DROPPED_PAIRS] += 1
+                state.tally[Tally.DROPPED_ELEMENTARY] += state.stock_hops[i, s]
                 _remove_stored(world, state, i, s)
             else:
                 s += 1
@@ -653,8 +640,8 @@ def _decay_and_time_out(rules, world, state):
                 state.link_werner[i, row, h] *= world.link_decay[world.route_links[i, d, r, h]]
                 held += 1
         if state.slot[0] - state.alloc_slot[i, row] + 1 >= rules.time_to_live:
-            state.tally[T_EXPIRED_ALLOCATIONS] += 1
-            state.tally[T_TIMED_OUT] += held
+            state.tally[Tally.EXPIRED_ALLOCATIONS] += 1
+            state.tally[Tally.TIMED_OUT] += held
             _close(world, state, i, row)
         else:
             state.age_order[still_open] = alloc
@@ -670,7 +657,7 @@ def expire_requests(world, state, last_slot):
         request = world.request_by_expiry[place]
         if world.request_last_slot[request] > last_slot:
             break
-        if state.request_status[request] == PENDING:
+        if state.request_status[request] == Status.PENDING:
             i, d = world.request_source[request], world.request_peer[request]
             before = -1
             ahead = state.queue_head[i, d]
@@ -678,8 +665,8 @@ def expire_requests(world, state, last_slot):
                 before = ahead
                 ahead = state.queue_next[ahead]
             _dequeue(world, state, i, d, before, request)
-            state.request_status[request] = EXPIRED
-            state.tally[T_EXPIRED] += 1
+            state.request_status[request] = Status.EXPIRED
+            state.tally[Tally.EXPIRED] += 1
         place += 1
     state.next_expiry[0] = place
 
@@ -709,7 +696,7 @@ def begin(rules, world, state, work):
     state.link_werner[:] = 0.0
     state.alloc_complete[:] = 0
     state.pending[:] = 0
-    state.request_status[:] = NOT_ARRIVED
+    state.request_status[:] = Status.NOT_ARRIVED
     state.request_werner[:] = 0.0
     state.request_from_stock[:] = 0
     state.queue_next[:] = -1
@@ -723,7 +710,7 @@ def begin(rules, world, state, work):
         counter[:] = 0
     for per_agent in (state.delivered, state.contended):
         per_agent[:] = 0
-    state.verdict[:] = WAIT
+    state.verdict[:] = Verdict.WAIT
     state.link_up[:] = 1
     if rules.link_failure > 0.0:
         key = slot_key(world.outage_key[0], -1)
@@ -749,7 +736,7 @@ def step_one(rules, world, state, work, action, route, priority):
         arrivals(rules, world, state)
 
 
-@njit(cache=True, _nrt=False)
+@entry
 def step_batch(rules, world, state, work, action, route, priority):
     """Play one slot in every environment."""
     for b in range(action.shape[0]):
@@ -758,7 +745,7 @@ def step_batch(rules, world, state, work, action, route, priority):
         )
 
 
-@njit(cache=True, _nrt=False)
+@entry
 def begin_batch(rules, world, state, work, chosen):
     """Start an episode in the chosen environments."""
     for b in range(chosen.shape[0]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from dpem_env.simulator.compiled import inner
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)

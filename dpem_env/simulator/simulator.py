@@ -22,6 +22,7 @@ from dpem_env.simulator.compiled import Entry
 from dpem_env.simulator.state import Rules, State, Tally, Workspace, World, allocate, shapes
 
 RULES_VERSION = "v0"
+STRUCTS: tuple[Any, ...] = (World, State, Workspace)
 
 _run_step, _run_begin = Entry(kernel.step_batch), Entry(kernel.begin_batch)
 
@@ -94,39 +95,40 @@ class Simulator:
         episode = self.episodes[b]
         assert episode is not None
         own = shapes(State, self._sizes | _sizes_of(self.scenario, episode))
-        return {
-            name: array[b][tuple(slice(n) for n in own[name])].copy()
-            for name, array in zip(State._fields, self.state, strict=True)
-        }
+        arrays = self.state._asdict().items()
+        return {name: array[b][tuple(slice(n) for n in own[name])].copy() for name, array in arrays}
 
     def digest(self, b: int = 0) -> str:
         """Fingerprint of environment b's whole state: equal digests mean equal futures under equal actions."""
         fingerprint = hashlib.blake2b(digest_size=8)
         for array in self.state_of(b).values():
-            fingerprint.update(np.ascontiguousarray(array))
+            fingerprint.update(array.tobytes())
         return fingerprint.hexdigest()
 
     def _make_room(self, episodes: Sequence[Episode]) -> None:
         """Allocate the arrays, or enlarge them to hold longer request tables and bigger networks."""
+        if not episodes:
+            return
         needed = [_sizes_of(self.scenario, episode) for episode in episodes]
-        sizes = {axis: max([n[axis] for n in needed] + [self._sizes.get(axis, 0)]) for axis in needed[0]}
+        nodes = {sizes["N"] for sizes in needed} | ({self._sizes["N"]} if self._sizes else set())
+        if len(nodes) > 1:
+            raise ValueError(f"all environments of a batch need the same number of nodes, given {sorted(nodes)}")
+        sizes = {axis: max(self._sizes.get(axis, 0), *(own[axis] for own in needed)) for axis in needed[0]}
         if sizes == self._sizes:
             return
-        fixed = {axis: {n[axis] for n in needed} | {self._sizes.get(axis, sizes[axis])} for axis in ("N",)}
-        if len(fixed["N"]) > 1:
-            raise ValueError(f"all environments of a batch need the same number of nodes, given {sorted(fixed['N'])}")
-        structs = [allocate(struct, self.num_envs, sizes) for struct in (World, State, Workspace)]
+        world, state, work = (allocate(struct, self.num_envs, sizes) for struct in STRUCTS)
         if self._sizes:
-            for old, new in zip((self.world, self.state), structs, strict=False):
-                for before, after in zip(old, new, strict=True):
-                    after[tuple(slice(n) for n in before.shape)] = before
-        self.world, self.state, self.work = structs
+            for struct, bigger in ((self.world, world), (self.state, state)):
+                for name, array in struct._asdict().items():
+                    getattr(bigger, name)[tuple(slice(n) for n in array.shape)] = array
+        self.world, self.state, self.work = world, state, work
         self._sizes = sizes
         self._auto = np.full((self.num_envs, sizes["N"]), -1, dtype=np.int64)
         self._equal = np.zeros((self.num_envs, sizes["N"]), dtype=np.int64)
 
     def _load(self, b: int, episode: Episode) -> None:
-        if self.episodes[b] is None or self.episodes[b].network is not episode.network:  # type: ignore[union-attr]
+        previous = self.episodes[b]
+        if previous is None or previous.network is not episode.network:
             _fill(self.world, b, _network_arrays(self.scenario, episode.network))
         requests = episode.demand.requests
         _fill(self.world, b, {f"request_{name}": getattr(requests, field) for name, field in _REQUEST_FIELDS.items()})

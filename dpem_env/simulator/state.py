@@ -9,11 +9,13 @@ leading axis (`view_of_one`). Empty places hold -1 unless a comment says otherwi
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
+from functools import cache
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import numpy as np
-from dpem_env.simulator.compiled import inner
 from numpy.typing import NDArray
+
+from dpem_env.simulator.compiled import inner
 
 I8 = NDArray[np.int8]
 I32 = NDArray[np.int32]
@@ -197,25 +199,25 @@ class Tally(IntEnum):
     EXPIRED_ALLOCATIONS = 24
 
 
-Struct = TypeVar("Struct", World, State, Workspace)
-
-
-def shapes(struct: type[Struct], sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
-    """Shape of every field, without the leading axis, for given axis sizes."""
+def shapes(struct: Any, sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """Shape of every field of World, State or Workspace, without the leading axis, for given axis sizes."""
     return {n: tuple(sizes[axis] for axis in hint.__metadata__[0].split()) for n, hint in _hints(struct).items()}
 
 
-def allocate(struct: type[Struct], batch: int, sizes: dict[str, int]) -> Struct:
+def allocate(struct: Any, batch: int, sizes: dict[str, int]) -> Any:
     """A struct of zeroed arrays with a leading axis of `batch` environments."""
-    kinds = {name: hint.__origin__.__args__[1].__args__[0] for name, hint in _hints(struct).items()}
-    return struct(**{name: np.zeros((batch, *shape), kinds[name]) for name, shape in shapes(struct, sizes).items()})
+    dtypes = {name: hint.__origin__.__args__[1].__args__[0] for name, hint in _hints(struct).items()}
+    axes = shapes(struct, sizes)
+    arrays: Any = {name: np.zeros((batch, *axes[name]), dtype) for name, dtype in dtypes.items()}
+    return struct(**arrays)
 
 
-def view_of_one(struct: type[Struct]) -> Any:
+def view_of_one(struct: Any) -> Any:
     """A compiled function (batch, b) -> struct of the arrays of environment b, sharing memory with the batch."""
     fields = ", ".join(f"batch.{name}[b]" for name in struct._fields)
     return inner(eval(f"lambda batch, b: struct({fields})", {"struct": struct}))
 
 
-def _hints(struct: type[Struct]) -> dict[str, Any]:
+@cache
+def _hints(struct: Any) -> dict[str, Any]:
     return get_type_hints(struct, include_extras=True)

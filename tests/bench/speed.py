@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dpem_env import parallel_env
-from dpem_env.parallel_env import EntanglementEnv
-from dpem_env.policies import LocalPolicy, get_policy
 from pettingzoo import ParallelEnv
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
+from dpem_env import parallel_env
+from dpem_env.parallel_env import EntanglementEnv
+from dpem_env.policies import LocalPolicy, get_policy
 
 SEED = 0
 

@@ -1,0 +1,122 @@
+"""How policies are found, named, wrapped and given options."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import numpy as np
+import pytest
+from dpem_baselines.central import CentralReactive
+from dpem_baselines.local import LocalReactive
+from numpy.typing import NDArray
+from rollouts import session_with
+
+from dpem_env import policies
+from dpem_env.control import CentralControl
+from dpem_env.errors import PolicyError
+from dpem_env.features import Observations
+from dpem_env.policies import Centralized, Decision, LocalPolicy, available, get_policy
+
+
+def one_line(error: pytest.ExceptionInfo[PolicyError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_installed_policies_are_discovered() -> None:
+    assert {"local-reactive", "central-reactive"} <= available().keys()
+    assert type(get_policy("local-reactive")) is LocalReactive
+    assert type(get_policy("central-reactive")) is CentralReactive
+
+
+def test_policies_take_options() -> None:
+    policy = get_policy("central-reactive", utilisation_limit=0.25)
+    assert isinstance(policy, CentralReactive)
+    assert policy.utilisation_limit == 0.25
+
+
+def test_central_puts_a_local_rule_under_central_control() -> None:
+    policy = get_policy("central:local-reactive")
+    assert isinstance(policy, Centralized)
+    assert type(policy.rule) is LocalReactive
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("local-reactiv", "unknown policy 'local-reactiv'; did you mean 'local-reactive'?"),
+        ("central:local-reactiv", "did you mean 'local-reactive'?"),
+        ("zzz", "known: central-reactive"),
+        ("", "unknown policy ''"),
+        ("central:central-reactive", "central already"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_answered_in_one_line(name: str, message: str) -> None:
+    with pytest.raises(PolicyError) as error:
+        get_policy(name)
+    assert message in one_line(error)
+
+
+@pytest.mark.parametrize("name", ["local-reactive", "central-reactive", "central:local-reactive"])
+def test_options_a_policy_does_not_take_are_refused_in_one_line(name: str) -> None:
+    with pytest.raises(PolicyError, match="utilization") as error:
+        get_policy(name, utilization=0.25)
+    assert "does not take these options" in one_line(error)
+
+
+def test_a_policy_whose_package_is_missing_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("learned", "dpem_no_such_package.ppo:Policy", policies.GROUP)
+    monkeypatch.setattr(policies, "available", lambda: {"learned": point})
+    with pytest.raises(PolicyError, match="needs a package that is not installed") as error:
+        get_policy("learned")
+    assert "dpem_no_such_package" in one_line(error)
+    assert "dpem_no_such_package" not in sys.modules
+
+
+def test_a_decision_is_completed_with_auto_routes_and_no_order() -> None:
+    action, route, priority = Decision(np.array([0, 3, 1], dtype=np.int32)).completed(3)
+    assert action.tolist() == [0, 3, 1]
+    assert route is not None
+    assert route.tolist() == [-1, -1, -1]
+    assert priority is not None
+    assert priority.tolist() == [0, 0, 0]
+    given = Decision(np.array([1]), np.array([2], dtype=np.int8), np.array([7], dtype=np.uint8)).completed(1)
+    assert [array.tolist() for array in given if array is not None] == [[1], [2], [7]]
+    assert {array.dtype for array in given if array is not None} == {np.dtype(np.int64)}
+
+
+class Spy(LocalPolicy):
+    """Keeps what it was shown."""
+
+    forecaster = "seasonal"
+
+    def reset(self, *arguments: Any) -> None:
+        """Keep the arguments."""
+        self.told = arguments
+
+    def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
+        """Wait, with an order of admission."""
+        self.seen = observations.matrix, masks
+        waits = np.zeros(len(masks), dtype=np.int64)
+        return Decision(waits, waits - 1, waits + 1)
+
+
+def test_a_wrapped_rule_sees_the_nodes_observations_and_orders_no_admissions() -> None:
+    session = session_with([(0, 0, 1, 0, 3)])
+    control = CentralControl(session, 0.0)
+    control.begin()
+    view = control.view()
+    assert view is not None
+    rule = Spy()
+    wrapped = Centralized(rule)
+    assert wrapped.forecaster == "seasonal"
+    wrapped.reset(session.scenario, session.network, 5)
+    assert rule.told == (session.scenario, session.network, 5)
+    chosen = wrapped.act(view)
+    assert np.array_equal(rule.seen[0], session.observations())
+    assert np.array_equal(rule.seen[1], session.masks())
+    assert chosen.priority is None
+    assert chosen.route is not None
+    assert chosen.route.tolist() == [-1, -1, -1]
