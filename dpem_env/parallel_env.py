@@ -222,7 +222,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         try:
             if len(actions) == len(self.agents):
                 chosen = np.array([actions[agent] for agent in self.agents])
-        except (KeyError, ValueError, TypeError):
+        except (LookupError, ValueError, TypeError):
             pass  # told apart below
         if chosen.shape != (len(self.agents),) or chosen.dtype.kind not in "iu":
             raise ActionError(self._what_is_wrong(actions))

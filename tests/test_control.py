@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from dpem_baselines.central import CentralReactive
 from dpem_baselines.local import LocalReactive
-from numpy.typing import NDArray
-from rollouts import decision, session_with
-
 from dpem_env import scenarios
 from dpem_env.control import CentralControl, NetworkView, delay_in_slots
 from dpem_env.features import Observations
@@ -23,6 +22,7 @@ from dpem_env.policies import Centralized, CentralPolicy, Decision, LocalPolicy
 from dpem_env.scenarios import ReplayDemand, Scenario
 from dpem_env.session import EpisodeSeeds, Session
 from dpem_env.simulator import Tally, Verdict
+from rollouts import decision, session_with
 
 
 def control_of(session: Session, delay: float, forecaster: Any = None) -> CentralControl:

@@ -181,9 +181,7 @@ def test_a_controller_orders_nothing_until_its_delay_has_passed(scenario: Scenar
 def test_the_forecasts_decided_on_are_shown_to_the_recorder(scenario: Scenario, policy: str, delay: float) -> None:
     notes = Notes()
     seeds = episode_seeds(scenario, "evaluation", 0)
-    _, session = run_episode(
-        scenario, get_policy(policy), seeds, delay=delay, forecaster="mean-rates", recorder=notes
-    )
+    _, session = run_episode(scenario, get_policy(policy), seeds, delay=delay, forecaster="mean-rates", recorder=notes)
     expected = session.network.weights * 8.0 * 0.25
     late = delay_in_slots(scenario, delay)
     assert notes.forecasts[:late] == [None] * late

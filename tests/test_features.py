@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rollouts import demand_of, rows_that_differ, session_with, wait
-from simulator.hand_drawn import HandDrawn
 
 from dpem_env import parallel_env, scenarios
 from dpem_env.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observations, Observer
 from dpem_env.network import build_network
 from dpem_env.parallel_env import EntanglementEnv
 from dpem_env.simulator import Episode, Simulator, Verdict
+from rollouts import demand_of, rows_that_differ, session_with, wait
+from simulator.hand_drawn import HandDrawn
 
 REMOTE = [feature.name for feature in PEER_FEATURES if feature.age == TELEMETRY]
 

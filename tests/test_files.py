@@ -20,9 +20,7 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("problem", [OSError, KeyboardInterrupt])
-def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, problem: type[BaseException]
-) -> None:
+def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path, problem: type[BaseException]) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
     with pytest.raises(problem), whole_file(target) as partial:

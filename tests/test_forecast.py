@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from rollouts import demand_of, session_with, wait
 
 from dpem_env import parallel_env, scenarios
 from dpem_env.demand import draw_demand, mean_rates
@@ -31,6 +30,7 @@ from dpem_env.forecast import (
 from dpem_env.network import build_network
 from dpem_env.scenarios import ReplayDemand
 from dpem_env.session import Session, episode_seeds
+from rollouts import demand_of, session_with, wait
 
 PEERS = np.array([[1, 2], [2, -1], [0, 1]], dtype=np.int32)
 RATES = np.array([[0.1, 0.2], [0.3, 0.0], [0.4, 0.5]])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rollouts import legal_actions, session_with, wait
 
 from dpem_env import parallel_env, scenarios
 from dpem_env.network import build_network
 from dpem_env.rewards import rewards
 from dpem_env.simulator import Episode, Simulator, Tally
+from rollouts import legal_actions, session_with, wait
 
 
 @pytest.mark.parametrize(("penalty", "expected"), [(0.05, [0.9, 0, -0.05]), (0.5, [0, 0, -0.5]), (0.0, [1, 0, 0])])

@@ -6,11 +6,11 @@ import copy
 
 import numpy as np
 import pytest
-from rollouts import decision, session_with, wait
 
 from dpem_env import scenarios
 from dpem_env.scenarios import Split
 from dpem_env.session import EpisodeSeeds, Session, episode_seeds
+from rollouts import decision, session_with, wait
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "evaluation")
 
