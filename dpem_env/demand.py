@@ -22,6 +22,9 @@ from dpem_env.seeding import generator
 Ints = NDArray[np.int32]
 
 
+LATEST_NEWS = 4.0  # s; no control delay that is swept is longer
+
+
 class RequestTable(NamedTuple):
     """R requests in order of arrival."""
 
@@ -83,20 +86,19 @@ def draw_demand(
     config = scenario.demand
     if isinstance(config, ReplayDemand):
         return _replayed(scenario, config, network, slots)
-    rng = generator("demand", demand_seed)
     mean = mean_rates(scenario, network)
     # The true rates go on past the end: a clairvoyant forecast made in the last slot looks there.
-    horizon = slots + scenario.observation.forecast_horizon + scenario.in_slots(4.0)
+    horizon = slots + scenario.observation.forecast_horizon + scenario.in_slots(LATEST_NEWS)
+    sessions = generator("sessions", demand_seed)
     if isinstance(config, TraceDemand):
-        share = config.trace_share
-        offset_seed = generator("trace window", demand_seed)
-        parts = [_trace_pieces(scenario, config, network, offset_seed, demand_seed, horizon, data_dir, share)]
-        if share < 1.0:
-            parts += _session_pieces(scenario, config, mean * (1.0 - share), rng, horizon)
+        parts = [_trace_pieces(scenario, config, network, demand_seed, slots, horizon, data_dir)]
+        if config.trace_share < 1.0:
+            parts += _session_pieces(scenario, config, mean * (1.0 - config.trace_share), sessions, horizon)
     else:
-        parts = _session_pieces(scenario, config, mean, rng, horizon)
+        parts = _session_pieces(scenario, config, mean, sessions, horizon)
     pieces = Pieces(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    return Demand(_poisson_requests(scenario, network, pieces, rng, slots), pieces, mean.shape)
+    requests = _poisson_requests(scenario, network, pieces, generator("requests", demand_seed), slots)
+    return Demand(requests, pieces, mean.shape)
 
 
 def _session_pieces(
@@ -134,33 +136,33 @@ def _trace_pieces(
     scenario: Scenario,
     config: TraceDemand,
     network: Network,
-    rng: np.random.Generator,
     demand_seed: int,
     slots: int,
+    horizon: int,
     data_dir: str | os.PathLike[str] | None,
-    share: float,
 ) -> Pieces:
     """Rates proportional to consecutive matrices from a random start inside the split's days of the trace.
 
-    The scale is fixed by the mean over the whole trace: the peers' traffic averages `share` · request_rate.
+    The scale is fixed by the mean over the whole trace: the peers' traffic averages trace_share · request_rate. Past
+    the end of the split's days, the trace goes on with their beginning.
     """
     matrices = traces.load_abilene(data_dir)
     low, high = matrices.window(scenario.split_of(demand_seed) or "train")
     per_matrix = scenario.in_slots(config.matrix_duration)
-    count = -(-slots // per_matrix)
-    first = int(rng.integers(low, high - count + 1)) if high - low >= count else low
+    needed, count = -(-slots // per_matrix), -(-horizon // per_matrix)
+    first = int(generator("trace window", demand_seed).integers(max(high - low - needed, 0) + 1))
     node, place = np.nonzero(network.peers >= 0)
     peer = network.peers[node, place]
     scale = matrices.mean_matrix()[node, peer].sum()
-    per_slot = share * config.request_rate * scenario.control.slot_duration / scale
+    per_slot = config.trace_share * config.request_rate * scenario.control.slot_duration / scale
     steps = np.arange(count)
-    rate = matrices.mbps[low + (first - low + steps) % (high - low)][:, node, peer] * per_slot  # (count, pairs)
+    rate = matrices.mbps[low + (first + steps) % (high - low)][:, node, peer] * per_slot  # (count, pairs)
     start = np.repeat(steps * per_matrix, len(node))
     return Pieces(
         np.tile(node, count).astype(np.int32),
         np.tile(place, count).astype(np.int32),
         start.astype(np.int32),
-        np.minimum(start + per_matrix, slots).astype(np.int32),
+        np.minimum(start + per_matrix, horizon).astype(np.int32),
         rate.ravel(),
     )
 
@@ -194,8 +196,8 @@ def _draw_classes(scenario: Scenario, network: Network, node: Ints, peer: Ints, 
 def tabulate(slot: Ints, source: Ints, peer: Ints, wanted: Ints, last_slot: Ints) -> RequestTable:
     """A RequestTable from unordered columns; equal slots are ordered by source, peer, class and deadline."""
     order = np.lexsort((last_slot, wanted, peer, source, slot))
-    columns = [np.ascontiguousarray(c[order], dtype=np.int32) for c in (slot, source, peer, wanted, last_slot)]
-    return RequestTable(*columns, by_expiry=np.argsort(columns[4], kind="stable").astype(np.int32))
+    ordered = [np.ascontiguousarray(c[order], dtype=np.int32) for c in (slot, source, peer, wanted, last_slot)]
+    return RequestTable._make([*ordered, np.argsort(ordered[-1], kind="stable").astype(np.int32)])
 
 
 def _replayed(scenario: Scenario, config: ReplayDemand, network: Network, slots: int) -> Demand:
@@ -212,4 +214,4 @@ def _replayed(scenario: Scenario, config: ReplayDemand, network: Network, slots:
     table = tabulate(slot, source, peer, wanted, slot + lifetime[kept].astype(np.int32) - 1)
     ones = np.ones(len(slot))
     pieces = Pieces(table.source, table.peer, table.slot, table.slot + 1, ones)
-    return Demand(table, pieces, network.peers.shape, int(np.sum(inside & ~kept)))  # type: ignore[arg-type]
+    return Demand(table, pieces, network.peers.shape, int(np.sum(inside & ~kept)))

@@ -23,6 +23,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dpem_env.errors import ScenarioError, nearest
+from dpem_env.files import whole_file
 
 Split = Literal["train", "validation", "evaluation"]
 
@@ -260,6 +261,14 @@ class Seeds(Section):
         return self
 
 
+NETWORKS: dict[str, type[Section]] = {
+    "mesh": MeshNetwork,
+    "chain": ChainNetwork,
+    "star": StarNetwork,
+    "topohub": TopohubNetwork,
+    "coronet": CoronetNetwork,
+}
+DEMANDS: dict[str, type[Section]] = {"sessions": SessionDemand, "trace": TraceDemand, "replay": ReplayDemand}
 NetworkConfig = Annotated[
     MeshNetwork | ChainNetwork | StarNetwork | TopohubNetwork | CoronetNetwork,
     Field(discriminator="generator"),
@@ -338,7 +347,7 @@ class Scenario(Section):
     def override(self, **fields: Any) -> Scenario:
         """A copy with leaf fields replaced, wherever they live; the name records what was changed.
 
-        ``outages`` takes a dictionary of its fields or None. Raises ScenarioError for an unknown field or value.
+        A new ``kind`` of demand or ``generator`` of networks keeps the fields it shares with the old. ``outages`` takes a dictionary of its fields or None. Raises ScenarioError for an unknown field or value.
         """
         if not fields:
             return self
@@ -348,6 +357,11 @@ class Scenario(Section):
             for section in ("network", "hardware", "routing", "demand", "control", "observation", "reward", "episode")
             for leaf in type(getattr(self, section)).model_fields
         }
+        for section, tag, models in (("network", "generator", NETWORKS), ("demand", "kind", DEMANDS)):
+            if fields.get(tag) in models:  # another kind: keep what it shares with the present one
+                known = models[fields[tag]].model_fields
+                data[section] = {leaf: value for leaf, value in data[section].items() if leaf in known}
+                home |= dict.fromkeys(known, section)
         for leaf, value in fields.items():
             if leaf in home:
                 data[home[leaf]][leaf] = value
@@ -365,10 +379,8 @@ class Scenario(Section):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the scenario to a TOML file, whole or not at all."""
-        target = Path(path)
-        partial = target.with_name(target.name + ".partial")
-        partial.write_text(self.to_toml(), encoding="utf-8")
-        partial.replace(target)
+        with whole_file(path) as partial:
+            partial.write_text(self.to_toml(), encoding="utf-8")
 
 
 def from_toml(text: str, origin: str = "TOML text") -> Scenario:
@@ -440,17 +452,17 @@ def _shipped() -> dict[str, Scenario]:
     scenarios = (
         Scenario(
             name="chain3-v0",
-            summary="three nodes in a line, equal ends, a faster relay: checkable by hand",
+            summary="three nodes in a line, equal ends, a faster relay, Poisson requests: checkable by hand",
             network=ChainNetwork(nodes=3, relay_generation_rate=8.0),
             hardware=exact,
-            demand=SessionDemand(peers=2, request_rate=2.0),
+            demand=SessionDemand(peers=2, request_rate=1.0, predictability=0.0),
         ),
         Scenario(
             name="star8-v0",
-            summary="seven leaves around one hub that makes all pairs and all swaps: checkable by hand",
+            summary="seven leaves around one hub that makes all pairs and swaps, Poisson requests: checkable by hand",
             network=StarNetwork(nodes=8, relay_generation_rate=16.0, relay_swap_rate=4.0),
             hardware=exact,
-            demand=SessionDemand(peers=4, request_rate=4.0),
+            demand=SessionDemand(peers=4, request_rate=2.0, predictability=0.0),
         ),
         Scenario(
             name="mesh20-v0",

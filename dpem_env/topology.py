@@ -61,7 +61,7 @@ class Topology:
     def distances(self) -> Floats:
         """(N, N) straight-line distances in km."""
         delta = self.position[:, None, :] - self.position[None, :, :]
-        return np.sqrt((delta**2).sum(axis=2))
+        return np.hypot(delta[..., 0], delta[..., 1])
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def _require_connected(layout: Layout, name: str) -> None:
     graph.add_edges_from(layout.links.tolist())
     parts = nx.number_connected_components(graph)
     if parts > 1:
-        lonely = layout.names[min(min(nx.connected_components(graph), key=len))]
+        lonely = layout.names[min(sorted(nx.connected_components(graph), key=len)[0])]
         raise ScenarioError(
             f"{name}: the topology is disconnected ({parts} components; {lonely!r} is cut off); add a link"
         )

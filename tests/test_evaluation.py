@@ -104,7 +104,7 @@ def test_one_value_has_a_mean_but_no_interval() -> None:
 
 
 def result_with(policy: str, rates: list[float]) -> ArmResult:
-    blank = {name: 0 for name in EpisodeMetrics.__dataclass_fields__}
+    blank = dict.fromkeys(EpisodeMetrics.__dataclass_fields__, 0)
     return ArmResult(Arm(policy), [EpisodeMetrics(**(blank | {"delivery_rate": rate})) for rate in rates])
 
 

@@ -23,9 +23,14 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
 def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path, problem: type[BaseException]) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(problem), whole_file(target) as partial:
-        partial.write_text("half")
-        raise problem
+
+    def write() -> None:
+        with whole_file(target) as partial:
+            partial.write_text("half")
+            raise problem
+
+    with pytest.raises(problem):
+        write()
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +11,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from episode_logs import Change, Header, Row, record_episode, rewrite
 
 from dpem_env import records, scenarios
 from dpem_env.errors import LogError
-from dpem_env.evaluation import run_episode
-from dpem_env.metrics import EpisodeMetrics
-from dpem_env.policies import get_policy
-from dpem_env.records import EpisodeRecorder, read_log
-from dpem_env.session import Session, episode_seeds
+from dpem_env.records import read_log
+from dpem_env.scenarios import Scenario
 
 SLOTS = 24
-Header = dict[str, Any]
-Row = dict[str, Any]
 
 
-def record_episode(path: Path, policy: str = "local-reactive", **how: Any) -> tuple[EpisodeMetrics, Session]:
-    """Play and log an episode of mesh20-v0, busy enough for every column to have something in it."""
-    scenario = scenarios.get("mesh20-v0", slots=SLOTS, request_rate=16.0)
-    recorder = EpisodeRecorder()
-    seeds = episode_seeds(scenario, "evaluation", 0)
-    played = run_episode(scenario, get_policy(policy), seeds, recorder=recorder, label=policy, **how)
-    recorder.save(path)
-    return played
+def busy() -> Scenario:
+    """Busy enough for every column to have something in it."""
+    return scenarios.get("mesh20-v0", slots=SLOTS, request_rate=16.0)
 
 
 @pytest.fixture(scope="module")
 def log_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("log") / "episode.parquet"
-    record_episode(path, forecaster="mean-rates")
+    record_episode(path, busy(), forecaster="mean-rates")
     return path
-
-
-def rewrite(source: Path, target: Path, change: Callable[[Header, list[Row]], object]) -> Path:
-    """A copy of a log with header and rows changed in place by `change`; still valid Parquet, still the same types."""
-    table = pq.read_table(source)
-    header, rows = json.loads(table.schema.metadata[b"dpem"]), table.to_pylist()
-    change(header, rows)
-    copy = pa.Table.from_pylist(rows, schema=table.schema.remove_metadata())
-    pq.write_table(copy.replace_schema_metadata({"dpem": json.dumps(header)}), target)
-    return target
 
 
 def complaint_about(path: Path) -> str:
@@ -68,7 +47,7 @@ def test_a_log_has_the_columns_its_docstring_lists(log_path: Path) -> None:
 
 
 def test_a_log_holds_the_whole_episode(tmp_path: Path) -> None:
-    metrics, session = record_episode(tmp_path / "a.parquet")
+    metrics, session = record_episode(tmp_path / "a.parquet", busy())
     log = read_log(tmp_path / "a.parquet")
     requests, peers = session.demand.requests, session.network.peers
     logged = [(row["slot"], r["source"], r["destination"], r["last_slot"]) for row in log.rows for r in row["requests"]]
@@ -100,7 +79,7 @@ def test_a_log_holds_the_whole_episode(tmp_path: Path) -> None:
 
 
 def test_a_log_gives_back_scenario_seeds_network_and_requests_bit_for_bit(tmp_path: Path) -> None:
-    _, session = record_episode(tmp_path / "a.parquet")
+    _, session = record_episode(tmp_path / "a.parquet", busy())
     log = read_log(tmp_path / "a.parquet")
     assert log.scenario == session.scenario
     assert log.seeds == session.seeds
@@ -139,7 +118,7 @@ def test_a_log_that_cannot_be_written_leaves_the_old_one(
 
     monkeypatch.setattr(pq, "write_table", disk_full)
     with pytest.raises(OSError, match="No space left"):
-        record_episode(target)
+        record_episode(target, busy())
     assert target.read_bytes() == log_path.read_bytes()
     assert list(tmp_path.iterdir()) == [target]
 
@@ -198,7 +177,7 @@ def test_slots_out_of_order_are_incomplete(log_path: Path, tmp_path: Path) -> No
     assert "incomplete" in complaint_about(path)
 
 
-def _set(path: str, value: Any) -> Callable[[Header, list[Row]], object]:
+def _set(path: str, value: Any) -> Change:
     """A change that sets header[a][b]… for the path "a.b…"; `...` as value removes the key."""
 
     def change(header: Header, rows: list[Row]) -> None:
@@ -213,7 +192,7 @@ def _set(path: str, value: Any) -> Callable[[Header, list[Row]], object]:
     return change
 
 
-def _set_value(name: str, value: Any) -> Callable[[Header, list[Row]], object]:
+def _set_value(name: str, value: Any) -> Change:
     """A change of the first number of one of the network's arrays."""
 
     def change(header: Header, rows: list[Row]) -> None:
@@ -285,9 +264,7 @@ def test_a_header_field_of_the_wrong_kind_is_named(log_path: Path, tmp_path: Pat
         (_set_value("coherence_time", 0.0), "header.network.coherence_time"),
     ],
 )  # fmt: skip
-def test_a_malformed_header_is_told_by_field(
-    log_path: Path, tmp_path: Path, change: Callable[[Header, list[Row]], object], fragment: str
-) -> None:
+def test_a_malformed_header_is_told_by_field(log_path: Path, tmp_path: Path, change: Change, fragment: str) -> None:
     message = complaint_about(rewrite(log_path, tmp_path / "a.parquet", change))
     assert fragment in message
     assert "\n" not in message
@@ -379,7 +356,6 @@ def test_flipped_bytes_are_told_or_harmless_but_never_another_error(log_path: Pa
         path.write_bytes(damaged)
         try:
             assert len(read_log(path).rows) == SLOTS
-        except LogError as error:
+        except LogError:
             refused += 1
-            assert str(path) in str(error)
-    assert refused > 10
+    assert 10 < refused < 60

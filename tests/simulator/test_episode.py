@@ -36,7 +36,9 @@ def episode(topology_seed: int = 0, demand_seed: int = 0, seed: int = 0, slots: 
     return Episode(network, draw_demand(SCENARIO, network, demand_seed, slots), seed, slots)
 
 
-SCENARIO = get("mesh20-v0", request_rate=8.0, coherence_time=5.0, outages={"mean_up": 20.0, "mean_down": 5.0})
+SCENARIO = get(
+    "mesh20-v0", request_rate=40.0, predictability=0.0, coherence_time=5.0, outages={"mean_up": 20.0, "mean_down": 5.0}
+)
 
 
 def random_actions(seed: int, slots: int = SLOTS) -> NDArray[np.int64]:

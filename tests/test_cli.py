@@ -1,0 +1,590 @@
+"""The command line: what a run writes, how it is interrupted, and the one line bad input is answered with."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dpem_baselines.local import LocalReactive
+from matplotlib.image import imread
+from scipy import stats
+
+import dpem_env
+from dpem_env import scenarios
+from dpem_env.cli import main
+from dpem_env.forecast import FORECASTERS
+from dpem_env.policies import available
+from dpem_env.records import read_log
+from dpem_env.reports import TABLE
+from dpem_env.session import episode_seeds
+
+SLOTS = 16
+SEEDS = 3
+QUICK = ["--scenario", "chain3-v0", "--policy", "local-reactive", "--seeds", "1", "--set", "slots=8"]
+SCRIPT = Path(sys.executable).with_name("dpem")
+
+
+def dpem(*argv: str) -> int:
+    """Exit code of the command, however it ends."""
+    try:
+        return main(argv)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line that bad input is answered with."""
+    code = dpem(*argv)
+    said = capsys.readouterr()
+    assert code == 2
+    assert said.out == ""
+    assert said.err.startswith("dpem")
+    assert said.err.count("\n") == 1
+    assert said.err.endswith("\n")
+    return said.err
+
+
+def results_in(folder: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text(), parse_constant=refuse)
+    return results
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one run that uses most of what there is."""
+    out = tmp_path_factory.mktemp("run") / "below" / "results"
+    code = dpem(
+        "run", "--scenario", "mesh20-v0", "--set", f"slots={SLOTS}", "--set", "request_rate=16.0",
+        "--policy", "local-reactive", "--policy", "central-reactive", "--policy", "central:local-reactive",
+        "--delay", "0", "--delay", "0.5", "--forecaster", "mean-rates", "--seeds", str(SEEDS), "--logs", "all",
+        "--out", str(out),
+    )  # fmt: skip
+    assert code == 0
+    return out
+
+
+LABELS = [
+    "local-reactive +mean-rates",
+    "central-reactive +mean-rates (delay 0 s)",
+    "central-reactive +mean-rates (delay 0.5 s)",
+    "central:local-reactive +mean-rates (delay 0 s)",
+    "central:local-reactive +mean-rates (delay 0.5 s)",
+]
+STEMS = [
+    "local-reactive",
+    "central-reactive-delay0",
+    "central-reactive-delay0.5",
+    "central-local-reactive-delay0",
+    "central-local-reactive-delay0.5",
+]
+
+
+def test_a_run_writes_results_picture_and_every_log(finished: Path) -> None:
+    logs = [f"{stem}-{index}.parquet" for stem in STEMS for index in range(SEEDS)]
+    assert files_in(finished) == sorted([*logs, "results.json", "results.png"])
+
+
+def test_results_say_what_was_run(finished: Path) -> None:
+    results = results_in(finished)
+    scenario = scenarios.get("mesh20-v0", slots=SLOTS, request_rate=16.0)
+    assert results["scenario_hash"] == scenario.hash
+    assert scenarios.Scenario.model_validate_json(json.dumps(results["scenario"])) == scenario
+    assert results["version"]["dpem_env"] == dpem_env.__version__
+    assert results["split"] == "evaluation"
+    assert results["complete"] is True
+    assert results["seeds"] == [episode_seeds(scenario, "evaluation", index)._asdict() for index in range(SEEDS)]
+    assert [arm["label"] for arm in results["arms"]] == LABELS
+    assert [arm["delay"] for arm in results["arms"]] == [None, 0.0, 0.5, 0.0, 0.5]
+    assert {arm["forecaster"] for arm in results["arms"]} == {"mean-rates"}
+    assert [len(arm["episodes"]) for arm in results["arms"]] == [SEEDS] * 5
+
+
+def known(values: list[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def test_summaries_are_means_and_students_intervals_of_the_episodes(finished: Path) -> None:
+    checked = 0
+    for arm in results_in(finished)["arms"]:
+        assert set(arm["summary"]) == {metric for metric, _, _ in TABLE}
+        for metric, summary in arm["summary"].items():
+            values = known([episode[metric] for episode in arm["episodes"]])
+            if len(values) < 2:
+                assert summary["ci95"] is None
+                continue
+            assert summary["mean"] == pytest.approx(np.mean(values))
+            half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
+            assert summary["ci95"] == pytest.approx(half)
+            checked += 1
+    assert checked > 50
+
+
+def test_differences_from_the_first_contestant_are_paired(finished: Path) -> None:
+    arms = results_in(finished)["arms"]
+    for metric, difference in arms[0]["minus_first"].items():
+        assert difference["mean"] in (0.0, None), metric
+    for arm in arms[1:]:
+        for metric, difference in arm["minus_first"].items():
+            pairs = zip(arm["episodes"], arms[0]["episodes"], strict=True)
+            values = [a[metric] - b[metric] for a, b in pairs if a[metric] is not None and b[metric] is not None]
+            assert difference["mean"] == pytest.approx(np.mean(values)), metric
+            assert difference["ci95"] == pytest.approx(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)), metric
+
+
+def test_all_contestants_are_asked_for_the_same(finished: Path) -> None:
+    arms = results_in(finished)["arms"]
+    asked = [[episode["requests"] for episode in arm["episodes"]] for arm in arms]
+    assert all(requests == asked[0] for requests in asked)
+    assert min(asked[0]) > 10
+
+
+def test_a_local_policy_under_central_control_without_delay_is_itself(finished: Path) -> None:
+    arms = {arm["label"]: arm["episodes"] for arm in results_in(finished)["arms"]}
+    assert arms[LABELS[3]] == arms[LABELS[0]]
+    assert arms[LABELS[4]] != arms[LABELS[0]]
+
+
+def test_the_picture_is_a_picture(finished: Path) -> None:
+    picture = imread(finished / "results.png")
+    assert picture.shape[0] > 400
+    assert picture.shape[1] > 1000
+    assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 50
+
+
+def test_logs_name_their_contestant_and_hold_its_forecasts(finished: Path) -> None:
+    for label, stem in zip(LABELS, STEMS, strict=True):
+        log = read_log(finished / f"{stem}-1.parquet")
+        assert log.header["policy"] == label
+        network = log.network()
+        late = 2 if "0.5" in label else 0  # nothing has been seen yet
+        assert [row["forecast"] for row in log.rows[:late]] == [None] * late
+        for row in log.rows[late:]:
+            forecast = np.reshape(row["forecast"], (*network.weights.shape, 8))
+            np.testing.assert_allclose(forecast[:, :, 0], network.weights * 16.0 * 0.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_log_of_a_run_replays(finished: Path, capsys: pytest.CaptureFixture[str], stem: str) -> None:
+    assert dpem("replay", str(finished / f"{stem}-2.parquet")) == 0
+    said = capsys.readouterr()
+    assert said.out == f"verified: all outcomes of {SLOTS} slots came out again, bit for bit\n"
+    assert said.err == ""
+
+
+def test_only_first_episodes_are_logged_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert dpem("run", *QUICK, "--policy", "central-reactive", "--seeds", "2", "--out", str(out)) == 0
+    logs = ["central-reactive-delay0-0.parquet", "local-reactive-0.parquet"]
+    assert files_in(out) == [*logs, "results.json", "results.png"]
+    assert all(row["forecast"] is None for row in read_log(out / logs[0]).rows)
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "2 evaluation seed(s), mean ± 95 % CI" in said.out
+    assert "delivery rate, local-reactive minus central-reactive (delay 0 s): " in said.out
+    assert f"wrote {out / 'results.json'}" in said.out.replace("\n", "")
+
+
+def test_a_split_is_played_from_its_own_seeds(tmp_path: Path) -> None:
+    assert dpem("run", *QUICK, "--split", "validation", "--out", str(tmp_path)) == 0
+    results = results_in(tmp_path)
+    assert results["split"] == "validation"
+    assert results["seeds"] == [{"topology": 1_000, "demand": 1_000_000}]
+
+
+def test_a_run_without_requests_has_nulls_for_what_does_not_exist(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dpem("run", *QUICK, "--set", "request_rate=0.0", "--out", str(tmp_path)) == 0
+    [arm] = results_in(tmp_path)["arms"]
+    assert arm["summary"]["delivery_rate"] == {"mean": None, "ci95": None}
+    assert arm["summary"]["requests"] == {"mean": 0.0, "ci95": None}
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_replaces_the_results_of_an_earlier_one(tmp_path: Path) -> None:
+    for slots in ("8", "12"):
+        assert dpem("run", *QUICK, "--set", f"slots={slots}", "--out", str(tmp_path)) == 0
+    assert results_in(tmp_path)["scenario"]["episode"]["slots"] == 12
+    assert len(read_log(tmp_path / "local-reactive-0.parquet").rows) == 12
+
+
+def test_names_are_shown_as_they_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "[red]10 % of $x_[/blue]"
+    path = tmp_path / "mine.toml"
+    scenarios.get("chain3-v0", name=name, slots=8).save(path)
+    out = tmp_path / "out"
+    assert dpem("run", "--scenario", str(path), "--policy", "local-reactive", "--seeds", "1", "--out", str(out)) == 0
+    assert name in " ".join(capsys.readouterr().out.split())
+    assert (out / "results.png").stat().st_size > 10_000
+
+
+class Interrupt:
+    """Stands in for `LocalReactive.act` and presses Ctrl-C at its n-th call."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+        self.act = LocalReactive.act
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return self.act(LocalReactive(), *arguments)
+
+
+def test_an_interrupted_run_writes_the_seeds_it_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 8 slots an episode: seeds 0 and 1 of both, the first contestant's seed 2, then Ctrl-C in the second's.
+    monkeypatch.setattr(LocalReactive, "act", Interrupt(8 * 5 + 3))
+    arguments = [*QUICK, "--policy", "central:local-reactive", "--seeds", "4", "--logs", "all", "--out", str(tmp_path)]
+    assert dpem("run", *arguments) == 130
+    said = capsys.readouterr()
+    assert said.out.endswith("interrupted after 2 of 4 seeds; results hold these\n")
+    assert said.err == ""
+    results = results_in(tmp_path)
+    assert results["complete"] is False
+    assert len(results["seeds"]) == 2
+    assert [len(arm["episodes"]) for arm in results["arms"]] == [2, 2]
+    assert imread(tmp_path / "results.png").size > 0
+    assert files_in(tmp_path) == [
+        "central-local-reactive-delay0-0.parquet",
+        "central-local-reactive-delay0-1.parquet",
+        "local-reactive-0.parquet",
+        "local-reactive-1.parquet",
+        "local-reactive-2.parquet",
+        "results.json",
+        "results.png",
+    ]
+    assert dpem("replay", str(tmp_path / "local-reactive-1.parquet")) == 0
+
+
+def test_a_run_interrupted_before_any_seed_is_finished_has_no_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LocalReactive, "act", Interrupt(3))
+    assert dpem("run", *QUICK, "--out", str(tmp_path)) == 130
+    said = capsys.readouterr()
+    assert said.err == "dpem: interrupted before the first seed was finished; no results\n"
+    assert said.out == ""
+    assert files_in(tmp_path) == []
+
+
+def test_a_command_interrupted_elsewhere_says_so_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dpem_env.reports.print_list", interrupt)
+    assert dpem("list") == 130
+    assert capsys.readouterr().err == "dpem: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "fragment"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (MemoryError("Unable to allocate 16.4 GiB"), "not enough memory for a scenario this big: Unable to allocate"),
+    ],
+)
+def test_a_machine_that_gives_out_is_told_in_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    fragment: str,
+) -> None:
+    def give_out(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("dpem_env.session.Session.begin", give_out)
+    assert fragment in complaint(capsys, "run", *QUICK, "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["--scenario", "mesh10-v0"], "unknown scenario 'mesh10-v0'; did you mean 'mesh100-v0'?"),
+        (["--scenario", "nowhere"], "unknown scenario 'nowhere'; known: abilene-mixed-v0, "),
+        (["--scenario", "none.toml"], "scenario file 'none.toml' cannot be read"),
+        (["--policy", "local-reactiv"], "unknown policy 'local-reactiv'; did you mean 'local-reactive'?"),
+        (["--policy", "two\nlines"], "unknown policy 'two\\nlines'"),
+        (["--policy", "central:local"], "unknown policy 'local'; did you mean 'local-reactive'?"),
+        (["--policy", "central:central-reactive"], "policy 'central-reactive' is central already; drop 'central:'"),
+        (["--forecaster", "oracl"], "unknown forecaster 'oracl'; did you mean 'oracle'?"),
+        (["--set", "slots"], "--set 'slots': expected FIELD=VALUE"),
+        (["--set", "slot=8"], "override 'slot' is no field of a scenario; did you mean 'slots'?"),
+        (["--set", "=8"], "override '' is no field of a scenario"),
+        (["--set", "slots="], "episode.slots: "),
+        (["--set", "slots=0"], "episode.slots: "),
+        (["--set", "slots=8.5"], "episode.slots: "),
+        (["--set", "request_rate=nan"], "demand.request_rate: "),
+        (["--set", "request_rate=-1.0"], "demand.request_rate: "),
+        (["--set", "request_rate=many"], "demand.request_rate: "),
+        (["--set", "swap_success=1.5"], "hardware.swap_success: "),
+        (["--set", "topology=sndlib/abilene"], "'topology' is no field of a scenario"),
+        (["--seeds", "0"], "--seeds is 0; expected at least 1"),
+        (["--seeds", "-1"], "--seeds is -1; expected at least 1"),
+        (["--seeds", "x"], "--seeds: invalid int value: 'x'"),
+        (["--policy", "central-reactive", "--delay", "-1"], "--delay is -1.0; expected seconds >= 0"),
+        (["--policy", "central-reactive", "--delay", "nan"], "--delay is nan; expected seconds >= 0"),
+        (["--policy", "central-reactive", "--delay", "inf"], "--delay is inf; expected seconds >= 0"),
+        (["--policy", "central-reactive", "--delay", "2"], "less than an episode (2 s)"),
+        (["--policy", "central-reactive", "--delay", "1e300"], "less than an episode (2 s)"),
+        (["--policy", "central-reactive", "--delay", "soon"], "--delay: invalid float value: 'soon'"),
+        (["--delay", "0.5"], "--delay is given, but no --policy is central"),
+        (["--split", "test"], "--split: invalid choice: 'test'"),
+        (["--logs", "none"], "--logs: invalid choice: 'none'"),
+        (["--fast"], "unrecognized arguments: --fast"),
+        (["--scenario", "abilene-trace-v0"], "pass --data DIR or set DPEM_DATA"),
+        (["--scenario", "coronet100-v0", "--data", "nowhere"], "which is not in 'nowhere'"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_bad_input_is_told_in_one_line_and_nothing_is_written(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    fragment: str,
+) -> None:
+    monkeypatch.delenv("DPEM_DATA", raising=False)
+    out = tmp_path / "out"
+    assert fragment in complaint(capsys, "run", *QUICK, *arguments, "--out", str(out))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("argv", [[], ["fly"], ["run"], ["run", "--scenario", "chain3-v0"], ["replay"], ["show"]])
+def test_an_incomplete_command_is_told_in_one_line(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    assert "--help" in complaint(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    ("toml", "fragment"),
+    [
+        ('name = "x"\n[episode]\nslots = "many"\n', "episode.slots: "),
+        ('name = "x"\n[episode]\nslotz = 8\n', "episode.slotz: unknown key"),
+        ('name = "x"\n[weather]\nrain = true\n', "weather: unknown key"),
+        ('name = "x"\n[demand]\nkind = "sessions"\nrequest_rate = -1.0\n', "demand.request_rate: "),
+        ('name = "x"\n[hardware]\nswap_success = 1.5\n', "hardware.swap_success: "),
+        ('name = "x"\n[hardware]\ncoherence_time = nan\n', "hardware.coherence_time: "),
+        ('name = "x"\n[hardware]\nmemory = [8]\n', "hardware.memory"),
+        ('name = "x"\n[network]\ngenerator = "ring"\n', "network: "),
+        ('name = "x"\n[control]\nslot_duration = 0.3\n', "must be a whole number"),
+        ("[episode]\nslots = 8\n", "name: "),
+        ("name = \n", "not valid TOML"),
+        ("\x00", "not valid TOML"),
+    ],
+)
+def test_a_bad_scenario_file_is_told_in_one_line_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], toml: str, fragment: str
+) -> None:
+    path, out = tmp_path / "mine.toml", tmp_path / "out"
+    path.write_text(toml)
+    said = complaint(capsys, "run", *QUICK, "--scenario", str(path), "--out", str(out))
+    # The override of QUICK comes after the file is read: it cannot be what is complained about.
+    assert fragment in said
+    assert str(path) in said
+    assert not out.exists()
+
+
+def test_a_scenario_file_that_is_no_text_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b'name = "\xff"\n')
+    assert "cannot be read" in complaint(capsys, "show", str(path))
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "file/far/below"])
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    path = tmp_path / out
+    assert f"--out {str(path)!r} cannot be written: " in complaint(capsys, "run", *QUICK, "--out", str(path))
+    assert (tmp_path / "file").read_text() == "mine"
+    assert files_in(tmp_path) == ["file"]
+
+
+def test_a_disconnected_topology_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cities = [{"id": i, "name": f"city {i}", "lat": 40.0 + i, "lon": -70.0 - i} for i in range(4)]
+    fibres = [{"u": 0, "v": 1, "km": 900.0}, {"u": 0, "v": 2, "km": 900.0}]
+    path = tmp_path / "data" / "coronet" / "flat_CORONET_Global_Topology.json"
+    path.parent.mkdir(parents=True)
+    arguments = ["run", *QUICK, "--scenario", "coronet100-v0", "--data", str(tmp_path / "data")]
+    path.write_text(json.dumps({"nodes": cities, "edges": fibres}))
+    out = tmp_path / "out"
+    said = complaint(capsys, *arguments, "--out", str(out))
+    assert "the topology is disconnected (2 components; 'city 3' is cut off); add a link" in said
+    assert not out.exists()
+
+
+def test_a_joined_topology_of_the_same_kind_runs(tmp_path: Path) -> None:
+    cities = [{"id": i, "name": f"city {i}", "lat": 40.0 + i, "lon": -70.0 - i} for i in range(4)]
+    fibres = [{"u": 0, "v": i, "km": 900.0} for i in range(1, 4)]
+    path = tmp_path / "data" / "coronet" / "flat_CORONET_Global_Topology.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"nodes": cities, "edges": fibres}))
+    out = tmp_path / "out"
+    data = ["--scenario", "coronet100-v0", "--data", str(tmp_path / "data")]
+    assert dpem("run", *QUICK, *data, "--out", str(out)) == 0
+    assert read_log(out / "local-reactive-0.parquet").network().topology.names[3] == "city 3"
+
+
+@pytest.mark.parametrize(
+    ("mbps", "fragment"),
+    [
+        (np.full((20, 12, 12), np.nan), "tm_mbps[0, 0, 0] is NaN or infinite"),
+        (np.full((20, 12, 12), -1.0), "tm_mbps[0, 0, 0] is negative"),
+        (np.ones((20, 12, 11)), "tm_mbps has shape (20, 12, 11)"),
+        (np.ones((20, 5, 5)), "tm_mbps has shape (20, 5, 5)"),
+    ],
+)
+def test_a_bad_trace_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mbps: np.ndarray, fragment: str
+) -> None:
+    path = tmp_path / "data" / "abilene" / "abilene_20040301_5min_14d.npz"
+    path.parent.mkdir(parents=True)
+    np.savez(path, tm_mbps=mbps, nodes=np.array([f"n{i}" for i in range(12)]))
+    out = tmp_path / "out"
+    data = ["--scenario", "abilene-trace-v0", "--data", str(tmp_path / "data")]
+    assert fragment in complaint(capsys, "run", *QUICK, *data, "--out", str(out))
+    assert not out.exists()
+
+
+REPLAY = 'name = "recorded"\n[network]\ngenerator = "chain"\n[demand]\nkind = "replay"\nrequests_file = "{}"\n'
+
+
+@pytest.mark.parametrize(
+    ("csv", "fragment"),
+    [
+        (None, "No such file or directory"),
+        ("time,source,destination\n0.0,0,1\n", "no column 'fidelity'"),
+        ("time,source,destination,fidelity\n-1,0,1,0.7\n", "line 2: time is '-1'"),
+        ("time,source,destination,fidelity\n0,0,1,0.7\nnan,0,1,0.7\n", "line 3: time is 'nan'"),
+        ("time,source,destination,fidelity\n0,0,3,0.7\n", "destination is '3'; expected a node index 0..2"),
+        ("time,source,destination,fidelity\n0,0,1,0.75\n", "fidelity is '0.75'"),
+        ("time,source,destination,fidelity\n0,0\n", "line 2: destination is None"),
+    ],
+)
+def test_a_bad_request_file_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], csv: str | None, fragment: str
+) -> None:
+    requests, path, out = tmp_path / "requests.csv", tmp_path / "mine.toml", tmp_path / "out"
+    if csv is not None:
+        requests.write_text(csv)
+    path.write_text(REPLAY.format(requests))
+    said = complaint(capsys, "run", *QUICK, "--scenario", str(path), "--out", str(out))
+    assert fragment in said
+    assert str(requests) in said
+    assert not out.exists()
+
+
+def test_a_log_that_is_none_is_told(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cannot be read: No such file" in complaint(capsys, "replay", str(tmp_path / "none.parquet"))
+    assert "is no episode log of dpem run" in complaint(capsys, "replay", str(finished / "results.png"))
+    half = tmp_path / "half.parquet"
+    half.write_bytes((finished / "local-reactive-0.parquet").read_bytes()[:-200])
+    assert str(half) in complaint(capsys, "replay", str(half))
+
+
+def test_list_names_everything_there_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DPEM_DATA", raising=False)
+    assert dpem("list") == 0
+    said = capsys.readouterr().out
+    for name in (*scenarios.SCENARIOS, *available(), *FORECASTERS, "central:NAME", "MIT", "BSD-3-Clause"):
+        assert name in said
+    assert said.count("[no data folder given]") == 2
+    rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in said.splitlines() if "│" in line}
+    nodes = {"chain3-v0": "3", "star8-v0": "8", "mesh100-v0": "100", "surfnet-v0": "50", "abilene-trace-v0": "12"}
+    assert {name: rows[name] for name in nodes} == nodes
+
+
+def test_list_tells_missing_and_altered_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "abilene").mkdir()
+    (tmp_path / "abilene" / "abilene_20040301_5min_14d.npz").write_bytes(b"another")
+    assert dpem("list", "--data", str(tmp_path)) == 0
+    said = capsys.readouterr().out
+    assert "abilene_20040301_5min_14d.npz [present, but another checksum]" in said
+    assert "flat_CORONET_Global_Topology.json [missing]" in said
+
+
+def test_list_knows_the_real_data(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dpem("list", "--data", str(data_dir)) == 0
+    assert capsys.readouterr().out.count("[present]") == 2
+
+
+@pytest.mark.parametrize("name", scenarios.SCENARIOS)
+def test_show_prints_a_scenario_that_reads_back(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert dpem("show", name, "--set", "slots=123") == 0
+    shown = scenarios.from_toml(capsys.readouterr().out)
+    assert shown == scenarios.get(name, slots=123)
+    assert shown.episode.slots == 123
+
+
+def test_the_kind_of_an_overriding_value_is_that_of_toml(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["nodes=4", "coherence_time=1e1", "generation_rate=[1.0, 2.0]", "summary=two words", "name = mine "]
+    assert dpem("show", "chain3-v0", *(part for setting in settings for part in ("--set", setting))) == 0
+    shown = scenarios.from_toml(capsys.readouterr().out)
+    assert shown.network.nodes == 4  # type: ignore[union-attr]
+    assert math.isclose(shown.hardware.coherence_time, 10.0)
+    assert shown.hardware.generation_rate == (1.0, 2.0)
+    assert shown.summary == "two words"
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["run", "--help"], ["list", "--help"], ["show", "--help"], ["replay", "--help"]]
+)
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    assert dpem(*argv) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("usage: dpem")
+    assert "/" + "root" not in said
+
+
+def script(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([SCRIPT, *argv], cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_installed_command_runs_and_replays(tmp_path: Path) -> None:
+    version = script("--version", cwd=tmp_path)
+    assert (version.returncode, version.stdout) == (0, f"dpem {dpem_env.__version__}\n")
+    run = script("run", *QUICK, "--out", "results", cwd=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert files_in(tmp_path / "results") == ["local-reactive-0.parquet", "results.json", "results.png"]
+    replay = script("replay", "results/local-reactive-0.parquet", cwd=tmp_path)
+    assert (replay.returncode, replay.stderr) == (0, "")
+    assert replay.stdout == "verified: all outcomes of 8 slots came out again, bit for bit\n"
+
+
+def test_the_installed_command_answers_bad_input_in_one_line(tmp_path: Path) -> None:
+    run = script("run", *QUICK, "--policy", "magic", "--out", "results", cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("dpem: error: unknown policy 'magic'")
+    assert run.stderr.count("\n") == 1
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "mesh100-v0"]])
+def test_a_reader_that_stops_reading_is_no_error(command: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        run = subprocess.run([SCRIPT, *command], stdout=writer, stderr=subprocess.PIPE, timeout=300, check=False)
+    finally:
+        os.close(writer)
+    assert run.stderr == b""
+    assert run.returncode == 0
