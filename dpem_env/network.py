@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env import traces
-from dpem_env.routes import Exclusion, RouteTable, find_routes, reachability
+from dpem_env.route_search import Exclusion
+from dpem_env.routes import RouteTable, find_routes, reachability
 from dpem_env.scenarios import ReplayDemand, Scenario, SessionDemand, TraceDemand
 from dpem_env.seeding import generator
 from dpem_env.topology import Topology, build_topology

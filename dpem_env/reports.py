@@ -41,9 +41,15 @@ TABLE = (
 )
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command, as for everything printed without rich."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Standard output; wide enough for tables when it is not a terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=140)
+    return _Output() if sys.stdout.isatty() else _Output(width=140)
 
 
 def _terminal() -> Console:

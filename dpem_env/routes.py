@@ -9,14 +9,13 @@ of summation. Searches are bounded by the hop limit (a layered Bellman-Ford) and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from dpem_env import physics
+from dpem_env.route_search import all_routes, build_times, judge_all
 from dpem_env.scenarios import Scenario
 from dpem_env.topology import Topology
 
@@ -24,21 +23,6 @@ Ints = NDArray[np.int32]
 
 NANOSECONDS = 1e9
 WORST = 1e6  # s; stands for the infinite cost of a source or repeater that does nothing
-UNREACHED = np.int64(2**62)
-
-_build_time = njit(physics.expected_build_time)
-
-
-class Exclusion(IntEnum):
-    """Why an ordered pair of nodes cannot be peers; 0 means it can."""
-
-    REACHABLE = 0
-    TOO_MANY_HOPS = 1
-    WEAK_LINK = 2
-    WEAK_RELAY = 3
-    LITTLE_MEMORY = 4
-    TOO_SLOW = 5
-    LOW_FIDELITY = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +43,7 @@ def reachability(topology: Topology, scenario: Scenario) -> NDArray[np.int8]:
     link_rate = topology.generation_rate[topology.emitter] * topology.transmission
     fresh = _fresh_werner(scenario).max(axis=0)
     lowest = physics.werner_from_fidelity(scenario.demand.fidelity_classes[0])
-    verdict: NDArray[np.int8] = _judge_all(
+    verdict: NDArray[np.int8] = judge_all(
         n,
         max_hops,
         *graph,
@@ -78,11 +62,11 @@ def find_routes(topology: Topology, scenario: Scenario, peers: Ints) -> RouteTab
     """The k cheapest loopless routes from every node to each of its `peers` (N, D), padded peers being -1."""
     k, max_hops = scenario.routing.routes_per_peer, scenario.routing.max_hops
     graph = _graph(topology)
-    nodes = _all_routes(topology.num_nodes, max_hops, k, *graph, peers)
+    nodes = all_routes(topology.num_nodes, max_hops, k, *graph, peers)
     hops = np.maximum((nodes >= 0).sum(axis=-1) - 1, 0).astype(np.int32)
     links = _links_between(nodes, topology)
     link_rate = topology.generation_rate[topology.emitter] * topology.transmission
-    build_time = _build_times(link_rate, links, hops)
+    build_time = build_times(link_rate, links, hops)
     classes = physics.werner_from_fidelity(np.array(scenario.demand.fidelity_classes))
     meets = _fresh_werner(scenario)[:, :, None] >= classes  # (Q, max_hops + 1, C)
     smallest = np.where(meets.any(axis=0), meets.argmax(axis=0) + 1, 0)
@@ -127,203 +111,3 @@ def _links_between(nodes: Ints, topology: Topology) -> Ints:
     wanted = np.minimum(a, b) * n + np.maximum(a, b)
     position = np.searchsorted(code[order], np.where(b >= 0, wanted, code[order[0]]))
     return np.where(b >= 0, order[position], -1).astype(np.int32)
-
-
-@njit(cache=True)
-def _search(source, banned, first_banned, max_hops, start, neighbour, cost, key, relay_cost, best, best_key, parent):
-    """Cheapest walks of exactly h = 0..max_hops hops from `source` to every node, into best, best_key, parent (h, N).
-
-    Nodes with `banned` are never entered, those with `first_banned` not on the first hop. A caller that bans first hops
-    bans the source too, so that no cheapest walk is a way round the ban.
-    """
-    best[: max_hops + 1] = UNREACHED
-    best[0, source] = 0
-    best_key[0, source] = 0
-    for h in range(max_hops):
-        for u in range(best.shape[1]):
-            if best[h, u] >= UNREACHED:
-                continue
-            through = best[h, u] + (relay_cost[u] if h > 0 else 0)
-            for e in range(start[u], start[u + 1]):
-                v = neighbour[e]
-                if banned[v] or (h == 0 and first_banned[v]):
-                    continue
-                total = through + cost[e]
-                label = best_key[h, u] + key[e]
-                if total < best[h + 1, v] or (total == best[h + 1, v] and label < best_key[h + 1, v]):
-                    best[h + 1, v] = total
-                    best_key[h + 1, v] = label
-                    parent[h + 1, v] = u
-
-
-@njit(cache=True)
-def _cheapest_hops(target, max_hops, best):
-    """Number of hops of the cheapest walk to `target` (fewest on ties), 0 if there is none.
-
-    Costs are positive, so the cheapest walk never visits a node twice.
-    """
-    hops = 0
-    lowest = UNREACHED
-    for h in range(1, max_hops + 1):
-        if best[h, target] < lowest:
-            lowest = best[h, target]
-            hops = h
-    return hops
-
-
-@njit(cache=True)
-def _judge_all(
-    n, max_hops, start, neighbour, cost, key, relay_cost, link, link_rate, swap_rate, memory,
-    min_link_rate, min_swap_rate, time_to_live, hops_of_lowest_class,
-):  # fmt: skip
-    verdict = np.zeros((n, n), dtype=np.int8)
-    best = np.empty((max_hops + 1, n), dtype=np.int64)
-    best_key = np.empty((max_hops + 1, n), dtype=np.int64)
-    parent = np.empty((max_hops + 1, n), dtype=np.int32)
-    nobody = np.zeros(n, dtype=np.bool_)
-    rates = np.empty(max_hops)
-    for source in range(n):
-        _search(source, nobody, nobody, max_hops, start, neighbour, cost, key, relay_cost, best, best_key, parent)
-        for target in range(n):
-            hops = _cheapest_hops(target, max_hops, best) if target != source else 0
-            if hops == 0:
-                verdict[source, target] = 1
-                continue
-            weak_link = weak_relay = False
-            little_memory = memory[source] < 1 or memory[target] < 1
-            v = target
-            for h in range(hops, 0, -1):
-                u = parent[h, v]
-                for e in range(start[u], start[u + 1]):
-                    if neighbour[e] == v:
-                        rates[h - 1] = link_rate[link[e]]
-                weak_link |= rates[h - 1] < min_link_rate or rates[h - 1] <= 0.0
-                if h > 1:
-                    weak_relay |= swap_rate[u] < min_swap_rate
-                    little_memory |= memory[u] < 2
-                v = u
-            if weak_link:
-                verdict[source, target] = 2
-            elif weak_relay:
-                verdict[source, target] = 3
-            elif little_memory:
-                verdict[source, target] = 4
-            elif _build_time(rates[:hops]) > time_to_live:
-                verdict[source, target] = 5
-            elif hops >= hops_of_lowest_class:
-                verdict[source, target] = 6
-    return verdict
-
-
-@njit(cache=True)
-def _build_times(link_rate, links, hops):
-    n, d, k = hops.shape
-    times = np.zeros((n, d, k))
-    rates = np.empty(links.shape[3])
-    for i in range(n):
-        for j in range(d):
-            for r in range(k):
-                for h in range(hops[i, j, r]):
-                    rates[h] = link_rate[links[i, j, r, h]]
-                times[i, j, r] = _build_time(rates[: hops[i, j, r]])
-    return times
-
-
-@njit(cache=True)
-def _all_routes(n, max_hops, k, start, neighbour, cost, key, relay_cost, link, peers):
-    """Yen's algorithm with a hop limit for every (node, peer): node sequences (N, D, k, max_hops + 1)."""
-    routes = np.full((n, peers.shape[1], k, max_hops + 1), -1, dtype=np.int32)
-    best = np.empty((max_hops + 1, n), dtype=np.int64)
-    best_key = np.empty((max_hops + 1, n), dtype=np.int64)
-    parent = np.empty((max_hops + 1, n), dtype=np.int32)
-    banned = np.zeros(n, dtype=np.bool_)
-    first_banned = np.zeros(n, dtype=np.bool_)
-    candidate = np.empty((k * max_hops + 1, max_hops + 1), dtype=np.int32)
-    label = np.empty((k * max_hops + 1, 3), dtype=np.int64)  # cost, hops, key
-    for source in range(n):
-        for d in range(peers.shape[1]):
-            target = peers[source, d]
-            if target < 0:
-                continue
-            found = 0
-            count = 0
-            spur_range = 1
-            while found < k:
-                for spur in range(spur_range):
-                    # Deviate from the last accepted route at its `spur`-th node; before the first route: at the source.
-                    root = routes[source, d, found - 1] if found > 0 else routes[source, d, 0]
-                    at = root[spur] if found > 0 else source
-                    banned[at] = True  # else a detour from `at` back to itself would get round `first_banned`
-                    for before in range(spur):
-                        banned[root[before]] = True
-                    for other in range(found):
-                        shared = True
-                        for before in range(spur + 1):
-                            shared &= routes[source, d, other, before] == root[before]
-                        if shared:
-                            first_banned[routes[source, d, other, spur + 1]] = True
-                    left = max_hops - spur
-                    _search(
-                        at, banned, first_banned, left, start, neighbour, cost, key, relay_cost, best, best_key, parent
-                    )
-                    tail = _cheapest_hops(target, left, best)
-                    if tail > 0:
-                        candidate[count] = -1
-                        v = target
-                        for h in range(tail, 0, -1):
-                            candidate[count, spur + h] = v
-                            v = parent[h, v]
-                        candidate[count, spur] = at
-                        for before in range(spur):
-                            candidate[count, before] = root[before]
-                        if not _listed(candidate, count):
-                            _measure(candidate[count], label[count], start, neighbour, cost, key, relay_cost)
-                            count += 1
-                    banned[:] = False
-                    first_banned[:] = False
-                chosen = -1
-                for c in range(count):
-                    if label[c, 0] < UNREACHED and (chosen < 0 or _before(label[c], label[chosen])):
-                        chosen = c
-                if chosen < 0:
-                    break
-                routes[source, d, found] = candidate[chosen]
-                spur_range = label[chosen, 1]
-                label[chosen, 0] = UNREACHED  # taken
-                found += 1
-    return routes
-
-
-@njit(cache=True)
-def _listed(candidate, count):
-    for c in range(count):
-        same = True
-        for h in range(candidate.shape[1]):
-            same &= candidate[c, h] == candidate[count, h]
-        if same:
-            return True
-    return False
-
-
-@njit(cache=True)
-def _measure(route, label, start, neighbour, cost, key, relay_cost):
-    label[:] = 0
-    for h in range(len(route) - 1):
-        u, v = route[h], route[h + 1]
-        if v < 0:
-            break
-        for e in range(start[u], start[u + 1]):
-            if neighbour[e] == v:
-                label[0] += cost[e]
-                label[2] += key[e]
-        if h > 0:
-            label[0] += relay_cost[u]
-        label[1] += 1
-
-
-@njit(cache=True)
-def _before(a, b):
-    for i in range(3):
-        if a[i] != b[i]:
-            return a[i] < b[i]
-    return False

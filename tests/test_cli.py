@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dpem_baselines.local import LocalReactive
 from matplotlib.image import imread
 from scipy import stats
 
 import dpem_env
+from dpem_baselines.local import LocalReactive
 from dpem_env import scenarios
-from dpem_env.cli import main
+from dpem_env.cli import EXAMPLES, _parser, main
 from dpem_env.forecast import FORECASTERS
 from dpem_env.policies import available
 from dpem_env.records import read_log
@@ -550,9 +551,15 @@ def test_the_kind_of_an_overriding_value_is_that_of_toml(capsys: pytest.CaptureF
 )
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
     assert dpem(*argv) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("usage: dpem")
-    assert "/" + "root" not in said
+    assert capsys.readouterr().out.startswith(f"usage: dpem {argv[0] if len(argv) > 1 else '[-h]'}")
+
+
+def test_the_examples_of_the_help_are_commands() -> None:
+    examples = EXAMPLES.replace("\\\n", "").splitlines()
+    commands = [shlex.split(line.split(">")[0])[1:] for line in examples if line.startswith("  dpem")]
+    assert len(commands) == 4
+    for command in commands:
+        assert _parser().parse_args(command).run
 
 
 def script(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from dpem_env import scenarios, traces
 from dpem_env.errors import ScenarioError
 from dpem_env.network import build_network
-from dpem_env.routes import Exclusion, reachability
+from dpem_env.route_search import Exclusion
+from dpem_env.routes import reachability
 from dpem_env.scenarios import ChainNetwork, Hardware, ReplayDemand, Routing, Scenario, SessionDemand
 from dpem_env.topology import build_topology
 

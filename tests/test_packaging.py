@@ -35,7 +35,8 @@ def _outside(folder: Path, *command: str, **environment: str) -> subprocess.Comp
 
 
 def test_wheel_holds_three_typed_packages_and_no_results_or_tests(distributions: tuple[Path, Path]) -> None:
-    names = zipfile.ZipFile(distributions[1]).namelist()
+    with zipfile.ZipFile(distributions[1]) as archive:
+        names = archive.namelist()
     packages = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}
     assert packages == {"dpem_env", "dpem_agents", "dpem_baselines"}
     assert {f"{package}/py.typed" for package in packages} <= set(names)
@@ -43,7 +44,8 @@ def test_wheel_holds_three_typed_packages_and_no_results_or_tests(distributions:
 
 
 def test_sdist_holds_tests_docs_and_licence(distributions: tuple[Path, Path]) -> None:
-    names = {name.split("/", 1)[1] for name in tarfile.open(distributions[0]).getnames() if "/" in name}
+    with tarfile.open(distributions[0]) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert {"LICENSE", "README.md", "pyproject.toml", "docs/reproduce-paper.md", "tests/conftest.py"} <= names
 
 

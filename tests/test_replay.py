@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from episode_logs import Change, Header, Row, record_episode, rewrite
 
 from dpem_env import policies, scenarios
 from dpem_env.cli import main
 from dpem_env.records import read_log, simulator_version
 from dpem_env.replay import replay, replay_log
 from dpem_env.session import Session
+from episode_logs import Change, Header, Row, record_episode, rewrite
 
 SLOTS = 24
 VERIFIED = f"verified: all outcomes of {SLOTS} slots came out again, bit for bit"

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from dpem_env import physics, scenarios
 from dpem_env.network import build_network
-from dpem_env.routes import Exclusion, RouteTable, find_routes, reachability
+from dpem_env.route_search import Exclusion
+from dpem_env.routes import RouteTable, find_routes, reachability
 from dpem_env.scenarios import Control, Hardware, MeshNetwork, Routing, Scenario, SessionDemand
 from dpem_env.topology import Layout, Topology, assemble, build_topology
 
