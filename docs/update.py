@@ -79,6 +79,7 @@ def _interval(value: dict[str, Any], decimals: int) -> str:
 
 
 def main() -> int:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare only")
     readme = ROOT / "README.md"

@@ -6,7 +6,8 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 fine, 1 a replay that differs, 2 bad input, 130 interrupted."""
     arguments = _parser().parse_args(argv)
     try:
-        code: int = arguments.run(arguments)
+        with _no_interrupt_lost():
+            code: int = arguments.run(arguments)
         sys.stdout.flush()  # a pipe that was closed shows here, not while Python exits
         return code
     except BrokenPipeError:
@@ -54,6 +56,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("dpem: interrupted")
         return 130
+
+
+@contextmanager
+def _no_interrupt_lost() -> Iterator[None]:
+    """Ctrl-C while numba compiles is swallowed by a callback, and the compilation fails later: tell the former."""
+    swallowed = False
+    usual = sys.unraisablehook
+
+    def note(problem: Any) -> None:
+        nonlocal swallowed
+        if issubclass(problem.exc_type, KeyboardInterrupt):
+            swallowed = True
+        else:
+            usual(problem)
+
+    sys.unraisablehook = note
+    try:
+        yield
+    except Exception:
+        if swallowed:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        sys.unraisablehook = usual
 
 
 def _complain(message: str) -> None:

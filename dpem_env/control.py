@@ -79,7 +79,9 @@ class CentralControl:
         if len(self._past) <= self.delay:
             return None
         session, shadow = self.session, self._shadow
-        for mine, theirs in zip(shadow.state, self._past[0], strict=True):
+        for name in State._fields:
+            mine: NDArray[Any] = getattr(shadow.state, name)
+            theirs: NDArray[Any] = getattr(self._past[0], name)
             # Either may have more room than the episode needs, left over from earlier ones.
             shared = tuple(slice(min(sizes)) for sizes in zip(mine.shape, theirs.shape, strict=True))
             mine[shared] = theirs[shared]
@@ -116,7 +118,7 @@ class CentralControl:
         self._remember()
 
     def _remember(self) -> None:
-        self._past.append(State(*(array.copy() for array in self.session.simulator.state)))
+        self._past.append(State._make(array.copy() for array in self.session.simulator.state))
         seen = self.session.slot - self.delay
         if self.forecaster is not None and 0 <= seen < self.session.slots:
             self.forecaster.observe(self.session.new_requests(seen))

@@ -4,6 +4,9 @@
 compiled writer fills one row per node in that order; every value is clip(x / scale, 0, 1) in float32, unknown is 0.
 """
 
+# mypy: allow-untyped-defs
+# (numba infers the types of compiled code)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -142,7 +145,7 @@ class FeatureTable:
 
     def describe(self) -> str:
         """The observation table of the documentation, in reStructuredText."""
-        rows = [("columns", "feature", "unit", "scale", "age", "meaning")]
+        rows: list[tuple[str, ...]] = [("columns", "feature", "unit", "scale", "age", "meaning")]
         for feature in NODE_FEATURES:
             rows.append((str(self.offset[feature.name]), *_cells(feature)))
         for feature in PEER_FEATURES:

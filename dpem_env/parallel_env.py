@@ -251,7 +251,9 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             self._rng = self._rng or np.random.default_rng()
             index = int(self._rng.integers(2**31))
         seeds = episode_seeds(self.scenario, self.split, index)
-        chosen = {name: options.get(f"{name}_seed", default) for name, default in seeds._asdict().items()}
+        chosen: dict[str, Any] = {
+            name: options.get(f"{name}_seed", default) for name, default in seeds._asdict().items()
+        }
         for name, value in chosen.items():
             if not isinstance(value, int | np.integer) or value < 0:
                 raise ScenarioError(f"reset option {name}_seed is {value!r}; expected an int >= 0")

@@ -347,7 +347,8 @@ class Scenario(Section):
     def override(self, **fields: Any) -> Scenario:
         """A copy with leaf fields replaced, wherever they live; the name records what was changed.
 
-        A new ``kind`` of demand or ``generator`` of networks keeps the fields it shares with the old. ``outages`` takes a dictionary of its fields or None. Raises ScenarioError for an unknown field or value.
+        A new ``kind`` of demand or ``generator`` of networks keeps the fields it shares with the old. ``outages`` takes
+        a dictionary of its fields or None. Raises ScenarioError for an unknown field or value.
         """
         if not fields:
             return self

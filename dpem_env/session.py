@@ -90,19 +90,23 @@ class Session:
 
     def observations(self) -> NDArray[np.float32]:
         """(N, F) what each node knows, a fresh array."""
-        return self.observer.observe(self.forecast)[0]
+        rows: NDArray[np.float32] = self.observer.observe(self.forecast)[0]
+        return rows
 
     def global_state(self) -> NDArray[np.float32]:
         """(N, F) the same features with remote ones as of now: for centralized training only."""
-        return self.observer.observe(self.forecast, fresh=True)[0]
+        rows: NDArray[np.float32] = self.observer.observe(self.forecast, fresh=True)[0]
+        return rows
 
     def masks(self) -> NDArray[np.int8]:
         """(N, actions) 1 where an action is legal, a fresh array."""
-        return self.observer.masks()[0]
+        masks: NDArray[np.int8] = self.observer.masks()[0]
+        return masks
 
     def rewards(self) -> NDArray[np.float64]:
         """(N,) reward of the last step."""
-        return rewards(self.simulator, self.scenario)[0]
+        reward: NDArray[np.float64] = rewards(self.simulator, self.scenario)[0]
+        return reward
 
     def new_requests(self, slot: int) -> NewRequests:
         """The requests that arrived in `slot`."""

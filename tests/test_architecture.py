@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports only modules named before it. A new module takes the first place where that holds.
 LAYERS = (
     ("errors", "files", "physics", "seeding"),
-    ("scenarios", "topology", "traces", "routes", "network", "demand"),
+    ("scenarios", "topology", "traces", "route_search", "routes", "network", "demand"),
     ("simulator.compiled", "simulator.randomness", "simulator.state", "simulator.telemetry"),
     ("simulator.kernel", "simulator.simulator", "simulator"),
     ("features", "rewards", "forecast"),

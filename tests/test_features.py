@@ -117,8 +117,9 @@ def test_the_progress_of_a_peer() -> None:
     chain.drawn.open(0, 1, quality=2, links=[(0, 0.9), (0, 0.9)])
     assert chain.read().links_complete[0].tolist() == [0, 0]  # a purification round is missing on each
     chain.drawn.open(0, 1, links=[None, 0.9])
+    chain.drawn.open(0, 1)
     seen = chain.read()
-    assert seen.open_allocations.tolist() == [[0, 2], [0, 0], [0, 0]]
+    assert seen.open_allocations.tolist() == [[0, 3], [0, 0], [0, 0]]
     assert seen.links_complete[0].tolist() == [0, 1]  # of the one furthest on
 
 

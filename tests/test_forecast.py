@@ -105,9 +105,10 @@ def test_mean_rates_are_the_true_ones_whatever_was_seen() -> None:
         assert np.array_equal(forecaster.predict(lead), repeated(RATES.tolist()))
     scenario = scenarios.get("mesh20-v0")
     network = build_network(scenario, 0)
+    rate = scenario.demand.request_rate  # type: ignore[union-attr]
     told = setting_of(scenario, network, draw_demand(scenario, network, 0, 10), clairvoyant=False).mean_rates
-    assert np.allclose(told, network.weights * 1.6 * 0.25)
-    assert told.sum() == pytest.approx(0.4)
+    assert np.allclose(told, network.weights * rate * 0.25)
+    assert told.sum() == pytest.approx(rate * 0.25)
 
 
 def clairvoyant(forecaster: Any) -> tuple[Any, Any]:
@@ -323,7 +324,7 @@ def test_a_forecaster_that_reuses_its_array_does_not_change_what_was_seen() -> N
 def test_mean_rates_add_up_to_the_offered_load_and_are_unknown_for_a_replayed_file(tmp_path: Path) -> None:
     scenario = scenarios.get("chain3-v0")
     network = build_network(scenario, 0)
-    assert mean_rates(scenario, network).sum() == pytest.approx(2.0 * 0.25)
+    assert mean_rates(scenario, network).sum() == pytest.approx(scenario.demand.request_rate * 0.25)  # type: ignore[union-attr]
     file = tmp_path / "requests.csv"
     file.write_text("time,source,destination,fidelity\n0.3,0,2,0.7\n", encoding="utf-8")
     replayed = scenario.model_copy(update={"demand": ReplayDemand(peers=2, requests_file=str(file))})

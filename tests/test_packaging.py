@@ -29,9 +29,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
 def _outside(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command in `folder`, with nothing of the clone on the path."""
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return subprocess.run(
-        command, cwd=folder, env=clean | environment, capture_output=True, text=True, check=True
-    )
+    return subprocess.run(command, cwd=folder, env=clean | environment, capture_output=True, text=True, check=True)
 
 
 def test_wheel_holds_three_typed_packages_and_no_results_or_tests(distributions: tuple[Path, Path]) -> None:

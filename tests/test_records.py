@@ -66,7 +66,10 @@ def test_a_log_holds_the_whole_episode(tmp_path: Path) -> None:
     assert np.array_equal(verdicts == 0, np.array([row["action"] for row in log.rows]) == 0)
     assert sum(len(row["deliveries"]) for row in log.rows) == metrics.delivered
     assert sum(sum(row["delivered"]) for row in log.rows) == metrics.delivered
-    assert sum(delivery["from_stock"] for row in log.rows for delivery in row["deliveries"]) > 0
+    assert metrics.delivered > 0
+    from_stock = [delivery["from_stock"] for row in log.rows for delivery in row["deliveries"]]
+    assert np.mean(from_stock) == pytest.approx(metrics.from_stock)
+    assert log.rows[-1]["expired"] == log.header["totals"]["expired"]
     assert np.mean(np.sum([row["reward"] for row in log.rows], axis=0)) == pytest.approx(metrics.reward)
     fidelities = [delivery["fidelity"] for row in log.rows for delivery in row["deliveries"]]
     assert np.mean(fidelities) == pytest.approx(metrics.fidelity)
