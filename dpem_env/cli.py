@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import math
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,26 +62,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _no_interrupt_lost() -> Iterator[None]:
-    """Ctrl-C while numba compiles is swallowed by a callback, and the compilation fails later: tell the former."""
-    swallowed = False
+    """Numba compiles through callbacks that swallow Ctrl-C; some compilations then fail, others just go on."""
+    repeats: list[threading.Timer] = []
     usual = sys.unraisablehook
 
-    def note(problem: Any) -> None:
-        nonlocal swallowed
+    def repeat_interrupt(problem: Any) -> None:
         if issubclass(problem.exc_type, KeyboardInterrupt):
-            swallowed = True
+            repeats.append(threading.Timer(0.1, _thread.interrupt_main))
+            repeats[-1].start()
         else:
             usual(problem)
 
-    sys.unraisablehook = note
+    sys.unraisablehook = repeat_interrupt
     try:
         yield
     except Exception:
-        if swallowed:
+        if repeats:
             raise KeyboardInterrupt from None
         raise
     finally:
         sys.unraisablehook = usual
+        for repeat in repeats:
+            repeat.cancel()
 
 
 def _complain(message: str) -> None:

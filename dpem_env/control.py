@@ -1,9 +1,9 @@
 """Central control: one controller that sees the whole network, δ late, and remembers what it has ordered since.
 
 The view of slot t is the simulator's state after phase 0 of slot t - δ/dt, brought forward by what the controller can
-know without news: requests whose deadline has passed are gone, its own commands since then count as open allocations,
-forecasts reach δ further. At δ = 0 the view is the state itself. Serving from stock and delivering a finished pair
-stay local.
+know without news: requests whose deadline has passed are gone, allocations past their time-to-live are closed, its own
+commands since then count as open, forecasts reach δ further. At δ = 0 the view is the state itself. Serving from stock
+and delivering a finished pair stay local.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from dpem_env.features import Observations, Observer
@@ -24,9 +23,8 @@ from dpem_env.policies import Decision
 from dpem_env.scenarios import Scenario
 from dpem_env.session import Session, as_forecast
 from dpem_env.simulator import Episode, Simulator
-from dpem_env.simulator.compiled import Entry
-from dpem_env.simulator.kernel import can_name, expire_requests, free_row, qubits_needed
-from dpem_env.simulator.state import State, World, view_of_one
+from dpem_env.simulator.foresight import assume, wait_until
+from dpem_env.simulator.state import State
 
 
 def delay_in_slots(scenario: Scenario, delay: float) -> int:
@@ -85,9 +83,10 @@ class CentralControl:
             # Either may have more room than the episode needs, left over from earlier ones.
             shared = tuple(slice(min(sizes)) for sizes in zip(mine.shape, theirs.shape, strict=True))
             mine[shared] = theirs[shared]
-        for command in self._commands:
-            _run_assume(shadow.rules, shadow.world, shadow.state, command.action, command.route)
-        _run_bring_forward(shadow.world, shadow.state, session.slot)
+        for slot, command in enumerate(self._commands, start=session.slot - self.delay):
+            wait_until(shadow.rules, shadow.world, shadow.state, slot)
+            assume(shadow.rules, shadow.world, shadow.state, command.action, command.route)
+        wait_until(shadow.rules, shadow.world, shadow.state, session.slot)
         forecast = None
         if self.forecaster is not None:
             forecast = as_forecast(self.forecaster.predict(self.delay), session.scenario, session.network)
@@ -122,53 +121,3 @@ class CentralControl:
         seen = self.session.slot - self.delay
         if self.forecaster is not None and 0 <= seen < self.session.slots:
             self.forecaster.observe(self.session.new_requests(seen))
-
-
-_one_world, _one_state = view_of_one(World), view_of_one(State)
-
-
-@njit(cache=True, _nrt=False)
-def _assume(rules, world, state, action, route):  # type: ignore[no-untyped-def]
-    """Count one slot's commands as open allocations without links, in the picture of environment 0.
-
-    Memory is counted as held where the picture has it; whether a command was admitted is not known yet.
-    """
-    one_world, one = _one_world(world, 0), _one_state(state, 0)
-    for i in range(len(action)):
-        d = (action[i] - 1) // rules.qualities
-        row = free_row(one, i)
-        if action[i] <= 0 or row < 0 or d >= world.peers.shape[2] or not can_name(one_world, i, d, route[i]):
-            continue
-        r = route[i]
-        for candidate in range(one_world.route_hops.shape[2]):
-            up = one_world.route_hops[i, d, candidate] > 0
-            for h in range(one_world.route_hops[i, d, candidate]):
-                up = up and one.link_up[one_world.route_links[i, d, candidate, h]] == 1
-            if r < 0 and up:
-                r = candidate
-        r = max(r, 0)
-        hops = one_world.route_hops[i, d, r]
-        one.alloc_peer[i, row] = d
-        one.alloc_quality[i, row] = (action[i] - 1) % rules.qualities + 1
-        one.alloc_route[i, row] = r
-        one.alloc_slot[i, row] = one.slot[0]
-        one.alloc_complete[i, row] = 0
-        for h in range(hops):
-            one.link_rounds[i, row, h] = -1
-        for h in range(hops + 1):
-            node = one_world.route_nodes[i, d, r, h]
-            one.free_memory[node] = max(one.free_memory[node] - qubits_needed(h, hops), 0)
-        one.age_order[one.num_open[0]] = i * one.alloc_peer.shape[1] + row
-        one.num_open[0] += 1
-
-
-@njit(cache=True, _nrt=False)
-def _bring_forward(world, state, slot):  # type: ignore[no-untyped-def]
-    """Let requests whose last slot lies before `slot` expire in the picture of environment 0."""
-    one = _one_state(state, 0)
-    expire_requests(_one_world(world, 0), one, slot - 1)
-    one.slot[0] = slot
-
-
-_run_assume: Any = Entry(_assume)
-_run_bring_forward: Any = Entry(_bring_forward)

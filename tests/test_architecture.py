@@ -17,7 +17,7 @@ LAYERS = (
     ("errors", "files", "physics", "seeding"),
     ("scenarios", "topology", "traces", "route_search", "routes", "network", "demand"),
     ("simulator.compiled", "simulator.randomness", "simulator.state", "simulator.telemetry"),
-    ("simulator.kernel", "simulator.simulator", "simulator"),
+    ("simulator.kernel", "simulator.foresight", "simulator.simulator", "simulator"),
     ("features", "rewards", "forecast"),
     ("policies", "session", "control", "metrics"),
     ("parallel_env", "central_env", "evaluation", "records", "replay"),

@@ -9,6 +9,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -297,17 +298,21 @@ def test_a_command_interrupted_elsewhere_says_so_in_one_line(
     assert capsys.readouterr().err == "dpem: interrupted\n"
 
 
-def test_an_interruption_that_a_compiler_swallowed_is_still_one(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("then", ["fails", "goes on"])
+def test_an_interruption_that_a_compiler_swallows_is_still_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    def compile_and_fail(*arguments: Any) -> None:
+    def compile_something(*arguments: Any) -> None:
         ctypes.CFUNCTYPE(None)(interrupt)()
-        raise RuntimeError("no compiled object yet")
+        if then == "fails":
+            raise RuntimeError("no compiled object yet")
+        for _ in range(500):
+            time.sleep(0.01)
 
-    monkeypatch.setattr("dpem_env.reports.print_list", compile_and_fail)
+    monkeypatch.setattr("dpem_env.reports.print_list", compile_something)
     assert dpem("list") == 130
     assert capsys.readouterr().err == "dpem: interrupted\n"
 

@@ -150,6 +150,21 @@ def test_own_commands_count_as_open_until_they_show_up() -> None:
         idle(control)
 
 
+def test_what_must_have_timed_out_is_closed_in_the_view_before_the_news() -> None:
+    session = session_with([], silent=True)
+    control = control_of(session, 2.0)  # eight slots, the time-to-live
+    idle(control, 8)
+    control.step(decision(session, {0: 4}))
+    open_rows, free = [], []
+    for _ in range(9):
+        view = view_of(control)
+        open_rows.append(int(view.observations.open_rows[0]))
+        free.append(view.free_memory.tolist())
+        idle(control)
+    assert open_rows == [1] * 7 + [0, 0]  # it acts in slots 8 to 15; the news of its end comes in slot 24
+    assert free == [[3, 2, 3]] * 7 + [[4, 4, 4]] * 2
+
+
 def test_an_own_command_that_was_denied_counts_until_the_news() -> None:
     session = session_with([], silent=True)
     control = control_of(session, 0.5)

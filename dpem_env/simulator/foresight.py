@@ -1,0 +1,79 @@
+"""What a controller can know without news: an old state brought forward by its own commands and the passing of time.
+
+Requests past their deadline are gone; allocations past their time-to-live are closed, whatever became of them; commands
+count as open from the slot they are issued until news of them arrives, whether or not they were admitted.
+"""
+
+from __future__ import annotations
+
+from dpem_env.simulator.compiled import Entry, entry, inner
+from dpem_env.simulator.kernel import can_name, expire_requests, free_row, qubits_needed
+from dpem_env.simulator.state import State, World, view_of_one
+
+_one_world, _one_state = view_of_one(World), view_of_one(State)
+
+
+@entry
+def _wait_until(rules, world, state, slot):
+    """Let time pass in the picture of environment 0 until `slot`, without news."""
+    one_world, one = _one_world(world, 0), _one_state(state, 0)
+    expire_requests(one_world, one, slot - 1)
+    rows = one.alloc_peer.shape[1]
+    still_open = 0
+    for place in range(one.num_open[0]):
+        alloc = one.age_order[place]
+        i, row = alloc // rows, alloc % rows
+        if slot - one.alloc_slot[i, row] >= rules.time_to_live:
+            _occupy(one_world, one, i, row, -1)
+            one.alloc_peer[i, row] = -1
+        else:
+            one.age_order[still_open] = alloc
+            still_open += 1
+    one.num_open[0] = still_open
+    one.slot[0] = slot
+
+
+@entry
+def _assume(rules, world, state, action, route):
+    """Count one slot's commands as open allocations without links, in the picture of environment 0."""
+    one_world, one = _one_world(world, 0), _one_state(state, 0)
+    places = one_world.peers.shape[1]
+    for i in range(len(action)):
+        d = (action[i] - 1) // rules.qualities
+        row = free_row(one, i)
+        if action[i] <= 0 or d >= places or row < 0 or not can_name(one_world, i, d, route[i]):
+            continue
+        one.alloc_peer[i, row] = d
+        one.alloc_quality[i, row] = (action[i] - 1) % rules.qualities + 1
+        one.alloc_route[i, row] = route[i] if route[i] >= 0 else _first_route_up(one_world, one, i, d)
+        one.alloc_slot[i, row] = one.slot[0]
+        one.alloc_complete[i, row] = 0
+        one.link_rounds[i, row, :] = -1
+        _occupy(one_world, one, i, row, 1)
+        one.age_order[one.num_open[0]] = i * one.alloc_peer.shape[1] + row
+        one.num_open[0] += 1
+
+
+@inner
+def _first_route_up(world, state, i, d):
+    for r in range(world.route_hops.shape[2]):
+        up = world.route_hops[i, d, r] > 0
+        for h in range(world.route_hops[i, d, r]):
+            up = up and state.link_up[world.route_links[i, d, r, h]] == 1
+        if up:
+            return r
+    return 0
+
+
+@inner
+def _occupy(world, state, i, row, sign):
+    """Take (sign 1) or free (-1) an allocation's memory; the picture may be wrong, so within what a node has."""
+    d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+    hops = world.route_hops[i, d, r]
+    for h in range(hops + 1):
+        node = world.route_nodes[i, d, r, h]
+        free = state.free_memory[node] - sign * qubits_needed(h, hops)
+        state.free_memory[node] = min(max(free, 0), world.memory[node])
+
+
+wait_until, assume = Entry(_wait_until), Entry(_assume)
