@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dpem_env.control import CentralControl
-from dpem_env.errors import ActionError, ScenarioError
+from dpem_env.errors import ActionError
 from dpem_env.forecast import Forecaster
 from dpem_env.parallel_env import EntanglementEnv
 from dpem_env.policies import Decision
@@ -59,8 +59,6 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         render_mode: str | None = None,
         **overrides: Any,
     ) -> None:
-        if not isinstance(delay, int | float) or not 0 <= delay < np.inf:
-            raise ScenarioError(f"delay is {delay!r}; expected seconds >= 0")
         self._nodes = EntanglementEnv(
             scenario,
             split=split,

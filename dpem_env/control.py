@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpem_env.errors import ScenarioError
 from dpem_env.features import Observations, Observer
 from dpem_env.forecast import Forecaster, get_forecaster, setting_of
 from dpem_env.network import Network
@@ -28,7 +30,9 @@ from dpem_env.simulator.state import State
 
 
 def delay_in_slots(scenario: Scenario, delay: float) -> int:
-    """A control delay in s as a number of slots: to the nearest, halves down."""
+    """A control delay (s) as a number of slots: to the nearest, halves down. Raises ScenarioError unless it is >= 0."""
+    if isinstance(delay, bool) or not isinstance(delay, Real) or not 0 <= delay < math.inf:
+        raise ScenarioError(f"delay is {delay!r}; expected seconds >= 0")
     return max(math.ceil(delay / scenario.control.slot_duration - 0.5 - 1e-9), 0)
 
 

@@ -204,7 +204,7 @@ class Reward(Section):
 class Episode(Section):
     """Length of an episode."""
 
-    slots: Count = 400
+    slots: Annotated[int, Field(strict=True, ge=1, le=MAX_SLOTS)] = 400
 
 
 class SeedRange(Section):
@@ -390,6 +390,8 @@ def from_toml(text: str, origin: str = "TOML text") -> Scenario:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{origin}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise ScenarioError(f"{origin}: not valid TOML: nested too deeply") from None
     return _validated(data, origin)
 
 

@@ -15,6 +15,7 @@ from dpem_baselines.central import CentralReactive
 from dpem_baselines.local import LocalReactive
 from dpem_env import scenarios
 from dpem_env.control import CentralControl, NetworkView, delay_in_slots
+from dpem_env.errors import ScenarioError
 from dpem_env.features import Observations
 from dpem_env.forecast import NewRequests, Persistence
 from dpem_env.network import Network
@@ -70,6 +71,12 @@ def test_halves_go_down_whatever_the_rounding_of_the_quotient(n: int) -> None:
     scenario = scenarios.get("chain3-v0", slot_duration=0.1, telemetry_period=1.0)
     assert delay_in_slots(scenario, (n + 0.5) * 0.1) == n
     assert delay_in_slots(scenario, n * 0.1) == n
+
+
+@pytest.mark.parametrize("delay", [-0.25, float("nan"), float("inf"), "0.5", None, True])
+def test_a_delay_is_a_number_of_seconds(delay: Any) -> None:
+    with pytest.raises(ScenarioError, match=r"delay is .*; expected seconds >= 0"):
+        delay_in_slots(scenarios.get("chain3-v0"), delay)
 
 
 @pytest.mark.parametrize(("delay", "blind"), [(0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4)])

@@ -415,3 +415,13 @@ def test_durations_are_whole_numbers_of_slots(seconds: float, slots: int) -> Non
 def test_durations_may_be_whole_numbers_of_slots_up_to_rounding() -> None:
     scenario = scenarios.get("mesh100-v0", slot_duration=0.1, time_to_live=0.3)  # 0.3 / 0.1 is not 3 in binary
     assert scenario.in_slots(scenario.control.time_to_live) == 3
+
+
+def test_an_episode_has_a_longest_length() -> None:
+    with pytest.raises(ScenarioError, match=r"episode\.slots"):
+        scenarios.get("chain3-v0", slots=scenarios.MAX_SLOTS + 1)
+
+
+def test_deeply_nested_toml_is_refused() -> None:
+    with pytest.raises(ScenarioError, match="nested too deeply"):
+        scenarios.from_toml("x = " + "[" * 100_000)
