@@ -17,18 +17,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpem_env.demand import Demand, Pieces, tabulate
 from dpem_env.errors import DpemError, LogError
 from dpem_env.files import whole_file
+from dpem_env.log_format import FORMAT, NETWORK_ARRAYS, TOPOLOGY_ARRAYS, checked, schema
 from dpem_env.network import Network, with_routes
 from dpem_env.physics import fidelity_from_werner
 from dpem_env.policies import Decision
@@ -36,8 +35,6 @@ from dpem_env.scenarios import Scenario, from_toml
 from dpem_env.session import EpisodeSeeds, Session
 from dpem_env.simulator import RULES_VERSION, Status, Tally
 from dpem_env.topology import Topology
-
-FORMAT = "dpem-episode-1"
 
 
 def simulator_version() -> dict[str, str]:
@@ -96,7 +93,7 @@ class EpisodeRecorder:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.Table.from_pylist(self.rows, schema=_schema()).replace_schema_metadata(
+        table = pa.Table.from_pylist(self.rows, schema=schema()).replace_schema_metadata(
             {"dpem": json.dumps(self.header)}
         )
         with whole_file(path) as partial:
@@ -157,7 +154,7 @@ def read_log(path: str | os.PathLike[str]) -> EpisodeLog:
     except pa.ArrowException as error:
         raise LogError(f"{name} is no episode log of dpem run: {error}") from None
     try:
-        return _checked_log(table)
+        return EpisodeLog(*checked(table))
     except (DpemError, pa.ArrowException, UnicodeDecodeError) as error:
         raise LogError(f"{name}: {error}") from None
 
@@ -168,41 +165,6 @@ def decision_check(decision: Decision) -> str:
     for array in decision:
         fingerprint.update(np.asarray(array, dtype=np.int64).tobytes())
     return fingerprint.hexdigest()
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
-    request = pa.struct(
-        [("source", pa.int32()), ("destination", pa.int32()), ("fidelity", pa.float64()), ("last_slot", pa.int32())]
-    )
-    delivery = pa.struct(
-        [
-            ("source", pa.int32()),
-            ("destination", pa.int32()),
-            ("arrival", pa.int32()),
-            ("fidelity", pa.float64()),
-            ("from_stock", pa.bool_()),
-        ]
-    )
-    return pa.schema(
-        [
-            ("slot", pa.int32()),
-            ("requests", pa.list_(request)),
-            ("action", pa.list_(pa.int64())),
-            ("route", pa.list_(pa.int64())),
-            ("priority", pa.list_(pa.int64())),
-            ("forecast", pa.list_(pa.float32())),
-            ("verdict", pa.list_(pa.int8())),
-            ("deliveries", pa.list_(delivery)),
-            ("expired", pa.int32()),
-            ("delivered", pa.list_(pa.int32())),
-            ("contended", pa.list_(pa.int32())),
-            ("reward", pa.list_(pa.float64())),
-            ("state", pa.string()),
-            ("check", pa.string()),
-        ]
-    )
 
 
 def _arrivals(session: Session, slot: int) -> list[dict[str, Any]]:
@@ -236,25 +198,8 @@ def _deliveries(session: Session, before: NDArray[np.int32], state: dict[str, ND
     ]
 
 
-# What the header holds of a network: dtype and axes (N nodes, L links, D peer places per node)
-_TOPOLOGY_ARRAYS: dict[str, tuple[str, tuple[str | int, ...]]] = {
-    "position": ("<f8", ("N", 2)),
-    "popularity": ("<f8", ("N",)),
-    "generation_rate": ("<f8", ("N",)),
-    "swap_rate": ("<f8", ("N",)),
-    "memory": ("<i4", ("N",)),
-    "coherence_time": ("<f8", ("N",)),
-    "links": ("<i4", ("L", 2)),
-    "length": ("<f8", ("L",)),
-    "emitter": ("<i4", ("L",)),
-    "transmission": ("<f8", ("L",)),
-    "link_key": ("<i8", ("L",)),
-}
-_NETWORK_ARRAYS = _TOPOLOGY_ARRAYS | {"peers": ("<i4", ("N", "D")), "weights": ("<f8", ("N", "D"))}
-
-
 def _network_to_json(network: Network) -> dict[str, Any]:
-    topology = {name: _pack(getattr(network.topology, name)) for name in _TOPOLOGY_ARRAYS}
+    topology = {name: _pack(getattr(network.topology, name)) for name in TOPOLOGY_ARRAYS}
     return {
         "names": list(network.topology.names),
         **topology,
@@ -265,7 +210,7 @@ def _network_to_json(network: Network) -> dict[str, Any]:
 
 
 def _network_from_json(scenario: Scenario, data: dict[str, Any]) -> Network:
-    topology = Topology(names=tuple(data["names"]), **{name: _unpack(data, name) for name in _TOPOLOGY_ARRAYS})
+    topology = Topology(names=tuple(data["names"]), **{name: _unpack(data, name) for name in TOPOLOGY_ARRAYS})
     return with_routes(scenario, topology, _unpack(data, "peers"), _unpack(data, "weights"), data["excluded"])
 
 
@@ -275,148 +220,4 @@ def _pack(array: NDArray[Any]) -> dict[str, Any]:
 
 
 def _unpack(data: dict[str, Any], name: str) -> NDArray[Any]:
-    return np.array(data[name]["values"], dtype=_NETWORK_ARRAYS[name][0])
-
-
-class _Part(BaseModel):
-    """Base of what a header must hold."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-
-class _Seeds(_Part):
-    topology: int = Field(ge=0)
-    demand: int = Field(ge=0)
-
-
-class _Network(_Part):
-    names: list[str] = Field(min_length=2)
-    excluded: dict[str, int]
-
-
-class _Header(_Part):
-    version: dict[str, str]
-    policy: str
-    scenario: str
-    scenario_hash: str
-    seeds: _Seeds
-    slots: int = Field(ge=1)
-    network: _Network
-    excluded_requests: int
-    start: str
-    totals: dict[str, int] = {}  # of a finished episode
-
-
-def _checked_log(table: Any) -> EpisodeLog:
-    """The log in a Parquet table, safe to hand to the simulator; raises LogError or another DpemError if it is not."""
-    metadata = table.schema.metadata or {}
-    missing = [name for name in _schema().names if name not in table.schema.names]
-    if b"dpem" not in metadata or missing:
-        what = f"column {missing[0]!r}" if missing else "header"
-        raise LogError(f"no episode log of dpem run: it has no {what}")
-    header = _checked_header(metadata[b"dpem"])
-    if table.num_rows != header["slots"] or table["slot"].to_pylist() != list(range(header["slots"])):
-        raise LogError(f"incomplete: {table.num_rows} of {header['slots']} slots")
-    scenario = from_toml(header["scenario"], "scenario in the header")
-    arrays = _checked_network(header["network"], scenario)
-    columns = table.select(_schema().names).cast(_schema())
-    _check_columns(columns, arrays["peers"], scenario.observation.forecast_horizon)
-    log = EpisodeLog(header, columns.to_pylist())
-    _check_requests(log, arrays["peers"])
-    return log
-
-
-def _checked_header(text: bytes) -> dict[str, Any]:
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise LogError(f"the header is not valid JSON: {error}") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        found = header.get("format") if isinstance(header, dict) else header
-        raise LogError(f"the header has format {found!r}; expected {FORMAT!r}")
-    try:
-        _Header.model_validate(header)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise LogError(f"header.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    return header
-
-
-def _checked_network(data: dict[str, Any], scenario: Scenario) -> dict[str, NDArray[Any]]:
-    """The header's arrays, of the right kind and shape, with no number the simulator could not index or draw with."""
-    links = data.get("links")
-    size: dict[str | int, int] = {
-        "N": len(data["names"]),
-        "L": len(links["values"]) if isinstance(links, dict) and isinstance(links.get("values"), list) else 0,
-        "D": scenario.demand.peers,
-    }
-    arrays = {}
-    for name, (dtype, axes) in _NETWORK_ARRAYS.items():
-        shape = tuple(size.get(axis, axis) for axis in axes)
-        packed = data.get(name)
-        given = np.zeros(())
-        if isinstance(packed, dict) and packed.get("dtype") == dtype:
-            with suppress(ValueError):  # a ragged list
-                given = np.array(packed.get("values"))
-        right_kind = given.dtype.kind == "i" or (given.dtype.kind == "f" and "f" in dtype and np.isfinite(given).all())
-        if given.shape != shape or not right_kind or not np.array_equal(given, given.astype(dtype)):
-            raise LogError(f"header.network.{name}: expected finite {dtype} of shape {shape}")
-        arrays[name] = given.astype(dtype)
-    low, high = arrays["links"].T
-    nodes = np.arange(size["N"])[:, None]
-    hardware = scenario.hardware
-    strongest = max(hardware.generation_rate[1], getattr(scenario.network, "relay_generation_rate", None) or 0.0)
-    possible = {
-        "links": (low >= 0) & (low < high) & (high < size["N"]),
-        "emitter": (arrays["emitter"] == low) | (arrays["emitter"] == high),
-        "memory": (arrays["memory"] >= hardware.memory[0]) & (arrays["memory"] <= hardware.memory[1]),
-        "generation_rate": (arrays["generation_rate"] >= 0) & (arrays["generation_rate"] <= strongest),
-        "swap_rate": arrays["swap_rate"] >= 0,
-        "coherence_time": arrays["coherence_time"] > 0,
-        "length": arrays["length"] >= 0,
-        "transmission": (arrays["transmission"] >= 0) & (arrays["transmission"] <= 1),
-        "peers": (arrays["peers"] >= -1) & (arrays["peers"] < size["N"]) & (arrays["peers"] != nodes),
-        "weights": arrays["weights"] >= 0,
-    }
-    for name, fine in possible.items():
-        if not fine.all():
-            raise LogError(f"header.network.{name}: {arrays[name][np.argwhere(~fine)[0][0]]} is out of range")
-    return arrays
-
-
-def _check_columns(table: Any, peers: NDArray[np.int32], horizon: int) -> None:
-    """Every slot has one value per node, and no value is missing."""
-    import pyarrow.compute as pc
-
-    for name in table.schema.names:
-        column = table[name].combine_chunks()
-        if name != "forecast" and _has_nulls(column):
-            raise LogError(f"column {name!r}: a value is missing")
-        if name in ("requests", "deliveries") or column.type.num_fields == 0:
-            continue
-        expected = peers.size * horizon if name == "forecast" else len(peers)
-        for slot, length in enumerate(pc.list_value_length(column).to_pylist()):
-            if length not in (expected, None):
-                raise LogError(f"column {name!r}, slot {slot}: {length} values; expected {expected}")
-
-
-def _has_nulls(array: Any) -> bool:
-    if array.null_count or not array.type.num_fields:
-        return bool(array.null_count)
-    parts = array.flatten()
-    return any(_has_nulls(part) for part in (parts if isinstance(parts, list) else [parts]))
-
-
-def _check_requests(log: EpisodeLog, peers: NDArray[np.int32]) -> None:
-    """Every request is one the network and the scenario allow."""
-    for row in log.rows:
-        for request in row["requests"]:
-            source, destination = request["source"], request["destination"]
-            if (
-                not 0 <= source < len(peers)
-                or destination < 0
-                or destination not in peers[source]
-                or request["fidelity"] not in log.scenario.demand.fidelity_classes
-                or request["last_slot"] < row["slot"]
-            ):
-                raise LogError(f"column 'requests', slot {row['slot']}: {request} is impossible in this network")
+    return np.array(data[name]["values"], dtype=NETWORK_ARRAYS[name][0])

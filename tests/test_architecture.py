@@ -18,9 +18,9 @@ LAYERS = (
     ("scenarios", "topology", "traces", "route_search", "routes", "network", "demand"),
     ("simulator.compiled", "simulator.randomness", "simulator.state", "simulator.telemetry"),
     ("simulator.kernel", "simulator.foresight", "simulator.simulator", "simulator"),
-    ("features", "rewards", "forecast"),
+    ("feature_writer", "features", "rewards", "forecast"),
     ("policies", "session", "control", "metrics"),
-    ("parallel_env", "central_env", "evaluation", "records", "replay"),
+    ("parallel_env", "central_env", "evaluation", "log_format", "records", "replay"),
     ("render", "render.network_map", "render.results_figure"),
     ("reports", "runs", "cli"),
 )
@@ -94,7 +94,9 @@ def test_the_order_has_something_to_enforce() -> None:
 FACADES = ("pettingzoo", "gymnasium")
 
 
-@pytest.mark.parametrize("module", [*ORDER[: ORDER.index("parallel_env")], "evaluation", "records", "replay"])
+@pytest.mark.parametrize(
+    "module", [*ORDER[: ORDER.index("parallel_env")], "evaluation", "log_format", "records", "replay"]
+)
 def test_only_the_facades_know_pettingzoo_and_gymnasium(module: str) -> None:
     assert not {name for name in imports_of(modules()[module], everywhere=True) if name.split(".")[0] in FACADES}
 
