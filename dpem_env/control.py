@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -18,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.errors import ScenarioError
-from dpem_env.features import Observations, Observer
+from dpem_env.features import Observer
 from dpem_env.forecast import Forecaster, get_forecaster, setting_of
-from dpem_env.network import Network
-from dpem_env.policies import Decision
+from dpem_env.policies import Decision, NetworkView
 from dpem_env.scenarios import Scenario
 from dpem_env.session import Session, as_forecast
 from dpem_env.simulator import Episode, Simulator
@@ -34,24 +32,6 @@ def delay_in_slots(scenario: Scenario, delay: float) -> int:
     if isinstance(delay, bool) or not isinstance(delay, Real) or not 0 <= delay < math.inf:
         raise ScenarioError(f"delay is {delay!r}; expected seconds >= 0")
     return max(math.ceil(delay / scenario.control.slot_duration - 0.5 - 1e-9), 0)
-
-
-@dataclass(frozen=True)
-class NetworkView:
-    """What a central controller knows when it decides for slot `slot`. N nodes, D peer places, L links."""
-
-    scenario: Scenario
-    network: Network
-    slot: int
-    delay: int  # slots
-    observations: Observations  # (N, F) every node's features, remote ones as of the view, own commands open
-    local_observations: Observations  # (N, F) as the nodes themselves had them then, own commands open
-    masks: NDArray[np.int8]  # (N, actions)
-    free_memory: NDArray[np.int32]  # (N,) qubits
-    swap_tokens: NDArray[np.float64]  # (N,)
-    link_up: NDArray[np.int8]  # (L,)
-    source_claims: NDArray[np.int32]  # (N,) incomplete links waiting for each source
-    swap_claims: NDArray[np.int32]  # (N,) open allocations relayed through each node
 
 
 class CentralControl:

@@ -8,19 +8,17 @@ A local policy decides for every node from what that node knows; a central one f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.errors import PolicyError, nearest
+from dpem_env.features import Observations
 from dpem_env.network import Network
 from dpem_env.scenarios import Scenario
-
-if TYPE_CHECKING:
-    from dpem_env.control import NetworkView
-    from dpem_env.features import Observations
 
 GROUP = "dpem_env.policies"
 
@@ -41,6 +39,24 @@ class Decision(NamedTuple):
             auto if self.route is None else np.ascontiguousarray(self.route, dtype=np.int64),
             equal if self.priority is None else np.ascontiguousarray(self.priority, dtype=np.int64),
         )
+
+
+@dataclass(frozen=True)
+class NetworkView:
+    """What a central controller knows when it decides for slot `slot`. N nodes, D peer places, L links."""
+
+    scenario: Scenario
+    network: Network
+    slot: int
+    delay: int  # slots
+    observations: Observations  # (N, F) every node's features, remote ones as of the view, own commands open
+    local_observations: Observations  # (N, F) as the nodes themselves had them then, own commands open
+    masks: NDArray[np.int8]  # (N, actions)
+    free_memory: NDArray[np.int32]  # (N,) qubits
+    swap_tokens: NDArray[np.float64]  # (N,)
+    link_up: NDArray[np.int8]  # (L,)
+    source_claims: NDArray[np.int32]  # (N,) incomplete links waiting for each source
+    swap_claims: NDArray[np.int32]  # (N,) open allocations relayed through each node
 
 
 class LocalPolicy(ABC):

@@ -25,7 +25,7 @@ os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".numba_cache" / _fingerprint())
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data that is not shipped; tests that need it are skipped where it is absent."""
-    folder = Path(os.environ.get("DPEM_DATA") or ROOT.parent / "shared" / "data")
-    if not folder.is_dir():
+    folder = os.environ.get("DPEM_DATA")
+    if not folder or not Path(folder).is_dir():
         pytest.skip("no real data: set DPEM_DATA to a folder with abilene/ and coronet/")
-    return folder
+    return Path(folder)

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from dpem_baselines.central import CentralReactive
 from dpem_baselines.local import LocalReactive
 from dpem_env import scenarios
-from dpem_env.control import CentralControl, NetworkView, delay_in_slots
+from dpem_env.control import CentralControl, delay_in_slots
 from dpem_env.errors import ScenarioError
 from dpem_env.features import Observations
 from dpem_env.forecast import NewRequests, Persistence
 from dpem_env.network import Network
-from dpem_env.policies import Centralized, CentralPolicy, Decision, LocalPolicy
+from dpem_env.policies import Centralized, CentralPolicy, Decision, LocalPolicy, NetworkView
 from dpem_env.scenarios import ReplayDemand, Scenario
 from dpem_env.session import EpisodeSeeds, Session
 from dpem_env.simulator import Tally, Verdict

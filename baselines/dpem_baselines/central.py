@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_baselines.local import as_action, most_urgent, needed_quality
-from dpem_env.control import NetworkView
 from dpem_env.network import Network
-from dpem_env.policies import CentralPolicy, Decision
+from dpem_env.policies import CentralPolicy, Decision, NetworkView
 from dpem_env.scenarios import Scenario
 from dpem_env.seeding import generator
 
