@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,9 +22,29 @@ def test_numbers_in_the_readme_are_those_of_the_result_files() -> None:
 
 
 def test_relative_links_in_the_documentation_lead_somewhere() -> None:
-    import re
-
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize(
+    "block", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+)
+def test_python_in_the_readme_runs(block: str) -> None:
+    exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_policy_in_the_readme_stocks_one_pair() -> None:
+    from dpem_env.evaluation import run_episode
+    from dpem_env.scenarios import get
+    from dpem_env.session import episode_seeds
+
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    names: dict[str, type] = {}
+    exec(compile(next(block for block in blocks if "StockOnePairEach" in block), "README.md", "exec"), names)
+    scenario = get("mesh20-v0", slots=100, request_rate=20.0, predictability=0.0)
+    metrics, session = run_episode(scenario, names["StockOnePairEach"](), episode_seeds(scenario, "train", 0))
+    assert metrics.from_stock > 0
+    stored = session.simulator.state.stock_peer[0, :, 0][session.simulator.state.stock_count[0] > 0]
+    assert set(stored.tolist()) == {0}
