@@ -30,9 +30,10 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
     ``info["illegal_actions"]``.
 
     **Observation.** ``Box(0, 1, (N, F), float32)``: the rows of all nodes, features as in `EntanglementEnv`, with
-    remote ones as of the view (telemetry age 0). The view is the network after phase 0 of slot t - δ/dt, with requests
-    past their deadline gone, the controller's own commands since counted as open, and forecasts shifted by δ. For the
-    first δ/dt slots nothing is known: zeros, and only waiting is legal.
+    remote ones as of the view (telemetry age 0). The view is the network after phase 0 of slot t - δ/dt; allocations
+    past their time-to-live are closed in it, the controller's own commands since count as open, and forecasts are
+    shifted by δ. Pending requests are those seen then; a slack of 0 says that all of a peer's are overdue by now. For
+    the first δ/dt slots nothing is known: zeros, and only waiting is legal.
 
     **Reward.** Sum over nodes of delivered - β·contended.
 

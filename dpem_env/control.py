@@ -1,9 +1,9 @@
 """Central control: one controller that sees the whole network, δ late, and remembers what it has ordered since.
 
 The view of slot t is the simulator's state after phase 0 of slot t - δ/dt, brought forward by what the controller can
-know without news: requests whose deadline has passed are gone, allocations past their time-to-live are closed, its own
-commands since then count as open, forecasts reach δ further. At δ = 0 the view is the state itself. Serving from stock
-and delivering a finished pair stay local.
+know without news: allocations past their time-to-live are closed, its own commands since then count as open, forecasts
+reach δ further. Requests are those seen then, and the overdue ones among them are told apart. At δ = 0 the view is the
+state itself. Serving from stock and delivering a finished pair stay local.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dpem_env.policies import Decision, NetworkView
 from dpem_env.scenarios import Scenario
 from dpem_env.session import Session, as_forecast
 from dpem_env.simulator import Episode, Simulator
-from dpem_env.simulator.foresight import assume, wait_until
+from dpem_env.simulator.foresight import assume, count_overdue, wait_until
 from dpem_env.simulator.state import State
 
 
@@ -75,6 +75,8 @@ class CentralControl:
         if self.forecaster is not None:
             forecast = as_forecast(self.forecaster.predict(self.delay), session.scenario, session.network)
         self.last_forecast = forecast
+        overdue = np.zeros(shadow.state.pending.shape[1:], dtype=np.int32)
+        count_overdue(shadow.world, shadow.state, overdue)
         local = self._observer.observe(forecast)[0]
         fresh = self._observer.observe(forecast, fresh=True)[0]
         state, work = shadow.state, shadow.work
@@ -86,6 +88,7 @@ class CentralControl:
             observations=self._observer.table.read(fresh),
             local_observations=self._observer.table.read(local),
             masks=self._observer.masks()[0],
+            overdue=overdue,
             free_memory=state.free_memory[0].copy(),
             swap_tokens=state.tokens[0].copy(),
             link_up=state.link_up[0, : session.network.topology.num_links].copy(),

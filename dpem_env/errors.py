@@ -30,6 +30,10 @@ class LogError(DpemError):
     """An episode log is missing, malformed or was altered."""
 
 
+class ContractError(DpemError):
+    """An environment breaks a promise of `EntanglementEnv`; the message begins with the point."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a mistyped `name`: the closest of `known`, or the whole list."""
     names = sorted(known)

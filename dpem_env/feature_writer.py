@@ -80,7 +80,10 @@ def _describe_demand(world, state, i, d, divisor, block):
     if head >= 0:
         for c in range(classes):
             block[c] = _scaled(state.pending[i, d, c], divisor[c])
-        block[classes] = _scaled(world.request_last_slot[head] - state.slot[0] + 1, divisor[classes])
+        while head >= 0 and world.request_last_slot[head] < state.slot[0]:  # overdue in a delayed view
+            head = state.queue_next[head]
+        if head >= 0:
+            block[classes] = _scaled(world.request_last_slot[head] - state.slot[0] + 1, divisor[classes])
 
 
 @inlined

@@ -52,6 +52,7 @@ class NetworkView:
     observations: Observations  # (N, F) every node's features, remote ones as of the view, own commands open
     local_observations: Observations  # (N, F) as the nodes themselves had them then, own commands open
     masks: NDArray[np.int8]  # (N, actions)
+    overdue: NDArray[np.int32]  # (N, D, C) those of the pending requests whose deadline has passed since
     free_memory: NDArray[np.int32]  # (N,) qubits
     swap_tokens: NDArray[np.float64]  # (N,)
     link_up: NDArray[np.int8]  # (L,)

@@ -20,7 +20,7 @@ LAYERS = (
     ("simulator.kernel", "simulator.foresight", "simulator.simulator", "simulator"),
     ("feature_writer", "features", "rewards", "forecast"),
     ("policies", "session", "control", "metrics"),
-    ("parallel_env", "central_env", "evaluation", "log_format", "records", "replay"),
+    ("parallel_env", "testing", "central_env", "evaluation", "log_format", "records", "replay"),
     ("render", "render.network_map", "render.results_figure"),
     ("reports", "runs", "cli"),
 )

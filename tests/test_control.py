@@ -107,24 +107,30 @@ def test_a_request_is_seen_after_the_delay() -> None:
     control = control_of(session_with([(3, 0, 1, 2, 12)]), 0.5)
     idle(control, 2)
     seen = {}
-    for slot in range(2, 14):
+    for slot in range(2, 16):
         view = view_of(control)
+        assert view.overdue[0, 1].tolist() == ([0, 0, 1] if slot in (13, 14) else [0, 0, 0])
         seen[slot] = view.observations.pending[0, 1].tolist(), view.observations.slack[0, 1]
         idle(control)
-    unseen = ([0, 0, 0], 0)
+    unseen, overdue = ([0, 0, 0], 0), ([0, 0, 1], 0)
     # Of ten slots that are left on arrival four, the deadline's normal length, is the most the feature shows.
     waiting = {slot: ([0, 0, 1], min(13 - slot, 4)) for slot in range(5, 13)}
-    assert seen == dict.fromkeys((2, 3, 4), unseen) | waiting | {13: unseen}
+    assert seen == dict.fromkeys((2, 3, 4), unseen) | waiting | {13: overdue, 14: overdue, 15: unseen}
 
 
-def test_requests_past_their_deadline_are_not_in_the_view() -> None:
+def test_requests_past_their_deadline_are_marked_and_the_slack_is_of_those_alive() -> None:
     control = control_of(session_with([(2, 0, 1, 0, 3), (2, 0, 1, 1, 4)]), 0.5)
     idle(control, 4)
     assert control.session.slot == 4
-    assert view_of(control).observations.pending[0, 1].tolist() == [0, 1, 0]
-    assert view_of(control).observations.slack[0, 1] == 1
+    view = view_of(control)
+    assert view.observations.pending[0, 1].tolist() == [1, 1, 0]
+    assert view.overdue[0, 1].tolist() == [1, 0, 0]
+    assert view.observations.slack[0, 1] == 1
     idle(control)
-    assert not view_of(control).observations.pending.any()
+    view = view_of(control)
+    assert view.overdue[0, 1].tolist() == view.observations.pending[0, 1].tolist() == [1, 1, 0]
+    assert view.observations.slack[0, 1] == 0
+    assert view.overdue.sum() == 2
 
 
 def test_what_is_brought_forward_is_the_view_and_not_the_network() -> None:
@@ -427,8 +433,20 @@ def test_one_replayed_request_gives_one_command(tmp_path: Path) -> None:
     assert commands(session, CentralReactive(), 0.5, 12) == {5: [0]}
 
 
-def test_a_request_that_is_gone_when_it_is_seen_gives_no_command() -> None:
-    assert commands(session_with([(3, 0, 1, 0, 4)], silent=True), CentralReactive(), 0.5, 12) == {}
+def test_a_request_that_is_overdue_when_it_is_seen_gives_one_command_for_the_next() -> None:
+    assert commands(session_with([(3, 0, 1, 0, 4)], silent=True), CentralReactive(), 0.5, 12) == {5: [0]}
+
+
+def test_what_can_still_be_served_goes_before_what_is_overdue() -> None:
+    requests = [(3, 0, 1, 0, 4), (3, 0, 0, 0, 6)]  # of node 0: seen in slot 5, the first too late
+    given = {}
+    for kept in ([0], [1], [0, 1]):
+        session = session_with([requests[k] for k in kept], silent=True)
+        control, policy = control_of(session, 0.5), CentralReactive()
+        policy.reset(session.scenario, session.network, 0)
+        idle(control, 5)
+        given[tuple(kept)] = int(policy.act(view_of(control)).action[0])
+    assert given[0, 1] == given[1,] != given[0,] > 0
 
 
 def test_serving_from_stock_stays_local() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_baselines.local import as_action, most_urgent, needed_quality
+from dpem_baselines.local import as_action, most_urgent, needed_quality, urgency
 from dpem_env.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView
 from dpem_env.scenarios import Scenario
@@ -18,7 +18,8 @@ class CentralReactive(CentralPolicy):
     For each node the peer is chosen as in `LocalReactive`; then, over the whole network in order of urgency, each
     takes the cheapest route whose links are up, whose nodes have memory and whose sources stay within
     `utilisation_limit`: the share of the pairs a source can emit in a time-to-live that may be claimed. What does not
-    fit waits for a later slot; equally urgent nodes go in random order. Greedy by deadline on the k shortest paths, as
+    fit waits for a later slot. Requests that are overdue by the time they are seen come last; a pair made for one is
+    stored, and serves the next. Equally urgent nodes go in random order. Greedy by deadline on the k shortest paths, as
     in online admission for entanglement routing (Chakraborty et al., IEEE TQE 1, 4101321, 2020, use the same candidate
     paths).
     """
@@ -48,7 +49,7 @@ class CentralReactive(CentralPolicy):
         priority = np.zeros(len(action), dtype=np.int64)
         claims, memory = view.source_claims.copy(), view.free_memory.copy()
         wanting = self.rng.permutation(np.flatnonzero(action))  # a node's number must not favour it
-        by_urgency = wanting[np.argsort(seen.slack[wanting, place[wanting]], kind="stable")]
+        by_urgency = wanting[np.argsort(urgency(seen.slack[wanting, place[wanting]]), kind="stable")]
         for rank, i in enumerate(by_urgency):
             route[i] = self._admit(int(i), int(place[i]), view.link_up, claims, memory)
             priority[i] = rank

@@ -26,10 +26,14 @@ class LocalReactive(LocalPolicy):
 
 
 def most_urgent(slack: NDArray[np.float64], wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(N,) place of the wanted peer with the least slack, -1 where none is wanted."""
-    urgency = np.where(wanted, slack, np.inf)
-    place = urgency.argmin(axis=1)
+    """(N,) place of the wanted peer with the least slack, overdue ones (slack 0) last; -1 where none is wanted."""
+    place = np.where(wanted, urgency(slack), np.inf).argmin(axis=1)
     return np.where(wanted.any(axis=1), place, -1)
+
+
+def urgency(slack: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Slack to sort by: what is overdue comes after all that can still be served."""
+    return np.where(slack > 0, slack, np.finfo(np.float64).max)
 
 
 def needed_quality(pending: NDArray[np.float64], min_quality: NDArray[np.float64], best: int) -> NDArray[np.int64]:

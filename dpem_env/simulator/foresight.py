@@ -1,13 +1,14 @@
 """What a controller can know without news: an old state brought forward by its own commands and the passing of time.
 
-Requests past their deadline are gone; allocations past their time-to-live are closed, whatever became of them; commands
-count as open from the slot they are issued until news of them arrives, whether or not they were admitted.
+Allocations past their time-to-live are closed, whatever became of them; commands count as open from the slot they are
+issued until news of them arrives, whether or not they were admitted. Requests stay as they were seen, the overdue ones
+too: they may not be served any more, but they say where demand is.
 """
 
 from __future__ import annotations
 
 from dpem_env.simulator.compiled import Entry, entry, inner
-from dpem_env.simulator.kernel import can_name, expire_requests, free_row, qubits_needed
+from dpem_env.simulator.kernel import can_name, free_row, qubits_needed
 from dpem_env.simulator.state import State, World, view_of_one
 
 _one_world, _one_state = view_of_one(World), view_of_one(State)
@@ -17,7 +18,6 @@ _one_world, _one_state = view_of_one(World), view_of_one(State)
 def _wait_until(rules, world, state, slot):
     """Let time pass in the picture of environment 0 until `slot`, without news."""
     one_world, one = _one_world(world, 0), _one_state(state, 0)
-    expire_requests(one_world, one, slot - 1)
     rows = one.alloc_peer.shape[1]
     still_open = 0
     for place in range(one.num_open[0]):
@@ -31,6 +31,20 @@ def _wait_until(rules, world, state, slot):
             still_open += 1
     one.num_open[0] = still_open
     one.slot[0] = slot
+
+
+@entry
+def _count_overdue(world, state, overdue):
+    """(N, D, C) requests of the picture of environment 0 whose last slot has passed."""
+    one_world, one = _one_world(world, 0), _one_state(state, 0)
+    overdue[:] = 0
+    for i in range(overdue.shape[0]):
+        for d in range(overdue.shape[1]):
+            request = one.queue_head[i, d]
+            while request >= 0:
+                if one_world.request_last_slot[request] < one.slot[0]:
+                    overdue[i, d, one_world.request_class[request]] += 1
+                request = one.queue_next[request]
 
 
 @entry
@@ -76,4 +90,4 @@ def _occupy(world, state, i, row, sign):
         state.free_memory[node] = min(max(free, 0), world.memory[node])
 
 
-wait_until, assume = Entry(_wait_until), Entry(_assume)
+wait_until, assume, count_overdue = Entry(_wait_until), Entry(_assume), Entry(_count_overdue)
