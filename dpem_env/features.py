@@ -101,14 +101,12 @@ class FeatureTable:
     @cached_property
     def scale(self) -> dict[str, float]:
         """Divisor of every feature: a published constant of the scenario, never fitted."""
-        hardware, control, network = self.scenario.hardware, self.scenario.control, self.scenario.network
-        relay_g = getattr(network, "relay_generation_rate", None) or 0.0
-        relay_c = getattr(network, "relay_swap_rate", None) or 0.0
+        hardware, control = self.scenario.hardware, self.scenario.control
         max_hops = float(self.scenario.routing.max_hops)
         scale = {
             "free_memory": float(hardware.memory[1]),
-            "generation_rate": max(hardware.generation_rate[1], relay_g) or 1.0,
-            "swap_rate": max(hardware.swap_rate[1], relay_c) or 1.0,
+            "generation_rate": self.scenario.largest_generation_rate or 1.0,
+            "swap_rate": self.scenario.largest_swap_rate or 1.0,
             "coherence_time": COHERENCE_SCALE,
             "swap_tokens": hardware.token_cap,
             "open_rows": float(control.rows),

@@ -155,12 +155,12 @@ def _checked_network(data: dict[str, Any], scenario: Scenario) -> dict[str, NDAr
     low, high = arrays["links"].T
     nodes = np.arange(size["N"])[:, None]
     hardware = scenario.hardware
-    strongest = max(hardware.generation_rate[1], getattr(scenario.network, "relay_generation_rate", None) or 0.0)
     possible = {
         "links": (low >= 0) & (low < high) & (high < size["N"]),
         "emitter": (arrays["emitter"] == low) | (arrays["emitter"] == high),
         "memory": (arrays["memory"] >= hardware.memory[0]) & (arrays["memory"] <= hardware.memory[1]),
-        "generation_rate": (arrays["generation_rate"] >= 0) & (arrays["generation_rate"] <= strongest),
+        "generation_rate": (arrays["generation_rate"] >= 0)
+        & (arrays["generation_rate"] <= scenario.largest_generation_rate),
         "swap_rate": arrays["swap_rate"] >= 0,
         "coherence_time": arrays["coherence_time"] > 0,
         "length": arrays["length"] >= 0,

@@ -61,24 +61,27 @@ class MeshNetwork(Section):
     links_per_node: Positive = 2.5
 
 
-class ChainNetwork(Section):
-    """Nodes 0..n-1 in a line, `spacing` km apart; interior nodes may have their own hardware."""
+class RelayNetwork(Section):
+    """A regular network whose relays may have hardware of their own."""
+
+    nodes: Annotated[int, Field(strict=True, ge=2)]
+    spacing: Positive = 10.0  # km per link
+    relay_generation_rate: NonNegative | None = None  # pairs/s of relays; none: as `generation_rate`
+    relay_swap_rate: NonNegative | None = None  # swaps/s of relays; none: as `swap_rate`
+
+
+class ChainNetwork(RelayNetwork):
+    """Nodes 0..n-1 in a line; the interior ones are relays."""
 
     generator: Literal["chain"] = "chain"
     nodes: Annotated[int, Field(strict=True, ge=2)] = 3
-    spacing: Positive = 10.0  # km
-    relay_generation_rate: NonNegative | None = None  # pairs/s at interior nodes; none: as `generation_rate`
-    relay_swap_rate: NonNegative | None = None  # swaps/s at interior nodes; none: as `swap_rate`
 
 
-class StarNetwork(Section):
-    """Node 0 is the hub, nodes 1..n-1 are leaves at `spacing` km; the hub may have its own hardware."""
+class StarNetwork(RelayNetwork):
+    """Nodes 1..n-1 around hub 0, the only relay."""
 
     generator: Literal["star"] = "star"
     nodes: Annotated[int, Field(strict=True, ge=2)] = 8
-    spacing: Positive = 10.0  # km
-    relay_generation_rate: NonNegative | None = None  # pairs/s at the hub; none: as `generation_rate`
-    relay_swap_rate: NonNegative | None = None  # swaps/s at the hub; none: as `swap_rate`
 
 
 class TopohubNetwork(Section):
@@ -334,6 +337,16 @@ class Scenario(Section):
         """Twelve hexadecimal digits that change whenever a field other than name or summary does."""
         fields = self.model_dump(mode="json", exclude={"name", "summary"})
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def largest_generation_rate(self) -> float:
+        """The largest g that any node can have, pairs/s."""
+        return max(self.hardware.generation_rate[1], getattr(self.network, "relay_generation_rate", None) or 0.0)
+
+    @property
+    def largest_swap_rate(self) -> float:
+        """The largest c that any node can have, swaps/s."""
+        return max(self.hardware.swap_rate[1], getattr(self.network, "relay_swap_rate", None) or 0.0)
 
     def in_slots(self, seconds: float) -> int:
         """A validated duration as a number of slots."""

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from dpem_env import physics
 from dpem_env.errors import DataError, ScenarioError
-from dpem_env.scenarios import ChainNetwork, CoronetNetwork, MeshNetwork, Scenario, StarNetwork, TopohubNetwork
+from dpem_env.scenarios import (
+    ChainNetwork,
+    CoronetNetwork,
+    MeshNetwork,
+    RelayNetwork,
+    Scenario,
+    StarNetwork,
+    TopohubNetwork,
+)
 from dpem_env.seeding import generator
 
 Floats = NDArray[np.float64]
@@ -90,7 +98,7 @@ def build_topology(scenario: Scenario, topology_seed: int, data_dir: str | os.Pa
     swap_rate = rng.uniform(*hardware.swap_rate, size=n)
     memory = rng.integers(hardware.memory[0], hardware.memory[1], size=n, endpoint=True)
     popularity = rng.lognormal(0.0, getattr(scenario.demand, "popularity_sigma", 0.0), size=n)
-    if isinstance(network, ChainNetwork | StarNetwork) and layout.relays is not None:
+    if isinstance(network, RelayNetwork) and layout.relays is not None:
         if network.relay_generation_rate is not None:
             generation_rate[layout.relays] = network.relay_generation_rate
         if network.relay_swap_rate is not None:
