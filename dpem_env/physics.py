@@ -1,4 +1,4 @@
-"""Formulas for Werner pairs: loss, swapping, storage decay and purification.
+"""Formulas for Werner pairs: loss, swapping, storage decay, purification, key and distillable entanglement.
 
 Pure functions of numbers or, elementwise, of arrays. The simulator compiles these very functions, so each formula
 exists once. A Werner state of fidelity F to a Bell pair has the Werner parameter w = (4F - 1)/3, so F = (1 + 3w)/4.
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Real = TypeVar("Real", float, NDArray[np.float64])
 
 NEGLIGIBLE_RATE = 1e-100  # pairs/s; its inverse can still be summed
+TINY = 1e-300  # floor of a probability inside a logarithm, so that 0·log₂ 0 is 0
 
 
 def werner_from_fidelity(fidelity: Real) -> Real:
@@ -42,6 +43,15 @@ def decay_factor(duration: float, coherence_u: Real, coherence_v: Real) -> Real:
     return np.exp(-duration / coherence_u - duration / coherence_v)  # type: ignore[no-any-return]
 
 
+def cutoff_age(werner: Real, threshold: Real, coherence_u: Real, coherence_v: Real) -> Real:
+    """Seconds for which a stored pair of parameter `werner` stays at or above `threshold`, both positive.
+
+    Solves w·exp(-t/T_u - t/T_v) = threshold, the decay of `decay_factor`, for t = ln(w/threshold) / (1/T_u + 1/T_v);
+    coherence times in seconds. Zero if the pair starts at or below the threshold.
+    """
+    return np.maximum(np.log(werner / threshold), 0.0) / (1.0 / coherence_u + 1.0 / coherence_v)  # type: ignore[no-any-return]
+
+
 def purification_success(werner_1: Real, werner_2: Real) -> Real:
     """Probability (1 + w₁w₂)/2 that one BBPSSW round succeeds (Bennett et al., PRL 76, 722, 1996, eq. 7)."""
     return (1.0 + werner_1 * werner_2) / 2.0
@@ -61,6 +71,37 @@ def pumped_werner(link_werner: float, quality: int) -> float:
     for _ in range(quality - 1):
         werner = purified_werner(werner, link_werner)
     return werner
+
+
+def bit_error_rate(werner: Real) -> Real:
+    """Probability (1 - w)/2 that the ends of a Werner pair disagree, measured both in Z or both in X (QBER)."""
+    return (1.0 - werner) / 2.0
+
+
+def _plogp(probability: Real) -> Real:
+    """p·log₂ p in bits, with the limit 0 at p = 0."""
+    return probability * np.log2(np.maximum(probability, TINY))  # type: ignore[no-any-return]
+
+
+def key_fraction(werner: Real) -> Real:
+    """Asymptotic BB84 key in secret bits per pair measured in the same basis, from perfect measurements.
+
+    max(0, 1 - 2h(Q)) with h the binary entropy and the same error rate Q = (1 - w)/2 in both bases (Shor & Preskill,
+    PRL 85, 441, 2000); positive for Q below 11.0 %, so for w > 0.780. Sifting is not deducted.
+    """
+    error = bit_error_rate(werner)
+    return np.maximum(0.0, 1.0 + 2.0 * (_plogp(error) + _plogp(1.0 - error)))  # type: ignore[no-any-return]
+
+
+def hashing_bound(werner: Real) -> Real:
+    """Hashing lower bound on the distillable entanglement of a Werner pair, in ebits per pair.
+
+    max(0, 1 - S(ρ)) with S the von Neumann entropy in bits of the eigenvalues F and thrice (1 - F)/3, reached by the
+    one-way hashing method (Bennett et al., PRA 54, 3824, 1996; Devetak & Winter, Proc. R. Soc. A 461, 207, 2005).
+    Two-way distillation can yield more, and some from any F > 1/2; this bound is positive for F > 0.8107.
+    """
+    fidelity = fidelity_from_werner(werner)
+    return np.maximum(0.0, 1.0 + _plogp(fidelity) + 3.0 * _plogp((1.0 - fidelity) / 3.0))  # type: ignore[no-any-return]
 
 
 def expected_build_time(rates: NDArray[np.float64]) -> float:

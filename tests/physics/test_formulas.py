@@ -146,6 +146,56 @@ def test_pumping_repeats_rounds_with_a_fresh_pair() -> None:
     assert physics.fidelity_from_werner(physics.pumped_werner(fresh, 3)) == pytest.approx(0.9886072, abs=1e-7)
 
 
+def test_cutoff_age_of_known_decays() -> None:
+    assert physics.cutoff_age(0.9, 0.9 / math.e, 60.0, 60.0) == pytest.approx(30.0, rel=1e-12)
+    assert physics.cutoff_age(1.0, 0.5, 1.0, 3.0) == pytest.approx(0.75 * math.log(2.0), rel=1e-12)
+
+
+def test_cutoff_age_is_zero_for_pairs_that_do_not_exceed_the_threshold() -> None:
+    ages = physics.cutoff_age(np.array([1e-9, 0.3, 0.6]), np.full(3, 0.6), np.ones(3), np.ones(3))
+    assert ages.tolist() == [0.0, 0.0, 0.0]
+
+
+@given(st.floats(0.1, 1.0), st.floats(0.1, 1.0), st.floats(1.0, 100.0), st.floats(1.0, 100.0))
+@settings(max_examples=50)
+def test_decay_over_the_cutoff_age_leaves_the_threshold(first: float, second: float, u: float, v: float) -> None:
+    werner, threshold = max(first, second), min(first, second)
+    left = werner * physics.decay_factor(physics.cutoff_age(werner, threshold, u, v), u, v)
+    assert left == pytest.approx(threshold, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("error", "fraction"), [(0.0, 1.0), (0.05, 0.427206), (0.1, 0.062009), (0.12, 0.0), (0.5, 0.0)]
+)
+def test_bb84_key_fraction_at_a_known_error_rate(error: float, fraction: float) -> None:
+    werner = 1.0 - 2.0 * error
+    assert physics.bit_error_rate(werner) == pytest.approx(error, abs=1e-15)
+    assert physics.key_fraction(werner) == pytest.approx(fraction, abs=5e-7)
+
+
+def test_bb84_tolerates_error_rates_up_to_11_percent() -> None:
+    assert physics.key_fraction(1.0 - 2.0 * 0.1100) > 0.0
+    assert physics.key_fraction(1.0 - 2.0 * 0.1101) == 0.0
+
+
+def test_hashing_bound_is_positive_above_a_fidelity_of_0_8107() -> None:
+    assert physics.hashing_bound(physics.werner_from_fidelity(0.8107)) == 0.0
+    assert physics.hashing_bound(physics.werner_from_fidelity(0.8108)) > 0.0
+    assert physics.hashing_bound(1.0) == 1.0
+
+
+def test_key_and_hashing_yield_of_an_array_are_those_of_its_elements() -> None:
+    array = np.array([0.0, 0.5, 0.8, 0.97, 1.0])
+    assert physics.key_fraction(array).tolist() == [physics.key_fraction(werner) for werner in array.tolist()]
+    assert physics.hashing_bound(array).tolist() == [physics.hashing_bound(werner) for werner in array.tolist()]
+
+
+@given(werners)
+@settings(max_examples=50)
+def test_a_pair_distils_to_at_least_the_key_it_gives_by_bb84(werner: float) -> None:
+    assert physics.hashing_bound(werner) >= physics.key_fraction(werner) - 1e-12
+
+
 @pytest.mark.parametrize(("rates", "seconds"), [([4.0], 0.25), ([2.0, 2.0], 0.75), ([1.0, 3.0], 1 + 1 / 3 - 1 / 4)])
 def test_build_time_of_one_and_two_links(rates: list[float], seconds: float) -> None:
     assert physics.expected_build_time(np.array(rates)) == pytest.approx(seconds, rel=1e-12)
@@ -202,3 +252,5 @@ def test_compiled_formulas_equal_the_interpreted_ones() -> None:
     rates = np.array([0.5, 2.0, 3.5, 0.1])
     assert njit(physics.expected_build_time)(rates) == pytest.approx(physics.expected_build_time(rates), rel=1e-14)
     assert njit(physics.purified_werner)(0.9, 0.8) == pytest.approx(physics.purified_werner(0.9, 0.8), rel=1e-14)
+    age = physics.cutoff_age(0.9, 0.8, 3.0, 5.0)
+    assert njit(physics.cutoff_age)(0.9, 0.8, 3.0, 5.0) == pytest.approx(age, rel=1e-14)
