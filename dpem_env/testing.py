@@ -1,0 +1,613 @@
+"""A checker of changed environments, stricter than PettingZoo's: `check_env`.
+
+Every point is one function that yields what is wrong, one line each; `SLOT_POINTS` are looked at after every slot of an
+episode per seed, `EPISODE_POINTS` play episodes of their own. `check_env` raises at the first complaint.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import pickle
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from dpem_env.errors import ContractError, DpemError
+from dpem_env.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable
+from dpem_env.parallel_env import EntanglementEnv
+from dpem_env.simulator import Tally, Verdict
+
+ACTING, ERRING = 0.5, 0.05  # shares of agents that choose a legal, an illegal action; the others wait
+WHERE_PAIRS_GO = (
+    Tally.UNCLAIMED,
+    Tally.LOST_IN_FIBRE,
+    Tally.PURIFIED_AWAY,
+    Tally.SWAPPED_AWAY,
+    Tally.TIMED_OUT,
+    Tally.DELIVERED_ELEMENTARY,
+    Tally.DROPPED_ELEMENTARY,
+)
+
+Actions = dict[str, int]
+Prints = dict[str, Any]  # what was returned for whom -> its fingerprint
+Complaints = Iterator[str]
+
+
+def check_env(
+    env: EntanglementEnv, seeds: Sequence[int] = (0, 1), slots: int | None = None, processes: bool = True
+) -> None:
+    """Raise ContractError at the first promise of `EntanglementEnv` that `env` breaks.
+
+    For an `EntanglementEnv` or one changed by subclassing, not wrapped; features of its own come after the standard
+    ones. It is played in copies and stays as it is. Global random generators are never seeded.
+
+    seeds: two or more; each plays episodes of random legal actions, some illegal ones and waits.
+    slots: per episode (default: `env.max_cycles`).
+    processes: also play in a fresh process with other hashes; the class of `env` must be importable there.
+    """
+    if not isinstance(env, EntanglementEnv):
+        raise ContractError(f"env is {type(env).__name__}; expected an EntanglementEnv without wrappers")
+    if len(set(seeds)) < 2:
+        raise DpemError(f"seeds is {seeds!r}; expected two different seeds or more")
+    pristine = copy.deepcopy(env)
+    pristine.max_cycles = env.max_cycles if slots is None else slots
+    trial = Trial(pristine, tuple(seeds), processes)
+    for seed in trial.seeds:
+        for moment in trial.first_episode(seed):
+            for point, look in SLOT_POINTS:
+                for complaint in look(moment):
+                    raise ContractError(f"{point}: seed {seed}, slot {moment.slot}: {complaint}")
+    for point, check in EPISODE_POINTS:
+        for complaint in check(trial):
+            raise ContractError(f"{point}: {complaint}")
+
+
+# ------------------------------------------------------------------------------------------------------- episodes
+
+
+class Returned(NamedTuple):
+    """What an environment returned in one slot, by agent, and its state() afterwards."""
+
+    observations: dict[str, Any]
+    rewards: dict[str, float]
+    terminated: dict[str, bool]
+    truncated: dict[str, bool]
+    infos: dict[str, dict[str, Any]]
+    state: NDArray[np.float32]
+
+    def prints(self) -> Prints:
+        """Fingerprint of every part."""
+        prints: Prints = {"state()": _fingerprint(self.state)}
+        for part in self._fields[:-1]:
+            for agent, value in getattr(self, part).items():
+                prints[f"{part} of {agent}"] = _fingerprint(value)
+        return prints
+
+    def arrays(self) -> list[tuple[str, NDArray[Any]]]:
+        """Every array with its name."""
+        named = [("state()", self.state)]
+        for part in ("observations", "infos"):
+            for agent, value in getattr(self, part).items():
+                leaves = value.items() if isinstance(value, dict) else [("", value)]
+                named += [(f"{part} of {agent} {key}".rstrip(), x) for key, x in leaves if isinstance(x, np.ndarray)]
+        return named
+
+
+@dataclass(frozen=True)
+class Moment:
+    """An environment after `slot` slots of an episode, and what it returned last."""
+
+    env: EntanglementEnv
+    slot: int
+    returned: Returned
+    refused: NDArray[np.int64]  # (N,) illegal actions so far, by the simulator's verdicts
+
+    @cached_property
+    def simulated(self) -> dict[str, NDArray[Any]]:
+        """Copies of the simulator's state arrays."""
+        return self.env.session.simulator.state_of(0)
+
+    @cached_property
+    def masks(self) -> NDArray[np.int8]:
+        """(N, actions) masks of the infos."""
+        return np.stack([self.returned.infos[agent]["action_mask"] for agent in self.env.possible_agents])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The environment under test, never played itself, and the first episode of every seed to compare others with."""
+
+    pristine: EntanglementEnv
+    seeds: tuple[int, ...]
+    processes: bool
+    actions: dict[int, list[Actions]] = field(default_factory=dict)
+    prints: dict[int, list[Prints]] = field(default_factory=dict)
+
+    def fresh(self) -> EntanglementEnv:
+        """A copy to play with."""
+        return copy.deepcopy(self.pristine)
+
+    def first_episode(self, seed: int) -> Iterator[Moment]:
+        """The moments of a seed's first episode; remembers actions and fingerprints."""
+        self.actions[seed], self.prints[seed] = [], []
+        for moment in _explore(self.fresh(), seed, ACTING, ERRING, self.actions[seed]):
+            self.prints[seed].append(moment.returned.prints())
+            yield moment
+
+    def differences(self, seed: int, slot: int, returned: Returned) -> Complaints:
+        """What differs from the first episode."""
+        yield from _differences(self.prints[seed][slot], returned.prints(), f"seed {seed}, slot {slot}")
+
+
+def _explore(
+    env: EntanglementEnv, seed: int, acting: float, erring: float = 0.0, played: list[Actions] | None = None
+) -> Iterator[Moment]:
+    """Play an episode of random actions; those chosen are appended to `played`."""
+    rng = np.random.default_rng(seed)
+    refused = np.zeros(len(env.possible_agents), dtype=np.int64)
+    returned, slot = _begin(env, seed), 0
+    yield Moment(env, slot, returned, refused)
+    while env.agents and slot <= env.max_cycles:
+        masks = {agent: returned.infos[agent]["action_mask"] for agent in env.agents}
+        actions = {agent: _choose(mask, rng, acting, erring) for agent, mask in masks.items()}
+        if played is not None:
+            played.append(actions)
+        returned, slot = _step(env, actions), slot + 1
+        refused = refused + (env.session.simulator.state.verdict[0] == Verdict.ILLEGAL)
+        yield Moment(env, slot, returned, refused)
+
+
+def _choose(mask: NDArray[np.int8], rng: np.random.Generator, acting: float, erring: float) -> int:
+    luck = rng.random()
+    if luck < erring:
+        return int(rng.choice([*np.flatnonzero(mask == 0), -1, len(mask)]))
+    return int(rng.choice(np.flatnonzero(mask))) if luck < erring + acting else 0
+
+
+def _replay(env: EntanglementEnv, seed: int, actions: Sequence[Actions]) -> Iterator[Returned]:
+    """Play an episode of given actions, as far as it goes."""
+    yield _begin(env, seed)
+    for chosen in actions:
+        yield _step(env, chosen)
+
+
+def _begin(env: EntanglementEnv, seed: int | None = None) -> Returned:
+    observations, infos = env.reset(seed=seed)
+    return Returned(observations, {}, {}, {}, infos, env.state())
+
+
+def _step(env: EntanglementEnv, actions: Actions) -> Returned:
+    return Returned(*env.step(actions), env.state())
+
+
+def _waits(env: EntanglementEnv) -> Actions:
+    return dict.fromkeys(env.agents, 0)
+
+
+def _fingerprint(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple((key, _fingerprint(item)) for key, item in value.items())
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, hashlib.blake2b(value.tobytes(), digest_size=8).digest()
+    return repr(value)
+
+
+def _differences(first: Prints, second: Prints, where: str, another: str = "the first time") -> Complaints:
+    """What has another fingerprint, is missing, or comes in another order."""
+    if first == second and list(first) == list(second):
+        return
+    changed = [name for name in (*first, *second) if first.get(name) != second.get(name)]
+    yield f"{where}: {changed[0]} differ from {another}" if changed else f"{where}: agents in another order"
+
+
+# -------------------------------------------------------------------------------------------- points of every slot
+
+
+def _agents(moment: Moment) -> Complaints:
+    """Every dict has an entry for each agent, in order."""
+    agents = moment.env.possible_agents
+    for part in Returned._fields[:-1]:
+        given = list(getattr(moment.returned, part))
+        if given != agents and (moment.slot or part in ("observations", "infos")):
+            missing = [agent for agent in agents if agent not in given]
+            found = f"nothing for {missing[0]}" if missing else f"{given[0]} first of {len(given)}"
+            yield f"{part}: {found}; expected {agents[0]} to {agents[-1]} in order"
+
+
+def _end(moment: Moment) -> Complaints:
+    """All agents are truncated together in the last slot and none is ever terminated."""
+    env, last = moment.env, moment.env.max_cycles
+    over = moment.slot >= last
+    for agent, terminated in moment.returned.terminated.items():
+        if terminated:
+            yield f"{agent} is terminated; expected never"
+    for agent, truncated in moment.returned.truncated.items():
+        if bool(truncated) != over:
+            yield f"{agent} is {'' if truncated else 'not '}truncated; expected all together after slot {last}"
+    expected = [] if over else env.possible_agents
+    if env.agents != expected:
+        yield f"agents holds {len(env.agents)} agents; expected {len(expected)}"
+
+
+def _observations(moment: Moment) -> Complaints:
+    """Every observation lies in its space and has its dtype."""
+    for agent, observation in moment.returned.observations.items():
+        for misfit in _misfits(moment.env.observation_space(agent), observation):
+            yield f"{agent}: {misfit}"
+
+
+def _misfits(space: gymnasium.Space[Any], value: Any) -> Complaints:
+    if isinstance(space, spaces.Dict):
+        if not isinstance(value, dict) or value.keys() != space.spaces.keys():
+            yield f"found {type(value).__name__}; expected a dict of {', '.join(space.spaces)}"
+        else:
+            for key, part in space.spaces.items():
+                for misfit in _misfits(part, value[key]):
+                    yield f"{key}: {misfit}"
+    elif not isinstance(value, np.ndarray) or value.dtype != space.dtype or value.shape != space.shape:
+        kind = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        yield f"found {kind}; expected an array, {space.dtype} {space.shape}"
+    elif not space.contains(value):
+        outside = ""
+        if isinstance(space, spaces.Box):
+            column = np.flatnonzero(~((value >= space.low) & (value <= space.high)))[0]
+            low, high = (float(bound.flat[column]) for bound in (space.low, space.high))
+            outside = f"column {column}: found {value.flat[column]!r}; expected a number in [{low}, {high}]"
+        yield outside or f"found {value!r}; expected a member of {space}"
+
+
+def _infos(moment: Moment) -> Complaints:
+    """Every info has a mask and counts illegal actions."""
+    for agent, info in moment.returned.infos.items():
+        for key in ("action_mask", "illegal_actions"):
+            if key not in info:
+                yield f"{agent}: found {', '.join(info) or 'nothing'}; expected {key!r} in the info"
+
+
+def _mask_form(moment: Moment) -> Complaints:
+    """Masks are int8 zeros and ones, allow waiting, and agree with those in the observations."""
+    for agent, info in moment.returned.infos.items():
+        mask, actions = info["action_mask"], moment.env.action_space(agent)
+        if not isinstance(actions, spaces.Discrete):
+            yield f"{agent}: action space is {actions}; expected Discrete"
+        elif mask.dtype != np.int8 or mask.shape != (actions.n,):
+            yield f"{agent}: action_mask is {mask.dtype} {mask.shape}; expected int8 ({actions.n},)"
+        elif mask[0] != 1 or mask.min() < 0 or mask.max() > 1:
+            yield f"{agent}: action_mask begins with {mask[0]}, range {mask.min()} to {mask.max()}; expected 1, 0 to 1"
+        observation = moment.returned.observations[agent]
+        if isinstance(observation, dict) and not np.array_equal(observation["action_mask"], mask):
+            yield f"{agent}: action_mask of the observation differs from that of the info"
+
+
+def _rewards(moment: Moment) -> Complaints:
+    """Finite, and delivered - β·contended by the simulator's counts."""
+    if not moment.returned.rewards:
+        return
+    delivered, contended = moment.simulated["delivered"], moment.simulated["contended"]
+    penalty = moment.env.scenario.reward.contention_penalty
+    expected = delivered - penalty * contended
+    for i, (agent, reward) in enumerate(moment.returned.rewards.items()):
+        if not np.isfinite(reward):
+            yield f"{agent}: found {reward}; expected a finite number"
+        elif abs(reward - expected[i]) > 1e-9:
+            sum_ = f"{delivered[i]} delivered - {penalty} * {contended[i]} contended"
+            yield f"{agent}: found {reward}; expected {expected[i]} ({sum_})"
+
+
+def _pairs(moment: Moment) -> Complaints:
+    """Every emitted pair is held or went somewhere; every finished pair is delivered, dropped or stored."""
+    state, tally = moment.simulated, moment.simulated["tally"]
+    stored = state["stock_hops"][_in_stock(state)].sum()
+    held = stored + np.sum(state["link_rounds"] >= 0)
+    gone = tally[list(WHERE_PAIRS_GO)].sum()
+    if tally[Tally.EMITTED] != gone + held:
+        yield f"{tally[Tally.EMITTED]} pairs emitted; expected {gone + held}: {gone} gone + {held} held"
+    finished = tally[Tally.DELIVERED] + tally[Tally.DROPPED_PAIRS] + state["stock_count"].sum()
+    if tally[Tally.FINISHED] != finished:
+        yield f"{tally[Tally.FINISHED]} pairs finished; expected {finished} delivered, dropped or stored"
+
+
+def _requests(moment: Moment) -> Complaints:
+    """Every request that arrived is delivered, expired or pending."""
+    tally, pending = moment.simulated["tally"], moment.simulated["pending"].sum()
+    arrived, delivered, expired = (tally[which] for which in (Tally.ARRIVED, Tally.DELIVERED, Tally.EXPIRED))
+    if arrived != delivered + expired + pending:
+        yield f"{arrived} requests arrived; expected {delivered} delivered + {expired} expired + {pending} pending"
+
+
+def _memory(moment: Moment) -> Complaints:
+    """Every qubit is free or owned by one allocation or stored pair."""
+    state, memory = moment.simulated, moment.env.session.network.topology.memory
+    free, held = state["free_memory"], _held_qubits(moment)
+    for i in np.flatnonzero((free < 0) | (free > memory) | (free + held != memory))[:1]:
+        yield f"agent_{i}: found {free[i]} qubits free; expected {memory[i]} - {held[i]} held"
+
+
+def _held_qubits(moment: Moment) -> NDArray[np.int64]:
+    """(N,) one at each end of an allocation and two at each relay, one at each end of a stored pair."""
+    state, network = moment.simulated, moment.env.session.network
+    held = np.zeros(network.num_nodes, dtype=np.int64)
+    owner, row = np.nonzero(state["alloc_peer"] >= 0)
+    named = owner, state["alloc_peer"][owner, row], state["alloc_route"][owner, row]
+    nodes, hops = network.routes.nodes[named], network.routes.hops[named][:, None]
+    place = np.arange(nodes.shape[1])
+    qubits = np.where((place == 0) | (place == hops), 1, 2)
+    on_route = place <= hops
+    np.add.at(held, nodes[on_route], qubits[on_route])
+    stored = _in_stock(state)
+    owner = np.nonzero(stored)[0]
+    np.add.at(held, owner, 1)
+    np.add.at(held, network.peers[owner, state["stock_peer"][stored]], 1)
+    return held
+
+
+def _in_stock(state: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """(N, S) whether the place holds a stored pair."""
+    occupied: NDArray[np.bool_] = np.arange(state["stock_hops"].shape[1]) < state["stock_count"][:, None]
+    return occupied
+
+
+def _tokens(moment: Moment) -> Complaints:
+    """Swap tokens lie between 0 and the cap."""
+    tokens, cap = moment.simulated["tokens"], moment.env.session.simulator.rules.token_cap
+    for i in np.flatnonzero(~((tokens >= 0) & (tokens <= cap)))[:1]:
+        yield f"agent_{i}: found {tokens[i]} swap tokens; expected 0 to {cap}"
+
+
+def _state(moment: Moment) -> Complaints:
+    """state() lies in its space and agrees with the observations in all that is not telemetry."""
+    env, state = moment.env, moment.returned.state
+    yield from _misfits(env.state_space, state)
+    rows = np.stack([_flat(observation) for observation in moment.returned.observations.values()])
+    if state.size != rows.size:
+        yield f"found {state.size} numbers; expected N * F = {rows.size}"
+        return
+    columns = _local_columns(env.session.observer.table)
+    differing = np.argwhere(state.reshape(rows.shape)[:, columns] != rows[:, columns])
+    for i, column in differing[:1]:
+        there, here = state.reshape(rows.shape)[i, columns[column]], rows[i, columns[column]]
+        yield f"agent_{i}, column {columns[column]}: found {there}; expected {here} as observed"
+
+
+def _flat(observation: Any) -> NDArray[np.float32]:
+    flat: NDArray[np.float32] = observation["observation"] if isinstance(observation, dict) else observation
+    return flat
+
+
+def _local_columns(table: FeatureTable) -> NDArray[np.int64]:
+    """Columns that hold what a node knows of itself: all but telemetry, whose age state() does not have."""
+    node = [f.age != TELEMETRY and f.name != "telemetry_age" for f in NODE_FEATURES]
+    peer = [f.age != TELEMETRY for f in PEER_FEATURES for _ in range(table.sizes[f.size])]
+    return np.flatnonzero(node + peer * table.scenario.demand.peers)
+
+
+def _illegal_count(moment: Moment) -> Complaints:
+    """Illegal actions so far are counted in the infos."""
+    for i, (agent, info) in enumerate(moment.returned.infos.items()):
+        if info["illegal_actions"] != moment.refused[i]:
+            yield f"{agent}: found {info['illegal_actions']} in the info; expected {moment.refused[i]}, as simulated"
+
+
+# ------------------------------------------------------------------------------------------- points of whole episodes
+
+
+def _spaces(trial: Trial) -> Complaints:
+    """The same Space object at every call, and equal spaces in a copy from a pickle."""
+    env, other = trial.fresh(), _pickled(trial.pristine)
+    if other.state_space != env.state_space:
+        yield f"state_space is {other.state_space} in a pickled copy; expected {env.state_space}"
+    for agent in env.possible_agents:
+        for kind in ("observation_space", "action_space"):
+            space = getattr(env, kind)(agent)
+            if space is not getattr(env, kind)(agent):
+                yield f"{agent}: {kind}() returns a new object; expected the same at every call"
+            if space != getattr(other, kind)(agent):
+                yield f"{agent}: {kind} is {getattr(other, kind)(agent)} in a pickled copy; expected {space}"
+
+
+def _determinism(trial: Trial) -> Complaints:
+    """Equal seeds and actions give equal episodes, whatever was played before; global generators are left alone."""
+    env, before = trial.fresh(), _global_generators()
+    for seed in (*trial.seeds, *trial.seeds):
+        for slot, returned in enumerate(_replay(env, seed, trial.actions[seed])):
+            yield from trial.differences(seed, slot, returned)
+        env.reset()
+        for _ in range(min(3, env.max_cycles)):  # left in the middle
+            env.step({agent: 1 + i % 2 for i, agent in enumerate(env.agents)})
+    for name, state in _global_generators().items():
+        if state != before[name]:
+            yield f"the global generator of {name} was drawn from or seeded; expected generators of the environment"
+
+
+def _global_generators() -> dict[str, Any]:
+    return {"random": random.getstate(), "numpy.random": _fingerprint(np.random.get_state(legacy=False))}  # noqa: NPY002
+
+
+def _seeds(trial: Trial) -> Complaints:
+    """Another seed gives another episode."""
+    first, *others = trial.seeds
+    for seed in others:
+        one, another = trial.fresh(), trial.fresh()
+        one.max_cycles = another.max_cycles = max(one.max_cycles, one.scenario.episode.slots)
+        actions = [dict.fromkeys(one.possible_agents, 1)] * one.max_cycles
+        both = zip(_replay(one, first, actions), _replay(another, seed, actions), strict=True)
+        if all(a.prints() == b.prints() for a, b in both):
+            yield f"seed {seed} plays the episode of seed {first}; expected another one"
+
+
+def _copies(trial: Trial) -> Complaints:
+    """Deep and pickled copies made in mid-episode continue identically and leave the original as it was."""
+    seed, actions = trial.seeds[0], trial.actions[trial.seeds[0]]
+    for kind, copied in COPIES:
+        env = trial.fresh()
+        half = len(actions) // 2
+        for _ in _replay(env, seed, actions[:half]):
+            pass
+        other = copied(env)
+        before = env.session.simulator.digest()
+        if other.session.simulator.digest() != before:
+            yield f"{kind}, seed {seed}, slot {half}: the simulator's state differs from the original's"
+        other.step(_waits(other))
+        if env.session.simulator.digest() != before:
+            yield f"{kind}, seed {seed}, slot {half}: a step of the copy changes the original"
+        other = copied(env)
+        for slot, chosen in enumerate(actions[half:], half + 1):
+            for whose, player in (("the copy", other), ("the original", env)):
+                for complaint in trial.differences(seed, slot, _step(player, chosen)):
+                    yield f"{kind} made in slot {half}, {whose}: {complaint}"
+        yield from _differences(_begin(env).prints(), _begin(other).prints(), f"{kind}, reset()", "the original's")
+
+
+def _pickled(env: EntanglementEnv) -> EntanglementEnv:
+    try:
+        loaded: EntanglementEnv = pickle.loads(pickle.dumps(env))
+    except Exception as error:
+        raise ContractError(f"copies: env cannot be pickled ({error}); expected parts that pickle can hold") from error
+    return loaded
+
+
+COPIES: tuple[tuple[str, Callable[[EntanglementEnv], EntanglementEnv]], ...] = (
+    ("deep copy", copy.deepcopy),
+    ("pickled copy", _pickled),
+)
+
+
+def _masks(trial: Trial) -> Complaints:
+    """The mask allows exactly what the simulator accepts: every action tried by all agents in copies."""
+    for moment in _tried(trial):
+        masks, before = moment.masks, f"seed {trial.seeds[0]}, slot {moment.slot}"
+        for action in range(masks.shape[1]):
+            other = copy.deepcopy(moment.env)
+            other.step(dict.fromkeys(other.agents, action))
+            accepted = other.session.simulator.state.verdict[0] != Verdict.ILLEGAL
+            for i in np.flatnonzero(accepted != (masks[:, action] == 1))[:1]:
+                verdict = "accepts" if accepted[i] else "refuses"
+                yield f"{before}, agent_{i}: mask of action {action} is {masks[i, action]}; the simulator {verdict} it"
+
+
+def _illegal(trial: Trial) -> Complaints:
+    """An illegal action is counted and otherwise a wait."""
+    rng = np.random.default_rng(0)
+    for moment in _tried(trial):
+        erring, waiting = copy.deepcopy(moment.env), copy.deepcopy(moment.env)
+        wrong = {agent: _choose(mask, rng, 0.0, 1.0) for agent, mask in zip(erring.agents, moment.masks, strict=True)}
+        counts = {agent: info["illegal_actions"] for agent, info in moment.returned.infos.items()}
+        found, expected = _step(erring, wrong), _step(waiting, _waits(waiting))
+        where = f"seed {trial.seeds[0]}, slot {moment.slot + 1}"
+        for agent, action in wrong.items():
+            counted = found.infos[agent]["illegal_actions"] - counts[agent]
+            if counted != 1:
+                yield f"{where}, {agent}: illegal action {action} counted {counted} times; expected once"
+        for returned in (found, expected):
+            for info in returned.infos.values():
+                info.pop("illegal_actions")
+        yield from _differences(expected.prints(), found.prints(), where, "those after a wait")
+        states = [env.session.simulator.state_of(0) for env in (erring, waiting)]
+        for name in states[0].keys() - {"verdict", "tally"}:
+            if not np.array_equal(states[0][name], states[1][name]):
+                yield f"{where}: {name} of the simulator differs after illegal actions from that after waits"
+
+
+def _tried(trial: Trial) -> Iterator[Moment]:
+    """A few moments before slots of a busy episode, and of one with silent sources: there rows fill up."""
+    for silent in (False, True):
+        env, full = trial.fresh(), False
+        chosen = {env.max_cycles * quarter // 4 for quarter in range(4)} | {env.max_cycles - 1}
+        for moment in _explore(env, trial.seeds[0], 1.0):
+            if silent and moment.slot == 0:
+                env.session.simulator.world.emission_mean[:] = 0.0
+            first_full = not full and bool((env.session.simulator.state.alloc_peer[0] >= 0).all(axis=1).any())
+            if moment.slot < env.max_cycles and (moment.slot in chosen or first_full):
+                yield moment
+            full |= first_full
+
+
+def _aliasing(trial: Trial) -> Complaints:
+    """What was returned never changes later and shares no memory, and writing to it changes nothing."""
+    env, (seed, other, *_) = trial.fresh(), trial.seeds
+    kept = list(_replay(env, seed, trial.actions[seed]))
+    for _ in _replay(env, other, trial.actions[other][:3]):
+        pass
+    for slot, returned in enumerate(kept):
+        for complaint in _differences(trial.prints[seed][slot], returned.prints(), f"seed {seed}, slot {slot}"):
+            yield complaint.replace("differ from the first time", "changed after they were returned")
+    arrays = [(f"{name} in slot {slot}", x) for slot, returned in enumerate(kept) for name, x in returned.arrays()]
+    arrays.sort(key=lambda named: int(named[1].__array_interface__["data"][0]))
+    for (one, a), (another, b) in pairwise(arrays):
+        if np.shares_memory(a, b):
+            yield f"seed {seed}: {one} and {another} share memory"
+    for slot, returned in enumerate(_replay(env, seed, trial.actions[seed])):
+        for complaint in trial.differences(seed, slot, returned):
+            yield f"earlier arrays written to: {complaint}"
+        for _, array in returned.arrays():
+            if array.flags.writeable:
+                array[...] = 0
+
+
+def _fresh_process(trial: Trial) -> Complaints:
+    """Equal seeds and actions give equal episodes in a fresh process with other hashes."""
+    if not trial.processes:
+        return
+    environment = os.environ | {
+        "PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1",
+        "PYTHONPATH": os.pathsep.join(folder or os.getcwd() for folder in sys.path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "import dpem_env.testing; dpem_env.testing._play_for_parent()"],
+        input=pickle.dumps((trial.pristine, trial.actions)),
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        yield f"not played ({reason}); expected an importable class, or pass processes=False"
+        return
+    for seed, prints in pickle.loads(done.stdout).items():
+        for slot, (here, there) in enumerate(zip(trial.prints[seed], prints, strict=True)):
+            yield from _differences(here, there, f"seed {seed}, slot {slot}", "those in this process")
+
+
+def _play_for_parent() -> None:
+    """In the fresh process: read environment and actions, write the fingerprints; prints go to stderr."""
+    out, sys.stdout = sys.stdout.buffer, sys.stderr
+    env, actions = pickle.load(sys.stdin.buffer)
+    out.write(pickle.dumps({s: [r.prints() for r in _replay(env, s, chosen)] for s, chosen in actions.items()}))
+
+
+SLOT_POINTS: tuple[tuple[str, Callable[[Moment], Complaints]], ...] = (
+    ("agents", _agents),
+    ("end of the episode", _end),
+    ("observations", _observations),
+    ("infos", _infos),
+    ("mask form", _mask_form),
+    ("rewards", _rewards),
+    ("conservation of pairs", _pairs),
+    ("conservation of requests", _requests),
+    ("conservation of memory", _memory),
+    ("swap tokens", _tokens),
+    ("state", _state),
+    ("illegal actions", _illegal_count),
+)
+EPISODE_POINTS: tuple[tuple[str, Callable[[Trial], Complaints]], ...] = (
+    ("spaces", _spaces),
+    ("determinism", _determinism),
+    ("seeds", _seeds),
+    ("copies", _copies),
+    ("masks", _masks),
+    ("illegal actions", _illegal),
+    ("aliasing", _aliasing),
+    ("fresh process", _fresh_process),
+)
