@@ -27,18 +27,9 @@ from numpy.typing import NDArray
 from dpem_env.errors import ContractError, DpemError
 from dpem_env.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable
 from dpem_env.parallel_env import EntanglementEnv
-from dpem_env.simulator import Tally, Verdict
+from dpem_env.simulator import WHERE_PAIRS_GO, Tally, Verdict
 
 ACTING, ERRING = 0.5, 0.05  # shares of agents that choose a legal, an illegal action; the others wait
-WHERE_PAIRS_GO = (
-    Tally.UNCLAIMED,
-    Tally.LOST_IN_FIBRE,
-    Tally.PURIFIED_AWAY,
-    Tally.SWAPPED_AWAY,
-    Tally.TIMED_OUT,
-    Tally.DELIVERED_ELEMENTARY,
-    Tally.DROPPED_ELEMENTARY,
-)
 
 Actions = dict[str, int]
 Prints = dict[str, Any]  # what was returned for whom -> its fingerprint

@@ -199,6 +199,18 @@ class Tally(IntEnum):
     EXPIRED_ALLOCATIONS = 24
 
 
+# Ends of an emitted pair; those not yet at an end are held.
+WHERE_PAIRS_GO = (
+    Tally.UNCLAIMED,
+    Tally.LOST_IN_FIBRE,
+    Tally.PURIFIED_AWAY,
+    Tally.SWAPPED_AWAY,
+    Tally.TIMED_OUT,
+    Tally.DELIVERED_ELEMENTARY,
+    Tally.DROPPED_ELEMENTARY,
+)
+
+
 def shapes(struct: Any, sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
     """Shape of every field of World, State or Workspace, without the leading axis, for given axis sizes."""
     return {n: tuple(sizes[axis] for axis in hint.__metadata__[0].split()) for n, hint in _hints(struct).items()}

@@ -14,20 +14,11 @@ from numpy.typing import NDArray
 from dpem_env.demand import draw_demand
 from dpem_env.network import build_network
 from dpem_env.scenarios import get
-from dpem_env.simulator import Episode, Simulator, Tally
+from dpem_env.simulator import WHERE_PAIRS_GO, Episode, Simulator, Tally
 
 from .hand_drawn import EXPIRED, NOT_ARRIVED, PENDING, draw
 
 SLOTS = 80
-WHERE_PAIRS_GO = (
-    Tally.UNCLAIMED,
-    Tally.LOST_IN_FIBRE,
-    Tally.PURIFIED_AWAY,
-    Tally.SWAPPED_AWAY,
-    Tally.TIMED_OUT,
-    Tally.DELIVERED_ELEMENTARY,
-    Tally.DROPPED_ELEMENTARY,
-)
 
 
 def episode(topology_seed: int = 0, demand_seed: int = 0, seed: int = 0, slots: int = SLOTS) -> Episode:
