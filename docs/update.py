@@ -8,24 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from pathlib import Path
-from typing import Any
+
+from dpem_env.reports import TABLE, interval
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "baselines" / "results"
 
-ROWS = (
-    ("delivery_rate", "delivery rate", 3),
-    ("contention", "contention", 4),
-    ("collisions", "collisions", 4),
-    ("denied", "denied / submitted", 3),
-    ("fidelity", "fidelity", 3),
-    ("latency", "latency (s)", 3),
-    ("fairness", "fairness (Jain)", 3),
-    ("waste", "pairs wasted", 3),
-)
+SHOWN = ("delivery_rate", "contention", "collisions", "denied", "fidelity", "latency", "fairness", "waste")
 
 
 def reactive_table() -> str:
@@ -33,8 +26,9 @@ def reactive_table() -> str:
     results = json.loads((RESULTS / "mesh100-reactive" / "results.json").read_text(encoding="utf-8"))
     arms = results["arms"]
     lines = ["| | " + " | ".join(arm["label"] for arm in arms) + " |", "|---|" + "---:|" * len(arms)]
-    for metric, name, decimals in ROWS:
-        cells = (_interval(arm["summary"][metric], decimals) for arm in arms)
+    for metric, name, decimals in (row for row in TABLE if row[0] in SHOWN):
+        summaries = (arm["summary"][metric] for arm in arms)
+        cells = (interval(_number(s["mean"]), _number(s["ci95"]), decimals) for s in summaries)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     version = ", ".join(f"{name} {number}" for name, number in results["version"].items())
     lines += ["", f"mesh100-v0, {len(results['seeds'])} paired evaluation seeds, mean ± 95 % CI ({version})."]
@@ -71,11 +65,8 @@ def updated(text: str) -> str:
     return text
 
 
-def _interval(value: dict[str, Any], decimals: int) -> str:
-    if value["mean"] is None:
-        return "-"
-    spread = "" if value["ci95"] is None else f" ± {value['ci95']:.{decimals}f}"
-    return f"{value['mean']:.{decimals}f}{spread}"
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def main() -> int:

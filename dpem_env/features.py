@@ -221,11 +221,11 @@ class Observer:
         write_masks(sim.rules, sim.world, sim.state, self.routes, out)
         return out
 
-    def decode(self, action: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Split façade actions (B, N) into the simulator's (action, route); without routes every route is auto."""
+    def decode(self, action: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """Split façade actions (B, N) into the simulator's (action, route); without routes None: all auto."""
         action = np.asarray(action, dtype=np.int64)
         if not self.routes:
-            return action, np.full_like(action, -1)
+            return action, None
         k = self.simulator.scenario.routing.routes_per_peer
         legal = (action > 0) & (action < self.num_actions)
         return np.where(legal, (action - 1) // k + 1, action), np.where(legal, (action - 1) % k, -1)

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env import traces
+from dpem_env.errors import ScenarioError
 from dpem_env.route_search import Exclusion
 from dpem_env.routes import RouteTable, find_routes, reachability
 from dpem_env.scenarios import ReplayDemand, Scenario, SessionDemand, TraceDemand
 from dpem_env.seeding import generator
-from dpem_env.topology import Topology, build_topology
+from dpem_env.topology import Topology, build_topology, data_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +38,7 @@ class Network:
 
 def build_network(scenario: Scenario, topology_seed: int, data_dir: str | os.PathLike[str] | None = None) -> Network:
     """The network of (scenario, topology_seed); the most recent ones are kept in memory."""
-    folder = data_dir or os.environ.get("DPEM_DATA")
-    return _build(scenario, topology_seed, Path(folder) if folder else None)
+    return _build(scenario, topology_seed, data_folder(data_dir))
 
 
 @lru_cache(maxsize=128)
@@ -105,8 +105,6 @@ def _choose_peers(
 
 
 def _require_size(demand: NDArray[np.float64], topology: Topology, scenario: Scenario) -> None:
-    from dpem_env.errors import ScenarioError
-
     if len(demand) != topology.num_nodes:
         raise ScenarioError(
             f"{scenario.name}: the trace has {len(demand)} nodes, the topology {topology.num_nodes}; "

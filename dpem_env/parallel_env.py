@@ -118,7 +118,6 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             f"agent_{i}" for i in range(build_network(self.scenario, seeds.topology, data_dir).num_nodes)
         ]
         self.agents: list[AgentID] = []
-        self._known = frozenset(self.possible_agents)
         self._dict_observation = observation == "dict"
         width, actions = self.session.observer.table.width, self.session.observer.num_actions
         flat = spaces.Box(0.0, 1.0, (width,), np.float32)
@@ -162,9 +161,8 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         session = self.session
         session.step(*session.observer.decode(self._as_array(actions)))
         verdict = session.simulator.state.verdict[0]
-        if (verdict == Verdict.ILLEGAL).any():
-            for i in np.flatnonzero(verdict == Verdict.ILLEGAL).tolist():
-                self._illegal[i] += 1
+        for i in np.flatnonzero(verdict == Verdict.ILLEGAL).tolist():
+            self._illegal[i] += 1
         observations, infos = self._observe()
         over = session.done
         if over:
@@ -232,7 +230,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         if not isinstance(actions, dict):
             return f"actions is {type(actions).__name__}; expected a dict with an int for each agent, 0 waits"
         for agent, action in actions.items():
-            if agent not in self._known:
+            if agent not in self.action_spaces:
                 return f"unknown agent {agent!r} (action {action!r}); agents are agent_0 to {self.agents[-1]}"
             if not _is_integer(action):
                 return f"action {action!r} of {agent!r} is {type(action).__name__}; expected an int, 0 waits"

@@ -14,7 +14,6 @@ topology parameters, every request, forecast, decision vector and outcome. Colum
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from dpem_env.policies import Decision
 from dpem_env.scenarios import Scenario, from_toml
 from dpem_env.session import EpisodeSeeds, Session
 from dpem_env.simulator import RULES_VERSION, Status, Tally
+from dpem_env.simulator.simulator import fingerprint
 from dpem_env.topology import Topology
 
 
@@ -80,7 +80,7 @@ class EpisodeRecorder:
                 "delivered": state["delivered"].tolist(),
                 "contended": state["contended"].tolist(),
                 "reward": session.rewards().tolist(),
-                "state": session.simulator.digest(),
+                "state": fingerprint(state.values()),
                 "check": decision_check(complete),
             }
         )
@@ -161,10 +161,7 @@ def read_log(path: str | os.PathLike[str]) -> EpisodeLog:
 
 def decision_check(decision: Decision) -> str:
     """Fingerprint of a complete decision: tells a changed decision from a changed simulator."""
-    fingerprint = hashlib.blake2b(digest_size=8)
-    for array in decision:
-        fingerprint.update(np.asarray(array, dtype=np.int64).tobytes())
-    return fingerprint.hexdigest()
+    return fingerprint(np.asarray(array, dtype=np.int64) for array in decision)
 
 
 def _arrivals(session: Session, slot: int) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from dpem_env import policies
 from dpem_env.evaluation import ArmResult, paired_difference
 from dpem_env.forecast import FORECASTERS
 from dpem_env.scenarios import SCENARIOS, CoronetNetwork, Scenario, TopohubNetwork, TraceDemand
+from dpem_env.topology import data_folder
 from dpem_env.traces import SOURCES, checksum
 
 # metric, how it is called, decimals
@@ -85,14 +85,14 @@ def print_results(scenario: Scenario, split: str, results: Sequence[ArmResult]) 
     for result in results:
         table.add_column(Text(result.arm.label), justify="right", overflow="fold")
     for metric, name, decimals in TABLE:
-        table.add_row(name, *(_interval(*result.mean_and_interval(metric), decimals) for result in results))
+        table.add_row(name, *(interval(*result.mean_and_interval(metric), decimals) for result in results))
     out = console()
     out.print(table)
     for other in results[1:]:
         for metric, name, decimals in TABLE[:2]:
             mean, width = paired_difference(results[0], other, metric)
             out.print(
-                f"{name}, {results[0].arm.label} minus {other.arm.label}: {_interval(mean, width, decimals)}",
+                f"{name}, {results[0].arm.label} minus {other.arm.label}: {interval(mean, width, decimals)}",
                 highlight=False,
                 markup=False,
             )
@@ -118,7 +118,7 @@ def print_list(data_dir: str | None) -> None:
     out.print("  (central:NAME puts a local policy under central control)", highlight=False)
     out.print("forecasters:", ", ".join(["none", *FORECASTERS]), highlight=False)
     out.print("\ndata that is not shipped (put it into a folder; pass --data DIR or set DPEM_DATA):", highlight=False)
-    folder = data_dir or os.environ.get("DPEM_DATA")
+    folder = data_folder(data_dir)
     for name, source in SOURCES.items():
         presence = _presence(folder, source.file, source.sha256)
         out.print(f"  {name}: {source.file} [{presence}]", highlight=False, markup=False)
@@ -126,10 +126,10 @@ def print_list(data_dir: str | None) -> None:
         out.print(f"    sha256 {source.sha256}", highlight=False)
 
 
-def _presence(folder: str | None, file: str, sha256: str) -> str:
-    if not folder:
+def _presence(folder: Path | None, file: str, sha256: str) -> str:
+    if folder is None:
         return "no data folder given"
-    path = Path(folder) / file
+    path = folder / file
     if not path.is_file():
         return "missing"
     return "present" if checksum(path) == sha256 else "present, but another checksum"
@@ -152,7 +152,8 @@ def _nodes(scenario: Scenario) -> str:
             return str(network.nodes)
 
 
-def _interval(mean: float, width: float, decimals: int) -> str:
+def interval(mean: float, width: float, decimals: int) -> str:
+    """Mean ± half-width as tables show it; "-" for NaN, no ± for a NaN width."""
     if math.isnan(mean):
         return "-"
     spread = "" if math.isnan(width) else f" ± {width:.{decimals}f}"

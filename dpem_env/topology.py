@@ -233,14 +233,20 @@ def from_coronet(network: CoronetNetwork, data_dir: str | os.PathLike[str] | Non
     return _scaled(names, _projected(degrees), edges, network.length_scale)
 
 
+def data_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
+    """The folder of data that is not shipped: the argument, else ``DPEM_DATA``, else none."""
+    folder = data_dir or os.environ.get("DPEM_DATA")
+    return Path(folder) if folder else None
+
+
 def data_file(data_dir: str | os.PathLike[str] | None, relative: str, needed_by: str) -> Path:
     """The path of a file in the data folder (argument, else ``DPEM_DATA``); DataError says how to get it."""
-    folder = data_dir or os.environ.get("DPEM_DATA")
-    if not folder:
+    folder = data_folder(data_dir)
+    if folder is None:
         raise DataError(
             f"{needed_by} needs {relative}: pass --data DIR or set DPEM_DATA (dpem list says where to get it)"
         )
-    path = Path(folder) / relative
+    path = folder / relative
     if not path.is_file():
         raise DataError(
             f"{needed_by} needs {relative}, which is not in {os.fspath(folder)!r} (dpem list says where to get it)"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dpem_env.simulator.compiled import Entry, entry, inner
 from dpem_env.simulator.kernel import can_name, free_row, qubits_needed
 from dpem_env.simulator.state import State, World, view_of_one
+from dpem_env.simulator.telemetry import first_route_up
 
 _one_world, _one_state = view_of_one(World), view_of_one(State)
 
@@ -59,24 +60,13 @@ def _assume(rules, world, state, action, route):
             continue
         one.alloc_peer[i, row] = d
         one.alloc_quality[i, row] = (action[i] - 1) % rules.qualities + 1
-        one.alloc_route[i, row] = route[i] if route[i] >= 0 else _first_route_up(one_world, one, i, d)
+        one.alloc_route[i, row] = route[i] if route[i] >= 0 else max(first_route_up(one_world, one, i, d), 0)
         one.alloc_slot[i, row] = one.slot[0]
         one.alloc_complete[i, row] = 0
         one.link_rounds[i, row, :] = -1
         _occupy(one_world, one, i, row, 1)
         one.age_order[one.num_open[0]] = i * one.alloc_peer.shape[1] + row
         one.num_open[0] += 1
-
-
-@inner
-def _first_route_up(world, state, i, d):
-    for r in range(world.route_hops.shape[2]):
-        up = world.route_hops[i, d, r] > 0
-        for h in range(world.route_hops[i, d, r]):
-            up = up and state.link_up[world.route_links[i, d, r, h]] == 1
-        if up:
-            return r
-    return 0
 
 
 @inner

@@ -24,7 +24,7 @@ from dpem_env.simulator.randomness import (
     uniform,
 )
 from dpem_env.simulator.state import State, Status, Tally, Verdict, Workspace, World, view_of_one
-from dpem_env.simulator.telemetry import clear_telemetry, pass_telemetry
+from dpem_env.simulator.telemetry import clear_telemetry, pass_telemetry, route_up
 
 _purification_success = njit(physics.purification_success)
 _purified_werner = njit(physics.purified_werner)
@@ -245,10 +245,9 @@ def qubits_needed(h, hops):
 @inner
 def _try_route(world, state, work, i, d, r, quality):
     """Open an allocation on route r if its links are up and its nodes have memory; remember who refused."""
+    if not route_up(world, state, i, d, r):
+        return False
     hops = world.route_hops[i, d, r]
-    for h in range(hops):
-        if state.link_up[world.route_links[i, d, r, h]] == 0:
-            return False
     for h in range(hops + 1):
         node = world.route_nodes[i, d, r, h]
         if state.free_memory[node] < qubits_needed(h, hops):

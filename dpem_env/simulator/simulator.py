@@ -6,7 +6,7 @@ It knows nothing of agents' names, dictionaries, observations or rewards: intege
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,10 +100,7 @@ class Simulator:
 
     def digest(self, b: int = 0) -> str:
         """Fingerprint of environment b's whole state: equal digests mean equal futures under equal actions."""
-        fingerprint = hashlib.blake2b(digest_size=8)
-        for array in self.state_of(b).values():
-            fingerprint.update(array.tobytes())
-        return fingerprint.hexdigest()
+        return fingerprint(self.state_of(b).values())
 
     def _make_room(self, episodes: Sequence[Episode]) -> None:
         """Allocate the arrays, or enlarge them to hold longer request tables and bigger networks."""
@@ -147,6 +144,14 @@ _REQUEST_FIELDS = {
     "last_slot": "last_slot",
     "by_expiry": "by_expiry",
 }
+
+
+def fingerprint(arrays: Iterable[NDArray[Any]]) -> str:
+    """Sixteen hexadecimal digits that change with any bit of the arrays."""
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def rules_of(scenario: Scenario) -> Rules:

@@ -84,20 +84,29 @@ def survey(rules, world, state, work):
             work.survey_load[i, d] = 0.0
             if world.peers[i, d] < 0:
                 continue
-            for r in range(world.route_hops.shape[2]):
-                if _route_up(world, state, i, d, r):
-                    work.survey_route[i, d] = r
-                    work.survey_up[i, d] = 1
-                    break
+            r = first_route_up(world, state, i, d)
+            if r >= 0:
+                work.survey_route[i, d] = r
+                work.survey_up[i, d] = 1
             work.survey_load[i, d] = _worst_load(rules, world, state, work, i, d, work.survey_route[i, d])
 
 
 @inner
-def _route_up(world, state, i, d, r):
+def first_route_up(world, state, i, d):
+    """The number of node i's first route to place d whose links are up, -1 if there is none."""
+    for r in range(world.route_hops.shape[2]):
+        if world.route_hops[i, d, r] > 0 and route_up(world, state, i, d, r):
+            return r
+    return -1
+
+
+@inner
+def route_up(world, state, i, d, r):
+    """Whether every link of route r is up."""
+    up = True
     for h in range(world.route_hops[i, d, r]):
-        if state.link_up[world.route_links[i, d, r, h]] == 0:
-            return False
-    return world.route_hops[i, d, r] > 0
+        up = up and state.link_up[world.route_links[i, d, r, h]] == 1
+    return up
 
 
 @inner
