@@ -17,6 +17,7 @@ from dpem_env.central_env import CentralEnv
 from dpem_env.errors import DpemError
 from dpem_env.parallel_env import EntanglementEnv, parallel_env
 from dpem_env.scenarios import SCENARIOS, Scenario
+from dpem_env.vector_env import EntanglementVectorEnv, make_vec
 
 __version__ = "0.0.1"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from numba import njit
 
 from dpem_env import physics
-from dpem_env.simulator.compiled import copy, entry, inner
+from dpem_env.simulator.compiled import entry, inner
 from dpem_env.simulator.randomness import (
     EMISSION,
     ORDER,
@@ -23,12 +23,11 @@ from dpem_env.simulator.randomness import (
     slot_key,
     uniform,
 )
-from dpem_env.simulator.state import State, Status, Tally, Verdict, Workspace, World, view_of_one
+from dpem_env.simulator.state import Status, Tally, Verdict, state_of, work_of, world_of
 from dpem_env.simulator.telemetry import clear_telemetry, pass_telemetry, route_up
 
 _purification_success = njit(physics.purification_success)
 _purified_werner = njit(physics.purified_werner)
-_one_world, _one_state, _one_work = view_of_one(World), view_of_one(State), view_of_one(Workspace)
 
 SEVERAL = -2  # in place of an agent: more than one claims it
 
@@ -700,7 +699,8 @@ def begin(rules, world, state, work):
     state.request_from_stock[:] = 0
     state.queue_next[:] = -1
     state.tokens[:] = 0.0
-    copy(world.memory, state.free_memory)
+    for i in range(len(world.memory)):
+        state.free_memory[i] = world.memory[i]
     state.age_order[:] = -1
     state.stock_count[:] = 0
     state.stock_werner[:] = 0.0
@@ -736,17 +736,15 @@ def step_one(rules, world, state, work, action, route, priority):
 
 
 @entry
-def step_batch(rules, world, state, work, action, route, priority):
-    """Play one slot in every environment."""
-    for b in range(action.shape[0]):
-        step_one(
-            rules, _one_world(world, b), _one_state(state, b), _one_work(work, b), action[b], route[b], priority[b]
-        )
+def step_batch(rules, worlds, states, works, first, last, action, route, priority):
+    """Play one slot in environments `first` to `last` - 1."""
+    for b in range(first, last):
+        step_one(rules, world_of(worlds, b), state_of(states, b), work_of(works, b), action[b], route[b], priority[b])
 
 
 @entry
-def begin_batch(rules, world, state, work, chosen):
-    """Start an episode in the chosen environments."""
-    for b in range(chosen.shape[0]):
+def begin_batch(rules, worlds, states, works, first, last, chosen):
+    """Start an episode in the chosen ones of environments `first` to `last` - 1."""
+    for b in range(first, last):
         if chosen[b]:
-            begin(rules, _one_world(world, b), _one_state(state, b), _one_work(work, b))
+            begin(rules, world_of(worlds, b), state_of(states, b), work_of(works, b))
