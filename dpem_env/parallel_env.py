@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from operator import itemgetter
 from typing import Any, Literal
 
 import gymnasium
@@ -20,6 +21,7 @@ from dpem_env.session import EpisodeChoice, Session, episode_seeds, require_slot
 from dpem_env.simulator import Verdict
 
 AgentID = str
+ILLEGAL = int(Verdict.ILLEGAL)  # numpy compares with a plain number ten times faster
 
 
 class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
@@ -115,6 +117,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         self.session = Session(self.scenario, routes=routes, forecaster=forecaster, data_dir=data_dir)
         first = build_network(self.scenario, episode_seeds(self.scenario, split, 0).topology, data_dir)
         self.possible_agents = [f"agent_{i}" for i in range(first.num_nodes)]
+        self._in_order = itemgetter(*self.possible_agents)
         self.agents: list[AgentID] = []
         self._dict_observation = observation == "dict"
         width, actions = self.session.observer.table.width, self.session.observer.num_actions
@@ -157,9 +160,9 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             raise ActionError("the episode is over (or has not begun): call reset() before step()")
         session = self.session
         session.step(*session.observer.decode(self._as_array(actions)))
-        verdict = session.simulator.state.verdict[0]
-        for i in np.flatnonzero(verdict == Verdict.ILLEGAL).tolist():
-            self._illegal[i] += 1
+        refused = session.simulator.state.verdict[0] == ILLEGAL
+        if refused.any():
+            self._illegal = [count + int(illegal) for count, illegal in zip(self._illegal, refused, strict=True)]
         observations, infos = self._observe()
         over = session.done
         if over:
@@ -212,7 +215,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         chosen = np.empty(0)
         try:
             if len(actions) == len(self.agents):
-                chosen = np.array([actions[agent] for agent in self.agents])
+                chosen = np.array(self._in_order(actions))
         except (LookupError, ValueError, TypeError):
             pass  # told apart below
         if chosen.shape != (len(self.agents),) or chosen.dtype.kind not in "iu":
