@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dpem_env.simulator.compiled import Entry, entry, inlined, inner
+from dpem_env.compiled import Entry, entry, inlined, inner
 from dpem_env.simulator.kernel import can_name, free_row
 from dpem_env.simulator.state import state_of, work_of, world_of
 from dpem_env.simulator.telemetry import UNSEEN, count_claims, survey

@@ -7,10 +7,11 @@ state, work; see `state`) and allocates nothing. An agent is always the node tha
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 from dpem_env import physics
-from dpem_env.simulator.compiled import entry, inner
+from dpem_env.compiled import entry, inner
 from dpem_env.simulator.randomness import (
     EMISSION,
     ORDER,
@@ -46,15 +47,24 @@ def arrivals(rules, world, state):
     state.next_arrival[0] = last
     state.tally[Tally.ARRIVED] += last - first
     for request in range(first, last):
-        i = world.request_source[request]
+        i, d = _pair_of(world, request)
         if state.stock_count[i] > 0:
-            _serve_from_stock(rules, world, state, i, world.request_peer[request])
+            _serve_from_stock(rules, world, state, i, d)
+
+
+@inner
+def _pair_of(world, request):
+    """The node that a request came to and the place of its destination, as full-width integers.
+
+    One width of integers everywhere means one compiled version of what is called with them.
+    """
+    return np.int64(world.request_source[request]), np.int64(world.request_peer[request])
 
 
 @inner
 def _enqueue(world, state, request):
     """Insert a request behind those as urgent as itself."""
-    i, d = world.request_source[request], world.request_peer[request]
+    i, d = _pair_of(world, request)
     state.request_status[request] = Status.PENDING
     state.pending[i, d, world.request_class[request]] += 1
     urgency = world.request_last_slot[request]
@@ -141,6 +151,12 @@ def _remove_stored(world, state, i, place):
 
 
 # --------------------------------------------------------------------------------------------- phase 1: decisions
+
+
+@inner
+def course(state, i, row):
+    """Place of the peer and number of the route of an allocation, as full-width integers; -1, -1 if it is closed."""
+    return np.int64(state.alloc_peer[i, row]), np.int64(state.alloc_route[i, row])
 
 
 @inner
@@ -366,7 +382,7 @@ def _claim_sources(world, state, work):
     for place in range(state.num_open[0]):
         alloc = state.age_order[place]
         i, row = alloc // rows, alloc % rows
-        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        d, r = course(state, i, row)
         for h in range(world.route_hops[i, d, r]):
             link = world.route_links[i, d, r, h]
             if state.link_rounds[i, row, h] == state.alloc_quality[i, row] - 1 or state.link_up[link] == 0:
@@ -465,7 +481,7 @@ def swap(rules, world, state, work):
         i, row = alloc // rows, alloc % rows
         if work.ready[i, row] == 0:
             continue
-        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        d, r = course(state, i, row)
         blocked = False
         for h in range(1, world.route_hops[i, d, r]):
             relay = world.route_nodes[i, d, r, h]
@@ -490,7 +506,7 @@ def _claim_swap_engines(world, state, work):
     for place in range(state.num_open[0]):
         alloc = state.age_order[place]
         i, row = alloc // rows, alloc % rows
-        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        d, r = course(state, i, row)
         hops = world.route_hops[i, d, r]
         if state.alloc_complete[i, row] < hops:
             continue
@@ -529,7 +545,7 @@ def _charge_swap_claims(world, state, work):
     for i in range(work.ready.shape[0]):
         for row in range(work.ready.shape[1]):
             if work.ready[i, row] == 1:
-                d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+                d, r = course(state, i, row)
                 for h in range(1, world.route_hops[i, d, r]):
                     _charge(state, work, i, world.route_nodes[i, d, r, h])
 
@@ -547,7 +563,7 @@ def deliver(rules, world, state, work):
             continue
         alloc = state.age_order[place]
         i, row = alloc // rows, alloc % rows
-        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        d, r = course(state, i, row)
         hops = world.route_hops[i, d, r]
         state.tally[Tally.FINISHED] += 1
         _close(world, state, i, row)
@@ -587,7 +603,7 @@ def _store(world, state, i, d, werner, hops):
 @inner
 def _close(world, state, i, row):
     """Free an allocation's row and all its memory."""
-    d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+    d, r = course(state, i, row)
     hops = world.route_hops[i, d, r]
     for h in range(hops + 1):
         state.free_memory[world.route_nodes[i, d, r, h]] += qubits_needed(h, hops)
@@ -628,7 +644,7 @@ def _decay_and_time_out(rules, world, state):
     for place in range(state.num_open[0]):
         alloc = state.age_order[place]
         i, row = alloc // rows, alloc % rows
-        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        d, r = course(state, i, row)
         if d < 0:
             continue
         hops = world.route_hops[i, d, r]
@@ -656,7 +672,7 @@ def expire_requests(world, state, last_slot):
         if world.request_last_slot[request] > last_slot:
             break
         if state.request_status[request] == Status.PENDING:
-            i, d = world.request_source[request], world.request_peer[request]
+            i, d = _pair_of(world, request)
             before = -1
             ahead = state.queue_head[i, d]
             while ahead != request:
