@@ -3,6 +3,7 @@
     import dpem_env
     env = dpem_env.parallel_env("mesh100-v0")           # PettingZoo: one agent per node
     env = dpem_env.CentralEnv("mesh100-v0", delay=0.5)  # Gymnasium: one controller, half a second late
+    envs = dpem_env.make_vec("mesh100-v0", num_envs=64)  # Gymnasium: all agents of 64 networks, as arrays
 
 Importing registers every scenario with PettingZoo (``pettingzoo.make("parallel", "dpem/mesh100-v0")``, where this
 registry exists) and its central view with Gymnasium (``gymnasium.make("dpem/mesh100-central-v0")``).
@@ -21,7 +22,17 @@ from dpem_env.vector_env import EntanglementVectorEnv, make_vec
 
 __version__ = "0.0.1"
 
-__all__ = ["SCENARIOS", "CentralEnv", "DpemError", "EntanglementEnv", "Scenario", "__version__", "parallel_env"]
+__all__ = [
+    "SCENARIOS",
+    "CentralEnv",
+    "DpemError",
+    "EntanglementEnv",
+    "EntanglementVectorEnv",
+    "Scenario",
+    "__version__",
+    "make_vec",
+    "parallel_env",
+]
 
 
 def _register() -> None:

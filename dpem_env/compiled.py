@@ -1,7 +1,7 @@
 """How compiled code is compiled: the simulator's phases, what writes observations, the route searches.
 
-Without numba's runtime (`_nrt=False`) compiled code cannot allocate: a slip is a compile error. It also spares reference
-counts on every array at every call, which otherwise cost several times the work itself.
+Without numba's runtime (`_nrt=False`) compiled code cannot allocate: a slip is a compile error. It also spares
+reference counts on every array at every call, which otherwise cost several times the work itself.
 """
 
 from __future__ import annotations

@@ -7,9 +7,11 @@ nanoseconds), key (random tie-break) and link (index). Passing through a relay c
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from dpem_env import physics
 from dpem_env.compiled import cached, entry, inner
@@ -135,7 +137,7 @@ def build_times(link_rate, links, hops):
     return times
 
 
-def all_routes(n, max_hops, k, start, neighbour, cost, key, relay_cost, link, peers):
+def all_routes(n: int, max_hops: int, k: int, graph: tuple[Any, ...], peers: NDArray[np.int32]) -> NDArray[np.int32]:
     """Yen's algorithm with a hop limit for every (node, peer): node sequences (N, D, k, max_hops + 1), -1 past ends."""
     routes = np.full((n, peers.shape[1], k, max_hops + 1), -1, dtype=np.int32)
     layers, candidates = (max_hops + 1, n), k * max_hops + 1
@@ -143,11 +145,7 @@ def all_routes(n, max_hops, k, start, neighbour, cost, key, relay_cost, link, pe
         n,
         max_hops,
         k,
-        start,
-        neighbour,
-        cost,
-        key,
-        relay_cost,
+        *graph,
         peers,
         np.empty(layers, dtype=np.int64),
         np.empty(layers, dtype=np.int64),

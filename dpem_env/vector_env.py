@@ -17,11 +17,11 @@ from dpem_env import scenarios
 from dpem_env.demand import draw_demand
 from dpem_env.errors import ActionError, ScenarioError
 from dpem_env.features import Observer
-from dpem_env.forecast import Forecaster, get_forecaster, setting_of
+from dpem_env.forecast import Forecaster, NewRequests, get_forecaster, setting_of
 from dpem_env.network import build_network
 from dpem_env.rewards import rewards
 from dpem_env.scenarios import Scenario, Split
-from dpem_env.session import EpisodeChoice, NewRequests, as_forecast, episode_seeds, require_seed, require_slots
+from dpem_env.session import EpisodeChoice, as_forecast, episode_seeds, require_seed, require_slots
 from dpem_env.simulator import Episode, Simulator, Verdict
 
 Rows = NDArray[np.float32]
@@ -30,8 +30,8 @@ Rows = NDArray[np.float32]
 class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
     """The game of `EntanglementEnv` on several networks at once, without dictionaries.
 
-    Sub-environment ``e·N + i`` is agent i of network e: ``num_envs`` of this class is networks × agents. Network e plays
-    the very episodes of an `EntanglementEnv` that is reset with ``seed + e`` and then, again and again, without a seed.
+    Sub-environment ``e·N + i`` is agent i of network e: ``num_envs`` of this class is networks × agents. Network e
+    plays the very episodes of an `EntanglementEnv` reset with ``seed + e`` and then, again and again, without a seed.
 
     **Observation, action, reward** of each sub-environment: as in `EntanglementEnv`; batched, they are (num_envs, F)
     float32, (num_envs,) integers and (num_envs,) float64. Every array is fresh.
@@ -44,7 +44,7 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
     its value: truncation is not the end of the task.
 
     **Arguments.** ``num_networks``: networks stepped at once. ``threads``: networks are shared out among that many
-    threads; results do not depend on it. ``scenario``, ``split``, ``routes``, ``forecaster`` (each network gets a copy),
+    threads; results do not depend on it. ``forecaster``: each network gets a copy. ``scenario``, ``split``, ``routes``,
     ``data_dir``, ``max_cycles`` and overrides as in `EntanglementEnv`.
     """
 

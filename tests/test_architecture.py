@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports only modules named before it. A new module takes the first place where that holds.
 LAYERS = (
     ("errors", "files", "physics", "seeding", "compiled"),
-    ("scenarios", "topology", "traces", "route_search", "routes", "network", "demand"),
+    ("scenarios", "topology", "traces", "route_search", "routes", "network_cache", "network", "demand"),
     ("simulator.addresses", "simulator.randomness", "simulator.state", "simulator.telemetry"),
     ("simulator.kernel", "simulator.foresight", "simulator.threads", "simulator.simulator", "simulator"),
     ("feature_writer", "features", "rewards", "forecast"),

@@ -10,18 +10,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import from_dtype
-from numba.core import cgutils, config, types
+from numba import from_dtype, types
+from numba.core import cgutils, config
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, models, register_model
 from numpy.typing import NDArray
 
 
-class Address(types.Type):
+class Address(types.Type):  # type: ignore[misc]
     """The address of a struct."""
 
-    def __init__(self, dtype: types.NamedTuple) -> None:
+    def __init__(self, dtype: Any) -> None:
         self.dtype = dtype
         super().__init__(name=f"Address({dtype})")
 
@@ -30,7 +30,7 @@ register_model(Address)(models.PointerModel)
 
 
 @infer_getattr
-class _Fields(AttributeTemplate):
+class _Fields(AttributeTemplate):  # type: ignore[misc]
     key = Address
 
     def generic_resolve(self, address: Address, name: str) -> Any:
@@ -39,7 +39,7 @@ class _Fields(AttributeTemplate):
 
 
 @lower_getattr_generic(Address)
-def _load(context, builder, address, pointer, name):  # type: ignore[no-untyped-def]
+def _load(context, builder, address, pointer, name):
     place = address.dtype.fields.index(name)
     field = cgutils.gep_inbounds(builder, pointer, 0, place)
     return context.unpack_value(builder, address.dtype.types[place], field)
@@ -72,8 +72,8 @@ def environment(struct: Any, dtypes: dict[str, tuple[Any, int]]) -> Any:
     address = Address(types.NamedTuple(arrays, struct))
 
     @intrinsic
-    def struct_at(typing_context, table, b):  # type: ignore[no-untyped-def]
-        def locate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def struct_at(typing_context, table, b):
+        def locate(context, builder, signature, arguments):
             rows = context.make_array(table)(context, builder, arguments[0])
             row = context.cast(builder, arguments[1], b, types.intp)
             start = cgutils.get_item_pointer(context, builder, table, rows, [row, context.get_constant(types.intp, 0)])
