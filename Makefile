@@ -1,6 +1,8 @@
 # make setup   create .venv and install everything, pinned      make demo    run the main job, results in demo/
 # make test    lint, types, tests (minutes)                     make bench   measure speed, table in baselines/results/
 # make test-all  slow suites too                              make results  measure again what README quotes
+# make golden  record the golden episodes again, after rules changed on purpose
+# make coverage  branch coverage of dpem_env, at least 95 %
 # Data that is not shipped is used where DPEM_DATA names its folder (see: dpem list).
 
 PYTHON ?= python3
@@ -11,7 +13,7 @@ RUN := $(BIN)/dpem run --policy local-reactive --policy central-reactive --delay
 
 SLOW := baselines/results/test-all.txt
 
-.PHONY: setup demo test test-all results bench
+.PHONY: setup demo test test-all results bench golden coverage
 
 setup: $(INSTALLED)
 
@@ -48,3 +50,16 @@ results: setup
 bench: setup
 	$(BIN)/python tests/bench/speed.py --out baselines/results/speed.json
 	$(BIN)/python docs/update.py
+
+golden: setup
+	PYTHONPATH=tests $(BIN)/python -m golden.record
+
+# Compiled code is measured while it runs as plain Python, where numpy warns that the words of randomness.py wrap around.
+COMPILED := tests/simulator tests/test_routes.py tests/test_features.py tests/test_control.py
+
+coverage: setup
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not slow" --ignore tests/test_packaging.py
+	NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest $(COMPILED) -m "not slow" -k "not mesh100" -W ignore:overflow:RuntimeWarning
+	$(BIN)/coverage combine
+	$(BIN)/coverage report

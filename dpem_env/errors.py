@@ -5,9 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 600  # characters of a message
+
 
 class DpemError(ValueError):
-    """Base of every error this package raises on purpose; the command line prints it as one line."""
+    """Base of every error this package raises on purpose; its message is one line, whatever it quotes."""
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - 200]} … {line[-197:]}")
 
 
 class ScenarioError(DpemError):

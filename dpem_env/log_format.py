@@ -100,10 +100,11 @@ class _Header(_Part):
 def checked(table: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Header and rows of a Parquet table, safe to hand to the simulator; raises a DpemError if they are not."""
     metadata = table.schema.metadata or {}
-    missing = [name for name in schema().names if name not in table.schema.names]
-    if b"dpem" not in metadata or missing:
-        what = f"column {missing[0]!r}" if missing else "header"
-        raise LogError(f"no episode log of dpem run: it has no {what}")
+    for name in schema().names:
+        if (columns := table.schema.names.count(name)) != 1:
+            raise LogError(f"no episode log of dpem run: it has {columns or 'no'} column{'s' * (columns > 1)} {name!r}")
+    if b"dpem" not in metadata:
+        raise LogError("no episode log of dpem run: it has no header")
     header = _checked_header(metadata[b"dpem"])
     if table.num_rows != header["slots"] or table["slot"].to_pylist() != list(range(header["slots"])):
         raise LogError(f"incomplete: {table.num_rows} of {header['slots']} slots")

@@ -151,7 +151,7 @@ def read_log(path: str | os.PathLike[str]) -> EpisodeLog:
             table = pq.ParquetFile(stream).read()
     except OSError as error:
         raise LogError(f"{name} cannot be read: {error.strerror or error}") from None
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError) as error:  # ValueError: names that are no text, a path that cannot be one
         raise LogError(f"{name} is no episode log of dpem run: {error}") from None
     try:
         return EpisodeLog(*checked(table))

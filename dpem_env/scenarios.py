@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dpem_env.errors import ScenarioError, nearest
 from dpem_env.files import whole_file
@@ -28,15 +28,32 @@ from dpem_env.files import whole_file
 Split = Literal["train", "validation", "evaluation"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-Count = Annotated[int, Field(strict=True, ge=1)]
-Natural = Annotated[int, Field(strict=True, ge=0)]
-NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+MAX_COUNT = 10_000  # of nodes, peers, qubits, …: what they index stays within 32 bits
+MAX_SLOTS = 1_000_000  # of any one duration, far below what 32-bit slot numbers hold
+MAX_REQUESTS = 100_000_000  # expected in an episode
+SMALLEST, LARGEST = 1e-9, 1e9  # of real quantities, in their units: products and quotients of them stay finite
+
+
+def _zero_or_notable(value: float) -> float:
+    if 0.0 < value < SMALLEST:
+        raise ValueError(f"Input should be 0 or at least {SMALLEST:g}")
+    return value
+
+
+def _writable(text: str) -> str:
+    text.encode()  # a UnicodeEncodeError, which is a ValueError, for half a surrogate pair
+    return text
+
+
+Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
+Nodes = Annotated[int, Field(strict=True, ge=2, le=MAX_COUNT)]
+Natural = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, le=LARGEST), AfterValidator(abs)]  # abs: -0.0 is 0.0
+Weight = Annotated[NonNegative, AfterValidator(_zero_or_notable)]  # also a rate: something that is divided by
+Positive = Annotated[float, Field(strict=True, ge=SMALLEST, le=LARGEST)]
 Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
 Fidelity = Annotated[float, Field(strict=True, ge=0.25, le=1)]
-Text = Annotated[str, Field(strict=True)]
-
-MAX_SLOTS = 1_000_000  # of any one duration, far below what 32-bit slot numbers hold
+Text = Annotated[str, Field(strict=True), AfterValidator(_writable)]
 
 _Value = TypeVar("_Value", int, float)
 
@@ -57,7 +74,7 @@ class MeshNetwork(Section):
     """Random geometric mesh: nodes uniform in a square, the shortest pairs linked, then joined until connected."""
 
     generator: Literal["mesh"] = "mesh"
-    nodes: Annotated[int, Field(strict=True, ge=2)] = 100
+    nodes: Nodes = 100
     side: Positive = 100.0  # km
     links_per_node: Positive = 2.5
 
@@ -65,24 +82,24 @@ class MeshNetwork(Section):
 class RelayNetwork(Section):
     """A regular network whose relays may have hardware of their own."""
 
-    nodes: Annotated[int, Field(strict=True, ge=2)]
+    nodes: Nodes
     spacing: Positive = 10.0  # km per link
-    relay_generation_rate: NonNegative | None = None  # pairs/s of relays; none: as `generation_rate`
-    relay_swap_rate: NonNegative | None = None  # swaps/s of relays; none: as `swap_rate`
+    relay_generation_rate: Weight | None = None  # pairs/s of relays; none: as `generation_rate`
+    relay_swap_rate: Weight | None = None  # swaps/s of relays; none: as `swap_rate`
 
 
 class ChainNetwork(RelayNetwork):
     """Nodes 0..n-1 in a line; the interior ones are relays."""
 
     generator: Literal["chain"] = "chain"
-    nodes: Annotated[int, Field(strict=True, ge=2)] = 3
+    nodes: Nodes = 3
 
 
 class StarNetwork(RelayNetwork):
     """Nodes 1..n-1 around hub 0, the only relay."""
 
     generator: Literal["star"] = "star"
-    nodes: Annotated[int, Field(strict=True, ge=2)] = 8
+    nodes: Nodes = 8
 
 
 class TopohubNetwork(Section):
@@ -103,8 +120,8 @@ class CoronetNetwork(Section):
 class Hardware(Section):
     """Sources, repeaters, memories and fibre. Ranges are [low, high] of a uniform draw per node."""
 
-    generation_rate: tuple[NonNegative, NonNegative] = (0.0, 10.0)  # useful pairs/s at zero distance
-    swap_rate: tuple[NonNegative, NonNegative] = (0.0, 5.0)  # entanglement swaps/s
+    generation_rate: tuple[Weight, Weight] = (0.0, 10.0)  # useful pairs/s at zero distance
+    swap_rate: tuple[Weight, Weight] = (0.0, 5.0)  # entanglement swaps/s
     memory: tuple[Count, Count] = (8, 16)  # qubits
     coherence_time: Positive = 60.0  # s
     attenuation: NonNegative = 0.2  # dB/km
@@ -112,7 +129,7 @@ class Hardware(Section):
     swap_success: Probability = 0.9
     gate_fidelity: Fidelity = 0.99
     readout_fidelity: Annotated[float, Field(strict=True, gt=0.5, le=1)] = 0.99
-    token_cap: Annotated[float, Field(strict=True, ge=1, allow_inf_nan=False)] = 2.0  # saved-up swaps
+    token_cap: Annotated[float, Field(strict=True, ge=1, le=LARGEST)] = 2.0  # saved-up swaps
 
     _ranges = field_validator("generation_rate", "swap_rate", "memory")(_ordered)
 
@@ -131,7 +148,7 @@ class Requests(Section):
 
     peers: Count = 8
     fidelity_classes: tuple[Fidelity, ...] = (0.70, 0.80, 0.90)
-    class_weights: tuple[NonNegative, ...] = (0.5, 0.3, 0.2)
+    class_weights: tuple[Weight, ...] = (0.5, 0.3, 0.2)
     deadline: Positive = 1.0  # s
 
     @model_validator(mode="after")
@@ -151,7 +168,7 @@ class SessionDemand(Requests):
     predictability: Probability = 1.0  # φ: share of the rate that follows the sessions
     session_duration: Positive = 20.0  # s, mean time on
     session_share: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.05  # fraction of time on (p)
-    popularity_sigma: NonNegative = 0.5  # of the lognormal popularity
+    popularity_sigma: Annotated[NonNegative, Field(le=10)] = 0.5  # of the lognormal popularity
     gravity_length: Positive = 50.0  # km
 
 
@@ -178,7 +195,7 @@ class ReplayDemand(Requests):
 class Control(Section):
     """Slots, allocations and the age of information."""
 
-    slot_duration: Positive = 0.25  # s
+    slot_duration: Annotated[float, Field(strict=True, ge=0.001, le=LARGEST)] = 0.25  # s; messages of ms are neglected
     rows: Annotated[int, Field(strict=True, ge=1, le=255)] = 4  # open allocations per node
     qualities: Annotated[int, Field(strict=True, ge=1, le=16)] = 3  # q - 1 purification rounds per link
     time_to_live: Positive = 2.0  # s
@@ -283,7 +300,7 @@ DemandConfig = Annotated[SessionDemand | TraceDemand | ReplayDemand, Field(discr
 class Scenario(Section):
     """One simulated world, complete but for its seeds."""
 
-    name: Annotated[str, Field(strict=True, min_length=1)]
+    name: Annotated[Text, Field(min_length=1)]
     summary: Text = ""
     network: NetworkConfig = MeshNetwork()
     hardware: Hardware = Hardware()
@@ -322,8 +339,8 @@ class Scenario(Section):
             "outages.mean_down": self.outages.mean_down if self.outages else slot,
         }
         for field, seconds in means.items():
-            if seconds < slot:
-                raise ValueError(f"{field} = {seconds} s must last at least one slot of {slot} s")
+            if not slot <= seconds <= LARGEST * slot:
+                raise ValueError(f"{field} = {seconds} s must last 1 to {LARGEST:g} slots of {slot} s")
         rates = {
             "hardware.generation_rate": self.hardware.generation_rate[1],
             "network.relay_generation_rate": getattr(self.network, "relay_generation_rate", None) or 0.0,
@@ -331,6 +348,9 @@ class Scenario(Section):
         for field, rate in rates.items():
             if rate * slot > 500:
                 raise ValueError(f"{field} = {rate} pairs/s: at most 500 pairs per slot of {slot} s can be simulated")
+        expected = getattr(demand, "request_rate", 0.0) * slot * self.episode.slots
+        if expected > MAX_REQUESTS:
+            raise ValueError(f"demand.request_rate: {expected:g} requests per episode; at most {MAX_REQUESTS:g}")
         return self
 
     @property
@@ -357,7 +377,7 @@ class Scenario(Section):
         """The split whose frozen list holds `demand_seed`, if any."""
         return next((s for s in SPLITS if demand_seed in getattr(self.seeds, s).demand), None)
 
-    def override(self, **fields: Any) -> Scenario:
+    def override(self, /, **fields: Any) -> Scenario:
         """A copy with leaf fields replaced, wherever they live; the name records what was changed.
 
         A new ``kind`` of demand or ``generator`` of networks keeps the fields it shares with the old. ``outages`` takes
@@ -372,8 +392,9 @@ class Scenario(Section):
             for leaf in type(getattr(self, section)).model_fields
         }
         for section, tag, models in (("network", "generator", NETWORKS), ("demand", "kind", DEMANDS)):
-            if fields.get(tag) in models:  # another kind: keep what it shares with the present one
-                known = models[fields[tag]].model_fields
+            kind = fields.get(tag)
+            if isinstance(kind, str) and kind in models:  # another kind: keep what it shares with the present one
+                known = models[kind].model_fields
                 data[section] = {leaf: value for leaf, value in data[section].items() if leaf in known}
                 home |= dict.fromkeys(known, section)
         for leaf, value in fields.items():
@@ -383,9 +404,11 @@ class Scenario(Section):
                 data[leaf] = value
             else:
                 raise ScenarioError(f"override {leaf!r} is no field of a scenario; {nearest(leaf, home)}")
-        if "name" not in fields:
-            data["name"] = "+".join([self.name, *(f"{leaf}={value}" for leaf, value in fields.items())])
-        return _validated(data, f"scenario {self.name}")
+        changed = _validated(data, f"scenario {self.name}")
+        if "name" in fields:
+            return changed
+        name = "+".join([self.name, *(f"{leaf}={value}" for leaf, value in fields.items())])
+        return changed.model_copy(update={"name": name})
 
     def to_toml(self) -> str:
         """The scenario as TOML text; `from_toml` reads it back unchanged."""
@@ -401,7 +424,7 @@ def from_toml(text: str, origin: str = "TOML text") -> Scenario:
     """Parse and validate a scenario; raises ScenarioError naming the field, what was given and what was expected."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # a TOMLDecodeError, or a number of too many digits
         raise ScenarioError(f"{origin}: not valid TOML: {error}") from None
     except RecursionError:
         raise ScenarioError(f"{origin}: not valid TOML: nested too deeply") from None
@@ -412,15 +435,17 @@ def load(path: str | os.PathLike[str]) -> Scenario:
     """Read a scenario from a TOML file; raises ScenarioError with one clear line."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a path that cannot be one
         raise ScenarioError(f"scenario file {os.fspath(path)!r} cannot be read: {error}") from None
     return from_toml(text, os.fspath(path))
 
 
-def get(scenario: str | Scenario, **overrides: Any) -> Scenario:
+def get(scenario: str | Scenario, /, **overrides: Any) -> Scenario:
     """A shipped scenario by name, a TOML file by path (ending in .toml) or a Scenario as it is, with overrides."""
     if isinstance(scenario, Scenario):
         return scenario.override(**overrides)
+    if not isinstance(scenario, str):
+        raise ScenarioError(f"scenario is {_written(scenario)}; expected a name, a path ending in .toml or a Scenario")
     if scenario in SCENARIOS:
         return SCENARIOS[scenario].override(**overrides)
     if scenario.endswith(".toml"):
@@ -445,11 +470,18 @@ def _one_line(error: ValidationError) -> str:
     field = ".".join(place)
     message = first["msg"].removeprefix("Value error, ")
     given = first["input"]
-    shown = "" if isinstance(given, dict | BaseModel) else f" (given {given!r})"
+    shown = "" if isinstance(given, dict | BaseModel) else f" (given {_written(given)})"
     if first["type"] == "extra_forbidden":
         message, shown = "unknown key; remove it or check its spelling", ""
     more = f"; and {len(others)} more" if others else ""
     return f"{field + ': ' if field else ''}{message}{shown}{more}"
+
+
+def _written(value: object) -> str:
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # a number of too many digits, a list nested too deeply
+        return f"a {type(value).__name__} too long to show"
 
 
 def _shipped() -> dict[str, Scenario]:

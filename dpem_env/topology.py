@@ -206,7 +206,7 @@ def from_topohub(network: TopohubNetwork) -> Layout:
         raise ScenarioError(f"network.topology: link lengths of {key!r} are pixel distances, not km; choose another")
     try:
         record = topohub.get(key)
-    except (KeyError, OSError):
+    except (KeyError, OSError, ValueError):  # ValueError: a name that cannot be part of a path
         raise ScenarioError(f"network.topology: topohub has no topology {key!r}; see topohub.list()") from None
     index = {node["id"]: i for i, node in enumerate(record["nodes"])}
     names = tuple(str(node.get("name", node["id"])) for node in record["nodes"])
@@ -224,11 +224,11 @@ def from_coronet(network: CoronetNetwork, data_dir: str | os.PathLike[str] | Non
         names = tuple(str(node["name"]) for node in record["nodes"])
         degrees = np.array([(node["lon"], node["lat"]) for node in record["nodes"]], dtype=np.float64)
         edges = [(int(e["u"]), int(e["v"]), float(e["km"])) for e in record["edges"]]
-        if len(names) < 2 or not np.isfinite(degrees).all():
-            raise ValueError("fewer than two nodes, or a coordinate that is not finite")
+        if len(names) < 2 or degrees.shape != (len(names), 2) or not (np.abs(degrees) <= 360.0).all():
+            raise ValueError("fewer than two nodes, or a coordinate that is no number of degrees")
         if any(end not in range(len(names)) for u, v, _ in edges for end in (u, v)):
             raise ValueError(f"an edge ends at no node; nodes are 0..{len(names) - 1}")
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"topology file {path}: not a node-link JSON with nodes and km edges: {error!r}") from None
     return _scaled(names, _projected(degrees), edges, network.length_scale)
 

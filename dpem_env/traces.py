@@ -9,8 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.errors import DataError
-from dpem_env.scenarios import ReplayDemand
+from dpem_env.scenarios import LARGEST, SMALLEST, ReplayDemand
 from dpem_env.topology import data_file
 
 ABILENE = "abilene/abilene_20040301_5min_14d.npz"
@@ -66,8 +64,10 @@ class TrafficMatrices:
     def window(self, split: str) -> tuple[int, int]:
         """First and last + 1 matrix of a split: days 1-7 train, 8-10 validation, 11-14 evaluation."""
         edges = {"train": (0.0, 0.5), "validation": (0.5, 10 / 14), "evaluation": (10 / 14, 1.0)}
-        low, high = edges[split]
-        return round(low * len(self.mbps)), round(high * len(self.mbps))
+        first, stop = (round(edge * len(self.mbps)) for edge in edges[split])
+        if first == stop:
+            raise DataError(f"a trace of {len(self.mbps)} matrices has none for {split}; expected at least 4")
+        return first, stop
 
 
 def load_abilene(data_dir: str | os.PathLike[str] | None = None) -> TrafficMatrices:
@@ -82,11 +82,16 @@ def read_matrices(path: Path) -> TrafficMatrices:
         with np.load(path, allow_pickle=False) as archive:
             mbps = np.asarray(archive["tm_mbps"], dtype=np.float64)
             names = tuple(str(name) for name in archive["nodes"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # zipfile, its decompressors and NumPy raise nearly anything on a damaged file
         raise DataError(f"trace {path}: not an .npz with arrays tm_mbps and nodes: {error}") from None
     if mbps.ndim != 3 or mbps.shape[1:] != (len(names), len(names)) or len(mbps) == 0:
         raise DataError(f"trace {path}: tm_mbps has shape {mbps.shape}; expected (times, {len(names)}, {len(names)})")
-    for what, bad in (("NaN or infinite", ~np.isfinite(mbps)), ("negative", mbps < 0)):
+    impossible = {
+        "NaN or infinite": ~np.isfinite(mbps),
+        "negative": mbps < 0,
+        "beyond measure": (mbps > LARGEST) | ((mbps > 0) & (mbps < SMALLEST)),
+    }
+    for what, bad in impossible.items():
         if bad.any():
             t, i, j = (int(x) for x in np.argwhere(bad)[0])
             raise DataError(f"trace {path}: tm_mbps[{t}, {i}, {j}] is {what} ({mbps[t, i, j]}); expected a number >= 0")
@@ -113,6 +118,8 @@ def read_requests(demand: ReplayDemand, num_nodes: int) -> RequestFile:
     needed = ("time", "source", "destination", "fidelity")
     rows: list[tuple[float, float, float, float, float]] = []
     try:
+        if not path.is_file():
+            raise DataError(f"request file {path} cannot be read: No such file or directory, or no regular file")
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             missing = [column for column in needed if column not in (reader.fieldnames or ())]

@@ -1,0 +1,179 @@
+"""Episodes played phase by phase, and where they differ from a record of what every phase did.
+
+A record is a Parquet file with one row per value that a phase changed: slot, phase, field of the state, place in the
+field (counted flat) and the value afterwards. Values are kept in single precision and compared to one part in a
+million: other processors and libraries change less (the last bits of an exponential), rules change more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from enum import IntEnum
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numba import njit
+from numpy.typing import NDArray
+
+from dpem_env.files import whole_file
+from dpem_env.records import EpisodeLog
+from dpem_env.session import Session
+from dpem_env.simulator import Tally, kernel, telemetry
+from dpem_env.simulator.simulator import fingerprint
+from dpem_env.simulator.state import State, Workspace, World
+
+TOLERANCE = 1e-6  # relative
+
+SCHEMA = pa.schema(
+    [("slot", pa.int32()), ("phase", pa.int8()), ("field", pa.string()), ("place", pa.int32()), ("value", pa.float32())]
+)
+
+
+class Phase(IntEnum):
+    """The parts of a slot, in their order; between slots, telemetry passes and the clock ticks."""
+
+    ARRIVALS = 0
+    DECIDE = 1
+    ADMIT = 2
+    GENERATE = 3
+    SWAP = 4
+    DELIVER = 5
+    AGE = 6
+    TELEMETRY = 7
+
+    @property
+    def label(self) -> str:
+        return "telemetry" if self is Phase.TELEMETRY else f"phase {self.value} ({self.name.lower()})"
+
+
+@njit(cache=True, _nrt=False)
+def _play(phase, rules, world, state, work, action, route, priority, actors):  # type: ignore[no-untyped-def]
+    """Play one phase; `actors` is what phase 1 returned."""
+    if phase == Phase.ARRIVALS:
+        kernel.arrivals(rules, world, state)
+    elif phase == Phase.DECIDE:
+        actors = kernel.decide(rules, world, state, work, action, route, priority)
+    elif phase == Phase.ADMIT:
+        kernel.admit(rules, world, state, work, actors, action, route)
+    elif phase == Phase.GENERATE:
+        kernel.generate(rules, world, state, work)
+    elif phase == Phase.SWAP:
+        kernel.swap(rules, world, state, work)
+    elif phase == Phase.DELIVER:
+        kernel.deliver(rules, world, state, work)
+    elif phase == Phase.AGE:
+        kernel.age(rules, world, state)
+    elif phase == Phase.TELEMETRY:
+        telemetry.pass_telemetry(rules, world, state, work)
+        state.slot[0] += 1
+    return actors
+
+
+def begun(log: EpisodeLog) -> Session:
+    """The log's episode after phase 0 of slot 0."""
+    session = Session(log.scenario)
+    network = log.network()
+    session.begin_with(network, log.demand(network), log.seeds, log.header["slots"])
+    return session
+
+
+def commands(row: dict[str, Any]) -> list[NDArray[np.int64]]:
+    """The decision vector of a slot: action, route and priority."""
+    return [np.array(row[name], dtype=np.int64) for name in ("action", "route", "priority")]
+
+
+def play(log: EpisodeLog) -> Iterator[tuple[int, Phase, State]]:
+    """Play the log's decisions; yields slot, phase and the state after it, which the next phase overwrites.
+
+    Phase 0 of slot 0 comes with all else that begins an episode.
+    """
+    simulator = begun(log).simulator
+    world = World(*(array[0] for array in simulator.world))
+    state = State(*(array[0] for array in simulator.state))
+    work = Workspace(*(array[0] for array in simulator.work))
+    yield 0, Phase.ARRIVALS, state
+    for row in log.rows:
+        actors = 0
+        for phase in (*list(Phase)[1:], Phase.ARRIVALS):
+            slot = int(state.slot[0])
+            if slot < log.header["slots"]:
+                actors = _play(int(phase), simulator.rules, world, state, work, *commands(row), actors)
+                yield slot, phase, state
+
+
+def record(log: EpisodeLog, path: Path) -> None:
+    """Write down what every phase of the log's episode changes."""
+    changes = []
+    for slot, phase, state in play(log):
+        if not changes:
+            before = [np.zeros_like(array) for array in state]
+        for field, old, new in zip(State._fields, before, state, strict=True):
+            places = np.flatnonzero(old != new)
+            changes += [(slot, int(phase), field, place, new.flat[place]) for place in places]
+            old[...] = new
+    columns = [pa.array(column, field.type) for column, field in zip(zip(*changes, strict=True), SCHEMA, strict=True)]
+    metadata = {"shapes": json.dumps(_shapes(log)), "world": fingerprint(begun(log).simulator.world)}
+    with whole_file(path) as partial:
+        pq.write_table(
+            pa.table(columns, SCHEMA.with_metadata(metadata)), partial, compression="zstd", compression_level=19
+        )
+
+
+def same_bits(log: EpisodeLog, path: Path) -> bool:
+    """Whether the kernel reads the very numbers it read when the record was made.
+
+    Decay factors are exponentials, whose last bit depends on the processor: numpy has code of its own for AVX-512.
+    """
+    recorded: bytes = pq.read_schema(path).metadata[b"world"]
+    return recorded.decode() == fingerprint(begun(log).simulator.world)
+
+
+def first_difference(log: EpisodeLog, path: Path) -> str | None:
+    """The first value that a phase of the log's episode leaves otherwise than recorded at `path`."""
+    table = pq.read_table(path)
+    shapes, present = json.loads(table.schema.metadata[b"shapes"]), _shapes(log)
+    for field in shapes | present:
+        if shapes.get(field) != present.get(field):
+            return f"{field} of the state: recorded shape {shapes.get(field)}, now {present.get(field)}"
+    recorded = _by_phase(table)
+    expected = {field: np.zeros(shape, dtype=np.float32).ravel() for field, shape in shapes.items()}
+    for slot, phase, state in play(log):
+        for field, places, values in recorded.get((slot, phase), ()):
+            expected[field][places] = values
+        for field, array in zip(State._fields, state, strict=True):
+            now, then = array.ravel(), expected[field]
+            wrong = np.flatnonzero(np.abs(now - then) > TOLERANCE * np.abs(then))
+            if len(wrong):
+                where = f"slot {slot}, {phase.label}: {_name(field, array.shape, wrong[0])}"
+                return f"{where} recorded {then[wrong[0]]:.7g}, now {now[wrong[0]]:.7g}"
+    return None
+
+
+def _by_phase(table: pa.Table) -> dict[tuple[int, int], list[tuple[str, NDArray[Any], NDArray[Any]]]]:
+    """(slot, phase) -> fields it changed, with places and new values."""
+    slot, phase, field, place, value = (column.to_numpy() for column in table.columns)
+    recorded: dict[tuple[int, int], list[tuple[str, NDArray[Any], NDArray[Any]]]] = {}
+    start = 0
+    for (t, p, name), rows in groupby(zip(slot.tolist(), phase.tolist(), field, strict=True)):
+        stop = start + sum(1 for _ in rows)
+        recorded.setdefault((t, p), []).append((name, place[start:stop], value[start:stop]))
+        start = stop
+    return recorded
+
+
+def _shapes(log: EpisodeLog) -> dict[str, list[int]]:
+    return {field: list(array.shape) for field, array in begun(log).simulator.state_of(0).items()}
+
+
+def _name(field: str, shape: tuple[int, ...], place: int) -> str:
+    """What a value is called: tokens[3], link_werner[0, 1, 2], slot, tally[SWAPS]."""
+    if field == "tally":
+        return f"tally[{Tally(place).name}]"
+    if shape == (1,):
+        return field
+    return f"{field}[{', '.join(str(index) for index in np.unravel_index(place, shape))}]"

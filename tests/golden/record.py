@@ -1,0 +1,92 @@
+"""The golden episodes, each to exercise rules of its own: `make golden` plays and writes them again.
+
+Beside every log lies a record of what every phase of every slot changed (see `golden.phases`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import conftest  # noqa: F401 - before numba is imported: rules that just changed must not come from its cache
+from dpem_env.evaluation import run_episode
+from dpem_env.network import Network
+from dpem_env.policies import CentralPolicy, Decision, NetworkView, Policy, get_policy
+from dpem_env.records import EpisodeRecorder, read_log
+from dpem_env.scenarios import Scenario, get
+from dpem_env.session import episode_seeds
+from golden.phases import record
+
+FOLDER = Path(__file__).with_name("episodes")
+
+
+class Erratic(CentralPolicy):
+    """Anything a decision can say: waits, allocations, illegal actions, routes named or auto, priorities."""
+
+    def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        nodes, places = network.peers.shape
+        self.nodes, self.choices = nodes, 1 + places * scenario.control.qualities
+        self.routes = scenario.routing.routes_per_peer
+
+    def act(self, view: NetworkView) -> Decision:
+        acting = self.rng.random(self.nodes) < 0.4
+        return Decision(
+            np.where(acting, self.rng.integers(-1, self.choices + 1, self.nodes), 0),
+            np.where(self.rng.random(self.nodes) < 0.5, self.rng.integers(0, self.routes + 1, self.nodes), -1),
+            self.rng.integers(0, 3, self.nodes),
+        )
+
+
+class Golden(NamedTuple):
+    """How an episode comes about."""
+
+    scenario: Scenario
+    policy: Policy
+    delay: float = 0.0  # s, of central policies
+
+
+def episodes() -> dict[str, Golden]:
+    """The golden episodes by name."""
+    reactive, central = get_policy("local-reactive"), get_policy("central-reactive")
+    busy = get("mesh20-v0", slots=20, request_rate=24.0, predictability=0.0)
+    # Paths from the repository's root. Deadlines of all lengths let requests overtake each other in their queues.
+    requests = {"kind": "replay", "requests_file": "tests/golden/requests.csv"}
+    return {
+        "chain3": Golden(get("chain3-v0", slots=40, request_rate=4.0), Erratic()),  # keeps a stock
+        "star8-contention": Golden(get("star8-v0", slots=40, request_rate=16.0), reactive),
+        "abilene-requests": Golden(get("abilene-trace-v0", slots=40, **requests), reactive),
+        "mesh20-purification": Golden(busy.override(class_weights=(0.1, 0.3, 0.6)), reactive),
+        "mesh20-small-memory": Golden(busy.override(memory=(2, 4)), reactive),
+        "mesh20-short-coherence": Golden(busy.override(coherence_time=2.0, swap_success=0.5), reactive),
+        "mesh20-central": Golden(busy, central, delay=0.5),  # names routes and orders admissions
+        "mesh20-outages": Golden(  # short rows that fill up, peers out of reach
+            busy.override(outages={"mean_up": 5.0, "mean_down": 2.0}, rows=2, max_hops=3, peers=10), Erratic()
+        ),
+    }
+
+
+def log_of(name: str, folder: Path = FOLDER) -> Path:
+    """Where an episode's log lies."""
+    return folder / f"{name}.log.parquet"
+
+
+def phases_of(name: str, folder: Path = FOLDER) -> Path:
+    """Where the record of an episode's phases lies."""
+    return folder / f"{name}.phases.parquet"
+
+
+def main() -> None:
+    """Write all golden episodes."""
+    for name, (scenario, policy, delay) in episodes().items():
+        recorder = EpisodeRecorder()
+        seeds = episode_seeds(scenario, "evaluation", 0)
+        run_episode(scenario, policy, seeds, delay=delay, recorder=recorder, label=name)
+        recorder.save(log_of(name))
+        record(read_log(log_of(name)), phases_of(name))
+
+
+if __name__ == "__main__":
+    main()
