@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
 from dpem_env import scenarios
-from dpem_env.errors import ActionError, ScenarioError
+from dpem_env.errors import ActionError, require_one_of
 from dpem_env.forecast import Forecaster
 from dpem_env.network import build_network
 from dpem_env.scenarios import Scenario, Split
@@ -105,8 +105,8 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         render_mode: str | None = None,
         **overrides: Any,
     ) -> None:
-        _one_of("observation", observation, ("flat", "dict"))
-        _one_of("render_mode", render_mode, (None, "rgb_array"))
+        require_one_of("observation", observation, ("flat", "dict"))
+        require_one_of("render_mode", render_mode, (None, "rgb_array"))
         self.scenario = scenarios.get(scenario, **overrides)
         self.metadata = {**self.metadata, "name": self.scenario.name}
         self.split: Split = split
@@ -155,7 +155,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         """
         agents = self.agents
         if not agents:
-            if not actions:
+            if isinstance(actions, dict) and not actions:
                 return {}, {}, {}, {}, {}
             raise ActionError("the episode is over (or has not begun): call reset() before step()")
         session = self.session
@@ -240,11 +240,6 @@ def _is_integer(action: Any) -> bool:
     if isinstance(action, np.ndarray):
         return action.shape == () and action.dtype.kind in "iu"
     return isinstance(action, int | np.integer) and not isinstance(action, bool)
-
-
-def _one_of(field: str, given: Any, allowed: tuple[Any, ...]) -> None:
-    if given not in allowed:
-        raise ScenarioError(f"{field} is {given!r}; expected one of {', '.join(map(repr, allowed))}")
 
 
 def parallel_env(scenario: str | Scenario = "mesh100-v0", **arguments: Any) -> EntanglementEnv:

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpem_env.demand import Demand, draw_demand
-from dpem_env.errors import PolicyError, ScenarioError
+from dpem_env.errors import ActionError, PolicyError, ScenarioError, require_one_of
 from dpem_env.features import Observer
 from dpem_env.forecast import Forecaster, NewRequests, get_forecaster, setting_of
 from dpem_env.network import Network, build_network
 from dpem_env.rewards import rewards
-from dpem_env.scenarios import SPLITS, Scenario, Split
+from dpem_env.scenarios import MAX_SLOTS, SPLITS, Scenario, Split
 from dpem_env.simulator import Episode, Simulator
 
 
@@ -41,8 +41,7 @@ class EpisodeChoice:
     """Which episode of a split comes next: the one a seed names, or one drawn after it."""
 
     def __init__(self, scenario: Scenario, split: Split) -> None:
-        if split not in SPLITS:
-            raise ScenarioError(f"split is {split!r}; expected one of {', '.join(map(repr, SPLITS))}")
+        require_one_of("split", split, SPLITS)
         self.scenario = scenario
         self.split: Split = split
         self._rng: np.random.Generator | None = None
@@ -59,6 +58,8 @@ class EpisodeChoice:
         else:
             self._rng = self._rng or np.random.default_rng()
             index = int(self._rng.integers(2**31))
+        if not isinstance(options, Mapping):
+            raise ScenarioError(f"reset options is {type(options).__name__}; expected a dict or None")
         drawn = episode_seeds(self.scenario, self.split, index)._asdict()
         chosen = {name: options.get(f"{name}_seed", default) for name, default in drawn.items()}
         for name, value in chosen.items():
@@ -74,8 +75,20 @@ def require_seed(name: str, value: Any) -> None:
 
 def require_slots(max_cycles: Any) -> None:
     """Raise ScenarioError unless it is a number of slots to play."""
-    if not isinstance(max_cycles, int | np.integer) or max_cycles < 1:
-        raise ScenarioError(f"max_cycles is {max_cycles!r}; expected a number of slots >= 1")
+    whole = isinstance(max_cycles, int | np.integer) and not isinstance(max_cycles, bool)
+    if not whole or not 1 <= max_cycles <= MAX_SLOTS:
+        raise ScenarioError(f"max_cycles is {max_cycles!r}; expected a number of slots >= 1, at most {MAX_SLOTS}")
+
+
+def as_actions(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """`given` as an array of actions; raises ActionError unless it is integers of that shape."""
+    try:
+        chosen = np.asarray(given)
+    except ValueError:
+        raise ActionError(f"{name} is a ragged list; expected {shape} integers") from None
+    if chosen.shape != shape or chosen.dtype.kind not in "iu":
+        raise ActionError(f"{name} has shape {chosen.shape} and type {chosen.dtype}; expected {shape} integers")
+    return chosen.astype(np.int64, copy=False)
 
 
 class Session:

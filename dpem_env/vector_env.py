@@ -21,7 +21,7 @@ from dpem_env.forecast import Forecaster, NewRequests, get_forecaster, setting_o
 from dpem_env.network import build_network
 from dpem_env.rewards import rewards
 from dpem_env.scenarios import Scenario, Split
-from dpem_env.session import EpisodeChoice, as_forecast, episode_seeds, require_seed, require_slots
+from dpem_env.session import EpisodeChoice, as_actions, as_forecast, episode_seeds, require_seed, require_slots
 from dpem_env.simulator import Episode, Simulator, Verdict
 
 Rows = NDArray[np.float32]
@@ -101,11 +101,7 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         """
         if self._slot is None:
             raise ActionError("no episode has begun: call reset() before step()")
-        chosen = np.asarray(actions)
-        if chosen.shape != (self.num_envs,) or chosen.dtype.kind not in "iu":
-            raise ActionError(
-                f"actions has shape {chosen.shape} and type {chosen.dtype}; expected ({self.num_envs},) integers"
-            )
+        chosen = as_actions("actions", actions, (self.num_envs,))
         self.simulator.step(*self.observer.decode(chosen.reshape(self.num_networks, -1)))
         self._slot += 1
         self._illegal += self.simulator.state.verdict == Verdict.ILLEGAL

@@ -46,10 +46,12 @@ def arrivals(rules, world, state):
         last += 1
     state.next_arrival[0] = last
     state.tally[Tally.ARRIVED] += last - first
-    for request in range(first, last):
+    served_i = served_d = -1
+    for request in range(first, last):  # requests of a slot come in order of their pairs: each is looked at once
         i, d = _pair_of(world, request)
-        if state.stock_count[i] > 0:
+        if state.stock_count[i] > 0 and (i != served_i or d != served_d):
             _serve_from_stock(rules, world, state, i, d)
+            served_i, served_d = i, d
 
 
 @inner
@@ -673,12 +675,7 @@ def expire_requests(world, state, last_slot):
             break
         if state.request_status[request] == Status.PENDING:
             i, d = _pair_of(world, request)
-            before = -1
-            ahead = state.queue_head[i, d]
-            while ahead != request:
-                before = ahead
-                ahead = state.queue_next[ahead]
-            _dequeue(world, state, i, d, before, request)
+            _dequeue(world, state, i, d, -1, request)  # queues have the order of expiry: it is at the head
             state.request_status[request] = Status.EXPIRED
             state.tally[Tally.EXPIRED] += 1
         place += 1

@@ -119,7 +119,8 @@ class Simulator:
         if len(nodes) > 1:
             raise ValueError(f"all environments of a batch need the same number of nodes, given {sorted(nodes)}")
         sizes = {axis: max(self._sizes.get(axis, 0), *(own[axis] for own in needed)) for axis in needed[0]}
-        sizes["R"] = 1 << (sizes["R"] - 1).bit_length()  # the next episode may have a few requests more
+        if self._sizes and sizes["R"] > self._sizes["R"]:
+            sizes["R"] = 1 << (sizes["R"] - 1).bit_length()  # with room for episodes of a few requests more
         if sizes == self._sizes:
             return
         world, state, work = (allocate(struct, self.num_envs, sizes) for struct in STRUCTS)
