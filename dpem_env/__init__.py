@@ -3,6 +3,7 @@
     import dpem_env
     env = dpem_env.parallel_env("mesh100-v0")           # PettingZoo: one agent per node
     env = dpem_env.CentralEnv("mesh100-v0", delay=0.5)  # Gymnasium: one controller, half a second late
+    envs = dpem_env.make_vec("mesh100-v0", num_envs=64)  # Gymnasium: all agents of 64 networks, as arrays
 
 Importing registers every scenario with PettingZoo (``pettingzoo.make("parallel", "dpem/mesh100-v0")``, where this
 registry exists) and its central view with Gymnasium (``gymnasium.make("dpem/mesh100-central-v0")``).
@@ -17,10 +18,21 @@ from dpem_env.central_env import CentralEnv
 from dpem_env.errors import DpemError
 from dpem_env.parallel_env import EntanglementEnv, parallel_env
 from dpem_env.scenarios import SCENARIOS, Scenario
+from dpem_env.vector_env import EntanglementVectorEnv, make_vec
 
 __version__ = "0.0.1"
 
-__all__ = ["SCENARIOS", "CentralEnv", "DpemError", "EntanglementEnv", "Scenario", "__version__", "parallel_env"]
+__all__ = [
+    "SCENARIOS",
+    "CentralEnv",
+    "DpemError",
+    "EntanglementEnv",
+    "EntanglementVectorEnv",
+    "Scenario",
+    "__version__",
+    "make_vec",
+    "parallel_env",
+]
 
 
 def _register() -> None:

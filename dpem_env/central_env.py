@@ -16,6 +16,7 @@ from dpem_env.forecast import Forecaster
 from dpem_env.parallel_env import EntanglementEnv
 from dpem_env.policies import Decision
 from dpem_env.scenarios import Scenario, Split
+from dpem_env.session import as_actions
 from dpem_env.simulator import Verdict
 
 
@@ -95,11 +96,7 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         """Play one slot; raises ActionError unless `action` is (N,) integers, and after the last slot."""
         if not self._playing:
             raise ActionError("the episode is over (or has not begun): call reset() before step()")
-        chosen = np.asarray(action)
-        if chosen.shape != self.action_space.shape or chosen.dtype.kind not in "iu":
-            raise ActionError(
-                f"action has shape {chosen.shape} and type {chosen.dtype}; expected {self.action_space.shape} integers"
-            )
+        chosen = as_actions("action", action, (self.session.network.num_nodes,))
         self.control.step(Decision(*self.session.observer.decode(chosen)))
         self._illegal += int((self.session.simulator.state.verdict[0] == Verdict.ILLEGAL).sum())
         self._playing = not self.session.done

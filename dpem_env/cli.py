@@ -207,7 +207,7 @@ def _overrides(settings: Sequence[str]) -> dict[str, Any]:
             raise DpemError(f"--set {setting!r}: expected FIELD=VALUE, e.g. --set request_rate=16.0")
         try:
             fields[name.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # no TOML value: a text
             fields[name.strip()] = value
     return fields
 

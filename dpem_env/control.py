@@ -20,7 +20,7 @@ from dpem_env.errors import ScenarioError
 from dpem_env.features import Observer
 from dpem_env.forecast import Forecaster, get_forecaster, setting_of
 from dpem_env.policies import Decision, NetworkView
-from dpem_env.scenarios import Scenario
+from dpem_env.scenarios import MAX_SLOTS, Scenario
 from dpem_env.session import Session, as_forecast
 from dpem_env.simulator import Episode, Simulator
 from dpem_env.simulator.foresight import assume, count_overdue, wait_until
@@ -29,8 +29,9 @@ from dpem_env.simulator.state import State
 
 def delay_in_slots(scenario: Scenario, delay: float) -> int:
     """A control delay (s) as a number of slots: to the nearest, halves down. Raises ScenarioError unless it is >= 0."""
-    if isinstance(delay, bool) or not isinstance(delay, Real) or not 0 <= delay < math.inf:
-        raise ScenarioError(f"delay is {delay!r}; expected seconds >= 0")
+    longest = MAX_SLOTS * scenario.control.slot_duration
+    if isinstance(delay, bool) or not isinstance(delay, Real) or not 0 <= delay <= longest:
+        raise ScenarioError(f"delay is {delay!r}; expected seconds >= 0, at most {longest:g}")
     return max(math.ceil(delay / scenario.control.slot_duration - 0.5 - 1e-9), 0)
 
 
@@ -68,15 +69,15 @@ class CentralControl:
             shared = tuple(slice(min(sizes)) for sizes in zip(mine.shape, theirs.shape, strict=True))
             mine[shared] = theirs[shared]
         for slot, command in enumerate(self._commands, start=session.slot - self.delay):
-            wait_until(shadow.rules, shadow.world, shadow.state, slot)
-            assume(shadow.rules, shadow.world, shadow.state, command.action, command.route)
-        wait_until(shadow.rules, shadow.world, shadow.state, session.slot)
+            shadow.run(wait_until, slot)
+            shadow.run(assume, command.action, command.route)
+        shadow.run(wait_until, session.slot)
         forecast = None
         if self.forecaster is not None:
             forecast = as_forecast(self.forecaster.predict(self.delay), session.scenario, session.network)
         self.last_forecast = forecast
         overdue = np.zeros(shadow.state.pending.shape[1:], dtype=np.int32)
-        count_overdue(shadow.world, shadow.state, overdue)
+        shadow.run(count_overdue, overdue)
         local = self._observer.observe(forecast)[0]
         fresh = self._observer.observe(forecast, fresh=True)[0]
         state, work = shadow.state, shadow.work

@@ -153,7 +153,7 @@ def _trace_pieces(
     first = int(generator("trace window", demand_seed).integers(max(high - low - needed, 0) + 1))
     node, place = np.nonzero(network.peers >= 0)
     peer = network.peers[node, place]
-    scale = matrices.mean_matrix()[node, peer].sum()
+    scale = max(matrices.mean_matrix()[node, peer].sum(), np.finfo(float).tiny)
     per_slot = config.trace_share * config.request_rate * scenario.control.slot_duration / scale
     steps = np.arange(count)
     rate = matrices.mbps[low + (first + steps) % (high - low)][:, node, peer] * per_slot  # (count, pairs)

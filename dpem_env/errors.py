@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 LONGEST = 600  # characters of a message
 
@@ -45,3 +45,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+
+
+def require_one_of(field: str, given: object, allowed: Sequence[object]) -> None:
+    """Raise ScenarioError unless `given` is one of the allowed names (or None, where that is one)."""
+    if not isinstance(given, str | None) or given not in allowed:
+        raise ScenarioError(f"{field} is {given!r}; expected one of {', '.join(map(repr, allowed))}")

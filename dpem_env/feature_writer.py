@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from dpem_env.simulator.compiled import Entry, entry, inlined, inner
+from dpem_env.compiled import Entry, entry, inlined, inner
 from dpem_env.simulator.kernel import can_name, free_row
-from dpem_env.simulator.state import State, Workspace, World, view_of_one
+from dpem_env.simulator.state import state_of, work_of, world_of
 from dpem_env.simulator.telemetry import UNSEEN, count_claims, survey
-
-_one_world, _one_state, _one_work = view_of_one(World), view_of_one(State), view_of_one(Workspace)
 
 
 @entry
-def _observe_batch(rules, world, state, work, forecast, fresh, node_divisor, peer_divisor, horizon, out):
-    for b in range(out.shape[0]):
+def _observe_batch(
+    rules, worlds, states, works, first, last, forecast, fresh, node_divisor, peer_divisor, horizon, out
+):
+    for b in range(first, last):
         _observe(
             rules,
-            _one_world(world, b),
-            _one_state(state, b),
-            _one_work(work, b),
+            world_of(worlds, b),
+            state_of(states, b),
+            work_of(works, b),
             forecast[b % forecast.shape[0]],
             fresh,
             node_divisor,
@@ -36,8 +36,8 @@ def _observe_batch(rules, world, state, work, forecast, fresh, node_divisor, pee
 def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divisor, horizon, out):
     """One environment's rows, in the declared order of features; what is not written is 0: nothing or unknown."""
     if fresh:
-        survey(rules, world, state, work)
         route, up, load = work.survey_route, work.survey_up, work.survey_load
+        survey(rules, world, state, work, route, up, load)
     else:
         count_claims(world, state, work)
         route, up, load = state.seen_route, state.seen_up, state.seen_load
@@ -118,9 +118,9 @@ def _describe_own(state, i, row, node_divisor, peer_divisor):
 
 
 @entry
-def _mask_batch(rules, world, state, routes, out):
-    for b in range(out.shape[0]):
-        _mask(rules, _one_world(world, b), _one_state(state, b), routes, out[b])
+def _mask_batch(rules, worlds, states, works, first, last, routes, out):
+    for b in range(first, last):
+        _mask(rules, world_of(worlds, b), state_of(states, b), routes, out[b])
 
 
 @inner

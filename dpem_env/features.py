@@ -201,11 +201,8 @@ class Observer:
         """
         sim = self.simulator
         out = np.empty((sim.num_envs, sim.num_nodes, self.table.width), dtype=np.float32)
-        write_observations(
-            sim.rules,
-            sim.world,
-            sim.state,
-            sim.work,
+        sim.run(
+            write_observations,
             self._no_forecast if forecast is None else forecast,
             fresh,
             *self.table.divisors,
@@ -218,7 +215,7 @@ class Observer:
         """A fresh (B, N, actions) int8 matrix: 1 where the simulator would accept the action for admission."""
         sim = self.simulator
         out = np.zeros((sim.num_envs, sim.num_nodes, self.num_actions), dtype=np.int8)
-        write_masks(sim.rules, sim.world, sim.state, self.routes, out)
+        sim.run(write_masks, self.routes, out)
         return out
 
     def decode(self, action: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:

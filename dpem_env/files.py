@@ -12,7 +12,7 @@ from pathlib import Path
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields the path to write to; it becomes `path` when the block succeeds and is removed when it does not."""
     target = Path(path)
-    partial = target.with_name(target.name + ".partial")
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         yield partial
         partial.replace(target)

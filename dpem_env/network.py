@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dpem_env import traces
 from dpem_env.errors import ScenarioError
+from dpem_env.network_cache import kept
 from dpem_env.route_search import Exclusion
 from dpem_env.routes import RouteTable, find_routes, reachability
 from dpem_env.scenarios import ReplayDemand, Scenario, SessionDemand, TraceDemand
@@ -37,12 +38,16 @@ class Network:
 
 
 def build_network(scenario: Scenario, topology_seed: int, data_dir: str | os.PathLike[str] | None = None) -> Network:
-    """The network of (scenario, topology_seed); the most recent ones are kept in memory."""
+    """The network of (scenario, topology_seed); the most recent ones are kept in memory, big ones on disk."""
     return _build(scenario, topology_seed, data_folder(data_dir))
 
 
 @lru_cache(maxsize=128)
 def _build(scenario: Scenario, topology_seed: int, data_dir: Path | None) -> Network:
+    return kept(scenario, topology_seed, lambda: _draw(scenario, topology_seed, data_dir))
+
+
+def _draw(scenario: Scenario, topology_seed: int, data_dir: Path | None) -> Network:
     topology = build_topology(scenario, topology_seed, data_dir)
     verdict = reachability(topology, scenario)
     peers, weights = _choose_peers(scenario, topology, verdict == 0, generator("peers", topology_seed), data_dir)
@@ -57,9 +62,10 @@ def with_routes(
     excluded: dict[str, int],
 ) -> Network:
     """A network from a topology and chosen peers: adds the candidate routes."""
-    peers.setflags(write=False)
-    weights.setflags(write=False)
-    return Network(topology, peers, weights, find_routes(topology, scenario, peers), excluded)
+    routes = find_routes(topology, scenario, peers)
+    for array in (peers, weights, *vars(routes).values()):
+        array.setflags(write=False)
+    return Network(topology, peers, weights, routes, excluded)
 
 
 def _tally(verdict: NDArray[np.int8]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from operator import itemgetter
 from typing import Any, Literal
 
 import gymnasium
@@ -12,14 +13,15 @@ from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
 from dpem_env import scenarios
-from dpem_env.errors import ActionError, ScenarioError
+from dpem_env.errors import ActionError, require_one_of
 from dpem_env.forecast import Forecaster
 from dpem_env.network import build_network
 from dpem_env.scenarios import Scenario, Split
-from dpem_env.session import EpisodeSeeds, Session, episode_seeds
+from dpem_env.session import EpisodeChoice, Session, episode_seeds, require_slots
 from dpem_env.simulator import Verdict
 
 AgentID = str
+ILLEGAL = int(Verdict.ILLEGAL)  # numpy compares with a plain number ten times faster
 
 
 class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
@@ -103,20 +105,19 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         render_mode: str | None = None,
         **overrides: Any,
     ) -> None:
-        _one_of("split", split, ("train", "validation", "evaluation"))
-        _one_of("observation", observation, ("flat", "dict"))
-        _one_of("render_mode", render_mode, (None, "rgb_array"))
+        require_one_of("observation", observation, ("flat", "dict"))
+        require_one_of("render_mode", render_mode, (None, "rgb_array"))
         self.scenario = scenarios.get(scenario, **overrides)
         self.metadata = {**self.metadata, "name": self.scenario.name}
         self.split: Split = split
+        self._choice = EpisodeChoice(self.scenario, split)
         self.render_mode = render_mode
         self.max_cycles = self.scenario.episode.slots if max_cycles is None else max_cycles
-        self._require_slots()
+        require_slots(self.max_cycles)
         self.session = Session(self.scenario, routes=routes, forecaster=forecaster, data_dir=data_dir)
-        seeds = episode_seeds(self.scenario, split, 0)
-        self.possible_agents = [
-            f"agent_{i}" for i in range(build_network(self.scenario, seeds.topology, data_dir).num_nodes)
-        ]
+        first = build_network(self.scenario, episode_seeds(self.scenario, split, 0).topology, data_dir)
+        self.possible_agents = [f"agent_{i}" for i in range(first.num_nodes)]
+        self._in_order = itemgetter(*self.possible_agents)
         self.agents: list[AgentID] = []
         self._dict_observation = observation == "dict"
         width, actions = self.session.observer.table.width, self.session.observer.num_actions
@@ -128,14 +129,13 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         }
         self.action_spaces = {agent: spaces.Discrete(actions) for agent in self.possible_agents}
         self.state_space = spaces.Box(0.0, 1.0, (len(self.possible_agents) * width,), np.float32)
-        self._rng: np.random.Generator | None = None
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
         """Begin an episode; returns observations and infos by agent."""
-        self._require_slots()
-        self.session.begin(self._seeds_of(seed, options or {}), self.max_cycles)
+        require_slots(self.max_cycles)
+        self.session.begin(self._choice.choose(seed, options or {}), self.max_cycles)
         self.agents = self.possible_agents[:]
         self._illegal = [0] * len(self.agents)
         return self._observe()
@@ -155,14 +155,14 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         """
         agents = self.agents
         if not agents:
-            if not actions:
+            if isinstance(actions, dict) and not actions:
                 return {}, {}, {}, {}, {}
             raise ActionError("the episode is over (or has not begun): call reset() before step()")
         session = self.session
         session.step(*session.observer.decode(self._as_array(actions)))
-        verdict = session.simulator.state.verdict[0]
-        for i in np.flatnonzero(verdict == Verdict.ILLEGAL).tolist():
-            self._illegal[i] += 1
+        refused = session.simulator.state.verdict[0] == ILLEGAL
+        if refused.any():
+            self._illegal = [count + int(illegal) for count, illegal in zip(self._illegal, refused, strict=True)]
         observations, infos = self._observe()
         over = session.done
         if over:
@@ -211,15 +211,11 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             }, infos
         return dict(zip(agents, matrix, strict=True)), infos
 
-    def _require_slots(self) -> None:
-        if not isinstance(self.max_cycles, int | np.integer) or self.max_cycles < 1:
-            raise ScenarioError(f"max_cycles is {self.max_cycles!r}; expected a number of slots >= 1")
-
     def _as_array(self, actions: dict[AgentID, int]) -> NDArray[np.int64]:
         chosen = np.empty(0)
         try:
             if len(actions) == len(self.agents):
-                chosen = np.array([actions[agent] for agent in self.agents])
+                chosen = np.array(self._in_order(actions))
         except (LookupError, ValueError, TypeError):
             pass  # told apart below
         if chosen.shape != (len(self.agents),) or chosen.dtype.kind not in "iu":
@@ -239,34 +235,11 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             return f"no action for {missing[0]!r} ({len(missing)} missing); every agent acts in every slot, 0 waits"
         return "an action does not fit into 64 bits; expected an int, 0 waits"
 
-    def _seeds_of(self, seed: int | None, options: dict[str, Any]) -> EpisodeSeeds:
-        if seed is not None:
-            if not isinstance(seed, int | np.integer) or seed < 0:
-                raise ScenarioError(f"reset(seed={seed!r}): expected an int >= 0 or None")
-            self._rng = np.random.default_rng(int(seed))
-            index = int(seed)
-        else:
-            self._rng = self._rng or np.random.default_rng()
-            index = int(self._rng.integers(2**31))
-        seeds = episode_seeds(self.scenario, self.split, index)
-        chosen: dict[str, Any] = {
-            name: options.get(f"{name}_seed", default) for name, default in seeds._asdict().items()
-        }
-        for name, value in chosen.items():
-            if not isinstance(value, int | np.integer) or value < 0:
-                raise ScenarioError(f"reset option {name}_seed is {value!r}; expected an int >= 0")
-        return EpisodeSeeds(**{name: int(value) for name, value in chosen.items()})
-
 
 def _is_integer(action: Any) -> bool:
     if isinstance(action, np.ndarray):
         return action.shape == () and action.dtype.kind in "iu"
     return isinstance(action, int | np.integer) and not isinstance(action, bool)
-
-
-def _one_of(field: str, given: Any, allowed: tuple[Any, ...]) -> None:
-    if given not in allowed:
-        raise ScenarioError(f"{field} is {given!r}; expected one of {', '.join(map(repr, allowed))}")
 
 
 def parallel_env(scenario: str | Scenario = "mesh100-v0", **arguments: Any) -> EntanglementEnv:

@@ -7,11 +7,14 @@ nanoseconds), key (random tie-break) and link (index). Passing through a relay c
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from dpem_env import physics
+from dpem_env.compiled import cached, entry, inner
 
 UNREACHED = np.int64(2**62)
 
@@ -30,14 +33,16 @@ class Exclusion(IntEnum):
     LOW_FIDELITY = 6
 
 
-@njit(cache=True)
+@inner
 def _search(source, banned, first_banned, max_hops, start, neighbour, cost, key, relay_cost, best, best_key, parent):
     """Cheapest walks of exactly h = 0..max_hops hops from `source` to every node, into best, best_key, parent (h, N).
 
     Nodes with `banned` are never entered, those with `first_banned` not on the first hop. A caller that bans first hops
     bans the source too, so that no cheapest walk is a way round the ban.
     """
-    best[: max_hops + 1] = UNREACHED
+    for h in range(max_hops + 1):
+        for u in range(best.shape[1]):
+            best[h, u] = UNREACHED
     best[0, source] = 0
     best_key[0, source] = 0
     for h in range(max_hops):
@@ -57,7 +62,7 @@ def _search(source, banned, first_banned, max_hops, start, neighbour, cost, key,
                     parent[h + 1, v] = u
 
 
-@njit(cache=True)
+@inner
 def _cheapest_hops(target, max_hops, best):
     """Number of hops of the cheapest walk to `target` (fewest on ties), 0 if there is none.
 
@@ -72,7 +77,7 @@ def _cheapest_hops(target, max_hops, best):
     return hops
 
 
-@njit(cache=True)
+@cached()
 def judge_all(
     n, max_hops, start, neighbour, cost, key, relay_cost, link, link_rate, swap_rate, memory,
     min_link_rate, min_swap_rate, time_to_live, hops_of_lowest_class,
@@ -117,7 +122,7 @@ def judge_all(
     return verdict
 
 
-@njit(cache=True)
+@cached()
 def build_times(link_rate, links, hops):
     """(N, D, k) s, expected build time of each route from the rates of its links."""
     n, d, k = hops.shape
@@ -132,17 +137,34 @@ def build_times(link_rate, links, hops):
     return times
 
 
-@njit(cache=True)
-def all_routes(n, max_hops, k, start, neighbour, cost, key, relay_cost, link, peers):
-    """Yen's algorithm with a hop limit for every (node, peer): node sequences (N, D, k, max_hops + 1)."""
+def all_routes(n: int, max_hops: int, k: int, graph: tuple[Any, ...], peers: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Yen's algorithm with a hop limit for every (node, peer): node sequences (N, D, k, max_hops + 1), -1 past ends."""
     routes = np.full((n, peers.shape[1], k, max_hops + 1), -1, dtype=np.int32)
-    best = np.empty((max_hops + 1, n), dtype=np.int64)
-    best_key = np.empty((max_hops + 1, n), dtype=np.int64)
-    parent = np.empty((max_hops + 1, n), dtype=np.int32)
-    banned = np.zeros(n, dtype=np.bool_)
-    first_banned = np.zeros(n, dtype=np.bool_)
-    candidate = np.empty((k * max_hops + 1, max_hops + 1), dtype=np.int32)
-    label = np.empty((k * max_hops + 1, 3), dtype=np.int64)  # cost, hops, key
+    layers, candidates = (max_hops + 1, n), k * max_hops + 1
+    _yen(
+        n,
+        max_hops,
+        k,
+        *graph,
+        peers,
+        np.empty(layers, dtype=np.int64),
+        np.empty(layers, dtype=np.int64),
+        np.empty(layers, dtype=np.int32),
+        np.zeros(n, dtype=np.bool_),
+        np.zeros(n, dtype=np.bool_),
+        np.empty((candidates, max_hops + 1), dtype=np.int32),
+        np.empty((candidates, 3), dtype=np.int64),
+        routes,
+    )
+    return routes
+
+
+@entry
+def _yen(
+    n, max_hops, k, start, neighbour, cost, key, relay_cost, peers,
+    best, best_key, parent, banned, first_banned, candidate, label, routes,
+):  # fmt: skip
+    """Fill `routes`; label holds cost, hops and key of each candidate, the other arrays are scratch."""
     for source in range(n):
         for d in range(peers.shape[1]):
             target = peers[source, d]
@@ -171,7 +193,8 @@ def all_routes(n, max_hops, k, start, neighbour, cost, key, relay_cost, link, pe
                     )
                     tail = _cheapest_hops(target, left, best)
                     if tail > 0:
-                        candidate[count] = -1
+                        for h in range(max_hops + 1):
+                            candidate[count, h] = -1
                         v = target
                         for h in range(tail, 0, -1):
                             candidate[count, spur + h] = v
@@ -182,22 +205,23 @@ def all_routes(n, max_hops, k, start, neighbour, cost, key, relay_cost, link, pe
                         if not _listed(candidate, count):
                             _measure(candidate[count], label[count], start, neighbour, cost, key, relay_cost)
                             count += 1
-                    banned[:] = False
-                    first_banned[:] = False
+                    for u in range(n):
+                        banned[u] = first_banned[u] = False
                 chosen = -1
                 for c in range(count):
                     if label[c, 0] < UNREACHED and (chosen < 0 or _before(label[c], label[chosen])):
                         chosen = c
                 if chosen < 0:
                     break
-                routes[source, d, found] = candidate[chosen]
+                for h in range(max_hops + 1):
+                    routes[source, d, found, h] = candidate[chosen, h]
                 spur_range = label[chosen, 1]
                 label[chosen, 0] = UNREACHED  # taken
                 found += 1
     return routes
 
 
-@njit(cache=True)
+@inner
 def _listed(candidate, count):
     for c in range(count):
         same = True
@@ -208,9 +232,10 @@ def _listed(candidate, count):
     return False
 
 
-@njit(cache=True)
+@inner
 def _measure(route, label, start, neighbour, cost, key, relay_cost):
-    label[:] = 0
+    for part in range(3):
+        label[part] = 0
     for h in range(len(route) - 1):
         u, v = route[h], route[h + 1]
         if v < 0:
@@ -224,7 +249,7 @@ def _measure(route, label, start, neighbour, cost, key, relay_cost):
         label[1] += 1
 
 
-@njit(cache=True)
+@inner
 def _before(a, b):
     for i in range(3):
         if a[i] != b[i]:

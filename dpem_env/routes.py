@@ -62,7 +62,7 @@ def find_routes(topology: Topology, scenario: Scenario, peers: Ints) -> RouteTab
     """The k cheapest loopless routes from every node to each of its `peers` (N, D), padded peers being -1."""
     k, max_hops = scenario.routing.routes_per_peer, scenario.routing.max_hops
     graph = _graph(topology)
-    nodes = all_routes(topology.num_nodes, max_hops, k, *graph, peers)
+    nodes = all_routes(topology.num_nodes, max_hops, k, graph[:-1], peers)
     hops = np.maximum((nodes >= 0).sum(axis=-1) - 1, 0).astype(np.int32)
     links = _links_between(nodes, topology)
     link_rate = topology.generation_rate[topology.emitter] * topology.transmission

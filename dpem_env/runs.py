@@ -161,8 +161,8 @@ def _make_writable(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
-    except OSError as error:
-        raise DpemError(f"--out {os.fspath(out)!r} cannot be written: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise DpemError(f"--out {os.fspath(out)!r} cannot be written: {getattr(error, 'strerror', error)}") from None
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from numbers import Integral
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -26,6 +26,7 @@ from dpem_env.errors import ScenarioError, nearest
 from dpem_env.files import whole_file
 
 Split = Literal["train", "validation", "evaluation"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 MAX_COUNT = 10_000  # of nodes, peers, qubits, …: what they index stays within 32 bits
 MAX_SLOTS = 1_000_000  # of any one duration, far below what 32-bit slot numbers hold
@@ -374,8 +375,7 @@ class Scenario(Section):
 
     def split_of(self, demand_seed: int) -> Split | None:
         """The split whose frozen list holds `demand_seed`, if any."""
-        splits: tuple[Split, ...] = ("train", "validation", "evaluation")
-        return next((s for s in splits if demand_seed in getattr(self.seeds, s).demand), None)
+        return next((s for s in SPLITS if demand_seed in getattr(self.seeds, s).demand), None)
 
     def override(self, /, **fields: Any) -> Scenario:
         """A copy with leaf fields replaced, wherever they live; the name records what was changed.

@@ -7,18 +7,20 @@ show what.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpem_env.demand import Demand, draw_demand
-from dpem_env.errors import PolicyError
+from dpem_env.errors import ActionError, PolicyError, ScenarioError, require_one_of
 from dpem_env.features import Observer
 from dpem_env.forecast import Forecaster, NewRequests, get_forecaster, setting_of
 from dpem_env.network import Network, build_network
 from dpem_env.rewards import rewards
-from dpem_env.scenarios import Scenario, Split
+from dpem_env.scenarios import MAX_SLOTS, SPLITS, Scenario, Split
 from dpem_env.simulator import Episode, Simulator
 
 
@@ -33,6 +35,60 @@ def episode_seeds(scenario: Scenario, split: Split, index: int) -> EpisodeSeeds:
     """Seeds of the `index`-th episode of a split; lists are cyclic."""
     seeds = getattr(scenario.seeds, split)
     return EpisodeSeeds(seeds.topology[index], seeds.demand[index])
+
+
+class EpisodeChoice:
+    """Which episode of a split comes next: the one a seed names, or one drawn after it."""
+
+    def __init__(self, scenario: Scenario, split: Split) -> None:
+        require_one_of("split", split, SPLITS)
+        self.scenario = scenario
+        self.split: Split = split
+        self._rng: np.random.Generator | None = None
+
+    def choose(self, seed: int | None, options: Mapping[str, Any] = MappingProxyType({})) -> EpisodeSeeds:
+        """Seeds of the `seed`-th episode; of one drawn if it is None; options may name topology_seed and demand_seed.
+
+        A seed also fixes what is drawn later without one. Raises ScenarioError unless every seed is an int >= 0.
+        """
+        if seed is not None:
+            require_seed("reset(seed=...)", seed)
+            self._rng = np.random.default_rng(int(seed))
+            index = int(seed)
+        else:
+            self._rng = self._rng or np.random.default_rng()
+            index = int(self._rng.integers(2**31))
+        if not isinstance(options, Mapping):
+            raise ScenarioError(f"reset options is {type(options).__name__}; expected a dict or None")
+        drawn = episode_seeds(self.scenario, self.split, index)._asdict()
+        chosen = {name: options.get(f"{name}_seed", default) for name, default in drawn.items()}
+        for name, value in chosen.items():
+            require_seed(f"reset option {name}_seed", value)
+        return EpisodeSeeds(**{name: int(value) for name, value in chosen.items()})
+
+
+def require_seed(name: str, value: Any) -> None:
+    """Raise ScenarioError unless it is an int >= 0."""
+    if not isinstance(value, int | np.integer) or value < 0:
+        raise ScenarioError(f"{name} is {value!r}; expected an int >= 0")
+
+
+def require_slots(max_cycles: Any) -> None:
+    """Raise ScenarioError unless it is a number of slots to play."""
+    whole = isinstance(max_cycles, int | np.integer) and not isinstance(max_cycles, bool)
+    if not whole or not 1 <= max_cycles <= MAX_SLOTS:
+        raise ScenarioError(f"max_cycles is {max_cycles!r}; expected a number of slots >= 1, at most {MAX_SLOTS}")
+
+
+def as_actions(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """`given` as an array of actions; raises ActionError unless it is integers of that shape."""
+    try:
+        chosen = np.asarray(given)
+    except ValueError:
+        raise ActionError(f"{name} is a ragged list; expected {shape} integers") from None
+    if chosen.shape != shape or chosen.dtype.kind not in "iu":
+        raise ActionError(f"{name} has shape {chosen.shape} and type {chosen.dtype}; expected {shape} integers")
+    return chosen.astype(np.int64, copy=False)
 
 
 class Session:

@@ -7,18 +7,16 @@ too: they may not be served any more, but they say where demand is.
 
 from __future__ import annotations
 
-from dpem_env.simulator.compiled import Entry, entry, inner
+from dpem_env.compiled import Entry, entry, inner
 from dpem_env.simulator.kernel import can_name, free_row, qubits_needed
-from dpem_env.simulator.state import State, World, view_of_one
+from dpem_env.simulator.state import state_of, world_of
 from dpem_env.simulator.telemetry import first_route_up
-
-_one_world, _one_state = view_of_one(World), view_of_one(State)
 
 
 @entry
-def _wait_until(rules, world, state, slot):
+def _wait_until(rules, worlds, states, works, first, last, slot):
     """Let time pass in the picture of environment 0 until `slot`, without news."""
-    one_world, one = _one_world(world, 0), _one_state(state, 0)
+    one_world, one = world_of(worlds, 0), state_of(states, 0)
     rows = one.alloc_peer.shape[1]
     still_open = 0
     for place in range(one.num_open[0]):
@@ -35,9 +33,9 @@ def _wait_until(rules, world, state, slot):
 
 
 @entry
-def _count_overdue(world, state, overdue):
+def _count_overdue(rules, worlds, states, works, first, last, overdue):
     """(N, D, C) requests of the picture of environment 0 whose last slot has passed."""
-    one_world, one = _one_world(world, 0), _one_state(state, 0)
+    one_world, one = world_of(worlds, 0), state_of(states, 0)
     overdue[:] = 0
     for i in range(overdue.shape[0]):
         for d in range(overdue.shape[1]):
@@ -49,9 +47,9 @@ def _count_overdue(world, state, overdue):
 
 
 @entry
-def _assume(rules, world, state, action, route):
+def _assume(rules, worlds, states, works, first, last, action, route):
     """Count one slot's commands as open allocations without links, in the picture of environment 0."""
-    one_world, one = _one_world(world, 0), _one_state(state, 0)
+    one_world, one = world_of(worlds, 0), state_of(states, 0)
     places = one_world.peers.shape[1]
     for i in range(len(action)):
         d = (action[i] - 1) // rules.qualities

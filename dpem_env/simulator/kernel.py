@@ -7,10 +7,11 @@ state, work; see `state`) and allocates nothing. An agent is always the node tha
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 from dpem_env import physics
-from dpem_env.simulator.compiled import copy, entry, inner
+from dpem_env.compiled import entry, inner
 from dpem_env.simulator.randomness import (
     EMISSION,
     ORDER,
@@ -23,12 +24,11 @@ from dpem_env.simulator.randomness import (
     slot_key,
     uniform,
 )
-from dpem_env.simulator.state import State, Status, Tally, Verdict, Workspace, World, view_of_one
+from dpem_env.simulator.state import Status, Tally, Verdict, state_of, work_of, world_of
 from dpem_env.simulator.telemetry import clear_telemetry, pass_telemetry, route_up
 
 _purification_success = njit(physics.purification_success)
 _purified_werner = njit(physics.purified_werner)
-_one_world, _one_state, _one_work = view_of_one(World), view_of_one(State), view_of_one(Workspace)
 
 SEVERAL = -2  # in place of an agent: more than one claims it
 
@@ -46,16 +46,27 @@ def arrivals(rules, world, state):
         last += 1
     state.next_arrival[0] = last
     state.tally[Tally.ARRIVED] += last - first
-    for request in range(first, last):
-        i = world.request_source[request]
-        if state.stock_count[i] > 0:
-            _serve_from_stock(rules, world, state, i, world.request_peer[request])
+    served_i = served_d = -1
+    for request in range(first, last):  # requests of a slot come in order of their pairs: each is looked at once
+        i, d = _pair_of(world, request)
+        if state.stock_count[i] > 0 and (i != served_i or d != served_d):
+            _serve_from_stock(rules, world, state, i, d)
+            served_i, served_d = i, d
+
+
+@inner
+def _pair_of(world, request):
+    """The node that a request came to and the place of its destination, as full-width integers.
+
+    One width of integers everywhere means one compiled version of what is called with them.
+    """
+    return np.int64(world.request_source[request]), np.int64(world.request_peer[request])
 
 
 @inner
 def _enqueue(world, state, request):
     """Insert a request behind those as urgent as itself."""
-    i, d = world.request_source[request], world.request_peer[request]
+    i, d = _pair_of(world, request)
     state.request_status[request] = Status.PENDING
     state.pending[i, d, world.request_class[request]] += 1
     urgency = world.request_last_slot[request]
@@ -142,6 +153,12 @@ def _remove_stored(world, state, i, place):
 
 
 # --------------------------------------------------------------------------------------------- phase 1: decisions
+
+
+@inner
+def course(state, i, row):
+    """Place of the peer and number of the route of an allocation, as full-width integers; -1, -1 if it is closed."""
+    return np.int64(state.alloc_peer[i, row]), np.int64(state.alloc_route[i, row])
 
 
 @inner
@@ -367,7 +384,7 @@ def _claim_sources(world, state, work):
     for place in range(state.num_open[0]):
         alloc = state.age_order[place]
         i, row = alloc // rows, alloc % rows
-        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        d, r = course(state, i, row)
         for h in range(world.route_hops[i, d, r]):
             link = world.route_links[i, d, r, h]
             if state.link_rounds[i, row, h] == state.alloc_quality[i, row] - 1 or state.link_up[link] == 0:
@@ -466,7 +483,7 @@ def swap(rules, world, state, work):
         i, row = alloc // rows, alloc % rows
         if work.ready[i, row] == 0:
             continue
-        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        d, r = course(state, i, row)
         blocked = False
         for h in range(1, world.route_hops[i, d, r]):
             relay = world.route_nodes[i, d, r, h]
@@ -491,7 +508,7 @@ def _claim_swap_engines(world, state, work):
     for place in range(state.num_open[0]):
         alloc = state.age_order[place]
         i, row = alloc // rows, alloc % rows
-        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        d, r = course(state, i, row)
         hops = world.route_hops[i, d, r]
         if state.alloc_complete[i, row] < hops:
             continue
@@ -530,7 +547,7 @@ def _charge_swap_claims(world, state, work):
     for i in range(work.ready.shape[0]):
         for row in range(work.ready.shape[1]):
             if work.ready[i, row] == 1:
-                d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+                d, r = course(state, i, row)
                 for h in range(1, world.route_hops[i, d, r]):
                     _charge(state, work, i, world.route_nodes[i, d, r, h])
 
@@ -548,7 +565,7 @@ def deliver(rules, world, state, work):
             continue
         alloc = state.age_order[place]
         i, row = alloc // rows, alloc % rows
-        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        d, r = course(state, i, row)
         hops = world.route_hops[i, d, r]
         state.tally[Tally.FINISHED] += 1
         _close(world, state, i, row)
@@ -588,7 +605,7 @@ def _store(world, state, i, d, werner, hops):
 @inner
 def _close(world, state, i, row):
     """Free an allocation's row and all its memory."""
-    d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+    d, r = course(state, i, row)
     hops = world.route_hops[i, d, r]
     for h in range(hops + 1):
         state.free_memory[world.route_nodes[i, d, r, h]] += qubits_needed(h, hops)
@@ -629,7 +646,7 @@ def _decay_and_time_out(rules, world, state):
     for place in range(state.num_open[0]):
         alloc = state.age_order[place]
         i, row = alloc // rows, alloc % rows
-        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        d, r = course(state, i, row)
         if d < 0:
             continue
         hops = world.route_hops[i, d, r]
@@ -657,13 +674,8 @@ def expire_requests(world, state, last_slot):
         if world.request_last_slot[request] > last_slot:
             break
         if state.request_status[request] == Status.PENDING:
-            i, d = world.request_source[request], world.request_peer[request]
-            before = -1
-            ahead = state.queue_head[i, d]
-            while ahead != request:
-                before = ahead
-                ahead = state.queue_next[ahead]
-            _dequeue(world, state, i, d, before, request)
+            i, d = _pair_of(world, request)
+            _dequeue(world, state, i, d, -1, request)  # queues have the order of expiry: it is at the head
             state.request_status[request] = Status.EXPIRED
             state.tally[Tally.EXPIRED] += 1
         place += 1
@@ -700,7 +712,8 @@ def begin(rules, world, state, work):
     state.request_from_stock[:] = 0
     state.queue_next[:] = -1
     state.tokens[:] = 0.0
-    copy(world.memory, state.free_memory)
+    for i in range(len(world.memory)):
+        state.free_memory[i] = world.memory[i]
     state.age_order[:] = -1
     state.stock_count[:] = 0
     state.stock_werner[:] = 0.0
@@ -736,17 +749,15 @@ def step_one(rules, world, state, work, action, route, priority):
 
 
 @entry
-def step_batch(rules, world, state, work, action, route, priority):
-    """Play one slot in every environment."""
-    for b in range(action.shape[0]):
-        step_one(
-            rules, _one_world(world, b), _one_state(state, b), _one_work(work, b), action[b], route[b], priority[b]
-        )
+def step_batch(rules, worlds, states, works, first, last, action, route, priority):
+    """Play one slot in environments `first` to `last` - 1."""
+    for b in range(first, last):
+        step_one(rules, world_of(worlds, b), state_of(states, b), work_of(works, b), action[b], route[b], priority[b])
 
 
 @entry
-def begin_batch(rules, world, state, work, chosen):
-    """Start an episode in the chosen environments."""
-    for b in range(chosen.shape[0]):
+def begin_batch(rules, worlds, states, works, first, last, chosen):
+    """Start an episode in the chosen ones of environments `first` to `last` - 1."""
+    for b in range(first, last):
         if chosen[b]:
-            begin(rules, _one_world(world, b), _one_state(state, b), _one_work(work, b))
+            begin(rules, world_of(worlds, b), state_of(states, b), work_of(works, b))

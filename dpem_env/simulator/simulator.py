@@ -13,18 +13,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpem_env import physics
+from dpem_env.compiled import Entry
 from dpem_env.demand import Demand
 from dpem_env.network import Network
 from dpem_env.scenarios import Scenario
 from dpem_env.seeding import stream_key
 from dpem_env.simulator import kernel
-from dpem_env.simulator.compiled import Entry
+from dpem_env.simulator.addresses import table_of
 from dpem_env.simulator.state import Rules, State, Tally, Workspace, World, allocate, shapes
+from dpem_env.simulator.threads import Threads
 
 RULES_VERSION = "v0"
 STRUCTS: tuple[Any, ...] = (World, State, Workspace)
 
-_run_step, _run_begin = Entry(kernel.step_batch), Entry(kernel.begin_batch)
+_step, _begin = Entry(kernel.step_batch), Entry(kernel.begin_batch)
 
 
 class Episode(NamedTuple):
@@ -40,12 +42,14 @@ class Simulator:
     """B environments stepped together by one compiled kernel.
 
     `state` and `world` are structs of arrays with a leading axis B (see `dpem_env.simulator.state`). `begin` starts
-    episodes, `step` plays one slot in every environment. Environments share nothing but the scenario's rules.
+    episodes, `step` plays one slot in every environment. Environments share nothing but the scenario's rules, so
+    `threads` may step shares of a big batch side by side; results do not depend on it.
     """
 
-    def __init__(self, scenario: Scenario, num_envs: int = 1) -> None:
+    def __init__(self, scenario: Scenario, num_envs: int = 1, threads: int = 1) -> None:
         self.scenario = scenario
         self.num_envs = num_envs
+        self.threads = Threads(threads, num_envs)
         self.rules = rules_of(scenario)
         self.episodes: list[Episode | None] = [None] * num_envs
         self._sizes: dict[str, int] = {}
@@ -61,7 +65,7 @@ class Simulator:
             if episode is not None:
                 self._load(b, episode)
                 chosen[b] = True
-        _run_begin(self.rules, self.world, self.state, self.work, chosen)
+        self.run(_begin, chosen)
 
     def step(self, action: ArrayLike, route: ArrayLike | None = None, priority: ArrayLike | None = None) -> None:
         """Play phases 1-6 of the current slot and phase 0 of the next one.
@@ -71,15 +75,19 @@ class Simulator:
         priority: (B, N) admission goes by it, lowest first; equal ones in the slot's random order (default).
         """
         shape = (self.num_envs, self.num_nodes)
-        _run_step(
-            self.rules,
-            self.world,
-            self.state,
-            self.work,
+        self.run(
+            _step,
             np.ascontiguousarray(action, dtype=np.int64).reshape(shape),
             self._auto if route is None else np.ascontiguousarray(route, dtype=np.int64).reshape(shape),
             self._equal if priority is None else np.ascontiguousarray(priority, dtype=np.int64).reshape(shape),
         )
+
+    def run(self, compiled: Entry, *arguments: Any) -> None:
+        """Call compiled code on all environments, shares of them side by side if there are several threads."""
+        if self.threads.threads == 1:
+            compiled(self.rules, *self._tables, 0, self.num_envs, *arguments)
+        else:
+            self.threads(lambda first, last: compiled(self.rules, *self._tables, first, last, *arguments))
 
     @property
     def num_nodes(self) -> int:
@@ -111,6 +119,8 @@ class Simulator:
         if len(nodes) > 1:
             raise ValueError(f"all environments of a batch need the same number of nodes, given {sorted(nodes)}")
         sizes = {axis: max(self._sizes.get(axis, 0), *(own[axis] for own in needed)) for axis in needed[0]}
+        if self._sizes and sizes["R"] > self._sizes["R"]:
+            sizes["R"] = 1 << (sizes["R"] - 1).bit_length()  # with room for episodes of a few requests more
         if sizes == self._sizes:
             return
         world, state, work = (allocate(struct, self.num_envs, sizes) for struct in STRUCTS)
@@ -119,9 +129,19 @@ class Simulator:
                 for name, array in struct._asdict().items():
                     getattr(bigger, name)[tuple(slice(n) for n in array.shape)] = array
         self.world, self.state, self.work = world, state, work
+        self._tabulate()
         self._sizes = sizes
         self._auto = np.full((self.num_envs, sizes["N"]), -1, dtype=np.int64)
         self._equal = np.zeros((self.num_envs, sizes["N"]), dtype=np.int64)
+
+    def _tabulate(self) -> None:
+        """Tell compiled code where the arrays are."""
+        self._tables = [table_of(struct) for struct in (self.world, self.state, self.work)]
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        self.__dict__ |= attributes
+        if self._sizes:
+            self._tabulate()  # a copy's arrays lie elsewhere
 
     def _load(self, b: int, episode: Episode) -> None:
         previous = self.episodes[b]

@@ -3,7 +3,7 @@
 Each field's annotation gives dtype and axes after the leading B: N nodes, D peer places per node, K allocation rows
 per node, k routes per pair, H hops at most (H1 = H + 1 nodes), L links, C fidelity classes, S largest memory,
 R requests, T tallies; NK and NKH are products. Phase functions see one environment: the same structs without the
-leading axis (`view_of_one`). Empty places hold -1 unless a comment says otherwise.
+leading axis (`world_of`, `state_of`, `work_of`). Empty places hold -1 unless a comment says otherwise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env.simulator.compiled import inner
+from dpem_env.simulator.addresses import environment
 
 I8 = NDArray[np.int8]
 I32 = NDArray[np.int32]
@@ -147,6 +147,9 @@ class Workspace(NamedTuple):
     finished_werner: Annotated[F64, "NK"]  # end-to-end w by place in age_order; -1 where not finished
     source_claims: Annotated[I32, "N"]  # incomplete links on each source
     swap_claims: Annotated[I32, "N"]  # open allocations relayed through each node
+    memory_load: Annotated[F64, "N"]  # share of each memory in use
+    relay_load: Annotated[F64, "N"]  # the worse of memory and swap engine
+    link_load: Annotated[F64, "L"]  # of the link's source
     survey_route: Annotated[I32, "N D"]
     survey_up: Annotated[I8, "N D"]
     survey_load: Annotated[F32, "N D"]
@@ -213,23 +216,28 @@ WHERE_PAIRS_GO = (
 
 def shapes(struct: Any, sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
     """Shape of every field of World, State or Workspace, without the leading axis, for given axis sizes."""
-    return {n: tuple(sizes[axis] for axis in hint.__metadata__[0].split()) for n, hint in _hints(struct).items()}
+    return {name: tuple(sizes[axis] for axis in axes) for name, (_, axes) in _fields(struct).items()}
 
 
 def allocate(struct: Any, batch: int, sizes: dict[str, int]) -> Any:
     """A struct of zeroed arrays with a leading axis of `batch` environments."""
-    dtypes = {name: hint.__origin__.__args__[1].__args__[0] for name, hint in _hints(struct).items()}
-    axes = shapes(struct, sizes)
-    arrays: Any = {name: np.zeros((batch, *axes[name]), dtype) for name, dtype in dtypes.items()}
-    return struct(**arrays)
-
-
-def view_of_one(struct: Any) -> Any:
-    """A compiled function (batch, b) -> struct of the arrays of environment b, sharing memory with the batch."""
-    fields = ", ".join(f"batch.{name}[b]" for name in struct._fields)
-    return inner(eval(f"lambda batch, b: struct({fields})", {"struct": struct}))
+    own = shapes(struct, sizes)
+    return struct(**{name: np.zeros((batch, *own[name]), dtype) for name, (dtype, _) in _fields(struct).items()})
 
 
 @cache
-def _hints(struct: Any) -> dict[str, Any]:
-    return get_type_hints(struct, include_extras=True)
+def _fields(struct: Any) -> dict[str, tuple[Any, tuple[str, ...]]]:
+    """Dtype and axes of every field, from its annotation."""
+    hints: dict[str, Any] = get_type_hints(struct, include_extras=True)
+    return {
+        name: (hint.__origin__.__args__[1].__args__[0], tuple(hint.__metadata__[0].split()))
+        for name, hint in hints.items()
+    }
+
+
+def _environment(struct: Any) -> Any:
+    return environment(struct, {name: (dtype, len(axes)) for name, (dtype, axes) in _fields(struct).items()})
+
+
+# Compiled functions (table, b) -> the struct of environment b, from a table of `addresses.table_of`.
+world_of, state_of, work_of = _environment(World), _environment(State), _environment(Workspace)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dpem_env.simulator.compiled import copy, inner
+from dpem_env.compiled import inner
 
 UNSEEN = -2
 
@@ -39,11 +39,8 @@ def pass_telemetry(rules, world, state, work):
 @inner
 def take_snapshot(rules, world, state, work, slot):
     """Remember the state of all routes after phase 6 of `slot`."""
-    survey(rules, world, state, work)
+    survey(rules, world, state, work, state.flying_route, state.flying_up, state.flying_load)
     state.flying_slot[0] = slot
-    copy(work.survey_route, state.flying_route)
-    copy(work.survey_up, state.flying_up)
-    copy(work.survey_load, state.flying_load)
 
 
 @inner
@@ -51,9 +48,11 @@ def publish(rules, state, slot):
     """Make the snapshot readable from `slot` on, if it is old enough."""
     if state.flying_slot[0] > state.seen_slot[0] and slot - state.flying_slot[0] >= rules.telemetry_delay:
         state.seen_slot[0] = state.flying_slot[0]
-        copy(state.flying_route, state.seen_route)
-        copy(state.flying_up, state.seen_up)
-        copy(state.flying_load, state.seen_load)
+        for i in range(state.seen_route.shape[0]):
+            for d in range(state.seen_route.shape[1]):
+                state.seen_route[i, d] = state.flying_route[i, d]
+                state.seen_up[i, d] = state.flying_up[i, d]
+                state.seen_load[i, d] = state.flying_load[i, d]
 
 
 @inner
@@ -74,21 +73,28 @@ def count_claims(world, state, work):
 
 
 @inner
-def survey(rules, world, state, work):
-    """Current route, up or down and worst load of every (node, peer), now, into work.survey_*."""
-    count_claims(world, state, work)
+def survey(rules, world, state, work, route, up, load):
+    """Current route, up or down and worst load of every (node, peer), now, into the (N, D) tables given."""
+    _measure_loads(rules, world, state, work)
     for i in range(world.peers.shape[0]):
         for d in range(world.peers.shape[1]):
-            work.survey_route[i, d] = 0
-            work.survey_up[i, d] = 0
-            work.survey_load[i, d] = 0.0
-            if world.peers[i, d] < 0:
-                continue
-            r = first_route_up(world, state, i, d)
-            if r >= 0:
-                work.survey_route[i, d] = r
-                work.survey_up[i, d] = 1
-            work.survey_load[i, d] = _worst_load(rules, world, state, work, i, d, work.survey_route[i, d])
+            first_up = first_route_up(world, state, i, d)
+            route[i, d] = max(first_up, 0)
+            up[i, d] = first_up >= 0
+            load[i, d] = _worst_load(world, work, i, d, route[i, d]) if world.peers[i, d] >= 0 else 0.0
+
+
+@inner
+def _measure_loads(rules, world, state, work):
+    """Load of every memory, of every relay (memory or swap engine) and of every link's source."""
+    count_claims(world, state, work)
+    for i in range(len(work.memory_load)):
+        work.memory_load[i] = 1.0 - state.free_memory[i] / world.memory[i]
+        swaps = _share(work.swap_claims[i], world.swap_rate[i] * rules.lifetime)
+        work.relay_load[i] = max(work.memory_load[i], swaps)
+    for link in range(len(work.link_load)):
+        e = world.link_emitter[link]
+        work.link_load[link] = _share(work.source_claims[e], world.generation_rate[e] * rules.lifetime)
 
 
 @inner
@@ -110,17 +116,13 @@ def route_up(world, state, i, d, r):
 
 
 @inner
-def _worst_load(rules, world, state, work, i, d, r):
-    worst = 0.0
+def _worst_load(world, work, i, d, r):
     hops = world.route_hops[i, d, r]
-    for h in range(hops + 1):
-        node = world.route_nodes[i, d, r, h]
-        worst = max(worst, 1.0 - state.free_memory[node] / world.memory[node])
-        if h < hops:
-            e = world.link_emitter[world.route_links[i, d, r, h]]
-            worst = max(worst, _share(work.source_claims[e], world.generation_rate[e] * rules.lifetime))
-        if 0 < h < hops:
-            worst = max(worst, _share(work.swap_claims[node], world.swap_rate[node] * rules.lifetime))
+    worst = max(work.memory_load[i], work.memory_load[world.route_nodes[i, d, r, hops]])
+    for h in range(hops):
+        worst = max(worst, work.link_load[world.route_links[i, d, r, h]])
+        if h > 0:
+            worst = max(worst, work.relay_load[world.route_nodes[i, d, r, h]])
     return np.float32(min(worst, 1.0))
 
 

@@ -15,6 +15,7 @@ from dpem_env import parallel_env
 from dpem_env.errors import ContractError, DpemError
 from dpem_env.forecast import MovingAverage
 from dpem_env.parallel_env import EntanglementEnv
+from dpem_env.session import EpisodeChoice
 from dpem_env.simulator import Tally
 from dpem_env.testing import EPISODE_POINTS, SLOT_POINTS, check_env
 
@@ -104,8 +105,8 @@ class LeftFromBefore(Unchanged):
 
 
 class OneEpisodeOnly(Unchanged):
-    def _seeds_of(self, seed: int | None, options: dict[str, Any]) -> Any:
-        return super()._seeds_of(0, options)
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return super().reset(0, options)
 
 
 class OneBuffer(Unchanged):
@@ -320,7 +321,7 @@ class Forgetful(MovingAverage):
 class ForgottenGenerator(Unchanged):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._rng = None
+        self._choice = EpisodeChoice(self.scenario, self.split)
 
 
 class Unpicklable(Unchanged):

@@ -12,13 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 from hostile_input import play, refused, tried
 
-from dpem_env import scenarios, traces
-from dpem_env.errors import DataError, DpemError, LogError
+from dpem_env import parallel_env, scenarios, traces
+from dpem_env.central_env import CentralEnv
+from dpem_env.cli import main
+from dpem_env.errors import ActionError, DataError, DpemError, LogError, ScenarioError
 from dpem_env.records import read_log
 from dpem_env.session import EpisodeSeeds, Session
+from dpem_env.simulator import Tally
 from dpem_env.topology import build_topology
 from dpem_env.traces import TrafficMatrices, read_matrices
 from episode_logs import record_episode
+from rollouts import session_with
 
 SPAN = {"start": 5_000_000, "stop": 2**64}
 
@@ -152,3 +156,60 @@ def test_the_longest_sessions_are_drawn_in_no_time() -> None:
     session = Session(world)
     session.begin(EpisodeSeeds(0, 0))
     assert len(session.demand.pieces.node) <= 2 * 6
+
+
+def test_a_trace_none_of_whose_pairs_is_reachable_draws_nothing(data_dir: Path) -> None:
+    session = Session(scenarios.get("abilene-trace-v0", generation_rate=(0.0, 0.0)), data_dir=data_dir)
+    session.begin(EpisodeSeeds(0, 0))
+    assert len(session.demand.requests.slot) == 0
+
+
+@pytest.mark.parametrize("value", ["[" * 2000, "9" * 5000])
+def test_a_setting_that_is_no_toml_is_refused_in_one_line(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "chain3-v0", "--set", f"slots={value}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_out_folder_that_can_be_no_path_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--scenario", "chain3-v0", "--policy", "local-reactive", "--out", "a\0b"]) == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def test_a_ragged_list_of_actions_is_refused() -> None:
+    env = CentralEnv("chain3-v0")
+    env.reset(seed=0)
+    with pytest.raises(ActionError, match="ragged"):
+        env.step([[0], [0, 1], 0])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("slots", [2**31, 10**30, True, 0])
+def test_an_episode_longer_than_slots_are_counted_is_refused(slots: int) -> None:
+    with pytest.raises(ScenarioError, match="max_cycles is"):
+        parallel_env("chain3-v0", max_cycles=slots)
+
+
+def test_arrays_in_place_of_names_and_actions_are_refused() -> None:
+    with pytest.raises(ScenarioError, match="split is"):
+        parallel_env("chain3-v0", split=np.zeros(2))
+    env = parallel_env("chain3-v0", max_cycles=1)
+    env.reset(seed=0)
+    env.step(dict.fromkeys(env.agents, 0))
+    with pytest.raises(ActionError, match="reset"):
+        env.step(np.zeros(3))
+    with pytest.raises(ScenarioError, match="options"):
+        env.reset(options=5)
+
+
+def test_a_control_delay_beyond_all_episodes_is_refused() -> None:
+    with pytest.raises(ScenarioError, match="delay is"):
+        CentralEnv("chain3-v0", delay=1e300)
+
+
+def test_a_burst_that_meets_stored_pairs_is_looked_at_once_per_pair() -> None:
+    """A hundred thousand requests in the slot in which a pair is in stock: the queue is searched once, not for each."""
+    burst = 100_000
+    session = session_with([(8, 0, 0, 0, 11)] * burst, generation_rate=(40.0, 40.0), swap_rate=(40.0, 40.0))
+    for _ in range(8):
+        session.step(np.array([1, 0, 0]))
+    assert session.simulator.tally(Tally.ARRIVED)[0] == burst
+    assert session.simulator.tally(Tally.FROM_STOCK)[0] > 0

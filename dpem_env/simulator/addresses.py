@@ -1,0 +1,84 @@
+"""How compiled code finds the arrays: by a table of their addresses, one row per environment.
+
+numba passes a named tuple by value, so a struct of fifty arrays would be four hundred arguments of every call, which
+take longer to compile than all the rules. A row of the table is laid out as numba lays out a struct of arrays, so its
+address *is* the struct: `environment(World)(table, b)` costs nothing, and fields are read as usual.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import from_dtype, types
+from numba.core import cgutils, config
+from numba.core.imputils import lower_getattr_generic
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.extending import intrinsic, models, register_model
+from numpy.typing import NDArray
+
+
+class Address(types.Type):  # type: ignore[misc]
+    """The address of a struct."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"Address({dtype})")
+
+
+register_model(Address)(models.PointerModel)
+
+
+@infer_getattr
+class _Fields(AttributeTemplate):  # type: ignore[misc]
+    key = Address
+
+    def generic_resolve(self, address: Address, name: str) -> Any:
+        fields = address.dtype.fields
+        return address.dtype.types[fields.index(name)] if name in fields else None
+
+
+@lower_getattr_generic(Address)
+def _load(context, builder, address, pointer, name):
+    place = address.dtype.fields.index(name)
+    field = cgutils.gep_inbounds(builder, pointer, 0, place)
+    return context.unpack_value(builder, address.dtype.types[place], field)
+
+
+def table_of(batch: Any) -> Any:
+    """(B, words) addresses, shapes and strides of the arrays of every environment of a struct with a leading axis B.
+
+    Whoever keeps the table keeps the arrays: it does not, and copies of it point to the same ones.
+    """
+    if config.DISABLE_JIT:
+        return batch
+    return np.concatenate([_rows_of(array) for array in batch], axis=1)
+
+
+def _rows_of(array: NDArray[Any]) -> NDArray[np.int64]:
+    """The fields of numba's `ArrayModel`: owner, parent, items, item size, address, shape, strides."""
+    batch, *shape = array.shape
+    fixed = [0, 0, array[0].size, array.itemsize, 0, *shape, *array.strides[1:]]
+    rows = np.tile(np.array(fixed, dtype=np.int64), (batch, 1))
+    rows[:, 4] = array.ctypes.data + np.arange(batch) * array.strides[0]
+    return rows
+
+
+def environment(struct: Any, dtypes: dict[str, tuple[Any, int]]) -> Any:
+    """A compiled function (table, b) -> the struct of environment b; dtypes gives dtype and axes of each array."""
+    if config.DISABLE_JIT:
+        return lambda batch, b: struct._make(array[b] for array in batch)
+    arrays = [types.Array(from_dtype(np.dtype(dtype)), axes, "C") for dtype, axes in dtypes.values()]
+    address = Address(types.NamedTuple(arrays, struct))
+
+    @intrinsic
+    def struct_at(typing_context, table, b):
+        def locate(context, builder, signature, arguments):
+            rows = context.make_array(table)(context, builder, arguments[0])
+            row = context.cast(builder, arguments[1], b, types.intp)
+            start = cgutils.get_item_pointer(context, builder, table, rows, [row, context.get_constant(types.intp, 0)])
+            return builder.bitcast(start, context.get_value_type(address))
+
+        return address(table, b), locate
+
+    return struct_at

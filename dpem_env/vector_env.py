@@ -1,0 +1,161 @@
+"""Many networks stepped at once, every agent of each a sub-environment: a Gymnasium vector environment of arrays."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from dpem_env import scenarios
+from dpem_env.demand import draw_demand
+from dpem_env.errors import ActionError, ScenarioError
+from dpem_env.features import Observer
+from dpem_env.forecast import Forecaster, NewRequests, get_forecaster, setting_of
+from dpem_env.network import build_network
+from dpem_env.rewards import rewards
+from dpem_env.scenarios import Scenario, Split
+from dpem_env.session import EpisodeChoice, as_actions, as_forecast, episode_seeds, require_seed, require_slots
+from dpem_env.simulator import Episode, Simulator, Verdict
+
+Rows = NDArray[np.float32]
+
+
+class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
+    """The game of `EntanglementEnv` on several networks at once, without dictionaries.
+
+    Sub-environment ``e·N + i`` is agent i of network e: ``num_envs`` of this class is networks × agents. Network e
+    plays the very episodes of an `EntanglementEnv` reset with ``seed + e`` and then, again and again, without a seed.
+
+    **Observation, action, reward** of each sub-environment: as in `EntanglementEnv`; batched, they are (num_envs, F)
+    float32, (num_envs,) integers and (num_envs,) float64. Every array is fresh.
+
+    **Infos.** ``action_mask`` (num_envs, actions) int8; ``illegal_actions`` (num_envs,) counts of the running episode.
+
+    **Episode.** All sub-environments are truncated together, none is ever terminated. The autoreset mode is
+    ``SAME_STEP``: the step that truncates returns the first observation of the next episode, and the last one of the
+    finished episode in ``infos["final_obs"]`` (with ``infos["_final_obs"]``, all True), from which a learner bootstraps
+    its value: truncation is not the end of the task.
+
+    **Arguments.** ``num_networks``: networks stepped at once. ``threads``: networks are shared out among that many
+    threads; results do not depend on it. ``forecaster``: each network gets a copy. ``scenario``, ``split``, ``routes``,
+    ``data_dir``, ``max_cycles`` and overrides as in `EntanglementEnv`.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
+
+    def __init__(
+        self,
+        scenario: str | Scenario = "mesh100-v0",
+        num_networks: int = 1,
+        *,
+        threads: int = 1,
+        split: Split = "train",
+        routes: bool = False,
+        forecaster: str | Forecaster | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        max_cycles: int | None = None,
+        **overrides: Any,
+    ) -> None:
+        for name, given in (("num_envs", num_networks), ("threads", threads)):
+            if not isinstance(given, int | np.integer) or isinstance(given, bool) or given < 1:
+                raise ScenarioError(f"{name} is {given!r}; expected a whole number >= 1")
+        self.scenario = scenarios.get(scenario, **overrides)
+        self.num_networks = int(num_networks)
+        self.max_cycles = self.scenario.episode.slots if max_cycles is None else max_cycles
+        require_slots(self.max_cycles)
+        self.data_dir = data_dir
+        self.simulator = Simulator(self.scenario, self.num_networks, threads)
+        self.observer = Observer(self.simulator, routes)
+        chosen = get_forecaster(forecaster)
+        self.forecasters = [copy.deepcopy(chosen) for _ in range(self.num_networks)] if chosen else []
+        self._choices = [EpisodeChoice(self.scenario, split) for _ in range(self.num_networks)]
+        first = build_network(self.scenario, episode_seeds(self.scenario, split, 0).topology, data_dir)
+        self.agents_per_network = first.num_nodes
+        self.num_envs = self.num_networks * self.agents_per_network
+        self.single_observation_space = spaces.Box(0.0, 1.0, (self.observer.table.width,), np.float32)
+        self.single_action_space = spaces.Discrete(self.observer.num_actions)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._slot: int | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Rows, dict[str, Any]]:
+        """Begin an episode in every network: network e as `EntanglementEnv.reset(seed + e, options)`."""
+        if seed is not None:
+            require_seed("reset(seed=...)", seed)
+        self._begin([None if seed is None else seed + e for e in range(self.num_networks)], options)
+        return self._observations(), self._infos()
+
+    def step(
+        self, actions: NDArray[np.int64]
+    ) -> tuple[Rows, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Play one slot in every network.
+
+        Raises ActionError unless `actions` is (num_envs,) integers, and before the first reset.
+        """
+        if self._slot is None:
+            raise ActionError("no episode has begun: call reset() before step()")
+        chosen = as_actions("actions", actions, (self.num_envs,))
+        self.simulator.step(*self.observer.decode(chosen.reshape(self.num_networks, -1)))
+        self._slot += 1
+        self._illegal += self.simulator.state.verdict == Verdict.ILLEGAL
+        reward = rewards(self.simulator, self.scenario).ravel()
+        over = self._slot >= self.max_cycles
+        final = {}
+        if over:
+            final = {"final_obs": self._observations(), "_final_obs": np.ones(self.num_envs, dtype=np.bool_)}
+            self._begin([None] * self.num_networks, None)
+        else:
+            self._update_forecasts()
+        return (
+            self._observations(),
+            reward,
+            np.zeros(self.num_envs, dtype=np.bool_),
+            np.full(self.num_envs, over),
+            self._infos() | final,
+        )
+
+    def _begin(self, seeds: Sequence[int | None], options: dict[str, Any] | None) -> None:
+        episodes = []
+        for choice, seed in zip(self._choices, seeds, strict=True):
+            drawn = choice.choose(seed, options or {})
+            network = build_network(self.scenario, drawn.topology, self.data_dir)
+            demand = draw_demand(self.scenario, network, drawn.demand, self.max_cycles, self.data_dir)
+            episodes.append(Episode(network, demand, drawn.demand, self.max_cycles))
+        self.simulator.begin(episodes)
+        for forecaster, episode in zip(self.forecasters, episodes, strict=False):
+            forecaster.reset(setting_of(self.scenario, episode.network, episode.demand, forecaster.clairvoyant))
+        self._episodes = episodes
+        self._slot = 0
+        self._illegal = np.zeros((self.num_networks, self.agents_per_network), dtype=np.int64)
+        self._update_forecasts()
+
+    def _update_forecasts(self) -> None:
+        self._forecast: Rows | None = None
+        if self.forecasters:
+            assert self._slot is not None
+            forecasts = []
+            for forecaster, episode in zip(self.forecasters, self._episodes, strict=True):
+                forecaster.observe(NewRequests.of_slot(self.scenario, episode.network, episode.demand, self._slot))
+                forecasts.append(as_forecast(forecaster.predict(), self.scenario, episode.network))
+            self._forecast = np.concatenate(forecasts)
+
+    def _observations(self) -> Rows:
+        return self.observer.observe(self._forecast).reshape(self.num_envs, -1)
+
+    def _infos(self) -> dict[str, Any]:
+        return {
+            "action_mask": self.observer.masks().reshape(self.num_envs, -1),
+            "illegal_actions": self._illegal.ravel().copy(),
+        }
+
+
+def make_vec(scenario: str | Scenario = "mesh100-v0", num_envs: int = 1, **arguments: Any) -> EntanglementVectorEnv:
+    """`num_envs` networks of a scenario stepped at once; arguments and overrides as on `EntanglementVectorEnv`."""
+    return EntanglementVectorEnv(scenario, num_envs, **arguments)

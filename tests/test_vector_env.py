@@ -1,0 +1,176 @@
+"""The vector environment: arrays instead of dictionaries, the same game."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from numpy.typing import NDArray
+
+from dpem_env import make_vec, parallel_env
+from dpem_env.errors import ActionError, PolicyError, ScenarioError
+from dpem_env.parallel_env import EntanglementEnv
+from dpem_env.vector_env import EntanglementVectorEnv
+
+NETWORKS, SLOTS = 3, 12
+VARIANTS: list[dict[str, Any]] = [{}, {"routes": True}, {"forecaster": "moving-average"}, {"threads": 2}]
+
+
+def legal(masks: NDArray[np.int8], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Random legal actions; half of the agents wait."""
+    chosen = (rng.random(masks.shape) * masks).argmax(axis=1)
+    return np.where(rng.random(len(masks)) < 0.5, chosen, 0)
+
+
+def play(envs: EntanglementVectorEnv, slots: int, seed: int = 0) -> list[Any]:
+    """Everything returned in `slots` slots of random legal actions, the reset first."""
+    rng = np.random.default_rng(seed)
+    observations, infos = envs.reset(seed=seed)
+    seen: list[Any] = [observations, *infos.values()]
+    for _ in range(slots):
+        observations, *rest, infos = envs.step(legal(infos["action_mask"], rng))
+        seen += [observations, *rest, *infos.values()]
+    return seen
+
+
+def same(a: list[Any], b: list[Any]) -> bool:
+    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def rows(envs: list[EntanglementEnv], by_agent: list[dict[str, Any]]) -> NDArray[Any]:
+    """One row per sub-environment from what each environment returned by agent."""
+    return np.array([found[agent] for env, found in zip(envs, by_agent, strict=True) for agent in env.possible_agents])
+
+
+@pytest.mark.parametrize("arguments", VARIANTS)
+def test_it_plays_the_episodes_of_single_environments(arguments: dict[str, Any]) -> None:
+    envs = make_vec("mesh20-v0", NETWORKS, max_cycles=SLOTS, **arguments)
+    single = {name: value for name, value in arguments.items() if name != "threads"}
+    alone = [parallel_env("mesh20-v0", max_cycles=SLOTS, **single) for _ in range(NETWORKS)]
+    observations, infos = envs.reset(seed=5)
+    began = [env.reset(seed=5 + e) for e, env in enumerate(alone)]
+    rng = np.random.default_rng(0)
+    for slot in range(1, 2 * SLOTS + 1):
+        assert np.array_equal(observations, rows(alone, [first for first, _ in began]))
+        masks = [{agent: info["action_mask"] for agent, info in found.items()} for *_, found in began]
+        assert np.array_equal(infos["action_mask"], rows(alone, masks))
+        actions = legal(infos["action_mask"], rng)
+        actions[0] = -1
+        observations, rewards, terminations, truncations, infos = envs.step(actions)
+        agents = [agent for env in alone for agent in env.possible_agents]
+        split = np.split(np.arange(len(agents)), NETWORKS)
+        played = [
+            env.step({agents[row]: int(actions[row]) for row in of_one})
+            for env, of_one in zip(alone, split, strict=True)
+        ]
+        assert np.array_equal(rewards, rows(alone, [step[1] for step in played]))
+        assert not terminations.any()
+        assert truncations.all() == (slot % SLOTS == 0) == truncations.any()
+        if truncations.all():
+            assert np.array_equal(infos["final_obs"], rows(alone, [step[0] for step in played]))
+            assert infos["_final_obs"].all()
+            began = [env.reset() for env in alone]
+        else:
+            assert "final_obs" not in infos
+            began = [(step[0], step[4]) for step in played]
+            assert infos["illegal_actions"][0] == slot % SLOTS
+
+
+def test_spaces_and_autoreset_are_declared_as_gymnasium_expects() -> None:
+    envs = make_vec("mesh20-v0", NETWORKS)
+    assert envs.num_envs == NETWORKS * 20
+    assert envs.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    assert envs.observation_space == gymnasium.vector.utils.batch_space(envs.single_observation_space, envs.num_envs)
+    assert envs.action_space == gymnasium.vector.utils.batch_space(envs.single_action_space, envs.num_envs)
+    observations, _ = envs.reset(seed=0)
+    assert observations in envs.observation_space
+    assert envs.unwrapped is envs
+
+
+def test_gymnasiums_vector_wrappers_work_on_it() -> None:
+    envs = RecordEpisodeStatistics(make_vec("mesh20-v0", 2, max_cycles=SLOTS))
+    envs.action_space.seed(0)
+    envs.reset(seed=0)
+    total = np.zeros(envs.num_envs)
+    for _ in range(SLOTS):
+        _, rewards, _, _, infos = envs.step(envs.action_space.sample())
+        total += rewards
+    assert np.allclose(infos["episode"]["r"], total)
+    assert (infos["episode"]["l"] == SLOTS).all()
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    one, several = (play(make_vec("mesh20-v0", 5, max_cycles=SLOTS, threads=t), 2 * SLOTS) for t in (1, 3))
+    assert same(one, several)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda envs: pickle.loads(pickle.dumps(envs))])
+def test_a_copy_continues_on_its_own(threads: int, duplicate: Any) -> None:
+    envs = make_vec("mesh20-v0", NETWORKS, max_cycles=SLOTS, threads=threads, forecaster="moving-average")
+    play(envs, 5)
+    twin = duplicate(envs)
+    actions = np.tile(np.arange(20) % 5, NETWORKS)
+    mine = [envs.step(actions) for _ in range(3)]
+    other = [twin.step(actions) for _ in range(3)]
+    for a, b in zip(mine, other, strict=True):
+        assert same(list(a[:4]) + list(a[4].values()), list(b[:4]) + list(b[4].values()))
+    assert envs.simulator.digest(0) == twin.simulator.digest(0)
+    twin.step(np.zeros_like(actions))
+    assert envs.simulator.digest(0) != twin.simulator.digest(0)
+
+
+def test_successive_arrays_share_no_memory() -> None:
+    seen = play(make_vec("mesh20-v0", 2, max_cycles=4), 6)
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(seen) for b in seen[:i])
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        np.zeros(39, dtype=int),
+        np.zeros(40),
+        np.zeros((2, 20), dtype=int),
+        ["wait"] * 40,
+        None,
+        np.zeros(40, dtype=bool),
+    ],
+)
+def test_actions_of_the_wrong_shape_or_type_are_refused_in_one_line(actions: Any) -> None:
+    envs = make_vec("mesh20-v0", 2)
+    envs.reset(seed=0)
+    with pytest.raises(ActionError, match=r"expected \(40,\) integers$"):
+        envs.step(actions)
+
+
+def test_a_step_before_the_first_reset_says_so() -> None:
+    with pytest.raises(ActionError, match="call reset"):
+        make_vec("chain3-v0").step(np.zeros(3, dtype=int))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_envs": 0}, "num_envs is 0"),
+        ({"num_envs": 1.5}, "num_envs is 1.5"),
+        ({"threads": True}, "threads is True"),
+        ({"max_cycles": 0}, "max_cycles is 0"),
+        ({"split": "test"}, "split is 'test'"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ScenarioError, match=message):
+        make_vec("chain3-v0", **arguments)
+
+
+def test_bad_seeds_and_forecasters_are_named() -> None:
+    with pytest.raises(ScenarioError, match="expected an int >= 0"):
+        make_vec("chain3-v0").reset(seed=-1)
+    with pytest.raises(PolicyError, match="moving-averages"):
+        make_vec("chain3-v0", forecaster="moving-averages")
