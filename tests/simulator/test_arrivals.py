@@ -81,7 +81,7 @@ def test_a_stored_pair_serves_a_request_as_it_arrives() -> None:
     }
 
 
-@pytest.mark.parametrize("stored", permutations((0.9, 0.65, 0.75)))
+@pytest.mark.parametrize("stored", [*permutations((0.9, 0.65, 0.75))])
 def test_the_weakest_pair_that_is_good_enough_serves(stored: tuple[float, ...]) -> None:
     drawn = draw(requests=[(1, 0, FAR, MIDDLE, 4)])
     for werner in stored:
