@@ -49,6 +49,7 @@ results: setup
 
 bench: setup
 	$(BIN)/python tests/bench/speed.py --out baselines/results/speed.json
+	$(BIN)/python tests/bench/scale.py --out baselines/results/scale.json
 	$(BIN)/python docs/update.py
 
 golden: setup

@@ -1,7 +1,7 @@
-"""Write the figures of committed result files into README.md, between its markers; `--check` only compares.
+"""Write the figures of committed result files into the pages, between their markers; `--check` only compares.
 
 python docs/update.py            # after make bench or make results
-python docs/update.py --check    # exit code 1 if README and results disagree
+python docs/update.py --check    # exit code 1 if a page and the results disagree
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from dpem_env.reports import TABLE, interval
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "baselines" / "results"
+
+PAGES = (ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "vector.md")
 
 SHOWN = ("delivery_rate", "contention", "collisions", "denied", "fidelity", "latency", "fairness", "waste")
 
@@ -46,21 +48,46 @@ def speed_table() -> str:
         )
     lines += [
         "",
-        f"{speed['scenario']}, {speed['agents']} agents, one core, medians of {speed['repeats']} interleaved runs; "
-        f"peak memory of one environment {speed['peak_rss_mib']:.0f} MiB. {speed['machine']}, {speed['date']}.",
+        f"{speed['scenario']}, {speed['agents']} agents, one core, medians of {speed['repeats']} interleaved runs. "
+        f"{speed['machine']}, {speed['date']}.",
     ]
     return "\n".join(lines)
 
 
-TABLES = {"reactive": reactive_table, "speed": speed_table}
+def scale_table() -> str:
+    """Batches, bigger networks and what starting costs."""
+    scale = json.loads((RESULTS / "scale.json").read_text(encoding="utf-8"))
+    batch, start = scale["batch"], scale["start"]
+    lines = [
+        "| many networks at once | one core | two cores | speedup |",
+        "|---|---:|---:|---:|",
+        f"| {batch['networks']} × mesh100-v0, env-steps/s | {batch['env_steps_per_s_1_thread']:,.0f} | "
+        f"{batch['env_steps_per_s_2_threads']:,.0f} | {batch['speedup']:.2f} |",
+        "",
+        "| nodes | network drawn | read from disk | one slot | per agent and slot |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {size['nodes']:,} | {size['network_drawn_s']:.2f} s | {1e3 * size['network_read_s']:.0f} ms | "
+        f"{size['ms_per_slot']:.2f} ms | {size['us_per_agent_slot']:.2f} µs |"
+        for size in scale["sizes"]
+    ]
+    lines += [
+        "",
+        f"Starting (mesh100-v0): import and first step {start['import_and_first_step_s']:.2f} s, the first ever, which "
+        f"compiles, {start['first_ever_s']:.0f} s; reset on the same topology {start['reset_same_topology_ms']:.2f} ms; "
+        f"peak memory {start['peak_rss_mib']:.0f} MiB. {scale['machine']}, {scale['date']}.",
+    ]
+    return "\n".join(lines)
+
+
+TABLES = {"reactive": reactive_table, "speed": speed_table, "scale": scale_table}
 
 
 def updated(text: str) -> str:
     """`text` with every marked block made anew."""
     for name, table in TABLES.items():
         block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        if not block.search(text):
-            raise SystemExit(f"README.md has no block <!-- {name} --> … <!-- /{name} -->")
         text = block.sub(lambda found, table=table: found[1] + table() + "\n" + found[2], text)
     return text
 
@@ -73,14 +100,18 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare only")
-    readme = ROOT / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    after = updated(before)
-    if parser.parse_args().check:
+    check = parser.parse_args().check
+    stale = []
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = updated(before)
         if before != after:
-            print("README.md disagrees with baselines/results; run python docs/update.py", file=sys.stderr)
-        return int(before != after)
-    readme.write_text(after, encoding="utf-8")
+            stale.append(page.relative_to(ROOT).as_posix())
+            if not check:
+                page.write_text(after, encoding="utf-8")
+    if check and stale:
+        print(f"{', '.join(stale)}: not what baselines/results say; run python docs/update.py", file=sys.stderr)
+        return 1
     return 0
 
 

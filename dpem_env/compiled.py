@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from threading import Timer
 from typing import Any
 
@@ -60,11 +61,15 @@ class Entry:
             return self.dispatcher.compile(tuple(typeof(argument) for argument in arguments))
 
 
+@cache
+def _say_once() -> None:
+    print("dpem_env: compiling, once per machine and version; less than a minute ...", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def patient() -> Iterator[None]:
     """Say so on stderr if what is inside takes long: it compiles, once."""
-    message = "dpem_env: compiling the simulator (once per machine and version, under a minute) ..."
-    timer = Timer(PATIENCE, print, (message,), {"file": sys.stderr, "flush": True})
+    timer = Timer(PATIENCE, _say_once)
     timer.daemon = True
     timer.start()
     try:

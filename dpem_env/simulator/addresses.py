@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import from_dtype, types
 from numba.core import cgutils, config
 from numba.core.imputils import lower_getattr_generic
@@ -39,10 +40,23 @@ class _Fields(AttributeTemplate):  # type: ignore[misc]
 
 
 @lower_getattr_generic(Address)
-def _load(context, builder, address, pointer, name):
+def _field(context, builder, address, pointer, name):
     place = address.dtype.fields.index(name)
-    field = cgutils.gep_inbounds(builder, pointer, 0, place)
-    return context.unpack_value(builder, address.dtype.types[place], field)
+    kind = context.get_value_type(address.dtype.types[place])
+    return _load(builder, cgutils.gep_inbounds(builder, pointer, 0, place), kind)
+
+
+def _load(builder, pointer, kind):
+    """The value at an address, number by number, each marked as never changing: a loop loads it once."""
+    if not isinstance(kind, ir.Aggregate):
+        number = builder.load(pointer)
+        number.set_metadata("invariant.load", builder.module.add_metadata([]))
+        return number
+    value = kind(ir.Undefined)
+    for place, part in enumerate(kind.elements):
+        element = _load(builder, cgutils.gep_inbounds(builder, pointer, 0, place), part)
+        value = builder.insert_value(value, element, place)
+    return value
 
 
 def table_of(batch: Any) -> Any:

@@ -76,12 +76,24 @@ def count_claims(world, state, work):
 def survey(rules, world, state, work, route, up, load):
     """Current route, up or down and worst load of every (node, peer), now, into the (N, D) tables given."""
     _measure_loads(rules, world, state, work)
+    memory_load, relay_load, link_load = work.memory_load, work.relay_load, work.link_load
+    some_down = _some_link_down(state)
     for i in range(world.peers.shape[0]):
         for d in range(world.peers.shape[1]):
-            first_up = first_route_up(world, state, i, d)
-            route[i, d] = max(first_up, 0)
+            first_up = first_route_up(world, state, i, d) if some_down else min(world.route_hops[i, d, 0], 1) - 1
+            r = max(first_up, 0)
+            route[i, d] = r
             up[i, d] = first_up >= 0
-            load[i, d] = _worst_load(world, work, i, d, route[i, d]) if world.peers[i, d] >= 0 else 0.0
+            hops, links, nodes = world.route_hops[i, d, r], world.route_links[i, d, r], world.route_nodes[i, d, r]
+            load[i, d] = _worst_load(i, hops, links, nodes, memory_load, relay_load, link_load) if hops > 0 else 0.0
+
+
+@inner
+def _some_link_down(state):
+    down = 0
+    for link in range(len(state.link_up)):
+        down += 1 - state.link_up[link]
+    return down > 0
 
 
 @inner
@@ -116,13 +128,12 @@ def route_up(world, state, i, d, r):
 
 
 @inner
-def _worst_load(world, work, i, d, r):
-    hops = world.route_hops[i, d, r]
-    worst = max(work.memory_load[i], work.memory_load[world.route_nodes[i, d, r, hops]])
+def _worst_load(i, hops, links, nodes, memory_load, relay_load, link_load):
+    worst = max(memory_load[i], memory_load[nodes[hops]])
     for h in range(hops):
-        worst = max(worst, work.link_load[world.route_links[i, d, r, h]])
+        worst = max(worst, link_load[links[h]])
         if h > 0:
-            worst = max(worst, work.relay_load[world.route_nodes[i, d, r, h]])
+            worst = max(worst, relay_load[nodes[h]])
     return np.float32(min(worst, 1.0))
 
 

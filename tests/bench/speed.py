@@ -8,19 +8,14 @@ slows down slows everything. Actions are recorded beforehand: those of local-rea
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import save
 from pettingzoo import ParallelEnv
 from rich.console import Console
 from rich.progress import track
@@ -138,18 +133,6 @@ def measure(scenario: str, repeats: int) -> dict[str, Any]:
     return {"scenario": scenario, "agents": len(env.possible_agents), "repeats": repeats, "rows": rows}
 
 
-def memory_of_one(scenario: str) -> float:
-    """Peak resident memory in MiB of a fresh process that plays 50 slots of one environment."""
-    script = (
-        "import sys, resource, dpem_env\n"
-        "env = dpem_env.parallel_env(sys.argv[1]); env.reset(seed=0)\n"
-        "for _ in range(50): env.step({a: 0 for a in env.agents})\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    done = subprocess.run([sys.executable, "-c", script, scenario], capture_output=True, text=True, check=True)
-    return int(done.stdout) / 1024
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", default="mesh100-v0")
@@ -157,13 +140,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
     result = measure(arguments.scenario, arguments.repeats)
-    result |= {
-        "peak_rss_mib": memory_of_one(arguments.scenario),
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {_processor()}, Python {platform.python_version()}",
-        "versions": {name: version(name) for name in ("dpem-env", "numpy", "numba", "pettingzoo", "gymnasium")},
-    }
-    table = Table(title=f"{result['scenario']}: {result['date']}, medians of {result['repeats']} runs")
+    table = Table(title=f"{result['scenario']}: medians of {result['repeats']} runs")
     for column in ("path", "actions", "env-steps/s", "agent-steps/s", "of empty"):
         table.add_column(column, justify="left" if column in ("path", "actions") else "right")
     for row in result["rows"]:
@@ -174,18 +151,8 @@ def main() -> None:
             f"{row['agent_steps_per_s']:,.0f}",
             f"{row['ratio_to_empty']:.2f}",
         )
-    Console().print(table, f"peak memory of one environment: {result['peak_rss_mib']:.0f} MiB")
-    partial = arguments.out.with_name(arguments.out.name + ".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    partial.replace(arguments.out)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
+    Console().print(table)
+    save(arguments.out, result, "pettingzoo", "gymnasium")
 
 
 if __name__ == "__main__":
