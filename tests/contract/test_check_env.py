@@ -184,6 +184,19 @@ class ForbidsWaiting(Unchanged):
         return observations, infos
 
 
+class WideMask(Unchanged):
+    def _observe(self) -> Any:
+        observations, infos = super()._observe()
+        infos["agent_1"]["action_mask"] = infos["agent_1"]["action_mask"].astype(np.int64)
+        return observations, infos
+
+
+class ContinuousActions(Unchanged):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.action_spaces["agent_1"] = spaces.Box(0.0, 1.0)
+
+
 class NoMask(Unchanged):
     def _observe(self) -> Any:
         observations, infos = super()._observe()
@@ -241,6 +254,13 @@ class LostPairs(Unchanged):
         return returned
 
 
+class LostFinishedPair(Unchanged):
+    def step(self, actions: dict[str, int]) -> Any:
+        returned = super().step(actions)
+        self.session.simulator.state.tally[0, Tally.FINISHED] += self.slot == 11
+        return returned
+
+
 class LostRequest(Unchanged):
     def step(self, actions: dict[str, int]) -> Any:
         returned = super().step(actions)
@@ -265,6 +285,15 @@ class SharedSimulator(Unchanged):
     def __deepcopy__(self, memo: dict[int, Any]) -> SharedSimulator:
         other = copy.copy(self)
         other.agents = self.agents[:]
+        return other
+
+
+class CopyWithoutTokens(Unchanged):
+    def __deepcopy__(self, memo: dict[int, Any]) -> CopyWithoutTokens:
+        other = type(self).__new__(type(self))
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        if self.slot > 0:
+            other.session.simulator.state.tokens[:] = 0.0
         return other
 
 
@@ -321,6 +350,12 @@ class OtherSpacesInAPickle(Unchanged):
         return other
 
 
+class OtherStateSpaceInAPickle(OtherSpacesInAPickle):
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.state_space = spaces.Box(0.0, 2.0, self.state_space.shape, np.float32)
+
+
 class StaleState(Unchanged):
     shown: Any = None
     next: Any = None
@@ -337,6 +372,17 @@ class StaleState(Unchanged):
 class StateOutsideItsSpace(Unchanged):
     def state(self) -> Any:
         return super().state() * (1.5 if self.slot == 9 else 1.0)
+
+
+class StateOfOneAgent(Unchanged):
+    """In a space of its own, but not what all agents know."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.state_space = self.observation_space("agent_0")
+
+    def state(self) -> Any:
+        return super().state()[: self.state_space.shape[0]]
 
 
 class HashOrder(Unchanged):
@@ -378,6 +424,15 @@ class IllegalActionsCostTokens(Unchanged):
         return super().step(actions)
 
 
+class IllegalActionsLeaveATrace(Unchanged):
+    """Where no agent sees it."""
+
+    def step(self, actions: dict[str, int]) -> Any:
+        returned = super().step(actions)
+        self.session.simulator.state.request_from_stock[0, 0] = self.action_space("agent_0").n in actions.values()
+        return returned
+
+
 class OtherAgentOrder(Unchanged):
     def step(self, actions: dict[str, int]) -> Any:
         observations, rewards, *rest = super().step(actions)
@@ -397,6 +452,8 @@ DEFECTS = [
     (ForbidsALegalAction, "masks", "agent_2: mask of action 2 is 0; the simulator accepts it"),
     (AllowsAnIllegalAction, "masks", "agent_1: mask of action 1 is 1; the simulator refuses it"),
     (ForbidsWaiting, "mask form", "agent_1: action_mask begins with 0"),
+    (WideMask, "mask form", "agent_1: action_mask is int64 (7,); expected int8 (7,)"),
+    (ContinuousActions, "mask form", "agent_1: action space is Box(0.0, 1.0, (1,), float32); expected Discrete"),
     (NoMask, "infos", "agent_1: found illegal_actions; expected 'action_mask'"),
     (TruncatedEarly, "end of the episode", "slot 7: agent_1 is truncated"),
     (Terminated, "end of the episode", f"slot {SLOTS}: agent_1 is terminated"),
@@ -406,21 +463,53 @@ DEFECTS = [
     (OutsideByAHair, "observations", f"slot {SLOTS - 1}: agent_1: column 3: found"),
     (NarrowerFloats, "observations", "agent_1: found float16"),
     (LostPairs, "conservation of pairs", "slot 11: "),
+    (LostFinishedPair, "conservation of pairs", "pairs finished; expected"),
     (LostRequest, "conservation of requests", "slot 12: "),
     (QubitLeak, "conservation of memory", "slot 13: agent_1: "),
     (TokensBeyondTheCap, "swap tokens", "slot 13: agent_1: "),
     (SharedSimulator, "copies", "deep copy, seed 0, slot 20: a step of the copy changes the original"),
+    (CopyWithoutTokens, "copies", "deep copy, seed 0, slot 20: the simulator's state differs from the original's"),
     (SharedForecaster, "copies", "deep copy made in slot 20"),
     (ForgottenGenerator, "copies", "reset(): state() differ from the original's"),
     (Unpicklable, "copies", "cannot be pickled (no way)"),
     (NewSpaces, "spaces", "agent_0: action_space() returns a new object"),
     (OtherSpacesInAPickle, "spaces", "agent_2: action_space is Discrete(5) in a pickled copy"),
+    (OtherStateSpaceInAPickle, "spaces", "state_space is Box(0.0, 2.0"),
     (StaleState, "state", "as observed"),
     (StateOutsideItsSpace, "state", "slot 9: column "),
+    (StateOfOneAgent, "state", "expected N * F"),
     (FreeContention, "rewards", "contended"),
     (NoNumber, "rewards", "slot 20: agent_1: found nan; expected a finite number"),
     (Uncounted, "illegal actions", "agent_1: found 1 in the info; expected 2"),
     (IllegalActionsCostTokens, "illegal actions", "after a wait"),
+    (IllegalActionsLeaveATrace, "illegal actions", "request_from_stock of the simulator differs"),
+]
+
+
+class VectorsAlone(Unchanged):
+    def _observe(self) -> Any:
+        observations, infos = super()._observe()
+        return observations | {"agent_1": observations["agent_1"]["observation"]}, infos
+
+
+class OutsideInADict(Unchanged):
+    def _observe(self) -> Any:
+        observations, infos = super()._observe()
+        observations["agent_1"]["observation"][3] = 1.5
+        return observations, infos
+
+
+class TwoOpinions(Unchanged):
+    def _observe(self) -> Any:
+        observations, infos = super()._observe()
+        observations["agent_1"]["action_mask"][2] ^= 1
+        return observations, infos
+
+
+DEFECTS_OF_DICTS = [
+    (VectorsAlone, "observations", "agent_1: found ndarray; expected a dict of"),
+    (OutsideInADict, "observations", "agent_1: observation: column 3: found"),
+    (TwoOpinions, "mask form", "agent_1: action_mask of the observation differs from that of the info"),
 ]
 
 
@@ -436,6 +525,13 @@ def complaint(env: EntanglementEnv, processes: bool = False) -> str:
 @pytest.mark.parametrize(("defect", "point", "words"), DEFECTS)
 def test_a_planted_defect_is_found_and_named(defect: type[Unchanged], point: str, words: str) -> None:
     told = complaint(defect("chain3-v0", rows=2, forecaster="moving-average", max_cycles=3 * SLOTS))
+    assert told.startswith(f"{point}: ")
+    assert words in told
+
+
+@pytest.mark.parametrize(("defect", "point", "words"), DEFECTS_OF_DICTS)
+def test_a_defect_of_dict_observations_is_found_and_named(defect: type[Unchanged], point: str, words: str) -> None:
+    told = complaint(defect("chain3-v0", observation="dict"))
     assert told.startswith(f"{point}: ")
     assert words in told
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
+import pytest
+
 from .hand_drawn import NOT_ARRIVED, PENDING, HandDrawn, Phase, draw
 
 LOWEST, MIDDLE, HIGHEST = 0, 1, 2  # fidelity 0.70, 0.80, 0.90: w of 0.6, 0.733.., 0.866..
@@ -77,9 +81,10 @@ def test_a_stored_pair_serves_a_request_as_it_arrives() -> None:
     }
 
 
-def test_the_weakest_pair_that_is_good_enough_serves() -> None:
+@pytest.mark.parametrize("stored", [*permutations((0.9, 0.65, 0.75))])
+def test_the_weakest_pair_that_is_good_enough_serves(stored: tuple[float, ...]) -> None:
     drawn = draw(requests=[(1, 0, FAR, MIDDLE, 4)])
-    for werner in (0.9, 0.65, 0.75):
+    for werner in stored:
         drawn.store(0, FAR, werner)
     drawn.at(1)
     assert drawn.play(Phase.ARRIVALS)["request_werner"] == {0: 0.75}

@@ -150,6 +150,14 @@ def test_of_a_blocked_route_only_the_relays_without_a_token_are_contended() -> N
     assert contention(changed) == ({"CONTENDED_SWAPS": 1, "COLLIDED_SWAPS": 2}, {0: 1, 3: 1})
 
 
+def test_every_relay_without_a_token_is_contended() -> None:
+    drawn = draw([(0, 1), (1, 2), (2, 3)], {0: [3], 3: [0]}, swap_rate=0.0, memory=20)
+    for end in (0, 3):
+        drawn.open(end, 0, links=[1.0, 1.0, 1.0])
+    changed = drawn.play(Phase.SWAPPING)
+    assert contention(changed) == ({"CONTENDED_SWAPS": 2, "COLLIDED_SWAPS": 2}, {0: 2, 3: 2})
+
+
 def test_a_relay_that_only_the_blocked_agent_claims_is_not_contended() -> None:
     drawn = draw([(0, 1), (1, 2), (2, 3)], {0: [3], 1: [3]}, swap_rate=0.0, memory=20)
     drawn.open(1, 0, links=[1.0, 1.0])  # over relay 2

@@ -53,6 +53,13 @@ def test_the_lowest_free_row_is_taken() -> None:
     assert drawn.act({0: (FAR, 1)})["alloc_peer"] == {(0, 0): FAR}
 
 
+@pytest.mark.parametrize("d", [FAR, NEAR])
+@pytest.mark.parametrize("quality", [1, 2, 3])
+def test_every_peer_can_be_asked_for_at_every_quality(d: int, quality: int) -> None:
+    changed = draw().act({0: (d, quality)})
+    assert (changed["alloc_peer"], changed["alloc_quality"]) == ({(0, 0): d}, {(0, 0): quality})
+
+
 @pytest.mark.parametrize("action", [-1, 7, 1000])
 def test_an_action_beyond_the_last_peer_and_quality_is_an_illegal_wait(action: int) -> None:
     assert draw().act({0: action}) == {"verdict": {0: ILLEGAL}, "tally": {"ILLEGAL": 1}}
@@ -61,6 +68,7 @@ def test_an_action_beyond_the_last_peer_and_quality_is_an_illegal_wait(action: i
 def test_naming_a_padded_peer_is_an_illegal_wait() -> None:
     drawn = draw(peers={0: [2, 1], 2: [0]})
     assert drawn.act({2: (1, 1)}) == {"verdict": {2: ILLEGAL}, "tally": {"ILLEGAL": 1}}
+    assert drawn.act({2: (0, 3)})["verdict"] == {2: ADMITTED}  # the action before
 
 
 @pytest.mark.parametrize("route", [1, 2, 3])
@@ -68,6 +76,12 @@ def test_naming_a_route_that_does_not_exist_is_an_illegal_wait(route: int) -> No
     drawn = draw(peers={0: [1]}, routes_per_peer=3)
     drawn.world.route_hops[0, 0, 1:] = 0
     assert drawn.act({0: (0, 1)}, routes={0: route}) == {"verdict": {0: ILLEGAL}, "tally": {"ILLEGAL": 1}}
+
+
+def test_auto_needs_no_second_route() -> None:
+    drawn = draw(peers={0: [1]}, routes_per_peer=3)
+    drawn.world.route_hops[0, 0, 1:] = 0
+    assert drawn.act({0: (0, 1)})["verdict"] == {0: ADMITTED}
 
 
 def test_with_every_row_open_an_allocation_is_an_illegal_wait() -> None:

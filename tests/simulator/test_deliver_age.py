@@ -68,6 +68,12 @@ def test_a_finished_pair_below_the_lowest_class_closes_its_allocation_and_is_was
     }
 
 
+def test_a_finished_pair_exactly_at_the_lowest_class_is_stored() -> None:
+    drawn = draw()
+    with_finished(drawn, drawn.simulator.rules.class_werner[LOWEST])
+    assert drawn.play(Phase.DELIVERY)["tally"] == {"FINISHED": 1, "STORED": 1}
+
+
 def test_the_most_urgent_request_the_pair_is_good_enough_for_is_served() -> None:
     requests = [(0, 0, FAR, LOWEST, 9), (0, 0, FAR, MIDDLE, 5), (0, 0, FAR, HIGHEST, 3)]
     drawn = with_finished(draw(requests=requests), 0.8)
@@ -99,6 +105,14 @@ def test_an_unfinished_allocation_stays_open() -> None:
     assert drawn.play(Phase.DELIVERY) == {}
 
 
+def test_a_finished_pair_does_not_wait_for_older_allocations() -> None:
+    drawn = draw()
+    drawn.open(0, FAR, links=[1.0, None])
+    drawn.work.finished_werner[0] = -1.0
+    with_finished(drawn, 0.8, d=NEAR)
+    assert drawn.play(Phase.DELIVERY)["stock_werner"] == {(0, 0): 0.8}
+
+
 def test_links_and_stored_pairs_decay_by_the_same_law() -> None:
     drawn = draw(coherence_time=[10.0, 20.0, 40.0], slot_duration=0.5)
     drawn.open(0, FAR, links=[0.9, None])
@@ -124,6 +138,12 @@ def test_a_stored_pair_that_no_class_can_use_is_dropped() -> None:
     assert changed["free_memory"] == {0: 7, 2: 7}
     assert drawn.state.stock_count[0] == 1
     assert drawn.state.stock_werner[0, 0] == pytest.approx(0.9 * decay)
+
+
+def test_a_stored_pair_exactly_at_the_lowest_class_is_kept() -> None:
+    drawn = draw()
+    drawn.store(0, FAR, drawn.simulator.rules.class_werner[LOWEST])
+    assert drawn.play(Phase.AGEING) == {}
 
 
 def test_a_link_is_never_dropped_for_its_age() -> None:
@@ -237,6 +257,9 @@ def test_links_fail_and_recover_by_the_slots_draws() -> None:
 def test_links_start_up_or_down_as_in_the_long_run() -> None:
     drawn = draw([(0, i) for i in range(1, 401)], {0: [1]}, outages={"mean_up": 3.0, "mean_down": 1.0})
     assert drawn.state.link_up.mean() == pytest.approx(0.75, abs=0.08)
+    drawn.at(-1)  # draws that no slot uses again
+    u = [drawn.draw("outage", OUTAGE, link) for link in range(400)]
+    assert drawn.state.link_up.tolist() == [int(x >= 0.25) for x in u]
 
 
 def test_without_outages_links_stay_up() -> None:

@@ -135,6 +135,8 @@ def test_environments_begin_one_by_one() -> None:
     simulator.begin([None, long])
     assert simulator.digest(0) == before
     assert simulator.digest(1) == begun(long).digest()
+    simulator.begin([None, None])
+    assert [simulator.digest(b) for b in range(2)] == [before, begun(long).digest()]
 
 
 def test_an_episode_does_not_remember_the_one_before() -> None:
