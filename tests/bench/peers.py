@@ -2,7 +2,7 @@
 
 All figures come from one run, each the median of repeated runs taken in turn (A B C A B C …), a process for every run.
 They are rates per CPU-second of one thread. The virtual environments are made once; a peer that cannot be installed or
-run says so in the table.
+run says so in the table. Frames per second, as TorchRL counts them, are agent-steps.
 
 The peers do not do the same work: SeQUeNCe simulates single photons, and simple_spread compares all agents pairwise.
 SeQUeNCe needs Python 3.12: where this runs under an older one and no python3.12 is found, name it with --python.
@@ -27,7 +27,7 @@ from contestants import NETWORKS, ROOT, Measured
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from speed import _processor
+from machine import processor
 
 from dpem_env.files import whole_file
 
@@ -52,10 +52,10 @@ VENVS = {
 }
 # What is shown, by the name that contestants.py knows, and where it runs (None: in the Python that runs this).
 CONTESTANTS = {
-    "parallel-100": ("dpem_env, parallel API", None),
-    "parallel-10": ("dpem_env, parallel API", None),
+    "parallel-100": ("dpem_env, parallel", None),
+    "parallel-10": ("dpem_env, parallel", None),
     "vector": ("dpem_env, make_vec", "torchrl"),
-    "torchrl": ("dpem_env, make_vec in TorchRL", "torchrl"),
+    "torchrl": ("dpem_env, TorchRL", "torchrl"),
     "rware": ("RWARE, large", "rware"),
     "simple-spread": ("MPE simple_spread", "mpe"),
     "sequence": ("SeQUeNCe", "sequence"),
@@ -170,7 +170,7 @@ def main() -> None:
         "networks_at_once": NETWORKS,
         "rows": measure(arguments.venvs, pythons, arguments.repeats),
         "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {_processor()}, Python {platform.python_version()}",
+        "machine": f"{platform.machine()}, {processor()}, Python {platform.python_version()}",
     }
     show(result)
     with whole_file(arguments.out) as partial:
