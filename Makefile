@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 RUN := $(BIN)/dpem run --policy local-reactive --policy central-reactive --delay 0 --delay 0.5
 
+PEERS ?=  # options of tests/bench/peers.py, e.g. --python python3.12
 SLOW := baselines/results/test-all.txt
 
 .PHONY: setup demo test test-all results bench golden coverage
@@ -50,6 +51,8 @@ results: setup
 bench: setup
 	$(BIN)/python tests/bench/speed.py --out baselines/results/speed.json
 	$(BIN)/python tests/bench/scale.py --out baselines/results/scale.json
+	$(BIN)/python tests/bench/parts.py --out baselines/results/parts.json
+	$(BIN)/python tests/bench/peers.py --out baselines/results/peers.json $(PEERS)
 	$(BIN)/python docs/update.py
 
 golden: setup

@@ -11,14 +11,16 @@ import json
 import math
 import re
 import sys
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from dpem_env.reports import TABLE, interval
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "baselines" / "results"
 
-PAGES = (ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "vector.md")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 SHOWN = ("delivery_rate", "contention", "collisions", "denied", "fidelity", "latency", "fairness", "waste")
 
@@ -75,13 +77,61 @@ def scale_table() -> str:
     lines += [
         "",
         f"Starting (mesh100-v0): import and first step {start['import_and_first_step_s']:.2f} s, the first ever, which "
-        f"compiles, {start['first_ever_s']:.0f} s; reset on the same topology {start['reset_same_topology_ms']:.2f} ms; "
-        f"peak memory {start['peak_rss_mib']:.0f} MiB. {scale['machine']}, {scale['date']}.",
+        f"compiles, {start['first_ever_s']:.0f} s; reset, same topology, {start['reset_same_topology_ms']:.2f} ms; peak "
+        f"memory {start['peak_rss_mib']:.0f} MiB. {scale['machine']}, {scale['date']}.",
     ]
     return "\n".join(lines)
 
 
-TABLES = {"reactive": reactive_table, "speed": speed_table, "scale": scale_table}
+def parts_table() -> str:
+    """Where a slot's time goes."""
+    parts = json.loads((RESULTS / "parts.json").read_text(encoding="utf-8"))
+    lines = ["| part of a step | µs | compiled code alone | µs |", "|---|---:|---|---:|"]
+    for step, phase in zip_longest(parts["parts"].items(), parts["phases"].items(), fillvalue=("", math.nan)):
+        cells = (f"{name} | {value:.1f}" if name else " | " for name, value in (step, phase))
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", f"{parts['scenario']}, in the middle of an episode. {parts['machine']}, {parts['date']}."]
+    return "\n".join(lines)
+
+
+def peers_table() -> str:
+    """Rates beside other environments and simulators."""
+    peers = json.loads((RESULTS / "peers.json").read_text(encoding="utf-8"))
+    lines = ["| | agents | env-steps/s | agent-steps/s | simulated s/s |", "|---|---:|---:|---:|---:|"]
+    for row in peers["rows"]:
+        if "failed" in row:
+            lines.append(f"| {row['shown']} | {row['failed']} | | | |")
+            continue
+        rates = (row.get(rate) for rate in ("env_steps_per_s", "agent_steps_per_s", "simulated_s_per_s"))
+        cells = ("" if rate is None else f"{rate:,.0f}" if rate >= 100 else f"{rate:.2g}" for rate in rates)
+        lines.append(f"| {row['shown']} {_versions(row)} | {row['agents']} | " + " | ".join(cells) + " |")
+    measured = f"medians of {peers['repeats']} runs. {peers['machine']}, {peers['date']}."
+    lines += ["", f"Per CPU-second of one thread, {measured}"]
+    return "\n".join(lines)
+
+
+def torchrl_line() -> str:
+    """The TorchRL example beside the plain loop."""
+    peers = json.loads((RESULTS / "peers.json").read_text(encoding="utf-8"))
+    rates = {row["name"]: row.get("agent_steps_per_s", math.nan) for row in peers["rows"]}
+    return (
+        f"Measured on {peers['networks_at_once']} networks of mesh100-v0: {rates['torchrl']:,.0f} frames (agent-steps) "
+        f"per CPU-second in TorchRL, {rates['vector']:,.0f} in a plain loop ({peers['machine']}, {peers['date']})."
+    )
+
+
+def _versions(row: dict[str, Any]) -> str:
+    return " ".join(row["versions"].get(name, "") for name in ("mpe2", "rware", "sequence", "torchrl")).strip()
+
+
+TABLES = {
+    "reactive": reactive_table,
+    "speed": speed_table,
+    "scale": scale_table,
+    "parts": parts_table,
+    "peers": peers_table,
+    "torchrl": torchrl_line,
+}
 
 
 def updated(text: str) -> str:

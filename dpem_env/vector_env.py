@@ -40,8 +40,8 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
 
     **Episode.** All sub-environments are truncated together, none is ever terminated. The autoreset mode is
     ``SAME_STEP``: the step that truncates returns the first observation of the next episode, and the last one of the
-    finished episode in ``infos["final_obs"]`` (with ``infos["_final_obs"]``, all True), from which a learner bootstraps
-    its value: truncation is not the end of the task.
+    finished episode in ``infos["final_obs"]``, its infos in ``infos["final_info"]`` (``_final_obs`` and ``_final_info``
+    are all True). A learner bootstraps its value from them: truncation is not the end of the task.
 
     **Arguments.** ``num_networks``: networks stepped at once. ``threads``: networks are shared out among that many
     threads; results do not depend on it. ``forecaster``: each network gets a copy. ``scenario``, ``split``, ``routes``,
@@ -109,7 +109,8 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         over = self._slot >= self.max_cycles
         final = {}
         if over:
-            final = {"final_obs": self._observations(), "_final_obs": np.ones(self.num_envs, dtype=np.bool_)}
+            final = {"final_obs": self._observations(), "final_info": self._infos()}
+            final |= {f"_{name}": np.ones(self.num_envs, dtype=np.bool_) for name in final}
             self._begin([None] * self.num_networks, None)
         else:
             self._update_forecasts()

@@ -35,7 +35,7 @@ def play(envs: EntanglementVectorEnv, slots: int, seed: int = 0) -> list[Any]:
     seen: list[Any] = [observations, *infos.values()]
     for _ in range(slots):
         observations, *rest, infos = envs.step(legal(infos["action_mask"], rng))
-        seen += [observations, *rest, *infos.values()]
+        seen += [observations, *rest, *infos.pop("final_info", {}).values(), *infos.values()]
     return seen
 
 
@@ -74,7 +74,11 @@ def test_it_plays_the_episodes_of_single_environments(arguments: dict[str, Any])
         assert truncations.all() == (slot % SLOTS == 0) == truncations.any()
         if truncations.all():
             assert np.array_equal(infos["final_obs"], rows(alone, [step[0] for step in played]))
+            last = [{agent: info["action_mask"] for agent, info in step[4].items()} for step in played]
+            assert np.array_equal(infos["final_info"]["action_mask"], rows(alone, last))
+            assert infos["final_info"]["illegal_actions"][0] == SLOTS
             assert infos["_final_obs"].all()
+            assert infos["_final_info"].all()
             began = [env.reset() for env in alone]
         else:
             assert "final_obs" not in infos

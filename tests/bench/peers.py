@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contestants import NETWORKS, ROOT, Measured
+from machine import processor
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from machine import processor
 
 from dpem_env.files import whole_file
 
