@@ -17,7 +17,6 @@ from dpem_env.parallel_env import EntanglementEnv
 from dpem_env.policies import Decision
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.session import as_actions
-from dpem_env.simulator import Verdict
 
 
 class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
@@ -98,7 +97,7 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
             raise ActionError("the episode is over (or has not begun): call reset() before step()")
         chosen = as_actions("action", action, (self.session.network.num_nodes,))
         self.control.step(Decision(*self.session.observer.decode(chosen)))
-        self._illegal += int((self.session.simulator.state.verdict[0] == Verdict.ILLEGAL).sum())
+        self._illegal += int(self.session.simulator.refused.sum())
         self._playing = not self.session.done
         observation, info = self._observe()
         return observation, float(self.session.rewards().sum()), False, self.session.done, info

@@ -69,15 +69,15 @@ class CentralControl:
             shared = tuple(slice(min(sizes)) for sizes in zip(mine.shape, theirs.shape, strict=True))
             mine[shared] = theirs[shared]
         for slot, command in enumerate(self._commands, start=session.slot - self.delay):
-            shadow.run(wait_until, slot)
-            shadow.run(assume, command.action, command.route)
-        shadow.run(wait_until, session.slot)
+            shadow.run((wait_until, slot))
+            shadow.run((assume, command.action, command.route))
+        shadow.run((wait_until, session.slot))
         forecast = None
         if self.forecaster is not None:
             forecast = as_forecast(self.forecaster.predict(self.delay), session.scenario, session.network)
         self.last_forecast = forecast
         overdue = np.zeros(shadow.state.pending.shape[1:], dtype=np.int32)
-        shadow.run(count_overdue, overdue)
+        shadow.run((count_overdue, overdue))
         local = self._observer.observe(forecast)[0]
         fresh = self._observer.observe(forecast, fresh=True)[0]
         state, work = shadow.state, shadow.work

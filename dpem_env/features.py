@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dpem_env.feature_writer import write_masks, write_observations
 from dpem_env.scenarios import Scenario
-from dpem_env.simulator.simulator import Simulator
+from dpem_env.simulator.simulator import Call, Simulator
 
 F32 = NDArray[np.float32]
 I8 = NDArray[np.int8]
@@ -199,24 +199,28 @@ class Observer:
 
         With `fresh`, remote features are as of now instead of as of the readable snapshot: the global view.
         """
+        call, out = self.observing(forecast, fresh)
+        self.simulator.run(call)
+        return out
+
+    def observing(self, forecast: F32 | None = None, fresh: bool = False) -> tuple[Call, F32]:
+        """The call that `observe` runs, to be run together with others, and the matrix it fills."""
         sim = self.simulator
         out = np.empty((sim.num_envs, sim.num_nodes, self.table.width), dtype=np.float32)
-        sim.run(
-            write_observations,
-            self._no_forecast if forecast is None else forecast,
-            fresh,
-            *self.table.divisors,
-            self.table.sizes["H"],
-            out,
-        )
-        return out
+        forecast = self._no_forecast if forecast is None else forecast
+        return (write_observations, forecast, fresh, *self.table.divisors, self.table.sizes["H"], out), out
 
     def masks(self) -> I8:
         """A fresh (B, N, actions) int8 matrix: 1 where the simulator would accept the action for admission."""
+        call, out = self.masking()
+        self.simulator.run(call)
+        return out
+
+    def masking(self) -> tuple[Call, I8]:
+        """The call that `masks` runs, to be run together with others, and the matrix it fills."""
         sim = self.simulator
         out = np.zeros((sim.num_envs, sim.num_nodes, self.num_actions), dtype=np.int8)
-        sim.run(write_masks, self.routes, out)
-        return out
+        return (write_masks, self.routes, out), out
 
     def decode(self, action: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
         """Split façade actions (B, N) into the simulator's (action, route); without routes None: all auto."""

@@ -18,10 +18,8 @@ from dpem_env.forecast import Forecaster
 from dpem_env.network import build_network
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.session import EpisodeChoice, Session, episode_seeds, require_slots
-from dpem_env.simulator import Verdict
 
 AgentID = str
-ILLEGAL = int(Verdict.ILLEGAL)  # numpy compares with a plain number ten times faster
 
 
 class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
@@ -160,7 +158,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             raise ActionError("the episode is over (or has not begun): call reset() before step()")
         session = self.session
         session.step(*session.observer.decode(self._as_array(actions)))
-        refused = session.simulator.state.verdict[0] == ILLEGAL
+        refused = session.simulator.refused[0]
         if refused.any():
             self._illegal = [count + int(illegal) for count, illegal in zip(self._illegal, refused, strict=True)]
         observations, infos = self._observe()

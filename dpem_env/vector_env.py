@@ -22,7 +22,7 @@ from dpem_env.network import build_network
 from dpem_env.rewards import rewards
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.session import EpisodeChoice, as_actions, as_forecast, episode_seeds, require_seed, require_slots
-from dpem_env.simulator import Episode, Simulator, Verdict
+from dpem_env.simulator import Call, Episode, Simulator
 
 Rows = NDArray[np.float32]
 
@@ -90,7 +90,8 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         if seed is not None:
             require_seed("reset(seed=...)", seed)
         self._begin([None if seed is None else seed + e for e in range(self.num_networks)], options)
-        return self._observations(), self._infos()
+        observations, masks = self._look()
+        return observations, self._infos(masks)
 
     def step(
         self, actions: NDArray[np.int64]
@@ -102,24 +103,27 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         if self._slot is None:
             raise ActionError("no episode has begun: call reset() before step()")
         chosen = as_actions("actions", actions, (self.num_envs,))
-        self.simulator.step(*self.observer.decode(chosen.reshape(self.num_networks, -1)))
         self._slot += 1
-        self._illegal += self.simulator.state.verdict == Verdict.ILLEGAL
-        reward = rewards(self.simulator, self.scenario).ravel()
         over = self._slot >= self.max_cycles
-        final = {}
+        if not over:
+            self._update_forecasts()  # of requests, which no action changes
+        play = self.simulator.playing(*self.observer.decode(chosen.reshape(self.num_networks, -1)))
+        observations, masks = self._look(play)
+        self._illegal += self.simulator.refused
+        reward = rewards(self.simulator, self.scenario).ravel()
+        infos = self._infos(masks)
         if over:
-            final = {"final_obs": self._observations(), "final_info": self._infos()}
+            final = {"final_obs": observations, "final_info": infos}
             final |= {f"_{name}": np.ones(self.num_envs, dtype=np.bool_) for name in final}
             self._begin([None] * self.num_networks, None)
-        else:
-            self._update_forecasts()
+            observations, masks = self._look()
+            infos = self._infos(masks) | final
         return (
-            self._observations(),
+            observations,
             reward,
             np.zeros(self.num_envs, dtype=np.bool_),
             np.full(self.num_envs, over),
-            self._infos() | final,
+            infos,
         )
 
     def _begin(self, seeds: Sequence[int | None], options: dict[str, Any] | None) -> None:
@@ -147,14 +151,15 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
                 forecasts.append(as_forecast(forecaster.predict(), self.scenario, episode.network))
             self._forecast = np.concatenate(forecasts)
 
-    def _observations(self) -> Rows:
-        return self.observer.observe(self._forecast).reshape(self.num_envs, -1)
+    def _look(self, *before: Call) -> tuple[Rows, NDArray[np.int8]]:
+        """Observations and masks (num_envs, …) after the calls `before`, all in one go of the threads."""
+        observing, observations = self.observer.observing(self._forecast)
+        masking, masks = self.observer.masking()
+        self.simulator.run(*before, observing, masking)
+        return observations.reshape(self.num_envs, -1), masks.reshape(self.num_envs, -1)
 
-    def _infos(self) -> dict[str, Any]:
-        return {
-            "action_mask": self.observer.masks().reshape(self.num_envs, -1),
-            "illegal_actions": self._illegal.ravel().copy(),
-        }
+    def _infos(self, masks: NDArray[np.int8]) -> dict[str, Any]:
+        return {"action_mask": masks, "illegal_actions": self._illegal.ravel().copy()}
 
 
 def make_vec(scenario: str | Scenario = "mesh100-v0", num_envs: int = 1, **arguments: Any) -> EntanglementVectorEnv:

@@ -1,6 +1,6 @@
 """The simulator: one batched core that every façade, policy and replay drives."""
 
-from dpem_env.simulator.simulator import RULES_VERSION, Episode, Simulator
+from dpem_env.simulator.simulator import RULES_VERSION, Call, Episode, Simulator
 from dpem_env.simulator.state import WHERE_PAIRS_GO, Status, Tally, Verdict
 
-__all__ = ["RULES_VERSION", "WHERE_PAIRS_GO", "Episode", "Simulator", "Status", "Tally", "Verdict"]
+__all__ = ["RULES_VERSION", "WHERE_PAIRS_GO", "Call", "Episode", "Simulator", "Status", "Tally", "Verdict"]

@@ -20,13 +20,17 @@ from dpem_env.scenarios import Scenario
 from dpem_env.seeding import stream_key
 from dpem_env.simulator import kernel
 from dpem_env.simulator.addresses import table_of
-from dpem_env.simulator.state import Rules, State, Tally, Workspace, World, allocate, shapes
+from dpem_env.simulator.state import Rules, State, Tally, Verdict, Workspace, World, allocate, shapes
 from dpem_env.simulator.threads import Threads
 
 RULES_VERSION = "v0"
+ILLEGAL = int(Verdict.ILLEGAL)  # numpy compares with a plain number ten times faster
 STRUCTS: tuple[Any, ...] = (World, State, Workspace)
 
 _step, _begin = Entry(kernel.step_batch), Entry(kernel.begin_batch)
+
+
+Call = tuple[Any, ...]  # an Entry and its arguments, behind those that `Simulator.run` gives to all
 
 
 class Episode(NamedTuple):
@@ -65,7 +69,7 @@ class Simulator:
             if episode is not None:
                 self._load(b, episode)
                 chosen[b] = True
-        self.run(_begin, chosen)
+        self.run((_begin, chosen))
 
     def step(self, action: ArrayLike, route: ArrayLike | None = None, priority: ArrayLike | None = None) -> None:
         """Play phases 1-6 of the current slot and phase 0 of the next one.
@@ -74,25 +78,37 @@ class Simulator:
         route: (B, N) number of the route, -1 for auto (default).
         priority: (B, N) admission goes by it, lowest first; equal ones in the slot's random order (default).
         """
+        self.run(self.playing(action, route, priority))
+
+    def playing(self, action: ArrayLike, route: ArrayLike | None = None, priority: ArrayLike | None = None) -> Call:
+        """The call that `step` runs, to be run together with others."""
         shape = (self.num_envs, self.num_nodes)
-        self.run(
+        return (
             _step,
             np.ascontiguousarray(action, dtype=np.int64).reshape(shape),
             self._auto if route is None else np.ascontiguousarray(route, dtype=np.int64).reshape(shape),
             self._equal if priority is None else np.ascontiguousarray(priority, dtype=np.int64).reshape(shape),
         )
 
-    def run(self, compiled: Entry, *arguments: Any) -> None:
-        """Call compiled code on all environments, shares of them side by side if there are several threads."""
-        if self.threads.threads == 1:
-            compiled(self.rules, *self._tables, 0, self.num_envs, *arguments)
-        else:
-            self.threads(lambda first, last: compiled(self.rules, *self._tables, first, last, *arguments))
+    def run(self, *calls: Call) -> None:
+        """Make calls of compiled code in turn on all environments, shares of them side by side if there are threads."""
+
+        def run_share(first: int, last: int) -> None:
+            for compiled, *arguments in calls:
+                compiled(self.rules, *self._tables, first, last, *arguments)
+
+        self.threads(run_share)
 
     @property
     def num_nodes(self) -> int:
         """Number of nodes, N."""
         return self._sizes["N"]
+
+    @property
+    def refused(self) -> NDArray[np.bool_]:
+        """(B, N) whose decision in the last slot was illegal."""
+        illegal: NDArray[np.bool_] = self.state.verdict == ILLEGAL
+        return illegal
 
     def tally(self, which: Tally) -> NDArray[np.int64]:
         """(B,) a count of the running episodes."""

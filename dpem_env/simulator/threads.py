@@ -25,6 +25,9 @@ class Threads:
 
     def __call__(self, function: Callable[[int, int], Any]) -> None:
         """Call function(first, last) on every share; the last one in the calling thread."""
+        if self.threads == 1:
+            function(0, self.batch)
+            return
         *others, own = self._shares
         futures = [self._started().submit(function, *share) for share in others]
         function(*own)
