@@ -48,7 +48,7 @@ def test_central_puts_a_local_rule_under_central_control() -> None:
     [
         ("local-reactiv", "unknown policy 'local-reactiv'; did you mean 'local-reactive'?"),
         ("central:local-reactiv", "did you mean 'local-reactive'?"),
-        ("zzz", "known: central-reactive"),
+        ("zzz", "known: acp, "),
         ("", "unknown policy ''"),
         ("central:central-reactive", "central already"),
     ],

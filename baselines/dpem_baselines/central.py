@@ -1,34 +1,48 @@
-"""Central reactive control: one controller admits for all nodes, with the network's load in view."""
+"""Central control: one controller admits for all nodes, with the network's load in view."""
 
 from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_baselines.local import as_action, most_urgent, needed_quality, urgency
+from dpem_baselines.local import most_urgent, needed_quality, urgency
+from dpem_baselines.search import SearchSpace
 from dpem_env.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView
 from dpem_env.scenarios import Scenario
 from dpem_env.seeding import generator
 
+Ints = NDArray[np.int64]
 
-class CentralReactive(CentralPolicy):
-    """Greedy admission, most urgent request first, under a utilisation limit on every source.
 
-    For each node the peer is chosen as in `LocalReactive`; then, over the whole network in order of urgency, each
-    takes the cheapest route whose links are up, whose nodes have memory and whose sources stay within
-    `utilisation_limit`: the share of the pairs a source can emit in a time-to-live that may be claimed. What does not
-    fit waits for a later slot. Requests that are overdue by the time they are seen come last; a pair made for one is
-    stored, and serves the next. Equally urgent nodes go in random order. Greedy by deadline on the k shortest paths, as
-    in online admission for entanglement routing (Chakraborty et al., IEEE TQE 1, 4101321, 2020, use the same candidate
-    paths).
+class Needs(NamedTuple):
+    """What one allocation takes from the network on a given route."""
+
+    links: NDArray[np.int32]
+    sources: NDArray[np.int32]  # that feed the links, each once
+    claims: NDArray[np.int64]  # links that each of them feeds
+    nodes: NDArray[np.int32]
+    qubits: NDArray[np.int64]  # held at each of them
+
+
+class CentralScheduler(CentralPolicy):
+    """Greedy admission in a given order, under a utilisation limit on every source.
+
+    One candidate after the other takes the cheapest route whose links are up, whose nodes have memory and whose
+    sources stay within `utilisation_limit`: the share of the pairs a source can emit in a time-to-live that may be
+    claimed. What does not fit waits for a later slot. Greedy on the k shortest paths, as in online admission for
+    entanglement routing (Chakraborty et al., IEEE TQE 1, 4101321, 2020, use the same candidate paths).
     """
+
+    search_space: ClassVar[SearchSpace] = {"utilisation_limit": (0.1, 0.15, 0.25, 0.5, 1.0)}
 
     def __init__(self, utilisation_limit: float = 0.5) -> None:
         self.utilisation_limit = utilisation_limit
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
-        """What each source may be asked for, and the order of equally urgent nodes."""
+        """What each source may be asked for, and the order of equally wanted candidates."""
         self.scenario = scenario
         topology = network.topology
         capacity = topology.generation_rate * scenario.control.time_to_live
@@ -36,25 +50,28 @@ class CentralReactive(CentralPolicy):
         self.routes = network.routes
         self.emitter = topology.emitter
         self.rng = generator("central reactive", seed)
+        self._known: dict[tuple[int, int, int], Needs] = {}
 
-    def act(self, view: NetworkView) -> Decision:
-        """At most one allocation per node, admitted in order of urgency."""
-        seen = view.observations
-        pending = seen.pending
-        qualities = self.scenario.control.qualities
-        place = most_urgent(seen.slack, pending.sum(axis=2) > seen.open_allocations)
-        quality = needed_quality(pending, seen.min_quality, qualities)
-        action = as_action(place, quality, view.masks, qualities)
+    def schedule(
+        self, view: NetworkView, node: Ints, place: Ints, quality: Ints, *keys: NDArray[np.float64]
+    ) -> Decision:
+        """At most one allocation per node: its first candidate that fits. Candidates are (n,) nodes, places, qualities.
+
+        They go by the first key, lowest first, those equal in it by the next, and at random if equal in all.
+        """
+        wanted = 1 + place * self.scenario.control.qualities + quality - 1
+        legal = self.rng.permutation(np.flatnonzero(view.masks[node, wanted] == 1))  # a number must not favour a node
+        in_order = legal[np.lexsort(tuple(key[legal] for key in reversed(keys)))]
+        action, priority = np.zeros((2, len(view.masks)), dtype=np.int64)
         route = np.full(len(action), -1, dtype=np.int64)
-        priority = np.zeros(len(action), dtype=np.int64)
         claims, memory = view.source_claims.copy(), view.free_memory.copy()
-        wanting = self.rng.permutation(np.flatnonzero(action))  # a node's number must not favour it
-        by_urgency = wanting[np.argsort(urgency(seen.slack[wanting, place[wanting]]), kind="stable")]
-        for rank, i in enumerate(by_urgency):
-            route[i] = self._admit(int(i), int(place[i]), view.link_up, claims, memory)
-            priority[i] = rank
-            if route[i] < 0:
-                action[i] = 0
+        for rank, candidate in enumerate(in_order.tolist()):
+            i = node[candidate]
+            if action[i] == 0:
+                route[i] = self._admit(int(i), int(place[candidate]), view.link_up, claims, memory)
+                if route[i] >= 0:
+                    action[i] = wanted[candidate]
+                    priority[i] = rank
         return Decision(action, route, priority)
 
     def _admit(
@@ -66,18 +83,45 @@ class CentralReactive(CentralPolicy):
         memory: NDArray[np.int32],
     ) -> int:
         """The cheapest route that fits, charged to `claims` and `memory`; -1 if none does."""
-        for r, hops in enumerate(self.routes.hops[i, d]):
-            if hops == 0:
+        for r in range(self.routes.hops.shape[2]):
+            if self.routes.hops[i, d, r] == 0:
                 break
-            links, nodes = self.routes.links[i, d, r, :hops], self.routes.nodes[i, d, r, : hops + 1]
-            sources, load = np.unique(self.emitter[links], return_counts=True)
-            qubits = np.where((nodes == nodes[0]) | (nodes == nodes[-1]), 1, 2)
+            needs = self._needs(i, d, r)
+            claimed = claims[needs.sources] + needs.claims
             if (
-                link_up[links].all()
-                and (claims[sources] + load <= np.maximum(self.limit[sources], load)).all()
-                and (memory[nodes] >= qubits).all()
+                (memory[needs.nodes] >= needs.qubits).all()
+                and (claimed <= np.maximum(self.limit[needs.sources], needs.claims)).all()
+                and link_up[needs.links].all()
             ):
-                claims[sources] += load.astype(claims.dtype)
-                memory[nodes] -= qubits.astype(memory.dtype)
+                claims[needs.sources] = claimed
+                memory[needs.nodes] -= needs.qubits.astype(memory.dtype)
                 return r
         return -1
+
+    def _needs(self, i: int, d: int, r: int) -> Needs:
+        """Looked up once per episode."""
+        if (i, d, r) not in self._known:
+            hops = self.routes.hops[i, d, r]
+            links, nodes = self.routes.links[i, d, r, :hops], self.routes.nodes[i, d, r, : hops + 1]
+            sources, claims = np.unique(self.emitter[links], return_counts=True)
+            qubits = np.where((nodes == nodes[0]) | (nodes == nodes[-1]), 1, 2)
+            self._known[i, d, r] = Needs(links, sources, claims, nodes, qubits)
+        return self._known[i, d, r]
+
+
+class CentralReactive(CentralScheduler):
+    """The most urgent request first.
+
+    For each node the peer is chosen as in `LocalReactive`; then routes are given over the whole network in order of
+    urgency. Requests that are overdue by the time they are seen come last; a pair made for one is stored, and serves
+    the next. Equally urgent nodes go in random order.
+    """
+
+    def act(self, view: NetworkView) -> Decision:
+        """At most one allocation per node, admitted in order of urgency."""
+        seen = view.observations
+        place = most_urgent(seen.slack, seen.pending.sum(axis=2) > seen.open_allocations)
+        quality = needed_quality(seen.pending, seen.min_quality, self.scenario.control.qualities)
+        node = np.flatnonzero(place >= 0)
+        chosen = place[node]
+        return self.schedule(view, node, chosen, quality[node, chosen], urgency(seen.slack[node, chosen]))

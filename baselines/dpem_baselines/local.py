@@ -13,7 +13,9 @@ class LocalReactive(LocalPolicy):
     """Allocate for the most urgent peer whose pending requests outnumber its open allocations.
 
     The quality is the smallest that meets the hardest class waiting there; the route is left to the network (auto).
-    Earliest deadline first among peers (Liu & Layland, J. ACM 20, 46, 1973); ties go to the lower place.
+    Earliest deadline first among peers (Liu & Layland, J. ACM 20, 46, 1973); ties go to the lower place. Where all
+    requests have the same deadline this is first come, first served, too; where a replayed file gives them their own,
+    times of arrival are not observed, so there is no such rule beside it.
     """
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
@@ -51,3 +53,13 @@ def as_action(
     action = 1 + chosen * qualities + quality[nodes, chosen] - 1
     legal = (place >= 0) & (masks[nodes, np.where(place >= 0, action, 0)] == 1)
     return np.where(legal, action, 0)
+
+
+def spare_pairs(seen: Observations) -> NDArray[np.float64]:
+    """(N, D) pairs stored or being made that no pending request is waiting for."""
+    return seen.stored_pairs + np.maximum(seen.open_allocations - seen.pending.sum(axis=2), 0)
+
+
+def stock_quality(min_quality: NDArray[np.float64], hardest_class: int) -> NDArray[np.int64]:
+    """(N, D) smallest quality that meets, fresh, every class up to `hardest_class` that the route can meet."""
+    return np.maximum(min_quality[:, :, : hardest_class + 1].max(axis=2), 1).astype(np.int64)

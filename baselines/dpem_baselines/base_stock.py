@@ -1,0 +1,114 @@
+"""Base-stock control on forecasts: pairs are made for what is pending, and ahead of what is likely to come.
+
+For every peer the inventory position (pairs stored or being made, less what is pending) is kept at a base-stock level,
+the newsvendor quantile of the requests expected over a look-ahead window (Arrow, Harris & Marschak, Econometrica 19,
+250, 1951; Zipkin, Foundations of Inventory Management, 2000, ch. 6). One pair more is worth P(X > position), X being
+Poisson with the forecast as mean, and costs `link_cost` for each elementary pair it is made of: critical ratio
+1 - link_cost·pairs. So near peers are stocked more readily than far ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import pdtrc
+
+from dpem_baselines.central import CentralReactive, CentralScheduler
+from dpem_baselines.local import as_action, most_urgent, needed_quality, spare_pairs, stock_quality, urgency
+from dpem_baselines.search import SearchSpace
+from dpem_env.features import Observations
+from dpem_env.policies import Decision, LocalPolicy, NetworkView
+
+
+@dataclass(frozen=True)
+class StockRule:
+    """Which pairs to make ahead of requests."""
+
+    link_cost: float
+    lookahead: int
+    load_limit: float
+    stock_class: int
+
+    def gain(self, seen: Observations) -> NDArray[np.float64]:
+        """(N, D) what one pair more is worth beyond its cost; 0 for peers whose route is down or loaded already."""
+        expected = seen.forecast[:, :, : self.lookahead].sum(axis=2)
+        shortage = pdtrc(spare_pairs(seen), expected)  # P(X > position)
+        gain = shortage - self.link_cost * seen.hops * self.quality(seen)
+        return np.where((seen.route_up > 0) & (seen.route_load <= self.load_limit), np.maximum(gain, 0.0), 0.0)
+
+    def quality(self, seen: Observations) -> NDArray[np.int64]:
+        """(N, D) quality of a pair for stock; at quality q a link takes at least q elementary pairs."""
+        return stock_quality(seen.min_quality, self.stock_class)
+
+
+SEARCH_SPACE: SearchSpace = {
+    "link_cost": (0.02, 0.3, "log"),
+    "lookahead": (4, 8),
+    "load_limit": (0.25, 0.5, 1.0),
+    "stock_class": (0, 1, 2),
+}
+
+
+class LocalPredictive(LocalPolicy):
+    """Every node serves its own pending requests as in `LocalReactive`; with none to serve, it stocks.
+
+    `link_cost`: worth of an elementary pair in requests served; `lookahead`: slots of the forecast that count;
+    `load_limit`: load of a route (worst resource, as of the telemetry) above which nothing is made for stock;
+    `stock_class`: hardest fidelity class that stock is made for. The peer of the largest gain goes first, ties to the
+    lower place; the route is left to the network (auto).
+    """
+
+    forecaster = "moving-average"
+    search_space: ClassVar[SearchSpace] = SEARCH_SPACE
+
+    def __init__(
+        self, link_cost: float = 0.1, lookahead: int = 8, load_limit: float = 0.5, stock_class: int = 0
+    ) -> None:
+        self.stock = StockRule(link_cost, lookahead, load_limit, stock_class)
+
+    def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
+        """One allocation per node at most, from its own row alone."""
+        seen, qualities = observations, observations.table.scenario.control.qualities
+        urgent = most_urgent(seen.slack, seen.pending.sum(axis=2) > seen.open_allocations)
+        gain = self.stock.gain(seen)
+        stocked = np.where(gain.any(axis=1), gain.argmax(axis=1), -1)
+        serves = urgent >= 0
+        needed = needed_quality(seen.pending, seen.min_quality, qualities)
+        quality = np.where(serves[:, None], needed, self.stock.quality(seen))
+        return Decision(as_action(np.where(serves, urgent, stocked), quality, masks, qualities))
+
+
+class CentralPredictive(CentralScheduler):
+    """The same rule for the whole network at once: all that is pending, most urgent first, then stock by its gain.
+
+    Routes, and what fits, as in `CentralReactive`; loads are those of the view.
+    """
+
+    forecaster = "moving-average"
+    search_space: ClassVar[SearchSpace] = {**SEARCH_SPACE, **CentralReactive.search_space}
+
+    def __init__(
+        self,
+        link_cost: float = 0.1,
+        lookahead: int = 8,
+        load_limit: float = 0.5,
+        stock_class: int = 0,
+        utilisation_limit: float = 0.5,
+    ) -> None:
+        super().__init__(utilisation_limit)
+        self.stock = StockRule(link_cost, lookahead, load_limit, stock_class)
+
+    def act(self, view: NetworkView) -> Decision:
+        """At most one allocation per node."""
+        seen = view.observations
+        gain = self.stock.gain(seen)
+        pending = seen.pending.sum(axis=2) > seen.open_allocations
+        node, place = np.nonzero(pending | (gain > 0))
+        serves = pending[node, place]
+        needed = needed_quality(seen.pending, seen.min_quality, self.scenario.control.qualities)
+        quality = np.where(pending, needed, self.stock.quality(seen))[node, place]
+        rank = np.where(serves, urgency(seen.slack[node, place]), -gain[node, place])
+        return self.schedule(view, node, place, quality, ~serves, rank)
