@@ -11,7 +11,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 RUN := $(BIN)/dpem run --policy local-reactive --policy central-reactive --delay 0 --delay 0.5
 
-PEERS ?=  # options of tests/bench/peers.py, e.g. --python python3.12
+# Options of tests/bench/peers.py, e.g. PEERS="--python python3.12"
+PEERS ?=
 SLOW := baselines/results/test-all.txt
 
 .PHONY: setup demo test test-all results bench golden coverage

@@ -77,8 +77,9 @@ def scale_table() -> str:
     lines += [
         "",
         f"Starting (mesh100-v0): import and first step {start['import_and_first_step_s']:.2f} s, the first ever, which "
-        f"compiles, {start['first_ever_s']:.0f} s; reset, same topology, {start['reset_same_topology_ms']:.2f} ms; peak "
-        f"memory {start['peak_rss_mib']:.0f} MiB. {scale['machine']}, {scale['date']}.",
+        f"compiles, {start['first_ever_s']:.0f} s; reset on the same topology "
+        f"{start['reset_same_topology_ms']:.2f} ms; peak memory {start['peak_rss_mib']:.0f} MiB. "
+        f"{scale['machine']}, {scale['date']}.",
     ]
     return "\n".join(lines)
 
