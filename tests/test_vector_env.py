@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import signal
+import time
 from typing import Any
 
 import gymnasium
@@ -178,3 +181,22 @@ def test_bad_seeds_and_forecasters_are_named() -> None:
         make_vec("chain3-v0").reset(seed=-1)
     with pytest.raises(PolicyError, match="moving-averages"):
         make_vec("chain3-v0", forecaster="moving-averages")
+
+
+def test_a_forked_process_starts_threads_of_its_own() -> None:
+    envs = make_vec("chain3-v0", 4, threads=2, max_cycles=SLOTS)
+    envs.reset(seed=0)
+    envs.step(np.zeros(envs.num_envs, dtype=int))
+    child = os.fork()
+    if child == 0:
+        envs.step(np.zeros(envs.num_envs, dtype=int))  # with the parent's threads it would wait for ever
+        os._exit(0)
+    for _ in range(100):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert (done, status) == (child, 0)

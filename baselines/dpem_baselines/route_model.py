@@ -1,0 +1,183 @@
+"""Chance of success of an allocation, and its use of sources, swap engines and memories, for every candidate route."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.special import gammainc
+
+from dpem_env import physics
+from dpem_env.network import Network
+from dpem_env.policies import NetworkView
+from dpem_env.scenarios import Scenario
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SMALLEST = np.finfo(np.float64).tiny
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """M allocations that would serve some demand; a group shares one demand of one pair."""
+
+    node: Ints  # (M,)
+    place: Ints  # (M,) of the peer
+    route: Ints  # (M,) number
+    quality: Ints  # (M,)
+    slack: Ints  # (M,) slots left for the request it would serve, 0: none is waiting
+    worth_in_time: Floats  # (M,) requests served, expected of a pair finished within the slack
+    worth_late: Floats  # (M,) the same of one finished later
+    group: Ints  # (M,) demand it belongs to
+    wanted: Ints  # (M,) pairs its group wants
+
+    def __len__(self) -> int:
+        return len(self.node)
+
+    def take(self, chosen: Any) -> Candidates:
+        """The candidates of these numbers or this mask."""
+        return Candidates(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    @staticmethod
+    def joined(parts: list[Candidates]) -> Candidates:
+        """All candidates of several lists."""
+        return Candidates(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Candidates)))
+
+
+@dataclass(frozen=True)
+class Load:
+    """What open allocations ask of the network. N nodes."""
+
+    source_claims: Floats  # (N,) incomplete links
+    swap_claims: Floats  # (N,) allocations relayed
+    swap_tokens: Floats  # (N,)
+
+
+class RouteModel:
+    """Chance of success and use of resources of an allocation, for every route of a network."""
+
+    def __init__(self, scenario: Scenario, network: Network) -> None:
+        topology, routes, hardware = network.topology, network.routes, scenario.hardware
+        self.scenario, self.routes = scenario, routes
+        self.generation_rate, self.swap_rate = topology.generation_rate, topology.swap_rate
+        self.time_to_live = scenario.control.time_to_live
+        used = routes.links >= 0  # (N, D, k, H)
+        self.emitter = np.where(used, topology.emitter[routes.links], -1)
+        self.transmission = np.where(used, topology.transmission[routes.links], 1.0)
+        same = (self.emitter[..., :, None] == self.emitter[..., None, :]) & used[..., None, :]
+        self.sharers = same.sum(axis=-1)  # links of the route that its own emitter feeds
+        self.relays = np.where(np.arange(1, used.shape[-1]) < routes.hops[..., None], routes.nodes[..., 1:-1], -1)
+        self.swapped = hardware.swap_success ** np.maximum(routes.hops - 1, 0)
+        self.pairs_per_link = expected_pairs_per_link(
+            physics.werner_from_fidelity(hardware.link_fidelity), scenario.control.qualities
+        )
+        weights = np.array(scenario.demand.class_weights) / sum(scenario.demand.class_weights)
+        best = np.arange(1, scenario.control.qualities + 1)[:, None]
+        met = (routes.quality[..., None, :] > 0) & (routes.quality[..., None, :] <= best)
+        self.share_served = (met * weights).sum(axis=-1)  # (N, D, k, Q) of the requests, by quality
+        fed = np.bincount(topology.emitter, minlength=topology.num_nodes)
+        arriving = np.bincount(topology.emitter, topology.transmission, minlength=topology.num_nodes)
+        self.emissions_per_claim = fed / np.maximum(arriving, SMALLEST)  # at the mean η of the links it feeds
+
+    def success(self, candidates: Candidates, seconds: Floats, load: Load) -> Floats:
+        """(M,) probability that a new allocation swaps successfully at its first try, within `seconds`.
+
+        Each source is shared evenly among the links that claim it, so that a link of quality q completes after an
+        Erlang time of q stages; a relay has the swaps left by the allocations that are open.
+        """
+        c = candidates
+        at = (c.node, c.place, c.route)
+        emitter, relays = self.emitter[at], self.relays[at]
+        needed = self.pairs_per_link[c.quality - 1]
+        share = self.generation_rate[emitter] / (self.sharers[at] + load.source_claims[emitter]).clip(1.0)
+        stages = share * self.transmission[at] * (c.quality / needed * seconds)[:, None]
+        links = np.where(emitter >= 0, gammainc(c.quality[:, None], stages), 1.0).prod(axis=1)
+        swaps = load.swap_tokens[relays] + self.swap_rate[relays] * seconds[:, None] - load.swap_claims[relays]
+        return links * np.where(relays >= 0, swaps.clip(0.0, 1.0), 1.0).prod(axis=1) * self.swapped[at]
+
+    def worth(self, candidates: Candidates, load: Load) -> Floats:
+        """(M,) requests each candidate is expected to serve."""
+        lifetime = np.full(len(candidates), self.time_to_live)
+        seconds = np.minimum(candidates.slack * self.scenario.control.slot_duration, lifetime)
+        in_time, at_all = (self.success(candidates, s, load) for s in (seconds, lifetime))
+        return in_time * candidates.worth_in_time + (at_all - in_time) * candidates.worth_late
+
+    def with_allocation(self, load: Load, candidate: Candidates) -> Load:
+        """The load with one more open allocation."""
+        at = (candidate.node, candidate.place, candidate.route)
+        emitter, relays, n = self.emitter[at], self.relays[at], len(self.generation_rate)
+        return Load(
+            load.source_claims + np.bincount(emitter[emitter >= 0], minlength=n),
+            load.swap_claims + np.bincount(relays[relays >= 0], minlength=n),
+            load.swap_tokens,
+        )
+
+    def usage(self, candidates: Candidates) -> sparse.csr_array:
+        """(4N, M) expected use of sources (emitted pairs), swap engines (swaps), memories (qubits), commands.
+
+        A pair takes 1/p_swap^(hops - 1) tries; in each, a link of transmission η takes 1/η emissions per arriving pair.
+        """
+        c = candidates
+        n, m = len(self.generation_rate), len(c)
+        at = (c.node, c.place, c.route)
+        emitter, relays = self.emitter[at], self.relays[at]
+        tries = 1.0 / self.swapped[at]
+        emissions = (tries * self.pairs_per_link[c.quality - 1])[:, None] / self.transmission[at]
+        nodes = self.routes.nodes[at]
+        hops = self.routes.hops[at][:, None]
+        qubits = np.where((np.arange(nodes.shape[1]) % np.maximum(hops, 1)) == 0, 1.0, 2.0)
+        column = np.arange(m)[:, None]
+        entries = [
+            (emitter, emissions),
+            (np.where(relays >= 0, n + relays, -1), tries[:, None]),
+            (np.where(nodes >= 0, 2 * n + nodes, -1), qubits),
+            (3 * n + c.node[:, None], 1.0),
+        ]
+        rows, columns, values = (
+            np.concatenate([part.ravel() for part in parts])
+            for parts in zip(*(np.broadcast_arrays(row, column, value) for row, value in entries), strict=True)
+        )
+        real = rows >= 0
+        return sparse.csr_array((values[real], (rows[real], columns[real])), shape=(4 * n, m))
+
+    def capacity(self, view: NetworkView, utilisation: float, slots: int, usage: sparse.csr_array) -> Floats:
+        """(4N,) what new allocations may use of each resource, beside those that are open.
+
+        `utilisation` is the share of a time-to-live's emissions and swaps that may be planned. A source or swap engine
+        that nobody claims takes one allocation, however much it asks for.
+        """
+        open_rows = view.observations.open_rows
+        budget = np.concatenate(
+            (
+                utilisation * self.generation_rate * self.time_to_live - view.source_claims * self.emissions_per_claim,
+                view.swap_tokens + utilisation * self.swap_rate * self.time_to_live - view.swap_claims,
+                view.free_memory,
+                np.minimum(self.scenario.control.rows - open_rows, slots),
+            )
+        )
+        n = len(self.generation_rate)
+        idle = np.concatenate(
+            (
+                (view.source_claims == 0) & (self.generation_rate > 0),
+                (view.swap_claims == 0) & (self.swap_rate > 0),
+                np.zeros(2 * n, dtype=bool),
+            )
+        )
+        largest = usage.max(axis=1).toarray().ravel() if usage.shape[1] else np.zeros(4 * n)
+        return np.maximum(np.where(idle, np.maximum(budget, largest), budget), 0.0)
+
+
+def expected_pairs_per_link(link_werner: float, qualities: int) -> Floats:
+    """(Q,) arriving pairs that a link of quality 1 … Q takes: E₁ = 1, E_{q+1} = (E_q + 1) / p_q.
+
+    p_q is the success probability of the q-th pumping round; its failure empties the link, and all starts again.
+    """
+    expected = np.ones(qualities)
+    for q in range(1, qualities):
+        success = physics.purification_success(physics.pumped_werner(link_werner, q), link_werner)
+        expected[q] = (expected[q - 1] + 1.0) / success
+    return expected
