@@ -13,10 +13,15 @@ import numpy as np
 from llvmlite import ir
 from numba import from_dtype, types
 from numba.core import cgutils, config
+from numba.core.datamodel import default_manager
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, models, register_model
 from numpy.typing import NDArray
+
+HEADER = ("meminfo", "parent", "nitems", "itemsize", "data", "shape", "strides")  # of an array, as numba lays it out
+if default_manager.lookup(types.Array(types.int32, 1, "C"))._fields != HEADER:
+    raise ImportError("dpem_env does not know how this version of numba lays out arrays; install numba 0.68")
 
 
 class Address(types.Type):  # type: ignore[misc]
@@ -70,7 +75,7 @@ def table_of(batch: Any) -> Any:
 
 
 def _rows_of(array: NDArray[Any]) -> NDArray[np.int64]:
-    """The fields of numba's `ArrayModel`: owner, parent, items, item size, address, shape, strides."""
+    """An array's header in every environment, in the order of `HEADER`; to numba, nobody owns the memory."""
     batch, *shape = array.shape
     fixed = [0, 0, array[0].size, array.itemsize, 0, *shape, *array.strides[1:]]
     rows = np.tile(np.array(fixed, dtype=np.int64), (batch, 1))
