@@ -135,6 +135,43 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", required=True, metavar="DIR", help="folder for the results; made if missing")
     run.set_defaults(run=_run)
 
+    benchmark = commands.add_parser(
+        "benchmark",
+        help="compare policies on a suite of scenarios, on several processes, resumable",
+        description="Play the same episodes of every scenario of a suite with every policy and compare them. Central "
+        "policies run once per delay; 'central:NAME' puts a local policy under central control. Every episode is kept "
+        "in --out when it is finished: the same command again plays only what is missing. Writes summary.json and "
+        "benchmark.png.",
+        epilog="example: dpem benchmark delay-curve --policies local-reactive,central-reactive --seeds 20 --workers 4 "
+        "--out results",
+    )
+    benchmark.add_argument("suite", help="name (see dpem list)")
+    benchmark.add_argument("--policies", required=True, metavar="A,B,…", help="contestants, separated by commas")
+    benchmark.add_argument("--seeds", type=int, required=True, metavar="N", help="episodes per scenario and contestant")
+    benchmark.add_argument("--out", required=True, metavar="DIR", help="folder for the results; made if missing")
+    benchmark.add_argument("--workers", type=int, default=1, metavar="W", help="processes (default: 1)")
+    benchmark.add_argument(
+        "--ray", metavar="ADDRESS", help="play on this Ray cluster instead; 'local' starts one (needs the extra ray)"
+    )
+    benchmark.add_argument(
+        "--scenario", action="append", default=[],
+        help="play this one instead of the suite's, varied the same way; may be given several times",
+    )  # fmt: skip
+    benchmark.add_argument(
+        "--delay", action="append", type=float, default=[], metavar="S",
+        help="control delay in s of central policies instead of the suite's; may be given several times",
+    )  # fmt: skip
+    benchmark.add_argument(
+        "--forecasters", metavar="A,B,…", help="each fills the forecast features of every policy (default: its own)"
+    )
+    benchmark.add_argument("--reference", metavar="ARM", help="policy or label to compare with (default: the first)")
+    benchmark.add_argument(
+        "--split", choices=("train", "validation", "evaluation"), default="evaluation",
+        help="frozen seed lists to take the seeds from (default: evaluation)",
+    )  # fmt: skip
+    benchmark.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
+    benchmark.set_defaults(run=_benchmark)
+
     replay = commands.add_parser("replay", help="run an episode again from its log and verify it")
     replay.add_argument("log", help="an episode log written by dpem run")
     replay.set_defaults(run=_replay)
@@ -162,12 +199,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from dpem_env.runs import run_and_save
 
     scenario = scenarios.get(arguments.scenario, **_overrides(arguments.set))
-    duration = scenario.episode.slots * scenario.control.slot_duration
-    for delay in arguments.delay:
-        if not (math.isfinite(delay) and 0 <= delay < duration):
-            raise DpemError(f"--delay is {delay}; expected seconds >= 0, less than an episode ({duration:g} s)")
-    if arguments.seeds < 1:
-        raise DpemError(f"--seeds is {arguments.seeds}; expected at least 1")
+    _require_delays(arguments.delay, scenario.episode.slots * scenario.control.slot_duration)
+    _require_at_least_1("--seeds", arguments.seeds)
     get_forecaster(arguments.forecaster)
     contestants = arms(arguments.policy, arguments.delay, arguments.forecaster)
     if arguments.delay and all(arm.delay is None for arm in contestants):
@@ -181,6 +214,46 @@ def _run(arguments: argparse.Namespace) -> int:
         data_dir=arguments.data,
         log_all=arguments.logs == "all",
     )
+
+
+def _benchmark(arguments: argparse.Namespace) -> int:
+    from dpem_env.benchmark import make_plan, run_benchmark
+    from dpem_env.forecast import get_forecaster
+    from dpem_env.suites import get_suite
+
+    suite = get_suite(arguments.suite)
+    _require_at_least_1("--seeds", arguments.seeds)
+    _require_at_least_1("--workers", arguments.workers)
+    forecasters = arguments.forecasters.split(",") if arguments.forecasters else []
+    for name in forecasters:
+        get_forecaster(name)
+    plan = make_plan(
+        suite,
+        arguments.policies.split(","),
+        arguments.seeds,
+        scenarios=arguments.scenario,
+        delays=arguments.delay,
+        forecasters=forecasters,
+        reference=arguments.reference,
+        split=arguments.split,
+        data_dir=arguments.data,
+    )
+    for scenario in plan.scenarios:
+        _require_delays(arguments.delay, scenario.episode.slots * scenario.control.slot_duration)
+    return run_benchmark(
+        plan, Path(arguments.out), workers=arguments.workers, ray=arguments.ray, data_dir=arguments.data
+    )
+
+
+def _require_at_least_1(option: str, given: int) -> None:
+    if given < 1:
+        raise DpemError(f"{option} is {given}; expected at least 1")
+
+
+def _require_delays(delays: Sequence[float], duration: float) -> None:
+    for delay in delays:
+        if not (math.isfinite(delay) and 0 <= delay < duration):
+            raise DpemError(f"--delay is {delay}; expected seconds >= 0, less than an episode ({duration:g} s)")
 
 
 def _replay(arguments: argparse.Namespace) -> int:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from dpem_env.errors import DpemError
 
 
 @contextmanager
@@ -18,3 +23,19 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], data: dict[str, Any]) -> None:
+    """Write plain data, without NaN, as JSON."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def make_writable(folder: Path) -> None:
+    """Make the folder for results if it is missing; DpemError if nothing can be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise DpemError(f"--out {os.fspath(folder)!r} cannot be written: {getattr(error, 'strerror', error)}") from None

@@ -1,4 +1,4 @@
-"""What people read: the result table, the list of scenarios and the progress bar."""
+"""What people read: the result tables, the list of scenarios and the progress bar."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,7 +17,8 @@ from rich.text import Text
 from dpem_env import policies
 from dpem_env.evaluation import ArmResult, paired_difference
 from dpem_env.forecast import FORECASTERS
-from dpem_env.scenarios import SCENARIOS, CoronetNetwork, Scenario, TopohubNetwork, TraceDemand
+from dpem_env.scenarios import SCENARIOS, CoronetNetwork, Scenario, TopohubNetwork
+from dpem_env.suites import SUITES, data_needed
 from dpem_env.topology import data_folder
 from dpem_env.traces import SOURCES, checksum
 
@@ -39,6 +41,9 @@ TABLE = (
     ("reward", "reward", 3),
     ("requests", "requests counted", 0),
 )
+
+
+DIFFERENCES = ("", "metric", "difference [95 % CI]", "clear of 0", "relative [95 % CI]", "P(more)", "d", "Wilcoxon p")
 
 
 class _Output(Console):
@@ -98,6 +103,55 @@ def print_results(scenario: Scenario, split: str, results: Sequence[ArmResult]) 
             )
 
 
+def print_benchmark(summary: dict[str, Any]) -> None:
+    """The tables of a benchmark: per scenario every arm, then every arm against the reference."""
+    out = console()
+    shown = [row for row in TABLE if row[0] in ("delivery_rate", "contention", "reward", "latency")]
+    for scenario in summary["scenarios"]:
+        what = f"{scenario['name']} ({scenario['hash']}): {len(scenario['episodes'])} {summary['split']} episode(s)"
+        table = Table(title=Text(f"{what}; mean [95 % CI], below it the interquartile mean"))
+        table.add_column("", overflow="fold")
+        for _, name, _ in shown:
+            table.add_column(name, justify="right", no_wrap=True)
+        for arm in scenario["arms"]:
+            cells = (_lines(arm["metrics"][metric], ("mean", "iqm"), decimals) for metric, _, decimals in shown)
+            table.add_row(Text(arm["label"]), *cells)
+        out.print(table)
+        if not scenario["differences"]:
+            continue
+        table = Table(title=Text(f"{what}; minus {summary['reference']} on the same episodes"))
+        for name in DIFFERENCES:
+            table.add_column(name, justify="left" if name in ("", "metric") else "right", overflow="fold")
+        for arm in scenario["differences"]:
+            for metric, name, decimals in shown[:2]:
+                table.add_row(Text(arm["label"]), name, *_difference_cells(arm["metrics"][metric], decimals))
+        out.print(table)
+
+
+def _lines(estimates: dict[str, Any] | None, names: Sequence[str], decimals: int) -> str:
+    return "-" if estimates is None else "\n".join(_estimate(estimates[name], decimals) for name in names)
+
+
+def _difference_cells(compared: dict[str, Any] | None, decimals: int) -> list[str]:
+    if compared is None:
+        return ["-"] * 6
+    d = compared["cohens_d"]
+    return [
+        _estimate(compared["difference"], decimals),
+        "yes" if compared["clear_of_zero"] else "no",
+        _estimate(compared["relative"], 3),
+        f"{compared['probability_of_improvement']['value']:.2f}",
+        "-" if d is None else f"{d:.2f}",
+        f"{compared['wilcoxon_p']:.2g}",
+    ]
+
+
+def _estimate(interval: dict[str, float | None], decimals: int) -> str:
+    """An estimate and its interval as read from a summary, where unknown numbers are None."""
+    value, low, high = ("-" if x is None else f"{x:.{decimals}f}" for x in interval.values())
+    return value if low == "-" else f"{value} [{low}, {high}]"
+
+
 def print_list(data_dir: str | None) -> None:
     """Scenarios, policies and forecasters, and where data that is not shipped comes from."""
     out = console()
@@ -110,13 +164,14 @@ def print_list(data_dir: str | None) -> None:
             scenario.name,
             _nodes(scenario),
             "file" if rate is None else f"{rate:g}",
-            ", ".join(_needs(scenario)) or "-",
+            ", ".join(data_needed(scenario)) or "-",
             scenario.summary,
         )
     out.print(table)
     out.print("policies:", ", ".join(sorted(policies.available())), highlight=False)
     out.print("  (central:NAME puts a local policy under central control)", highlight=False)
     out.print("forecasters:", ", ".join(["none", *FORECASTERS]), highlight=False)
+    out.print("suites:", ", ".join(f"{suite.name} ({suite.summary})" for suite in SUITES.values()), highlight=False)
     out.print("\ndata that is not shipped (put it into a folder; pass --data DIR or set DPEM_DATA):", highlight=False)
     folder = data_folder(data_dir)
     for name, source in SOURCES.items():
@@ -133,11 +188,6 @@ def _presence(folder: Path | None, file: str, sha256: str) -> str:
     if not path.is_file():
         return "missing"
     return "present" if checksum(path) == sha256 else "present, but another checksum"
-
-
-def _needs(scenario: Scenario) -> list[str]:
-    needs = ["coronet"] if isinstance(scenario.network, CoronetNetwork) else []
-    return needs + (["abilene"] if isinstance(scenario.demand, TraceDemand) else [])
 
 
 def _nodes(scenario: Scenario) -> str:

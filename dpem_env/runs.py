@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,8 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress, TaskID
 
-from dpem_env.errors import DpemError
 from dpem_env.evaluation import Arm, ArmResult, Recorder, evaluate, paired_difference
-from dpem_env.files import whole_file
+from dpem_env.files import make_writable, write_json
 from dpem_env.records import EpisodeRecorder, simulator_version
 from dpem_env.reports import TABLE, print_results, progress, working
 from dpem_env.scenarios import Scenario, Split
@@ -34,12 +31,8 @@ def run_and_save(
     log_all: bool = False,
 ) -> int:
     """Evaluate and write everything to `out`; returns an exit code. Interrupted, it keeps what was finished."""
-    with working("preparing (compiles the simulator once) …"):
-        # Bad input, or a network too big for this machine, fails here: before anything is written.
-        trial = Session(scenario, data_dir=data_dir)
-        trial.begin(episode_seeds(scenario, split, 0))
-        trial.step(np.zeros(trial.network.num_nodes))
-    _make_writable(out)
+    try_out([scenario], split, data_dir)
+    make_writable(out)
     from dpem_env.render.network_map import LoadMeter
     from dpem_env.render.results_figure import save_results_figure
 
@@ -82,7 +75,7 @@ def run_and_save(
         print("dpem: interrupted before the first seed was finished; no results", file=sys.stderr)
         return 130
     results = [ArmResult(result.arm, result.episodes[:complete]) for result in results]
-    _write_json(out / "results.json", _summary(scenario, split, results, num_seeds))
+    write_json(out / "results.json", _summary(scenario, split, results, num_seeds))
     save_results_figure(out / "results.png", scenario.name, results, meter, contestants[0].label)
     print_results(scenario, split, results)
     print(f"wrote {out / 'results.json'}, {out / 'results.png'} and episode logs (*.parquet)")
@@ -90,6 +83,15 @@ def run_and_save(
         print(f"interrupted after {complete} of {num_seeds} seeds; results hold these")
         return 130
     return 0
+
+
+def try_out(scenarios: Sequence[Scenario], split: Split, data_dir: str | os.PathLike[str] | None) -> None:
+    """Play a slot of each: bad input, or a network too big for this machine, fails before anything is written."""
+    with working("preparing (compiles the simulator once) …"):
+        for scenario in scenarios:
+            trial = Session(scenario, data_dir=data_dir)
+            trial.begin(episode_seeds(scenario, split, 0))
+            trial.step(np.zeros(trial.network.num_nodes))
 
 
 class _Ticker:
@@ -154,17 +156,3 @@ def _numbers(mean: float, width: float) -> dict[str, float | None]:
 def _file_stem(arm: Arm) -> str:
     delay = "" if arm.delay is None else f"-delay{arm.delay:g}"
     return arm.policy.replace(":", "-").replace(os.sep, "-") + delay
-
-
-def _make_writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        raise DpemError(f"--out {os.fspath(out)!r} cannot be written: {getattr(error, 'strerror', error)}") from None
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")

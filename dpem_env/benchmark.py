@@ -1,0 +1,224 @@
+"""A benchmark: a suite played by several policies, resumable, and the summary that compares them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpem_env.anova import require_statsmodels
+from dpem_env.comparison import Table, compare, on_network_size
+from dpem_env.errors import DpemError, PolicyError, nearest
+from dpem_env.evaluation import Arm, arms
+from dpem_env.files import make_writable, write_json
+from dpem_env.records import simulator_version
+from dpem_env.reports import TABLE, print_benchmark, progress
+from dpem_env.runs import try_out
+from dpem_env.scenarios import Scenario, Split
+from dpem_env.suites import Suite, data_missing
+from dpem_env.topology import data_folder
+from dpem_env.work import WorkItem, here, on_processes, on_ray, play
+
+METRICS = tuple(metric for metric, _, _ in TABLE)
+Episodes = dict[WorkItem, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a benchmark plays: every arm, the first `num_seeds` episodes of a split of every scenario."""
+
+    suite: str
+    scenarios: tuple[Scenario, ...]
+    arms: tuple[Arm, ...]
+    reference: Arm
+    num_seeds: int
+    split: Split = "evaluation"
+
+    def items(self) -> list[WorkItem]:
+        """All work, seed by seed: an interrupted benchmark compares the seeds it finished."""
+        return [
+            WorkItem(scenario, arm, self.split, index)
+            for index in range(self.num_seeds)
+            for scenario in self.scenarios
+            for arm in self.arms
+        ]
+
+
+def make_plan(
+    suite: Suite,
+    policies: Sequence[str],
+    num_seeds: int,
+    *,
+    scenarios: Sequence[str] = (),
+    delays: Sequence[float] = (),
+    forecasters: Sequence[str] = (),
+    reference: str | None = None,
+    split: Split = "evaluation",
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Plan:
+    """The suite's scenarios and delays, or those given instead; the reference is named by policy or label.
+
+    Scenarios whose data is absent are left out, with a line that says so; DpemError if none is left.
+    """
+    chosen = []
+    for scenario in suite.settings(scenarios):
+        if missing := data_missing(scenario, data_dir):
+            print(f"{scenario.name} left out: no {', '.join(missing)} data (dpem list says where to get it)")
+        else:
+            chosen.append(scenario)
+    if not chosen:
+        raise DpemError(f"suite {suite.name}: no scenario is left to play; pass --data DIR or set DPEM_DATA")
+    if len(forecasters) > 1:  # architecture by prediction; told before hours are played
+        require_statsmodels()
+    delays = delays or suite.delays
+    contestants = [arm for name in forecasters or (None,) for arm in arms(policies, delays, name)]
+    named = {name: arm for arm in reversed(contestants) for name in (arm.policy, arm.label)}
+    if reference is not None and reference not in named:
+        raise PolicyError(f"--reference is {reference!r}; {nearest(reference, named)}")
+    first = contestants[0] if reference is None else named[reference]
+    return Plan(suite.name, tuple(chosen), tuple(contestants), first, num_seeds, split)
+
+
+def run_benchmark(
+    plan: Plan,
+    out: Path,
+    *,
+    workers: int = 1,
+    ray: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> int:
+    """Play what `out` does not hold yet, then compare; returns an exit code. Interrupted, it keeps what is finished."""
+    items = plan.items()
+    episodes = _finished(items, out)
+    missing = [item for item in items if item not in episodes]
+    try_out(list(dict.fromkeys(item.scenario for item in missing)), plan.split, data_dir)
+    make_writable(out)
+    folder = data_folder(data_dir)
+    function = partial(play, data_dir=folder and folder.resolve())
+    interrupted = False
+    with progress() as bar, closing(_played(function, missing, workers, ray)) as results:
+        task = bar.add_task("playing", total=len(items), completed=len(episodes))
+        try:
+            for item, episode in results:
+                _require_result_of(item, episode, "a worker")
+                path = out / item.file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, episode)
+                episodes[item] = episode
+                bar.update(task, advance=1, description=f"{item.scenario.name}: {item.arm.label}")
+        except KeyboardInterrupt:
+            interrupted = True
+    if not interrupted or _complete_seeds(plan, episodes):
+        summary = summarise(plan, episodes)
+        _write_summary(out, summary)
+        print_benchmark(summary)
+        print(f"wrote {out / 'summary.json'} and {out / 'benchmark.png'}")
+    if interrupted:
+        print(
+            f"interrupted after {len(episodes)} of {len(items)} episodes; the same command again plays the rest",
+            file=sys.stderr,
+        )
+        return 130
+    return 0
+
+
+def _played(
+    function: Any, items: Sequence[WorkItem], workers: int, ray: str | None
+) -> Generator[tuple[WorkItem, dict[str, Any]]]:
+    if not items:
+        return
+    if ray is not None:
+        yield from on_ray(function, items, ray)
+    elif workers > 1:
+        yield from on_processes(function, items, min(workers, len(items)))
+    else:
+        yield from here(function, items)
+
+
+def _finished(items: Sequence[WorkItem], out: Path) -> Episodes:
+    """The items whose results `out` holds; DpemError if it holds any of another version or scenario of that name."""
+    hashes = {item.scenario.name: item.scenario.hash for item in items}
+    found = {path: _read(path) for path in sorted(out.glob("episodes/*/*.json"))}
+    for path, episode in found.items():
+        wanted = {"version": simulator_version(), "scenario_hash": hashes.get(episode["scenario"])}
+        for name, value in wanted.items():
+            if value is not None and episode[name] != value:
+                raise DpemError(f"{path} has {name} {episode[name]}, this run {value}; give another --out")
+    episodes = {item: found[out / item.file] for item in items if out / item.file in found}
+    for item, episode in episodes.items():
+        _require_result_of(item, episode, str(out / item.file))
+    return episodes
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        episode = json.loads(path.read_text(encoding="utf-8"))
+        if episode["metrics"].keys() >= set(METRICS) and episode.keys() >= {"version", "scenario", "scenario_hash"}:
+            return dict(episode)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        pass
+    raise DpemError(f"{path} is no result of an episode; remove it")
+
+
+def _require_result_of(item: WorkItem, episode: dict[str, Any], origin: str) -> None:
+    for name, value in item.identity().items():
+        if episode.get(name) != value:
+            raise DpemError(f"{origin} has a result with {name} {episode.get(name)}, this run {value}")
+
+
+def _complete_seeds(plan: Plan, episodes: Episodes) -> dict[str, list[int]]:
+    """Per scenario, the indices that every arm has played; scenarios without any are left out."""
+    complete = {
+        scenario.name: [
+            index
+            for index in range(plan.num_seeds)
+            if all(WorkItem(scenario, arm, plan.split, index) in episodes for arm in plan.arms)
+        ]
+        for scenario in plan.scenarios
+    }
+    return {name: indices for name, indices in complete.items() if indices}
+
+
+def summarise(plan: Plan, episodes: Episodes) -> dict[str, Any]:
+    """The comparison as plain data: per scenario, and on network size where scenarios differ in it alone."""
+    complete = _complete_seeds(plan, episodes)
+    scenarios, tables = [], []
+    for scenario in (scenario for scenario in plan.scenarios if scenario.name in complete):
+        indices = complete[scenario.name]
+        rows = [[episodes[WorkItem(scenario, arm, plan.split, index)] for index in indices] for arm in plan.arms]
+        table: Table = {
+            metric: np.array([[episode["metrics"][metric] for episode in row] for row in rows], dtype=np.float64)
+            for metric in METRICS
+        }
+        nodes = rows[0][0]["nodes"]
+        scenarios.append(
+            {"name": scenario.name, "hash": scenario.hash, "nodes": nodes, "episodes": indices}
+            | compare(plan.arms, plan.reference, table)
+        )
+        if len({played.network.generator for played in plan.scenarios}) == 1:
+            tables.append((nodes, table))
+    return {
+        "format": "dpem-benchmark-1",
+        "version": simulator_version(),
+        "suite": plan.suite,
+        "split": plan.split,
+        "complete": len(episodes) == len(plan.items()),
+        "reference": plan.reference.label,
+        "scenarios": scenarios,
+        "network_size": on_network_size(plan.arms, tables),
+    }
+
+
+def _write_summary(out: Path, summary: dict[str, Any]) -> None:
+    from dpem_env.render.benchmark_figure import save_benchmark_figure
+
+    write_json(out / "summary.json", summary)
+    save_benchmark_figure(out / "benchmark.png", summary)

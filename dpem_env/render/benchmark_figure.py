@@ -1,0 +1,55 @@
+"""The picture of a benchmark: delivery and contention against control delay, with 95 % intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from dpem_env.files import whole_file
+
+METRICS = {"delivery_rate": "delivery rate", "contention": "contention"}
+
+
+def save_benchmark_figure(path: Path, summary: dict[str, Any]) -> None:
+    """Write the PNG, whole or not at all: a row per scenario; arms without control delay are horizontal."""
+    scenarios = summary["scenarios"]
+    figure = Figure(figsize=(11, 3.6 * len(scenarios) + 0.8), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    for scenario, row in zip(scenarios, figure.subplots(len(scenarios), len(METRICS), squeeze=False), strict=True):
+        for axes, (metric, name) in zip(row, METRICS.items(), strict=True):
+            _draw(axes, scenario["arms"], metric)
+            axes.set_title(scenario["name"].replace("$", r"\$"), fontsize=9)
+            axes.set_xlabel("control delay (s)")
+            axes.set_ylabel(name)
+            axes.spines[["top", "right"]].set_visible(False)
+        row[-1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png")
+
+
+def _draw(axes: Axes, arms: list[dict[str, Any]], metric: str) -> None:
+    schemes: dict[str, list[dict[str, Any]]] = {}
+    for arm in arms:
+        if arm["metrics"][metric] is not None:
+            name = arm["policy"] + (f" +{arm['forecaster']}" if arm["forecaster"] else "")
+            schemes.setdefault(name.replace("$", r"\$"), []).append(arm)
+    longest = max((arm["delay"] or 0.0 for arm in arms), default=0.0) or 1.0
+    for number, (name, members) in enumerate(schemes.items()):
+        colour = f"C{number % 10}"
+        members.sort(key=lambda arm: arm["delay"] or 0.0)
+        delays = [arm["delay"] for arm in members]
+        means, lows, highs = np.array(
+            [[arm["metrics"][metric]["mean"][part] for part in ("value", "low", "high")] for arm in members],
+            dtype=np.float64,
+        ).T
+        if delays == [None]:
+            delays, (means, lows, highs) = [0.0, longest], np.repeat([means, lows, highs], 2, axis=1)
+            axes.plot(delays, means, color=colour, label=name)
+        else:
+            axes.errorbar(delays, means, [means - lows, highs - means], color=colour, marker="o", capsize=3, label=name)
+        axes.fill_between(delays, lows, highs, color=colour, alpha=0.2, linewidth=0)

@@ -1,0 +1,184 @@
+"""Work items, one episode of one arm each, and who plays them: this process, several, or a Ray cluster.
+
+Whoever plays, an item has the same result. Results are yielded as they come, for the caller to save.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import active_children, get_context, parent_process
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from dpem_env.errors import DpemError
+from dpem_env.evaluation import Arm, run_episode
+from dpem_env.policies import get_policy
+from dpem_env.records import simulator_version
+from dpem_env.scenarios import Scenario, Split
+from dpem_env.session import episode_seeds
+
+FORMAT = "dpem-episode-1"
+DEATHS = 3  # of workers in a row, with nothing finished between, that are put up with
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """The `index`-th episode of a split, played by an arm."""
+
+    scenario: Scenario
+    arm: Arm
+    split: Split
+    index: int
+
+    @property
+    def file(self) -> Path:
+        """Where its result belongs, below the folder of a benchmark."""
+        delay = None if self.arm.delay is None else f"delay{self.arm.delay}"
+        parts = (self.scenario.name, self.arm.policy, self.arm.forecaster, delay)
+        folder = "--".join(quote(part, safe="+=") for part in parts if part is not None)
+        return Path("episodes", folder, f"{self.split}-{self.index:05d}.json")
+
+    def identity(self) -> dict[str, Any]:
+        """What its result says it is the result of."""
+        return {
+            "format": FORMAT,
+            "version": simulator_version(),
+            "scenario": self.scenario.name,
+            "scenario_hash": self.scenario.hash,
+            "split": self.split,
+            "index": self.index,
+            "seeds": episode_seeds(self.scenario, self.split, self.index)._asdict(),
+            "policy": self.arm.policy,
+            "delay": self.arm.delay,
+            "forecaster": self.arm.forecaster,
+        }
+
+
+def play(item: WorkItem, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """Play the episode; returns its result as plain data: identity, number of nodes, metrics."""
+    metrics, session = run_episode(
+        item.scenario,
+        get_policy(item.arm.policy),
+        episode_seeds(item.scenario, item.split, item.index),
+        delay=item.arm.delay or 0.0,
+        forecaster=item.arm.forecaster,
+        data_dir=data_dir,
+    )
+    return item.identity() | {"nodes": session.network.num_nodes, "metrics": metrics.as_dict()}
+
+
+def here(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+    """Call `function` on every item, in this process."""
+    for item in items:
+        yield item, function(item)
+
+
+def on_processes(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Iterator[tuple[Item, Result]]:
+    """Call `function` on every item on several processes of one thread each; yields in the order they finish.
+
+    Items whose worker died are tried again, after all others. Raises DpemError when workers die `DEATHS` times in a row
+    with nothing finished between, and whatever `function` raises.
+    """
+    waiting, deaths = deque(items), 0
+    while waiting:
+        running: dict[Future[Result], Item] = {}
+        with _pool(workers) as pool:
+            try:
+                while waiting or running:
+                    while waiting and len(running) < workers:
+                        running[pool.submit(function, waiting[0])] = waiting[0]
+                        waiting.popleft()
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in sorted(done, key=lambda future: future.exception() is not None):
+                        result = future.result()
+                        deaths = 0
+                        yield running.pop(future), result
+            except BrokenProcessPool:
+                deaths += 1
+                waiting.extend(running.values())
+        if deaths == DEATHS:
+            raise DpemError(f"workers died {DEATHS} times in a row (out of memory?); what was finished is kept")
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Fresh processes (numba's threads do not survive a fork), ended at once if the block fails."""
+    others = set(active_children())
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)  # numpy and numba read it when a worker loads them
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_work)
+    try:
+        yield pool
+    except BaseException:
+        for worker in set(active_children()) - others:
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _begin_work() -> None:
+    """A worker leaves Ctrl-C to its parent, and goes when the parent has gone, however that ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def on_ray(function: Callable[[Item], Result], items: Iterable[Item], address: str) -> Iterator[tuple[Item, Result]]:
+    """Call `function` on every item on a Ray cluster ("local" starts one here); yields in the order they finish.
+
+    Every node of the cluster needs this package and the policies. An item whose worker died is tried again, `DEATHS`
+    times at most. Needs the extra ``ray``.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read at import
+    try:
+        import ray
+    except ImportError:
+        raise DpemError("--ray needs Ray: pip install 'dpem-env[ray]'") from None
+    try:
+        ray.init(address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": ONE_THREAD})
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DpemError(f"--ray {address!r}: no cluster: {error}") from None
+
+    def call(item: Item) -> Result:
+        return function(item)
+
+    try:
+        task = ray.remote(num_cpus=1, max_retries=DEATHS)(call)
+        running = {task.remote(item): item for item in items}
+        while running:
+            [reference], _ = ray.wait(list(running), num_returns=1)
+            try:
+                result = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayError as error:
+                raise DpemError(f"Ray gave up on {running[reference]}: {error}") from None
+            yield running.pop(reference), result
+    finally:
+        ray.shutdown()
