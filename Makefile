@@ -42,7 +42,7 @@ test: setup
 
 test-all: test
 	date -u +"slow suites, %Y-%m-%d" > $(SLOW)
-	$(BIN)/python -m pytest -m slow --no-header -rA >> $(SLOW) || (cat $(SLOW); false)
+	$(BIN)/python -m pytest -m slow --no-header -rpsfE >> $(SLOW) || (cat $(SLOW); false)
 	cat $(SLOW)
 
 results: setup
