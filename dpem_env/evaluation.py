@@ -29,12 +29,23 @@ class Arm:
     policy: str
     delay: float | None = None
     forecaster: str | None = None
+    options: tuple[tuple[str, Any], ...] = ()  # constructor arguments of the policy
 
     @property
     def label(self) -> str:
         """How tables call it."""
         forecast = f" +{self.forecaster}" if self.forecaster else ""
-        return self.policy + forecast + ("" if self.delay is None else f" (delay {self.delay:g} s)")
+        chosen = f" [{self.settings}]" if self.options else ""
+        return self.policy + chosen + forecast + ("" if self.delay is None else f" (delay {self.delay:g} s)")
+
+    @property
+    def settings(self) -> str:
+        """The options as text."""
+        return ", ".join(f"{name}={value}" for name, value in self.options)
+
+    def make(self) -> Policy:
+        """The policy itself; raises PolicyError for an unknown name or option."""
+        return get_policy(self.policy, **dict(self.options))
 
 
 class Recorder(Protocol):
@@ -159,7 +170,7 @@ def evaluate(
             arm = result.arm
             metrics, session = run_episode(
                 scenario,
-                get_policy(arm.policy),
+                arm.make(),
                 seeds,
                 delay=arm.delay or 0.0,
                 forecaster=arm.forecaster,

@@ -21,7 +21,6 @@ from urllib.parse import quote
 
 from dpem_env.errors import DpemError
 from dpem_env.evaluation import Arm, run_episode
-from dpem_env.policies import get_policy
 from dpem_env.records import simulator_version
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.session import episode_seeds
@@ -47,7 +46,7 @@ class WorkItem:
     def file(self) -> Path:
         """Where its result belongs, below the folder of a benchmark."""
         delay = None if self.arm.delay is None else f"delay{self.arm.delay}"
-        parts = (self.scenario.name, self.arm.policy, self.arm.forecaster, delay)
+        parts = (self.scenario.name, self.arm.policy, self.arm.settings or None, self.arm.forecaster, delay)
         folder = "--".join(quote(part, safe="+=") for part in parts if part is not None)
         return Path("episodes", folder, f"{self.split}-{self.index:05d}.json")
 
@@ -64,6 +63,7 @@ class WorkItem:
             "policy": self.arm.policy,
             "delay": self.arm.delay,
             "forecaster": self.arm.forecaster,
+            "options": dict(self.arm.options),
         }
 
 
@@ -71,7 +71,7 @@ def play(item: WorkItem, data_dir: str | os.PathLike[str] | None = None) -> dict
     """Play the episode; returns its result as plain data: identity, number of nodes, metrics."""
     metrics, session = run_episode(
         item.scenario,
-        get_policy(item.arm.policy),
+        item.arm.make(),
         episode_seeds(item.scenario, item.split, item.index),
         delay=item.arm.delay or 0.0,
         forecaster=item.arm.forecaster,
