@@ -143,8 +143,8 @@ def main() -> int:
     for found in tuned:
         delay = "" if found["delay"] is None else f" (delay {found['delay']:g} s)"
         print(
-            f"{found['policy']}{delay}: reward {found['best']['reward']:.3f}, by default {found['default_reward']:.3f}; "
-            f"{found['best']['options'] or 'its defaults'}"
+            f"{found['policy']}{delay}: reward {found['best']['reward']:.3f}, "
+            f"by default {found['default_reward']:.3f}; {found['best']['options'] or 'its defaults'}"
         )
     return 0
 
