@@ -53,6 +53,7 @@ bench: setup
 	$(BIN)/python tests/bench/speed.py --out baselines/results/speed.json
 	$(BIN)/python tests/bench/scale.py --out baselines/results/scale.json
 	$(BIN)/python tests/bench/parts.py --out baselines/results/parts.json
+	$(BIN)/python tests/bench/solve_times.py --out baselines/results/solve_times.json
 	$(BIN)/python tests/bench/peers.py --out baselines/results/peers.json $(PEERS)
 	$(BIN)/python docs/update.py
 

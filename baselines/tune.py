@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ from dpem_baselines.search import trials
 from dpem_env import scenarios
 from dpem_env.errors import DpemError
 from dpem_env.evaluation import Arm, arms
-from dpem_env.files import whole_file
+from dpem_env.files import write_json
 from dpem_env.records import simulator_version
 from dpem_env.reports import progress
 from dpem_env.scenarios import Scenario
 from dpem_env.seeding import generator
-from dpem_env.work import WorkItem, here, on_processes, play
+from dpem_env.work import WorkItem, play, played
 
 TRIALS, EPISODES = 16, 3  # per policy and control delay; per trial
 Found = dict[str, Any]
@@ -52,7 +52,7 @@ def tune(
     ]
     items = [WorkItem(scenario, each, "validation", index) for each in candidates for index in range(episodes)]
     rewards: dict[Arm, dict[int, float]] = {each: {} for each in candidates}
-    for item, result in _played(items, workers, data_dir):
+    for item, result in played(partial(play, data_dir=data_dir), items, workers):
         rewards[item.arm][item.index] = result["metrics"]["reward"]
         on_episode()
     tried = [
@@ -67,13 +67,6 @@ def tune(
         "default_reward": tried[0]["reward"],
         "trials": tried,
     }
-
-
-def _played(
-    items: list[WorkItem], workers: int, data_dir: str | os.PathLike[str] | None
-) -> Iterator[tuple[WorkItem, Found]]:
-    one = partial(play, data_dir=data_dir)
-    return here(one, items) if workers == 1 else on_processes(one, items, workers)
 
 
 def header(scenario: Scenario, budget: int, episodes: int) -> Found:
@@ -133,8 +126,7 @@ def main() -> int:
                     )
                 )
                 bar.update(task, completed=arguments.trials * arguments.episodes)
-                with whole_file(arguments.out) as partial_file:
-                    partial_file.write_text(json.dumps(made_with | {"tuned": tuned}, indent=1) + "\n", "utf-8")
+                write_json(arguments.out, made_with | {"tuned": tuned})
     except DpemError as error:
         parser.error(str(error))
     except KeyboardInterrupt:

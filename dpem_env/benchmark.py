@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from dpem_env.runs import try_out
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.suites import Suite, data_missing
 from dpem_env.topology import data_folder
-from dpem_env.work import WorkItem, here, on_processes, on_ray, play
+from dpem_env.work import WorkItem, play, played
 
 METRICS = tuple(metric for metric, _, _ in TABLE)
 Episodes = dict[WorkItem, dict[str, Any]]
@@ -104,7 +104,7 @@ def run_benchmark(
     folder = data_folder(data_dir)
     function = partial(play, data_dir=folder and folder.resolve())
     interrupted = False
-    with progress() as bar, closing(_played(function, missing, workers, ray)) as results:
+    with progress() as bar, closing(played(function, missing, workers, ray)) as results:
         task = bar.add_task("playing", total=len(items), completed=len(episodes))
         try:
             for item, episode in results:
@@ -128,19 +128,6 @@ def run_benchmark(
         )
         return 130
     return 0
-
-
-def _played(
-    function: Any, items: Sequence[WorkItem], workers: int, ray: str | None
-) -> Generator[tuple[WorkItem, dict[str, Any]]]:
-    if not items:
-        return
-    if ray is not None:
-        yield from on_ray(function, items, ray)
-    elif workers > 1:
-        yield from on_processes(function, items, min(workers, len(items)))
-    else:
-        yield from here(function, items)
 
 
 def _finished(items: Sequence[WorkItem], out: Path) -> Episodes:

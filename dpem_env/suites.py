@@ -30,8 +30,8 @@ class Suite:
         return [scenarios.get(name, **variation) for name in names for variation in self.variations]
 
 
-def _mesh(nodes: int) -> dict[str, Any]:
-    """A mesh with the density and the load per node of mesh100."""
+def mesh_of(nodes: int) -> dict[str, Any]:
+    """Overrides of mesh100-v0 for another size of the same density and load per node."""
     return {"nodes": nodes, "side": round(10.0 * nodes**0.5, 1), "request_rate": 0.08 * nodes}
 
 
@@ -49,7 +49,7 @@ _ALL = (
     Suite("loads", "requests per second", MESH, _each("request_rate", 4.0, 8.0, 16.0)),
     Suite("deadlines", "urgency of requests", MESH, _each("deadline", 0.5, 1.0, 2.0, 4.0)),
     Suite("coherence", "quality of memories", MESH, _each("coherence_time", 1.0, 10.0, 60.0)),
-    Suite("sizes", "meshes of equal density and load", MESH, tuple(_mesh(nodes) for nodes in (20, 50, 100, 200))),
+    Suite("sizes", "meshes of equal density and load", MESH, tuple(mesh_of(nodes) for nodes in (20, 50, 100, 200))),
 )
 SUITES = {suite.name: suite for suite in _ALL}
 

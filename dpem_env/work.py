@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -78,6 +78,20 @@ def play(item: WorkItem, data_dir: str | os.PathLike[str] | None = None) -> dict
         data_dir=data_dir,
     )
     return item.identity() | {"nodes": session.network.num_nodes, "metrics": metrics.as_dict()}
+
+
+def played(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int = 1, ray: str | None = None
+) -> Generator[tuple[Item, Result]]:
+    """Call `function` on every item: on a Ray cluster if an address is given, else on so many processes, or here."""
+    if not items:
+        return
+    if ray is not None:
+        yield from on_ray(function, items, ray)
+    elif workers > 1:
+        yield from on_processes(function, items, min(workers, len(items)))
+    else:
+        yield from here(function, items)
 
 
 def here(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:

@@ -19,8 +19,7 @@ def _fingerprint() -> str:
 
 
 # Before numba is imported: numba notices changes of the calling file only, not of what it calls.
-os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".numba_cache" / _fingerprint())
-os.environ["DPEM_CACHE"] = str(ROOT / ".numba_cache" / _fingerprint())
+os.environ["NUMBA_CACHE_DIR"] = os.environ["DPEM_CACHE"] = str(ROOT / ".numba_cache" / _fingerprint())
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,10 @@ import pytest
 from matplotlib.image import imread
 from scipy import stats
 
+from command_line import Interrupt, complaint, dpem
 from dpem_baselines.local import LocalReactive
-from dpem_env import benchmark, scenarios
+from dpem_env import benchmark, scenarios, work
 from dpem_env.benchmark import Plan, make_plan, summarise
-from dpem_env.cli import main
 from dpem_env.comparison import compare, on_network_size
 from dpem_env.errors import DpemError
 from dpem_env.evaluation import Arm
@@ -27,23 +27,6 @@ POLICIES = "local-reactive,central-reactive"
 QUICK = ["benchmark", "quick", "--policies", POLICIES]
 LABELS = ["local-reactive", "central-reactive (delay 0 s)", "central-reactive (delay 0.5 s)"]
 SEEDS = 3
-
-
-def dpem(*argv: str) -> int:
-    """Exit code of the command, however it ends."""
-    try:
-        return main(argv)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-
-
-def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """The one line that bad input is answered with."""
-    assert dpem(*argv) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("dpem")
-    assert said.count("\n") == 1
-    return said
 
 
 def episode_files(folder: Path) -> dict[str, int]:
@@ -92,7 +75,7 @@ def test_a_complete_folder_is_summed_up_without_playing(
 ) -> None:
     before, summary = episode_files(copied), summary_in(copied)
     (copied / "summary.json").unlink()
-    monkeypatch.setattr(benchmark, "here", None)
+    monkeypatch.setattr(work, "here", None)
     assert dpem(*QUICK, "--seeds", str(SEEDS), "--out", str(copied)) == 0
     assert episode_files(copied) == before
     assert summary_in(copied) == summary
@@ -125,20 +108,6 @@ def test_a_damaged_or_lost_result_is_told_or_played_again(copied: Path, capsys: 
     assert dpem(*arguments) == 0
     assert victim.read_text() == text
     assert len(others) == SEEDS * 3 - 1
-
-
-class Interrupt:
-    """Stands in for `LocalReactive.act` and presses Ctrl-C at its n-th call."""
-
-    def __init__(self, calls: int) -> None:
-        self.left = calls
-        self.act = LocalReactive.act
-
-    def __call__(self, *arguments: Any) -> Any:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-        return self.act(LocalReactive(), *arguments)
 
 
 def test_an_interrupted_benchmark_sums_up_what_it_finished_and_goes_on_where_it_was(
@@ -220,9 +189,11 @@ def test_scenarios_whose_data_is_absent_are_left_out_with_a_line(
         "abilene-trace-v0 left out: no abilene data (dpem list says where to get it)",
     ]
     only = ["--scenario", "coronet100-v0", "--seeds", "1", "--out", str(tmp_path / "out")]
-    assert "no scenario is left to play; pass --data DIR" in complaint(
-        capsys, "benchmark", "networks", "--policies", "local-reactive", *only
-    )
+    assert dpem("benchmark", "networks", "--policies", "local-reactive", *only) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("dpem")
+    assert said.count("\n") == 1
+    assert "no scenario is left to play; pass --data DIR" in said
     assert not (tmp_path / "out").exists()
 
 
@@ -408,7 +379,7 @@ def test_a_result_of_another_version_from_a_worker_is_refused(
     def elsewhere(function: Any, items: Any) -> Any:
         return ((item, function(item) | {"version": "other"}) for item in items)
 
-    monkeypatch.setattr(benchmark, "here", elsewhere)
+    monkeypatch.setattr(work, "here", elsewhere)
     assert "a worker has a result with version other" in complaint(
         capsys, *QUICK, "--seeds", "1", "--out", str(tmp_path)
     )
@@ -427,6 +398,6 @@ def test_an_error_of_a_worker_leaves_what_is_finished(
         yield items[0], function(items[0])
         raise DpemError("workers died")
 
-    monkeypatch.setattr(benchmark, "here", half)
+    monkeypatch.setattr(work, "here", half)
     assert "workers died" in complaint(capsys, *QUICK, "--seeds", "1", "--out", str(tmp_path))
     assert len(episode_files(tmp_path)) == 1

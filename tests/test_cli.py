@@ -19,9 +19,10 @@ from matplotlib.image import imread
 from scipy import stats
 
 import dpem_env
+from command_line import Interrupt, complaint, dpem
 from dpem_baselines.local import LocalReactive
 from dpem_env import scenarios
-from dpem_env.cli import EXAMPLES, _parser, main
+from dpem_env.cli import EXAMPLES, _parser
 from dpem_env.forecast import FORECASTERS
 from dpem_env.policies import available
 from dpem_env.records import read_log
@@ -32,26 +33,6 @@ SLOTS = 16
 SEEDS = 3
 QUICK = ["--scenario", "chain3-v0", "--policy", "local-reactive", "--seeds", "1", "--set", "slots=8"]
 SCRIPT = Path(sys.executable).with_name("dpem")
-
-
-def dpem(*argv: str) -> int:
-    """Exit code of the command, however it ends."""
-    try:
-        return main(argv)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-
-
-def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """The one line that bad input is answered with."""
-    code = dpem(*argv)
-    said = capsys.readouterr()
-    assert code == 2
-    assert said.out == ""
-    assert said.err.startswith("dpem")
-    assert said.err.count("\n") == 1
-    assert said.err.endswith("\n")
-    return said.err
 
 
 def results_in(folder: Path) -> dict[str, Any]:
@@ -233,20 +214,6 @@ def test_names_are_shown_as_they_are_written(tmp_path: Path, capsys: pytest.Capt
     assert dpem("run", "--scenario", str(path), "--policy", "local-reactive", "--seeds", "1", "--out", str(out)) == 0
     assert name in " ".join(capsys.readouterr().out.split())
     assert (out / "results.png").stat().st_size > 10_000
-
-
-class Interrupt:
-    """Stands in for `LocalReactive.act` and presses Ctrl-C at its n-th call."""
-
-    def __init__(self, calls: int) -> None:
-        self.left = calls
-        self.act = LocalReactive.act
-
-    def __call__(self, *arguments: Any) -> Any:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-        return self.act(LocalReactive(), *arguments)
 
 
 def test_an_interrupted_run_writes_the_seeds_it_finished(

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_baselines.local import most_urgent, needed_quality, urgency
+from dpem_baselines.local import action_of, most_urgent, needed_quality, urgency
 from dpem_baselines.search import SearchSpace
 from dpem_env.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView
@@ -59,7 +59,7 @@ class CentralScheduler(CentralPolicy):
 
         They go by the first key, lowest first, those equal in it by the next, and at random if equal in all.
         """
-        wanted = 1 + place * self.scenario.control.qualities + quality - 1
+        wanted = action_of(place, quality, self.scenario.control.qualities)
         legal = self.rng.permutation(np.flatnonzero(view.masks[node, wanted] == 1))  # a number must not favour a node
         in_order = legal[np.lexsort(tuple(key[legal] for key in reversed(keys)))]
         action, priority = np.zeros((2, len(view.masks)), dtype=np.int64)

@@ -50,9 +50,14 @@ def as_action(
     """(N,) actions allocating to each node's place at the given (N, D) quality; waits where illegal or none."""
     nodes = np.arange(len(place))
     chosen = np.maximum(place, 0)
-    action = 1 + chosen * qualities + quality[nodes, chosen] - 1
+    action = action_of(chosen, quality[nodes, chosen], qualities)
     legal = (place >= 0) & (masks[nodes, np.where(place >= 0, action, 0)] == 1)
     return np.where(legal, action, 0)
+
+
+def action_of(place: NDArray[np.int64], quality: NDArray[np.int64], qualities: int) -> NDArray[np.int64]:
+    """The actions that allocate one pair to the peers at these places, at these qualities."""
+    return 1 + place * qualities + quality - 1
 
 
 def spare_pairs(seen: Observations) -> NDArray[np.float64]:

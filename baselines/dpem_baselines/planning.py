@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import gammainc
 
-from dpem_baselines.local import urgency
+from dpem_baselines.local import action_of, urgency
 from dpem_baselines.route_model import SMALLEST, Candidates, Floats, Ints, Load, RouteModel
 from dpem_baselines.search import SearchSpace
 from dpem_env.network import Network
@@ -88,8 +88,8 @@ class PathPlanner(CentralPolicy):
         if view.slot >= self._next_plan:
             self._plan = self._make_plan(view)
             self._next_plan = view.slot + self.slots
-        plan, qualities = self._plan, self.scenario.control.qualities
-        action = 1 + plan.place * qualities + plan.quality - 1
+        plan = self._plan
+        action = action_of(plan.place, plan.quality, self.scenario.control.qualities)
         legal = np.flatnonzero(view.masks[plan.node, action])
         _, first = np.unique(plan.node[legal], return_index=True)
         now = legal[first]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -11,18 +10,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dpem_env.files import whole_file
+from dpem_env.files import write_json
 
 
-def save(path: Path, result: Mapping[str, Any], *packages: str) -> None:
-    """Write a result with where and when it was measured, whole or not at all."""
-    about = {
+def about(*packages: str) -> dict[str, Any]:
+    """Where and when a result is measured."""
+    return {
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {processor()}, Python {platform.python_version()}",
         "versions": {name: version(name) for name in ("dpem-env", "numpy", "numba", *packages)},
     }
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps({**result, **about}, indent=1) + "\n", encoding="utf-8")
+
+
+def save(path: Path, result: Mapping[str, Any], *packages: str) -> None:
+    """Write a result with where and when it was measured, whole or not at all."""
+    write_json(path, {**result, **about(*packages)})
 
 
 def processor() -> str:

@@ -11,10 +11,8 @@ SeQUeNCe needs Python 3.12: where this runs under an older one and no python3.12
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contestants import NETWORKS, ROOT, Measured
-from machine import processor
+from machine import about
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from dpem_env.files import whole_file
+from dpem_env.files import write_json
 
 TIME_LIMIT = 1800  # s, of any one command
 RATES = {"env_steps_per_s": "env-steps/s", "agent_steps_per_s": "agent-steps/s", "simulated_s_per_s": "simulated s/s"}
@@ -169,12 +167,9 @@ def main() -> None:
         "repeats": arguments.repeats,
         "networks_at_once": NETWORKS,
         "rows": measure(arguments.venvs, pythons, arguments.repeats),
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {processor()}, Python {platform.python_version()}",
-    }
+    } | about()
     show(result)
-    with whole_file(arguments.out) as partial:
-        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.out, result)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -29,8 +28,8 @@ from dpem_env import make_vec, scenarios
 from dpem_env import network as networks
 from dpem_env.network import build_network
 from dpem_env.policies import LocalPolicy, get_policy
-from dpem_env.scenarios import Scenario
 from dpem_env.session import Session, episode_seeds
+from dpem_env.suites import mesh_of
 from dpem_env.vector_env import EntanglementVectorEnv
 
 NETWORKS, BATCH_SLOTS = 64, 50
@@ -102,14 +101,9 @@ def measure_batches(repeats: int) -> dict[str, Any]:
     }
 
 
-def of_size(nodes: int) -> Scenario:
-    """The density and the load per node of mesh100-v0, at another size."""
-    return scenarios.get("mesh100-v0", nodes=nodes, side=10.0 * math.sqrt(nodes), request_rate=0.08 * nodes)
-
-
 def measure_size(nodes: int, repeats: int) -> dict[str, Any]:
     """Drawing, reading and stepping one network of `nodes`, array API, one core."""
-    scenario = of_size(nodes)
+    scenario = scenarios.get("mesh100-v0", **mesh_of(nodes))
     seeds = episode_seeds(scenario, "train", 0)
     seconds = []
     build_network(scenarios.get("mesh20-v0"), 0)  # nothing is left to compile

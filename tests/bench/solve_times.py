@@ -8,30 +8,25 @@ the plan; the 95th percentile shows the others as long as it plans at least once
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import math
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import save
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from dpem_env import scenarios
 from dpem_env.evaluation import run_episode
-from dpem_env.files import whole_file
 from dpem_env.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView, get_policy
 from dpem_env.scenarios import Scenario
 from dpem_env.session import episode_seeds
+from dpem_env.suites import mesh_of
 
 PLANNERS = ("central-reactive", "central-lp", "q-cast", "reps")
-OUT = Path(__file__).parent / "results" / "solve_times.json"
 
 
 class Timed(CentralPolicy):
@@ -51,14 +46,6 @@ class Timed(CentralPolicy):
         decision = self.policy.act(view)
         self.seconds.append(time.perf_counter() - start)
         return decision
-
-
-def mesh(nodes: int, slots: int) -> Scenario:
-    """mesh100 with as many nodes and requests per area on a larger or smaller one."""
-    growth = nodes / 100
-    return scenarios.get(
-        "mesh100-v0", nodes=nodes, side=round(100.0 * math.sqrt(growth), 1), request_rate=8.0 * growth, slots=slots
-    )
 
 
 def measure(name: str, scenario: Scenario, forecaster: str | None) -> dict[str, Any]:
@@ -86,7 +73,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="+", default=(100, 200, 400))
     parser.add_argument("--forecaster", action="append", help="as for dpem run; may be given several times")
     parser.add_argument("--slots", type=int, default=400, help="decisions per episode")
-    parser.add_argument("--out", type=Path, default=OUT, help="JSON file to write")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
     # Forecast demand makes programs larger, so a predictive planner is timed apart.
     forecasters = arguments.forecaster or [None, "mean-rates", "oracle"]
@@ -96,31 +83,16 @@ def main() -> None:
         task = progress.add_task("solving", total=len(jobs))
         for nodes, name, forecaster in jobs:
             progress.update(task, description=f"{name}, {nodes} nodes")
-            rows.append(measure(name, mesh(nodes, arguments.slots), forecaster))
+            rows.append(measure(name, scenarios.get("mesh100-v0", slots=arguments.slots, **mesh_of(nodes)), forecaster))
             progress.advance(task)
-    result = {
-        "rows": rows,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {_processor()}, Python {platform.python_version()}",
-        "versions": {name: version(name) for name in ("dpem-env", "numpy", "scipy")},
-    }
-    with whole_file(arguments.out) as partial:
-        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    table = Table(title=f"Time per decision, {result['date']}")
+    save(arguments.out, {"rows": rows}, "scipy")
+    table = Table(title="Time per decision")
     for column in ("policy", "forecaster", "nodes", "median ms", "95 % ms"):
         table.add_column(column, justify="left" if column in ("policy", "forecaster") else "right")
     for row in rows:
         figures = (f"{row['median_ms']:.1f}", f"{row['p95_ms']:.1f}")
         table.add_row(row["policy"], row["forecaster"], str(row["nodes"]), *figures)
     Console().print(table)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 if __name__ == "__main__":

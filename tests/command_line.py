@@ -1,0 +1,44 @@
+"""The `dpem` command as tests call it: its exit code, its complaints, and Ctrl-C in the middle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dpem_baselines.local import LocalReactive
+from dpem_env.cli import main
+
+
+def dpem(*argv: str) -> int:
+    """Exit code of the command, however it ends."""
+    try:
+        return main(argv)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line that bad input is answered with."""
+    code = dpem(*argv)
+    said = capsys.readouterr()
+    assert code == 2
+    assert said.out == ""
+    assert said.err.startswith("dpem")
+    assert said.err.count("\n") == 1
+    assert said.err.endswith("\n")
+    return said.err
+
+
+class Interrupt:
+    """Stands in for `LocalReactive.act` and presses Ctrl-C at its n-th call."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+        self.act = LocalReactive.act
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return self.act(LocalReactive(), *arguments)
