@@ -2,12 +2,14 @@
 
 Every kind of demand yields the same two things: a table of requests ordered by slot, and the true rates behind it.
 Rates are constant within pieces of an episode (a session's on or off time, a traffic matrix), so counts are drawn per
-piece, not per slot: a Poisson number of requests at slots uniform within the piece is the same process.
+piece, not per slot: a Poisson number of requests at slots uniform within the piece is the same process. Periodic
+requests are pieces, too: each the time in which one of them comes.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,6 +46,10 @@ class Pieces(NamedTuple):
     start: Ints  # (P,) first slot
     stop: Ints  # (P,) last slot + 1
     rate: NDArray[np.float64]  # (P,) requests per slot
+
+
+_NONE = np.zeros(0, dtype=np.int32)
+NO_PIECES = Pieces(_NONE, _NONE, _NONE, _NONE, np.zeros(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,20 +96,27 @@ def draw_demand(
     # The true rates go on past the end: a clairvoyant forecast made in the last slot looks there.
     horizon = slots + scenario.observation.forecast_horizon + scenario.in_slots(LATEST_NEWS)
     sessions = generator("sessions", demand_seed)
+    by_rate, beats, rest = [], NO_PIECES, mean
     if isinstance(config, TraceDemand):
-        parts = [_trace_pieces(scenario, config, network, demand_seed, slots, horizon, data_dir)]
-        if config.trace_share < 1.0:
-            parts += _session_pieces(scenario, config, mean * (1.0 - config.trace_share), sessions, horizon)
+        by_rate.append(_trace_pieces(scenario, config, network, demand_seed, slots, horizon, data_dir))
+        rest = mean * (1.0 - config.trace_share)
+    steady, on = _session_pieces(scenario, config, rest, sessions, horizon)
+    by_rate.append(steady)
+    if config.arrivals == "periodic":
+        beats = _beats(on, config.jitter, sessions)
     else:
-        parts = _session_pieces(scenario, config, mean, sessions, horizon)
-    pieces = Pieces(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    requests = _poisson_requests(scenario, network, pieces, generator("requests", demand_seed), slots)
-    return Demand(requests, pieces, mean.shape)
+        by_rate.append(on)
+    requests = _draw_requests(scenario, network, _joined(by_rate), beats, generator("requests", demand_seed), slots)
+    return Demand(requests, _joined([*by_rate, beats]), mean.shape)
+
+
+def _joined(parts: Sequence[Pieces]) -> Pieces:
+    return Pieces(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _session_pieces(
     scenario: Scenario, config: SessionDemand, mean: NDArray[np.float64], rng: np.random.Generator, slots: int
-) -> list[Pieces]:
+) -> tuple[Pieces, Pieces]:
     """Constant part (1 - φ) and on-times carrying φ/p of the mean rate; times on and off are geometric, stationary."""
     node, peer = (index.astype(np.int32) for index in np.nonzero(mean > 0))
     rate = mean[node, peer]
@@ -112,7 +125,7 @@ def _session_pieces(
     steady = Pieces(node, peer, np.zeros_like(node), end, rate * (1.0 - phi))
     leave_on = scenario.control.slot_duration / config.session_duration
     leave_off = leave_on * share / (1.0 - share)
-    parts = [steady]
+    parts = [NO_PIECES]
     on = rng.random(len(node)) < share
     clock = np.zeros(len(node), dtype=np.int64)
     while phi > 0 and np.any(clock < slots):
@@ -129,7 +142,18 @@ def _session_pieces(
             )
         )
         clock, on = clock + spell, ~on
-    return parts
+    return steady, _joined(parts)
+
+
+def _beats(on: Pieces, jitter: float, rng: np.random.Generator) -> Pieces:
+    """One request each: a period apart within every on-time, from a random phase; late by up to `jitter` periods."""
+    phase = rng.random(len(on.rate))
+    count = np.maximum(np.ceil((on.stop - on.start) * on.rate - phase), 0).astype(np.int64)
+    piece = np.repeat(np.arange(len(count)), count)
+    beat = np.arange(len(piece)) - np.repeat(np.cumsum(count) - count, count)
+    time = on.start[piece] + (phase[piece] + beat) / on.rate[piece]
+    start, stop = (np.floor(time + late / on.rate[piece]).astype(np.int32) for late in (0.0, jitter))
+    return Pieces(on.node[piece], on.peer[piece], start, stop + 1, 1.0 / (stop + 1 - start))
 
 
 def _trace_pieces(
@@ -167,17 +191,19 @@ def _trace_pieces(
     )
 
 
-def _poisson_requests(
-    scenario: Scenario, network: Network, pieces: Pieces, rng: np.random.Generator, slots: int
+def _draw_requests(
+    scenario: Scenario, network: Network, by_rate: Pieces, beats: Pieces, rng: np.random.Generator, slots: int
 ) -> RequestTable:
-    stop = np.minimum(pieces.stop, slots)
-    length = np.maximum(stop - pieces.start, 0)
-    count = rng.poisson(pieces.rate * length)
-    piece = np.repeat(np.arange(len(count)), count)
-    slot = pieces.start[piece] + np.floor(rng.random(len(piece)) * length[piece]).astype(np.int32)
-    node, peer = pieces.node[piece], pieces.peer[piece]
-    wanted = _draw_classes(scenario, network, node, peer, rng.random(len(piece)))
-    deadline = np.full(len(piece), scenario.in_slots(scenario.demand.deadline), dtype=np.int32)
+    """A Poisson number of requests for every piece of `by_rate`, one for every beat; at uniform slots of theirs."""
+    length = np.clip(slots - by_rate.start, 0, by_rate.stop - by_rate.start)
+    piece = np.repeat(np.arange(len(length)), rng.poisson(by_rate.rate * length))
+    drawn = by_rate.start[piece] + np.floor(rng.random(len(piece)) * length[piece]).astype(np.int32)
+    of_beat = beats.start + np.floor(rng.random(len(beats.start)) * (beats.stop - beats.start)).astype(np.int32)
+    kept = of_beat < slots
+    slot = np.concatenate((drawn, of_beat[kept]))
+    node, peer = (np.concatenate((a[piece], b[kept])) for a, b in zip(by_rate[:2], beats[:2], strict=True))
+    wanted = _draw_classes(scenario, network, node, peer, rng.random(len(slot)))
+    deadline = np.full(len(slot), scenario.in_slots(scenario.demand.deadline), dtype=np.int32)
     return tabulate(slot, node, peer, wanted, slot + deadline - 1)
 
 

@@ -2,13 +2,16 @@
 
 A forecaster serves all nodes at once, but the forecast for node i may depend on the requests of node i alone; only
 clairvoyant ones, marked so, see the true rates. `observe` is called once per slot with that slot's requests, `predict`
-returns expected new requests in each of the next H slots. Learned forecasters implement the same protocol.
+returns expected new requests in each of the next H slots. Learned forecasters implement the same protocol; installed
+packages announce theirs through the entry point group ``dpem_env.forecasters``, and this package imports none of them.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,6 +25,8 @@ from dpem_env.seeding import generator
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
+
+GROUP = "dpem_env.forecasters"
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,20 @@ class NewRequests:
 class ForecastSetting:
     """What a forecaster is told at the start of an episode. N nodes, D peer places, H slots ahead."""
 
+    scenario: Scenario  # how requests come about; not which will
     peers: NDArray[np.int32]  # (N, D) node index of each peer, -1 where padded
-    horizon: int  # H
-    slot_duration: float  # s
-    mean_rates: F64  # (N, D) true long-run requests per slot: for climatology only
+    mean_rates: F64  # (N, D) true long-run requests per slot: for climatology and the Bayes filter only
     demand: Demand | None = None  # the episode's true demand: for clairvoyant forecasters only
+
+    @property
+    def horizon(self) -> int:
+        """Slots ahead to forecast, H."""
+        return self.scenario.observation.forecast_horizon
+
+    @property
+    def slot_duration(self) -> float:
+        """Length of a slot, s."""
+        return self.scenario.control.slot_duration
 
     def counts(self, requests: NewRequests) -> F64:
         """(N, D) number of new requests per peer."""
@@ -88,8 +102,8 @@ class MovingAverage:
 
     clairvoyant: ClassVar[bool] = False
 
-    def __init__(self, window: int = 80) -> None:
-        self.window = window
+    def __init__(self, window: int | str = 80) -> None:
+        self.window = _number("window", window, least=1)
 
     def reset(self, setting: ForecastSetting) -> None:
         """Start with an empty window."""
@@ -123,8 +137,8 @@ class Seasonal:
 
     clairvoyant: ClassVar[bool] = False
 
-    def __init__(self, period: int = 80) -> None:
-        self.period = period
+    def __init__(self, period: int | str = 80) -> None:
+        self.period = _number("period", period, least=1)
 
     def reset(self, setting: ForecastSetting) -> None:
         """Start with an empty history."""
@@ -191,8 +205,8 @@ class Oracle:
 class PermutedOracle(Oracle):
     """The oracle's forecasts dealt to other pairs at random: right in total, wrong everywhere (a control)."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    def __init__(self, seed: int | str = 0) -> None:
+        self.seed = _number("seed", seed, least=0)
 
     def reset(self, setting: ForecastSetting) -> None:
         """Draw a round of the existing pairs: each gets the forecast of the one before it."""
@@ -217,29 +231,61 @@ FORECASTERS: dict[str, type[Any]] = {
 }
 
 
+def available() -> dict[str, str]:
+    """Forecasters by name, built in and installed, and where each comes from."""
+    return {point.name: point.value for point in entry_points(group=GROUP)} | {
+        name: f"{kind.__module__}:{kind.__name__}" for name, kind in FORECASTERS.items()
+    }
+
+
 def get_forecaster(forecaster: str | Forecaster | None) -> Forecaster | None:
-    """A built-in forecaster by name ("none" or None for no forecasts), or one's own as it is."""
+    """A forecaster by name ("none" or None for no forecasts), or one's own as it is.
+
+    ``NAME:ARGUMENT`` passes the text after the colon on: a window in ``moving-average:40``, a file of weights in
+    ``gru:checkpoints/mesh100.npz``. Raises PolicyError for an unknown name (with the nearest) or a bad argument.
+    """
     if forecaster is None or forecaster == "none":
         return None
-    if isinstance(forecaster, str):
-        if forecaster not in FORECASTERS:
-            hint = nearest(forecaster, [*FORECASTERS, "none"])
-            raise PolicyError(f"unknown forecaster {forecaster!r}; {hint}")
-        return FORECASTERS[forecaster]()  # type: ignore[no-any-return]
-    if isinstance(forecaster, type) or not isinstance(forecaster, Forecaster):
+    found = _found(forecaster) if isinstance(forecaster, str) else forecaster
+    if isinstance(found, type) or not isinstance(found, Forecaster):
         raise PolicyError(
             f"forecaster {forecaster!r} is no object with clairvoyant, reset, observe and predict; "
             "see dpem_env.forecast.Forecaster"
         )
-    return forecaster
+    return found
+
+
+def _found(text: str) -> Any:
+    name, colon, argument = text.partition(":")
+    known = available()
+    if name not in known:
+        raise PolicyError(f"unknown forecaster {name!r}; {nearest(name, [*known, 'none'])}")
+    try:
+        return _factory(name)(*([argument] if colon else []))
+    except ImportError as error:
+        raise PolicyError(f"forecaster {name!r} needs a package that is not installed: {error}") from None
+    except TypeError as error:
+        what = f"does not take {argument!r}" if colon else f"needs an argument: {name}:ARGUMENT"
+        raise PolicyError(f"forecaster {name!r} {what} ({error})") from None
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    if name in FORECASTERS:
+        return FORECASTERS[name]
+    (point, *_) = entry_points(group=GROUP, name=name)
+    return point.load()  # type: ignore[no-any-return]
+
+
+def _number(what: str, given: int | str, least: int) -> int:
+    try:
+        number = int(given)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise PolicyError(f"{what} of a forecaster is {given!r}; expected a whole number >= {least}")
+    return number
 
 
 def setting_of(scenario: Scenario, network: Network, demand: Demand, clairvoyant: bool) -> ForecastSetting:
     """The setting of an episode; the true demand is handed to clairvoyant forecasters alone."""
-    return ForecastSetting(
-        peers=network.peers,
-        horizon=scenario.observation.forecast_horizon,
-        slot_duration=scenario.control.slot_duration,
-        mean_rates=mean_rates(scenario, network),
-        demand=demand if clairvoyant else None,
-    )
+    return ForecastSetting(scenario, network.peers, mean_rates(scenario, network), demand if clairvoyant else None)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env.demand import Demand, Pieces, tabulate
+from dpem_env.demand import NO_PIECES, Demand, tabulate
 from dpem_env.errors import DpemError, LogError
 from dpem_env.files import whole_file
 from dpem_env.log_format import FORMAT, NETWORK_ARRAYS, TOPOLOGY_ARRAYS, checked, schema
@@ -135,9 +135,7 @@ class EpisodeLog:
             np.searchsorted(classes, [r["fidelity"] for _, r in requests]).astype(np.int32),
             np.array([r["last_slot"] for _, r in requests], dtype=np.int32),
         )
-        nothing = np.zeros(0, dtype=np.int32)
-        pieces = Pieces(nothing, nothing, nothing, nothing, np.zeros(0))
-        return Demand(table, pieces, network.peers.shape, self.header["excluded_requests"])
+        return Demand(table, NO_PIECES, network.peers.shape, self.header["excluded_requests"])
 
 
 def read_log(path: str | os.PathLike[str]) -> EpisodeLog:

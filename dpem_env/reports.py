@@ -17,7 +17,7 @@ from rich.text import Text
 from dpem_env import policies
 from dpem_env.evaluation import ArmResult, paired_difference
 from dpem_env.forecast import FORECASTERS
-from dpem_env.scenarios import SCENARIOS, CoronetNetwork, Scenario, TopohubNetwork
+from dpem_env.scenarios import OFFERED_LOADS, SCENARIOS, CoronetNetwork, Scenario, TopohubNetwork
 from dpem_env.suites import SUITES, data_needed
 from dpem_env.topology import data_folder
 from dpem_env.traces import SOURCES, checksum
@@ -156,18 +156,21 @@ def print_list(data_dir: str | None) -> None:
     """Scenarios, policies and forecasters, and where data that is not shipped comes from."""
     out = console()
     table = Table(title="scenarios (-v0 rules are provisional until release 0.1)")
-    for column in ("name", "nodes", "requests/s", "data", "what it is"):
-        table.add_column(column, justify="right" if column in ("nodes", "requests/s") else "left", overflow="fold")
+    for column in ("name", "nodes", "requests/s", "load ρ", "data", "what it is"):
+        number = column in ("nodes", "requests/s", "load ρ")
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
     for scenario in SCENARIOS.values():
         rate = getattr(scenario.demand, "request_rate", None)
         table.add_row(
             scenario.name,
             _nodes(scenario),
             "file" if rate is None else f"{rate:g}",
+            f"{OFFERED_LOADS[scenario.name]:.2f}",
             ", ".join(data_needed(scenario)) or "-",
             scenario.summary,
         )
     out.print(table)
+    out.print("  load ρ: requests/s over the rate of which 0.8 could be delivered at best", highlight=False)
     out.print("policies:", ", ".join(sorted(policies.available())), highlight=False)
     out.print("  (central:NAME puts a local policy under central control)", highlight=False)
     out.print("forecasters:", ", ".join(["none", *FORECASTERS]), highlight=False)

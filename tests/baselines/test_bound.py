@@ -27,6 +27,7 @@ from dpem_env.network import Network, build_network, with_routes
 from dpem_env.policies import get_policy
 from dpem_env.scenarios import Scenario
 from dpem_env.session import EpisodeSeeds, episode_seeds
+from dpem_env.suites import data_missing
 
 ARRIVES = 10 ** (-0.2)  # η of 10 km at 0.2 dB/km
 SWAPS = 0.9  # swap success
@@ -133,13 +134,13 @@ def test_capacity_is_the_rate_of_which_the_share_can_just_be_delivered() -> None
     assert capacity(scenario, with_resources(network, 0.5)) == pytest.approx(capacity(scenario, network) / 2)
 
 
-def test_offered_load_is_the_mean_over_topologies_of_request_rate_over_capacity() -> None:
+def test_offered_load_is_the_median_over_topologies_of_request_rate_over_capacity() -> None:
     scenario = scenarios.get("star8-v0")
     seeds = [1000, 1001, 1002]
-    expected = np.mean([2.0 / capacity(scenario, build_network(scenario, seed)) for seed in seeds])
+    expected = np.median([3.8 / capacity(scenario, build_network(scenario, seed)) for seed in seeds])
     assert offered_load(scenario, seeds) == pytest.approx(expected)
-    assert offered_load(scenario.override(request_rate=6.0), seeds) == pytest.approx(3 * expected)
-    assert [b.offered for b in bounds(scenario, seeds)] == pytest.approx([2.0] * 3)
+    assert offered_load(scenario.override(request_rate=11.4), seeds) == pytest.approx(3 * expected)
+    assert [b.offered for b in bounds(scenario, seeds)] == pytest.approx([3.8] * 3)
 
 
 def test_nothing_asked_for_is_no_load_and_nothing_made_is_an_endless_one() -> None:
@@ -209,3 +210,23 @@ def test_the_load_of_every_shipped_scenario_can_be_stated(data_dir: Path) -> Non
         assert 0.05 < load < 3.0
         shares = [bound.share for bound in bounds(scenario, seeds, data_dir)]
         assert 0.8 < min(shares) <= max(shares) <= 1.0 + 1e-9
+
+
+@pytest.mark.parametrize("name", ["chain3-v0", "star8-v0", "mesh20-v0"])
+def test_the_stated_load_of_a_scenario_is_its_offered_load(name: str) -> None:
+    assert_load_is_as_stated(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", scenarios.SCENARIOS)
+def test_the_stated_load_of_every_scenario_is_its_offered_load(name: str) -> None:
+    if missing := data_missing(scenarios.get(name), None):
+        pytest.skip(f"no {missing} data")
+    assert_load_is_as_stated(name)
+
+
+def assert_load_is_as_stated(name: str) -> None:
+    scenario = scenarios.get(name)
+    assert offered_load(scenario, scenario.seeds.validation.topology) == pytest.approx(
+        scenarios.OFFERED_LOADS[name], abs=0.005
+    )

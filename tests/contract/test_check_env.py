@@ -445,7 +445,7 @@ DEFECTS = [
     (LeftFromBefore, "determinism", "slot 8"),
     (OneEpisodeOnly, "seeds", "seed 1 plays the episode of seed 0"),
     (OneBuffer, "aliasing", "observations of agent_0 changed"),
-    (OneMaskBuffer, "aliasing", "infos of agent_1 action_mask in slot 1 share memory"),
+    (OneMaskBuffer, "aliasing", "infos of agent_1"),
     (OneRewardDict, "aliasing", "rewards of agent_"),
     (TwoAgentsOneMask, "aliasing", "share memory"),
     (ReadsWhatItReturned, "aliasing", "written to"),

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dpem_env import physics, scenarios
-from dpem_env.demand import Demand, Pieces, tabulate
+from dpem_env.demand import NO_PIECES, Demand, tabulate
 from dpem_env.errors import ContractError
 from dpem_env.network import build_network
 from dpem_env.parallel_env import EntanglementEnv
@@ -248,8 +248,7 @@ def rush(world: Scenario, slot: int, requests: int = MILLION) -> Demand:
     source, peer = (column.astype(np.int32) for column in (source, peer))
     last_slot = np.full(requests, slot + world.in_slots(world.demand.deadline) - 1, dtype=np.int32)
     table = tabulate(np.full(requests, slot, dtype=np.int32), source, peer, wanted.astype(np.int32), last_slot)
-    none = np.zeros(0, dtype=np.int32)
-    return Demand(table, Pieces(none, none, none, none, np.zeros(0)), network.peers.shape)
+    return Demand(table, NO_PIECES, network.peers.shape)
 
 
 def test_a_million_requests_in_one_slot_are_all_counted() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import poisson
 
 from dpem_env import scenarios
-from dpem_env.demand import Demand, Pieces, tabulate
+from dpem_env.demand import NO_PIECES, Demand, tabulate
 from dpem_env.network import Network, with_routes
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import kernel, randomness, telemetry
@@ -244,8 +244,7 @@ def draw(
     )
     network = with_routes(scenario, topology, table, np.where(table >= 0, 1.0 / np.sum(table >= 0), 0.0), {})
     columns = np.array(sorted(requests), dtype=np.int32).reshape(-1, 5).T
-    nothing = np.zeros(0, dtype=np.int32)
-    demand = Demand(tabulate(*columns), Pieces(nothing, nothing, nothing, nothing, np.zeros(0)), table.shape)
+    demand = Demand(tabulate(*columns), NO_PIECES, table.shape)
     return HandDrawn(scenario, network, demand, slots, seed)
 
 
