@@ -23,17 +23,23 @@ from dpem_env.records import simulator_version
 from dpem_env.reports import TABLE, print_benchmark, progress
 from dpem_env.runs import try_out
 from dpem_env.scenarios import Scenario, Split
+from dpem_env.statistics import Array, normalized_score
 from dpem_env.suites import Suite, data_missing
 from dpem_env.topology import data_folder
-from dpem_env.work import WorkItem, play, played
+from dpem_env.tuning import Tuned
+from dpem_env.work import BoundItem, EpisodeItem, WorkItem, play, played
 
 METRICS = tuple(metric for metric, _, _ in TABLE)
-Episodes = dict[WorkItem, dict[str, Any]]
+FLOOR, BOUND = "random-legal", "clairvoyant"  # ends of the scale of scores
+Episodes = dict[EpisodeItem, dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a benchmark plays: every arm, the first `num_seeds` episodes of a split of every scenario."""
+    """What a benchmark plays: every arm, the first `num_seeds` episodes of a split of every scenario.
+
+    With a bound, every episode is bounded, too, and every arm gets a score.
+    """
 
     suite: str
     scenarios: tuple[Scenario, ...]
@@ -41,14 +47,34 @@ class Plan:
     reference: Arm
     num_seeds: int
     split: Split = "evaluation"
+    tuned: Tuned | None = None
+    bound: str | None = None
 
-    def items(self) -> list[WorkItem]:
+    def items(self) -> list[EpisodeItem]:
         """All work, seed by seed: an interrupted benchmark compares the seeds it finished."""
         return [
-            WorkItem(scenario, arm, self.split, index)
+            item
             for index in range(self.num_seeds)
             for scenario in self.scenarios
-            for arm in self.arms
+            for item in (*(self.item(scenario, arm, index) for arm in self.arms), self.bound_item(scenario, index))
+            if item is not None
+        ]
+
+    def item(self, scenario: Scenario, arm: Arm, index: int) -> WorkItem:
+        """An episode of an arm, with the options tuned for the scenario."""
+        return WorkItem(scenario, self.split, index, self.tuned.arm(scenario, arm) if self.tuned else arm)
+
+    def bound_item(self, scenario: Scenario, index: int) -> BoundItem | None:
+        """The bound of an episode, if there is to be one."""
+        return BoundItem(scenario, self.split, index, self.bound) if self.bound else None
+
+    def complete_seeds(self, scenario: Scenario, episodes: Episodes) -> list[int]:
+        """Indices of the episodes of which all is known."""
+        return [
+            index
+            for index in range(self.num_seeds)
+            if all(self.item(scenario, arm, index) in episodes for arm in self.arms)
+            and (self.bound is None or self.bound_item(scenario, index) in episodes)
         ]
 
 
@@ -62,11 +88,14 @@ def make_plan(
     forecasters: Sequence[str] = (),
     reference: str | None = None,
     split: Split = "evaluation",
+    tuned: Tuned | None = None,
+    score: bool = False,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Plan:
     """The suite's scenarios and delays, or those given instead; the reference is named by policy or label.
 
-    Scenarios whose data is absent are left out, with a line that says so; DpemError if none is left.
+    Scenarios whose data is absent are left out, with a line that says so; DpemError if none is left. For scores, the
+    random policy is added to the contestants.
     """
     chosen = []
     for scenario in suite.settings(scenarios):
@@ -80,11 +109,14 @@ def make_plan(
         require_statsmodels()
     delays = delays or suite.delays
     contestants = [arm for name in forecasters or (None,) for arm in arms(policies, delays, name)]
+    if score and FLOOR not in {arm.policy for arm in contestants}:
+        contestants.append(Arm(FLOOR))
     named = {name: arm for arm in reversed(contestants) for name in (arm.policy, arm.label)}
     if reference is not None and reference not in named:
         raise PolicyError(f"--reference is {reference!r}; {nearest(reference, named)}")
     first = contestants[0] if reference is None else named[reference]
-    return Plan(suite.name, tuple(chosen), tuple(contestants), first, num_seeds, split)
+    bound = BOUND if score else None
+    return Plan(suite.name, tuple(chosen), tuple(contestants), first, num_seeds, split, tuned, bound)
 
 
 def run_benchmark(
@@ -113,10 +145,10 @@ def run_benchmark(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(path, episode)
                 episodes[item] = episode
-                bar.update(task, advance=1, description=f"{item.scenario.name}: {item.arm.label}")
+                bar.update(task, advance=1, description=f"{item.scenario.name}: {', '.join(item.name)}")
         except KeyboardInterrupt:
             interrupted = True
-    if not interrupted or _complete_seeds(plan, episodes):
+    if not interrupted or any(plan.complete_seeds(scenario, episodes) for scenario in plan.scenarios):
         summary = summarise(plan, episodes)
         _write_summary(out, summary)
         print_benchmark(summary)
@@ -130,7 +162,7 @@ def run_benchmark(
     return 0
 
 
-def _finished(items: Sequence[WorkItem], out: Path) -> Episodes:
+def _finished(items: Sequence[EpisodeItem], out: Path) -> Episodes:
     """The items whose results `out` holds; DpemError if it holds any of another version or scenario of that name."""
     hashes = {item.scenario.name: item.scenario.hash for item in items}
     found = {path: _read(path) for path in sorted(out.glob("episodes/*/*.json"))}
@@ -148,60 +180,70 @@ def _finished(items: Sequence[WorkItem], out: Path) -> Episodes:
 def _read(path: Path) -> dict[str, Any]:
     try:
         episode = json.loads(path.read_text(encoding="utf-8"))
-        if episode["metrics"].keys() >= set(METRICS) and episode.keys() >= {"version", "scenario", "scenario_hash"}:
+        metrics = {"delivery_rate"} if "bound" in episode else set(METRICS)
+        if episode["metrics"].keys() >= metrics and episode.keys() >= {"version", "scenario", "scenario_hash"}:
             return dict(episode)
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         pass
     raise DpemError(f"{path} is no result of an episode; remove it")
 
 
-def _require_result_of(item: WorkItem, episode: dict[str, Any], origin: str) -> None:
+def _require_result_of(item: EpisodeItem, episode: dict[str, Any], origin: str) -> None:
     for name, value in item.identity().items():
         if episode.get(name) != value:
             raise DpemError(f"{origin} has a result with {name} {episode.get(name)}, this run {value}")
 
 
-def _complete_seeds(plan: Plan, episodes: Episodes) -> dict[str, list[int]]:
-    """Per scenario, the indices that every arm has played; scenarios without any are left out."""
-    complete = {
-        scenario.name: [
-            index
-            for index in range(plan.num_seeds)
-            if all(WorkItem(scenario, arm, plan.split, index) in episodes for arm in plan.arms)
-        ]
-        for scenario in plan.scenarios
-    }
-    return {name: indices for name, indices in complete.items() if indices}
-
-
 def summarise(plan: Plan, episodes: Episodes) -> dict[str, Any]:
     """The comparison as plain data: per scenario, and on network size where scenarios differ in it alone."""
-    complete = _complete_seeds(plan, episodes)
     scenarios, tables = [], []
-    for scenario in (scenario for scenario in plan.scenarios if scenario.name in complete):
-        indices = complete[scenario.name]
-        rows = [[episodes[WorkItem(scenario, arm, plan.split, index)] for index in indices] for arm in plan.arms]
+    for scenario in plan.scenarios:
+        indices = plan.complete_seeds(scenario, episodes)
+        if not indices:
+            continue
+        rows = [[episodes[plan.item(scenario, arm, index)] for index in indices] for arm in plan.arms]
         table: Table = {
             metric: np.array([[episode["metrics"][metric] for episode in row] for row in rows], dtype=np.float64)
             for metric in METRICS
         }
+        bounds = _bounds(plan, scenario, indices, episodes)
+        if bounds is not None:
+            table["score"] = _scores(plan, table["delivery_rate"], bounds)
         nodes = rows[0][0]["nodes"]
+        compared = compare(plan.arms, plan.reference, table)
+        for arm, row in zip(compared["arms"], rows, strict=True):
+            arm["options"] = row[0]["options"]
         scenarios.append(
             {"name": scenario.name, "hash": scenario.hash, "nodes": nodes, "episodes": indices}
-            | compare(plan.arms, plan.reference, table)
+            | {"bound": None if bounds is None else {"name": plan.bound, "delivery_rate": bounds.tolist()}}
+            | compared
         )
         if len({played.network.generator for played in plan.scenarios}) == 1:
             tables.append((nodes, table))
     return {
-        "format": "dpem-benchmark-1",
+        "format": "dpem-benchmark-2",
         "version": simulator_version(),
         "suite": plan.suite,
         "split": plan.split,
+        "tuned": plan.tuned is not None,
         "complete": len(episodes) == len(plan.items()),
         "reference": plan.reference.label,
         "scenarios": scenarios,
         "network_size": on_network_size(plan.arms, tables),
     }
+
+
+def _bounds(plan: Plan, scenario: Scenario, indices: Sequence[int], episodes: Episodes) -> Array | None:
+    """(episodes,) the largest delivery rate possible in each, if a bound was computed."""
+    items = [plan.bound_item(scenario, index) for index in indices]
+    found = [episodes[item]["metrics"]["delivery_rate"] for item in items if item is not None]
+    return np.array(found, dtype=np.float64) if found else None
+
+
+def _scores(plan: Plan, delivery_rates: Array, bounds: Array) -> Array:
+    """(arms, episodes) where each delivery rate lies between acting at random and the bound."""
+    [floor] = [rate for arm, rate in zip(plan.arms, delivery_rates, strict=True) if arm.policy == FLOOR][:1]
+    return normalized_score(delivery_rates, floor, bounds)
 
 
 def _write_summary(out: Path, summary: dict[str, Any]) -> None:

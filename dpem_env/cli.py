@@ -25,6 +25,10 @@ examples:
   dpem run --scenario mesh100-v0 --policy local-reactive --policy central-reactive --delay 0 --delay 0.5 \\
            --seeds 5 --out results
       play 5 paired episodes with each contestant; table, results.json, results.png and episode logs
+  dpem tune --scenario mesh100-v0 --policies local-predictive,central-maxweight --delay 0 --delay 0.5 --out tuned
+      search the policies' options, 16 trials of 3 validation episodes each
+  dpem benchmark delay-curve --policies local-predictive,central-maxweight --seeds 20 --tuned tuned --score --out curve
+      compare them, tuned, on every control delay; scores beside the raw metrics
   dpem replay results/local-reactive-0.parquet
       run an episode again from its log alone and verify every outcome bit for bit
 """
@@ -114,8 +118,8 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="compare policies on a scenario with paired seeds",
         description="Play the same episodes with every contestant and compare them. Central policies run once per "
-        "--delay; 'central:NAME' puts a local policy under central control. Writes results.json, results.png and "
-        "episode logs (Parquet) to --out.",
+        "--delay; 'central:NAME' puts a local policy under central control, 'NAME+FORECASTER' gives it that forecaster. "
+        "Writes results.json, results.png and episode logs (Parquet) to --out.",
     )
     run.add_argument("--scenario", required=True, help="name (see dpem list), or path of a .toml file")
     run.add_argument("--policy", action="append", required=True, help="contestant; may be given several times")
@@ -139,9 +143,9 @@ def _parser() -> argparse.ArgumentParser:
         "benchmark",
         help="compare policies on a suite of scenarios, on several processes, resumable",
         description="Play the same episodes of every scenario of a suite with every policy and compare them. Central "
-        "policies run once per delay; 'central:NAME' puts a local policy under central control. Every episode is kept "
-        "in --out when it is finished: the same command again plays only what is missing. Writes summary.json and "
-        "benchmark.png.",
+        "policies run once per delay; 'central:NAME' puts a local policy under central control, 'NAME+FORECASTER' gives "
+        "it that forecaster. Every episode is kept in --out when it is finished: the same command again plays only what "
+        "is missing. Writes summary.json and benchmark.png.",
         epilog="example: dpem benchmark delay-curve --policies local-reactive,central-reactive --seeds 20 --workers 4 "
         "--out results",
     )
@@ -164,6 +168,13 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.add_argument(
         "--forecasters", metavar="A,B,…", help="each fills the forecast features of every policy (default: its own)"
     )
+    benchmark.add_argument(
+        "--tuned", type=Path, metavar="DIR", help="play every policy with the options found there by dpem tune"
+    )
+    benchmark.add_argument(
+        "--score", action="store_true",
+        help="bound every episode and score the policies: 0 acts at random, 1 reaches the bound",
+    )  # fmt: skip
     benchmark.add_argument("--reference", metavar="ARM", help="policy or label to compare with (default: the first)")
     benchmark.add_argument(
         "--split", choices=("train", "validation", "evaluation"), default="evaluation",
@@ -171,6 +182,26 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     benchmark.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
     benchmark.set_defaults(run=_benchmark)
+
+    tune = commands.add_parser(
+        "tune",
+        help="search the options of policies, with an equal budget, on validation seeds",
+        description="Try options of every policy, each on the same validation episodes; the best mean reward wins. "
+        "Central policies are searched once per --delay. What is finished is kept in DIR/SCENARIO.json; the same "
+        "command again goes on from there. dpem benchmark --tuned DIR plays what was found.",
+    )
+    tune.add_argument("--scenario", required=True, help="name (see dpem list), or path of a .toml file")
+    tune.add_argument("--policies", required=True, metavar="A,B,…", help="policies, separated by commas")
+    tune.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    tune.add_argument(
+        "--delay", action="append", type=float, default=[], metavar="S",
+        help="control delay in s of central policies; may be given several times (default: 0)",
+    )  # fmt: skip
+    tune.add_argument("--trials", type=int, default=16, metavar="N", help="per policy and delay (default: 16)")
+    tune.add_argument("--episodes", type=int, default=3, metavar="N", help="per trial (default: 3)")
+    tune.add_argument("--workers", type=int, default=1, metavar="W", help="processes (default: 1)")
+    tune.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
+    tune.set_defaults(run=_tune)
 
     replay = commands.add_parser("replay", help="run an episode again from its log and verify it")
     replay.add_argument("log", help="an episode log written by dpem run")
@@ -195,13 +226,11 @@ def _show(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
     from dpem_env.evaluation import arms
-    from dpem_env.forecast import get_forecaster
     from dpem_env.runs import run_and_save
 
     scenario = scenarios.get(arguments.scenario, **_overrides(arguments.set))
     _require_delays(arguments.delay, scenario.episode.slots * scenario.control.slot_duration)
     _require_at_least_1("--seeds", arguments.seeds)
-    get_forecaster(arguments.forecaster)
     contestants = arms(arguments.policy, arguments.delay, arguments.forecaster)
     if arguments.delay and all(arm.delay is None for arm in contestants):
         raise DpemError("--delay is given, but no --policy is central; central:NAME puts a local one under control")
@@ -218,15 +247,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _benchmark(arguments: argparse.Namespace) -> int:
     from dpem_env.benchmark import make_plan, run_benchmark
-    from dpem_env.forecast import get_forecaster
     from dpem_env.suites import get_suite
+    from dpem_env.tuning import Tuned
 
     suite = get_suite(arguments.suite)
     _require_at_least_1("--seeds", arguments.seeds)
     _require_at_least_1("--workers", arguments.workers)
     forecasters = arguments.forecasters.split(",") if arguments.forecasters else []
-    for name in forecasters:
-        get_forecaster(name)
     plan = make_plan(
         suite,
         arguments.policies.split(","),
@@ -235,6 +262,8 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         delays=arguments.delay,
         forecasters=forecasters,
         reference=arguments.reference,
+        tuned=Tuned(arguments.tuned) if arguments.tuned else None,
+        score=arguments.score,
         split=arguments.split,
         data_dir=arguments.data,
     )
@@ -243,6 +272,40 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     return run_benchmark(
         plan, Path(arguments.out), workers=arguments.workers, ray=arguments.ray, data_dir=arguments.data
     )
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from dpem_env import scenarios
+    from dpem_env.evaluation import arms
+    from dpem_env.files import make_writable
+    from dpem_env.reports import print_tuned, progress
+    from dpem_env.runs import try_out
+    from dpem_env.tuning import tune
+
+    scenario = scenarios.get(arguments.scenario)
+    _require_delays(arguments.delay, scenario.episode.slots * scenario.control.slot_duration)
+    for option in ("trials", "episodes", "workers"):
+        _require_at_least_1(f"--{option}", getattr(arguments, option))
+    contestants = arms(arguments.policies.split(","), arguments.delay)
+    try_out([scenario], "validation", arguments.data)
+    make_writable(arguments.out)
+    path = arguments.out / f"{scenario.name}.json"
+    with progress() as bar:
+        task = bar.add_task("tuning", total=None)
+        tuned = tune(
+            contestants,
+            scenario,
+            path,
+            arguments.trials,
+            arguments.episodes,
+            workers=arguments.workers,
+            data_dir=arguments.data,
+            on_start=lambda total: bar.update(task, total=total),
+            on_episode=lambda arm: bar.update(task, advance=1, description=f"tuning {arm.label}"),
+        )
+    print_tuned(tuned)
+    print(f"wrote {path}")
+    return 0
 
 
 def _require_at_least_1(option: str, given: int) -> None:

@@ -30,6 +30,7 @@ def compare(arms: Sequence[Arm], reference: Arm, table: Table) -> dict[str, Any]
         "arms": [
             {"label": arm.label, **vars(arm)}
             | {"metrics": {metric: _alone(values[place], rng) for metric, values in table.items()}}
+            | {"episodes": {metric: _plain(table[metric][place].tolist()) for metric in HEADLINE}}
             for place, arm in enumerate(arms)
         ],
         "differences": [
@@ -90,16 +91,24 @@ def _analysis(arms: Sequence[Arm], values: Array) -> Any:
     values = values[:, np.isfinite(values).all(axis=0)]
     if len(arms) < 2 or values.shape[1] < 3 or not np.ptp(values, axis=1).any():
         return None
-    forecasters = len({arm.forecaster for arm in arms})
-    two_factors = 1 < forecasters < len(arms)
-    cells = values.reshape(forecasters, -1, values.shape[1])  # arms come forecaster by forecaster
+    forecasters = list(dict.fromkeys(arm.forecaster for arm in arms))
+    policies = dict.fromkeys((arm.policy, arm.delay) for arm in arms)
+    crossed = [(*policy, forecaster) for forecaster in forecasters for policy in policies]
+    two_factors = min(len(forecasters), len(policies)) > 1 and crossed == [
+        (arm.policy, arm.delay, arm.forecaster) for arm in arms
+    ]
     return _plain(
         {
             "one_way": anova.one_way_anova(list(values)),
             "friedman_p": anova.friedman_p(values.T) if len(arms) > 2 else None,
-            "architecture_by_prediction": anova.two_way_anova(cells.swapaxes(0, 1)) if two_factors else None,
+            "architecture_by_prediction": _two_way(values, len(forecasters)) if two_factors else None,
         }
     )
+
+
+def _two_way(values: Array, forecasters: int) -> anova.TwoWay:
+    """Of (arms, episodes), arms forecaster by forecaster."""
+    return anova.two_way_anova(values.reshape(forecasters, -1, values.shape[1]).swapaxes(0, 1))
 
 
 def _line(samples: Sequence[tuple[int, Array]]) -> Any:

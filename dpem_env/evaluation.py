@@ -16,6 +16,7 @@ from scipy import stats
 
 from dpem_env.control import CentralControl
 from dpem_env.errors import PolicyError
+from dpem_env.forecast import get_forecaster
 from dpem_env.metrics import EpisodeMetrics, episode_metrics
 from dpem_env.policies import CentralPolicy, Decision, LocalPolicy, Policy, get_policy
 from dpem_env.scenarios import Scenario, Split
@@ -58,10 +59,16 @@ class Recorder(Protocol):
         """One slot has been played."""
 
 
-def arms(policies: Iterable[str], delays: Sequence[float], forecaster: str | None = None) -> list[Arm]:
-    """Local policies once, central ones once per delay (0 if none is given)."""
+def arms(policies: Iterable[str], delays: Sequence[float], forecaster_of_all: str | None = None) -> list[Arm]:
+    """Local policies once, central ones once per delay (0 if none is given); "NAME+FORECASTER" has its own forecaster.
+
+    Raises PolicyError for an unknown policy or forecaster.
+    """
     contestants = []
-    for name in policies:
+    for policy in policies:
+        name, _, own = policy.partition("+")
+        forecaster = own or forecaster_of_all
+        get_forecaster(forecaster)
         if isinstance(get_policy(name), CentralPolicy):
             contestants += [Arm(name, delay, forecaster) for delay in dict.fromkeys(delays or (0.0,))]
         else:

@@ -106,8 +106,10 @@ def print_results(scenario: Scenario, split: str, results: Sequence[ArmResult]) 
 def print_benchmark(summary: dict[str, Any]) -> None:
     """The tables of a benchmark: per scenario every arm, then every arm against the reference."""
     out = console()
-    shown = [row for row in TABLE if row[0] in ("delivery_rate", "contention", "reward", "latency")]
     for scenario in summary["scenarios"]:
+        shown = [row for row in TABLE if row[0] in ("delivery_rate", "contention", "reward", "latency")]
+        if scenario["bound"]:
+            shown.append(("score", "score", 3))
         what = f"{scenario['name']} ({scenario['hash']}): {len(scenario['episodes'])} {summary['split']} episode(s)"
         table = Table(title=Text(f"{what}; mean [95 % CI], below it the interquartile mean"))
         table.add_column("", overflow="fold")
@@ -117,6 +119,9 @@ def print_benchmark(summary: dict[str, Any]) -> None:
             cells = (_lines(arm["metrics"][metric], ("mean", "iqm"), decimals) for metric, _, decimals in shown)
             table.add_row(Text(arm["label"]), *cells)
         out.print(table)
+        if scenario["bound"]:
+            rate = sum(scenario["bound"]["delivery_rate"]) / len(scenario["bound"]["delivery_rate"])
+            out.print(f"score: 0 is random-legal, 1 the {scenario['bound']['name']} bound, delivery rate {rate:.3f}")
         if not scenario["differences"]:
             continue
         table = Table(title=Text(f"{what}; minus {summary['reference']} on the same episodes"))
@@ -150,6 +155,19 @@ def _estimate(interval: dict[str, float | None], decimals: int) -> str:
     """An estimate and its interval as read from a summary, where unknown numbers are None."""
     value, low, high = ("-" if x is None else f"{x:.{decimals}f}" for x in interval.values())
     return value if low == "-" else f"{value} [{low}, {high}]"
+
+
+def print_tuned(tuned: Sequence[dict[str, Any]]) -> None:
+    """What a search found, policy by policy."""
+    table = Table(title="mean reward on validation episodes")
+    for column in ("policy", "delay (s)", "by default", "tuned", "options"):
+        table.add_column(column, justify="left" if column in ("policy", "options") else "right", overflow="fold")
+    for found in tuned:
+        label = found["policy"] + (f"+{found['forecaster']}" if found["forecaster"] else "")
+        delay = "-" if found["delay"] is None else f"{found['delay']:g}"
+        options = ", ".join(f"{name}={value}" for name, value in found["best"]["options"].items()) or "its defaults"
+        table.add_row(Text(label), delay, f"{found['default_reward']:.3f}", f"{found['best']['reward']:.3f}", options)
+    console().print(table)
 
 
 def print_list(data_dir: str | None) -> None:

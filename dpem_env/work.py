@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from dpem_env.bounds import get_bound
 from dpem_env.errors import DpemError
 from dpem_env.evaluation import Arm, run_episode
 from dpem_env.records import simulator_version
@@ -34,21 +36,27 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class WorkItem:
-    """The `index`-th episode of a split, played by an arm."""
+class EpisodeItem(ABC):
+    """Work on the `index`-th episode of a split."""
 
     scenario: Scenario
-    arm: Arm
     split: Split
     index: int
 
     @property
     def file(self) -> Path:
         """Where its result belongs, below the folder of a benchmark."""
-        delay = None if self.arm.delay is None else f"delay{self.arm.delay}"
-        parts = (self.scenario.name, self.arm.policy, self.arm.settings or None, self.arm.forecaster, delay)
-        folder = "--".join(quote(part, safe="+=") for part in parts if part is not None)
+        folder = "--".join(quote(part, safe="+=") for part in (self.scenario.name, *self.name))
         return Path("episodes", folder, f"{self.split}-{self.index:05d}.json")
+
+    @property
+    @abstractmethod
+    def name(self) -> Sequence[str]:
+        """What is done with the episode, in words for a file's name."""
+
+    @abstractmethod
+    def play(self, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+        """Do the work; returns what is found as plain data, "metrics" among it."""
 
     def identity(self) -> dict[str, Any]:
         """What its result says it is the result of."""
@@ -60,24 +68,67 @@ class WorkItem:
             "split": self.split,
             "index": self.index,
             "seeds": episode_seeds(self.scenario, self.split, self.index)._asdict(),
+        }
+
+
+@dataclass(frozen=True)
+class WorkItem(EpisodeItem):
+    """An episode played by an arm."""
+
+    arm: Arm
+
+    @property
+    def name(self) -> Sequence[str]:
+        """Policy, forecaster if another than its own, delay if central."""
+        delay = None if self.arm.delay is None else f"delay{self.arm.delay}"
+        return [part for part in (self.arm.policy, self.arm.forecaster, delay) if part is not None]
+
+    def identity(self) -> dict[str, Any]:
+        """The episode and the arm."""
+        return super().identity() | {
             "policy": self.arm.policy,
             "delay": self.arm.delay,
             "forecaster": self.arm.forecaster,
             "options": dict(self.arm.options),
         }
 
+    def play(self, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+        """The number of nodes and the metrics."""
+        metrics, session = run_episode(
+            self.scenario,
+            self.arm.make(),
+            episode_seeds(self.scenario, self.split, self.index),
+            delay=self.arm.delay or 0.0,
+            forecaster=self.arm.forecaster,
+            data_dir=data_dir,
+        )
+        return {"nodes": session.network.num_nodes, "metrics": metrics.as_dict()}
 
-def play(item: WorkItem, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """Play the episode; returns its result as plain data: identity, number of nodes, metrics."""
-    metrics, session = run_episode(
-        item.scenario,
-        item.arm.make(),
-        episode_seeds(item.scenario, item.split, item.index),
-        delay=item.arm.delay or 0.0,
-        forecaster=item.arm.forecaster,
-        data_dir=data_dir,
-    )
-    return item.identity() | {"nodes": session.network.num_nodes, "metrics": metrics.as_dict()}
+
+@dataclass(frozen=True)
+class BoundItem(EpisodeItem):
+    """What nobody can exceed in an episode."""
+
+    bound: str
+
+    @property
+    def name(self) -> Sequence[str]:
+        """The bound's name, said to be one."""
+        return ["bound", self.bound]
+
+    def identity(self) -> dict[str, Any]:
+        """The episode and the bound."""
+        return super().identity() | {"bound": self.bound}
+
+    def play(self, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+        """The bound on the delivery rate."""
+        seeds = episode_seeds(self.scenario, self.split, self.index)
+        return {"metrics": {"delivery_rate": get_bound(self.bound)(self.scenario, seeds, data_dir)}}
+
+
+def play(item: EpisodeItem, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """Do the work of an item; returns its identity and what was found, as plain data."""
+    return item.identity() | item.play(data_dir)
 
 
 def played(

@@ -14,14 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module imports only modules named before it. A new module takes the first place where that holds.
 LAYERS = (
-    ("errors", "files", "physics", "seeding", "compiled", "statistics", "anova"),
+    ("errors", "files", "physics", "seeding", "search", "compiled", "statistics", "anova"),
     ("scenarios", "topology", "traces", "route_search", "routes", "network_cache", "network", "demand", "suites"),
     ("simulator.addresses", "simulator.randomness", "simulator.state", "simulator.telemetry"),
     ("simulator.kernel", "simulator.foresight", "simulator.threads", "simulator.simulator", "simulator"),
     ("feature_writer", "features", "rewards", "forecast"),
-    ("policies", "session", "control", "metrics"),
+    ("policies", "session", "bounds", "control", "metrics"),
     ("parallel_env", "testing", "central_env", "vector_env", "evaluation", "log_format", "records", "replay"),
-    ("work", "comparison", "render", "render.network_map", "render.results_figure", "render.benchmark_figure"),
+    ("work", "tuning", "comparison"),
+    ("render", "render.network_map", "render.results_figure", "render.benchmark_figure"),
     ("reports", "runs", "benchmark", "cli"),
 )
 ORDER = [module for layer in LAYERS for module in layer]

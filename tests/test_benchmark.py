@@ -13,6 +13,7 @@ from matplotlib.image import imread
 from scipy import stats
 
 from command_line import Interrupt, complaint, dpem
+from dpem_baselines.clairvoyant import delivery_bound
 from dpem_baselines.local import LocalReactive
 from dpem_env import benchmark, scenarios, work
 from dpem_env.benchmark import Plan, make_plan, summarise
@@ -20,6 +21,7 @@ from dpem_env.comparison import compare, on_network_size
 from dpem_env.errors import DpemError
 from dpem_env.evaluation import Arm
 from dpem_env.metrics import EpisodeMetrics
+from dpem_env.session import episode_seeds
 from dpem_env.suites import SUITES, Suite, get_suite
 from dpem_env.work import WorkItem, play
 
@@ -64,9 +66,41 @@ def test_every_episode_of_every_arm_is_kept(finished: Path) -> None:
     assert len(set.union(*requests)) > 1
 
 
+def test_scores_say_where_a_policy_lies_between_acting_at_random_and_the_bound(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scored"
+    assert dpem("benchmark", "quick", "--policies", "local-reactive", "--seeds", "2", "--score", "--out", str(out)) == 0
+    [scenario] = summary_in(out)["scenarios"]
+    reactive, floor = scenario["arms"]
+    assert floor["label"] == "random-legal"  # added by itself
+    bounds = scenario["bound"]["delivery_rate"]
+    [quick] = SUITES["quick"].settings()
+    assert bounds == [delivery_bound(quick, episode_seeds(quick, "evaluation", index)) for index in range(2)]
+    rates = [np.array(arm["episodes"]["delivery_rate"]) for arm in (reactive, floor)]
+    scores = (rates[0] - rates[1]) / (np.array(bounds) - rates[1])
+    assert reactive["metrics"]["score"]["mean"]["value"] == pytest.approx(scores.mean())
+    assert floor["metrics"]["score"]["mean"]["value"] == 0.0
+    assert "score: 0 is random-legal, 1 the clairvoyant bound" in capsys.readouterr().out
+    before = episode_files(out)
+    assert len(before) == 6
+    assert dpem("benchmark", "quick", "--policies", "local-reactive", "--seeds", "2", "--score", "--out", str(out)) == 0
+    assert episode_files(out) == before
+
+
+def test_a_policy_may_bring_its_own_forecaster(tmp_path: Path) -> None:
+    names = ("local-predictive", "local-predictive+mean-rates", "local-predictive+none")
+    out = tmp_path / "forecasters"
+    assert dpem("benchmark", "quick", "--policies", ",".join(names), "--seeds", "2", "--out", str(out)) == 0
+    [scenario] = summary_in(out)["scenarios"]
+    assert [arm["forecaster"] for arm in scenario["arms"]] == [None, "mean-rates", "none"]
+    assert len({tuple(arm["episodes"]["reward"]) for arm in scenario["arms"]}) == 3
+    assert scenario["analysis"]["reward"] is None or not scenario["analysis"]["reward"]["architecture_by_prediction"]
+
+
 def test_a_kept_episode_is_the_one_that_is_played(finished: Path) -> None:
     [scenario] = SUITES["quick"].settings()
-    item = WorkItem(scenario, Arm("central-reactive", 0.5), "evaluation", 2)
+    item = WorkItem(scenario, "evaluation", 2, Arm("central-reactive", 0.5))
     assert json.loads((finished / item.file).read_text()) == play(item)
 
 
@@ -169,7 +203,7 @@ def test_results_of_another_version_or_scenario_are_not_mixed(
 def test_a_result_of_another_arm_in_an_arms_place_is_refused(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [scenario] = SUITES["quick"].settings()
     own, other = (
-        copied / WorkItem(scenario, Arm(name, delay), "evaluation", 0).file
+        copied / WorkItem(scenario, "evaluation", 0, Arm(name, delay)).file
         for name, delay in (("local-reactive", None), ("central-reactive", 0.5))
     )
     own.write_text(other.read_text())
@@ -279,7 +313,7 @@ def test_the_summary_holds_means_intervals_and_paired_differences(finished: Path
     values = np.array(
         [
             [
-                json.loads((finished / WorkItem(plan.scenarios[0], arm, "evaluation", index).file).read_text())[
+                json.loads((finished / WorkItem(plan.scenarios[0], "evaluation", index, arm).file).read_text())[
                     "metrics"
                 ]["delivery_rate"]
                 for index in range(SEEDS)

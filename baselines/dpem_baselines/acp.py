@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_baselines.local import as_action, most_urgent, needed_quality, spare_pairs, stock_quality
-from dpem_baselines.search import SearchSpace
 from dpem_env.features import Observations
 from dpem_env.network import Network
 from dpem_env.policies import Decision, LocalPolicy
 from dpem_env.scenarios import Scenario
+from dpem_env.search import SearchSpace
 from dpem_env.seeding import generator
 
 
@@ -36,7 +36,7 @@ class AdaptiveContinuous(LocalPolicy):
     forecaster = "moving-average"
     search_space: ClassVar[SearchSpace] = {
         "eagerness": (0.5, 16.0, "log"),
-        "quota": (1, 2, 4),
+        "quota": (0, 1, 2, 4),
         "max_hops": (1, 2, 3, 4, 8),
         "stock_class": (0, 1, 2),
     }

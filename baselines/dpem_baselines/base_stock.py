@@ -18,9 +18,9 @@ from scipy.special import pdtrc
 
 from dpem_baselines.central import CentralReactive, CentralScheduler
 from dpem_baselines.local import as_action, most_urgent, needed_quality, spare_pairs, stock_quality, urgency
-from dpem_baselines.search import SearchSpace
 from dpem_env.features import Observations
 from dpem_env.policies import Decision, LocalPolicy, NetworkView
+from dpem_env.search import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class StockRule:
 
 
 SEARCH_SPACE: SearchSpace = {
-    "link_cost": (0.02, 0.3, "log"),
+    "link_cost": (0.02, 1.0, "log"),  # at 1 nothing is stocked
     "lookahead": (4, 8),
     "load_limit": (0.25, 0.5, 1.0),
     "stock_class": (0, 1, 2),

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_baselines.local import action_of, most_urgent, needed_quality, urgency
-from dpem_baselines.search import SearchSpace
 from dpem_env.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView
 from dpem_env.scenarios import Scenario
+from dpem_env.search import SearchSpace
 from dpem_env.seeding import generator
 
 Ints = NDArray[np.int64]

@@ -84,6 +84,12 @@ def clairvoyant_bounds(
     return found
 
 
+def delivery_bound(scenario: Scenario, seeds: EpisodeSeeds, data_dir: str | os.PathLike[str] | None = None) -> float:
+    """The bound on the delivery rate of one episode."""
+    [found] = clairvoyant_bounds(scenario, [seeds], data_dir=data_dir)
+    return found.share
+
+
 def emissions(scenario: Scenario, network: Network, demand_seed: int, slots: int) -> NDArray[np.int64]:
     """(slots, N) pairs each source emits: the simulator's own draws, which no policy can change."""
     pairs = np.zeros((slots, network.num_nodes), dtype=np.int64)

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from dpem_baselines.central import CentralReactive, CentralScheduler
 from dpem_baselines.local import as_action, needed_quality, spare_pairs, stock_quality
-from dpem_baselines.search import SearchSpace
 from dpem_env.features import Observations
 from dpem_env.policies import Decision, LocalPolicy, NetworkView
+from dpem_env.search import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class WeightRule:
     link_price: float
     load_price: float
     lookahead: int
+    forecast_weight: float
 
     def judge(self, seen: Observations) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """(N, D) weights, above 0 where an allocation is better than waiting, and the qualities they are for."""
@@ -38,7 +39,7 @@ class WeightRule:
         pending = seen.pending.sum(axis=2)
         uncovered = np.maximum(pending - seen.open_allocations, 0)
         expected = seen.forecast[:, :, : self.lookahead].sum(axis=2)
-        backlog = uncovered + np.maximum(expected - spare_pairs(seen), 0)
+        backlog = uncovered + self.forecast_weight * np.maximum(expected - spare_pairs(seen), 0)
         quality = np.where(
             uncovered > 0,
             needed_quality(seen.pending, seen.min_quality, scenario.control.qualities),
@@ -53,6 +54,7 @@ SEARCH_SPACE: SearchSpace = {
     "link_price": (0.01, 0.2, "log"),
     "load_price": (0.05, 1.0, "log"),
     "lookahead": (4, 8),
+    "forecast_weight": (0.0, 0.25, 0.5, 1.0),
 }
 
 
@@ -60,15 +62,17 @@ class MaxWeight(LocalPolicy):
     """Every node allocates for its peer of the largest weight, over the route the network picks (auto).
 
     `link_price`: of an elementary pair over an idle route, in requests served; `load_price`: what is added to it at
-    full load (worst resource of the route, as of the telemetry); `lookahead`: slots of the forecast that count. Ties go
-    to the lower place.
+    full load (worst resource of the route, as of the telemetry); `lookahead`: slots of the forecast that count;
+    `forecast_weight`: worth of an expected request beside one that waits. Ties go to the lower place.
     """
 
     forecaster = "moving-average"
     search_space: ClassVar[SearchSpace] = SEARCH_SPACE
 
-    def __init__(self, link_price: float = 0.05, load_price: float = 0.2, lookahead: int = 8) -> None:
-        self.rule = WeightRule(link_price, load_price, lookahead)
+    def __init__(
+        self, link_price: float = 0.05, load_price: float = 0.2, lookahead: int = 8, forecast_weight: float = 1.0
+    ) -> None:
+        self.rule = WeightRule(link_price, load_price, lookahead, forecast_weight)
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """One allocation per node at most, from its own row alone."""
@@ -91,10 +95,11 @@ class CentralMaxWeight(CentralScheduler):
         link_price: float = 0.05,
         load_price: float = 0.2,
         lookahead: int = 8,
+        forecast_weight: float = 1.0,
         utilisation_limit: float = 0.5,
     ) -> None:
         super().__init__(utilisation_limit)
-        self.rule = WeightRule(link_price, load_price, lookahead)
+        self.rule = WeightRule(link_price, load_price, lookahead, forecast_weight)
 
     def act(self, view: NetworkView) -> Decision:
         """At most one allocation per node, of those that weigh more than waiting."""

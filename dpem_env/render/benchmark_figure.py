@@ -23,11 +23,15 @@ def save_benchmark_figure(path: Path, summary: dict[str, Any]) -> None:
     for scenario, row in zip(scenarios, figure.subplots(len(scenarios), len(METRICS), squeeze=False), strict=True):
         for axes, (metric, name) in zip(row, METRICS.items(), strict=True):
             _draw(axes, scenario["arms"], metric)
+            if metric == "delivery_rate" and scenario["bound"]:
+                bound = float(np.mean(scenario["bound"]["delivery_rate"]))
+                axes.axhline(bound, color="black", linestyle="--", label=f"{scenario['bound']['name']} bound")
             axes.set_title(scenario["name"].replace("$", r"\$"), fontsize=9)
             axes.set_xlabel("control delay (s)")
             axes.set_ylabel(name)
             axes.spines[["top", "right"]].set_visible(False)
-        row[-1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        handles, labels = row[0].get_legend_handles_labels()  # those of the bound, too
+        row[-1].legend(handles, labels, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     with whole_file(path) as partial:
         figure.savefig(partial, format="png")
 

@@ -18,7 +18,7 @@ LINK, LOAD = 0.05, 0.2
 
 
 def weight(row: dict[str, dict[int, Any]], place: int = 0) -> float:
-    return float(WeightRule(LINK, LOAD, lookahead=8).judge(nodes(row))[0][0, place])
+    return float(WeightRule(LINK, LOAD, lookahead=8, forecast_weight=1.0).judge(nodes(row))[0][0, place])
 
 
 ONE_PENDING = {"pending": {0: (1, 0, 0)}}
@@ -45,6 +45,12 @@ def test_the_backlog_is_what_no_allocation_covers_and_what_is_expected_beyond_th
     row: dict[str, dict[int, Any]], backlog: float
 ) -> None:
     assert weight(row) == pytest.approx(backlog * 0.9 - 2 * LINK, abs=1e-5)  # one swap of 0.9, two links
+
+
+def test_an_expected_request_may_weigh_less_than_one_that_waits() -> None:
+    rule = WeightRule(LINK, LOAD, lookahead=8, forecast_weight=0.5)
+    row = {"forecast": {0: expecting(1.5)}} | ONE_PENDING
+    assert rule.judge(nodes(row))[0][0, 0] == pytest.approx((1.0 + 0.5 * 1.5) * 0.9 - 2 * LINK, abs=1e-5)
 
 
 @pytest.mark.parametrize(("hops", "rate"), [(1, 1.0), (2, 0.9), (4, 0.729)])

@@ -43,5 +43,5 @@ def trials(space: SearchSpace, budget: int, rng: np.random.Generator) -> list[di
 def _draw(values: tuple[Any, ...], rng: np.random.Generator) -> Any:
     if is_range(values):
         low, high, _ = values
-        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        return float(f"{np.exp(rng.uniform(np.log(low), np.log(high))):.3g}")
     return values[rng.integers(len(values))]

@@ -12,7 +12,7 @@ from dpem_baselines.acp import AdaptiveContinuous
 from dpem_baselines.base_stock import CentralPredictive, LocalPredictive
 from dpem_baselines.central import CentralReactive
 from dpem_baselines.maxweight import CentralMaxWeight, MaxWeight
-from dpem_baselines.search import is_range, trials
+from dpem_env.search import is_range, trials
 
 TUNABLE = [AdaptiveContinuous, CentralMaxWeight, CentralPredictive, CentralReactive, LocalPredictive, MaxWeight]
 
