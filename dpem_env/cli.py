@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="compare policies on a scenario with paired seeds",
         description="Play the same episodes with every contestant and compare them. Central policies run once per "
-        "--delay; 'central:NAME' puts a local policy under central control, 'NAME+FORECASTER' gives it that forecaster. "
+        "--delay; 'central:NAME' puts a local policy under central control, NAME+FORECASTER has that forecaster. "
         "Writes results.json, results.png and episode logs (Parquet) to --out.",
     )
     run.add_argument("--scenario", required=True, help="name (see dpem list), or path of a .toml file")
@@ -143,8 +143,8 @@ def _parser() -> argparse.ArgumentParser:
         "benchmark",
         help="compare policies on a suite of scenarios, on several processes, resumable",
         description="Play the same episodes of every scenario of a suite with every policy and compare them. Central "
-        "policies run once per delay; 'central:NAME' puts a local policy under central control, 'NAME+FORECASTER' gives "
-        "it that forecaster. Every episode is kept in --out when it is finished: the same command again plays only what "
+        "policies run once per delay; 'central:NAME' puts a local policy under central control, NAME+FORECASTER has "
+        "that forecaster. Every episode is kept in --out when it is finished: the same command again plays only what "
         "is missing. Writes summary.json and benchmark.png.",
         epilog="example: dpem benchmark delay-curve --policies local-reactive,central-reactive --seeds 20 --workers 4 "
         "--out results",
