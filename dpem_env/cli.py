@@ -10,12 +10,14 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dpem_env import __version__
 from dpem_env.errors import DpemError
 
+COMMANDS = "dpem_env.commands"  # entry points of further commands: called with the subparsers, to add theirs
 EXAMPLES = """\
 examples:
   dpem list
@@ -202,6 +204,9 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--workers", type=int, default=1, metavar="W", help="processes (default: 1)")
     tune.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
     tune.set_defaults(run=_tune)
+
+    for command in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
+        command.load()(commands)
 
     replay = commands.add_parser("replay", help="run an episode again from its log and verify it")
     replay.add_argument("log", help="an episode log written by dpem run")

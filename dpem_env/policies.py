@@ -114,16 +114,18 @@ def available() -> dict[str, EntryPoint]:
 def get_policy(name: str, **options: Any) -> Policy:
     """An installed policy by name; ``central:NAME`` puts a local rule under central control.
 
-    Raises PolicyError for an unknown name (with the nearest) or options the policy does not take.
+    ``NAME:ARGUMENT`` hands the policy an argument, such as the path of a checkpoint. Raises PolicyError for an unknown
+    name (with the nearest) or options the policy does not take.
     """
     wrapped = name.removeprefix("central:")
+    kind, colon, argument = wrapped.partition(":")
     known = available()
-    if wrapped not in known:
-        raise PolicyError(f"unknown policy {wrapped!r}; {nearest(wrapped, known)}")
+    if kind not in known:
+        raise PolicyError(f"unknown policy {kind!r}; {nearest(kind, known)}")
     try:
-        policy = known[wrapped].load()(**options)
+        policy = known[kind].load()(*([argument] if colon else []), **options)
     except ImportError as error:
-        raise PolicyError(f"policy {wrapped!r} needs a package that is not installed: {error}") from None
+        raise PolicyError(f"policy {kind!r} needs a package that is not installed: {error}") from None
     except TypeError as error:
         raise PolicyError(f"policy {wrapped!r} does not take these options: {error}") from None
     if wrapped == name:

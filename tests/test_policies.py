@@ -75,6 +75,32 @@ def test_a_policy_whose_package_is_missing_is_told_in_one_line(monkeypatch: pyte
     assert "dpem_no_such_package" not in sys.modules
 
 
+class Learned(LocalPolicy):
+    """Stands in for a learner's checkpoint."""
+
+    def __init__(self, path: str, limit: float = 1.0) -> None:
+        self.path, self.limit = path, limit
+
+    def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
+        """Wait."""
+        return Decision(np.zeros(len(masks), dtype=np.int64))
+
+
+def test_what_follows_a_colon_is_handed_to_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("learned", f"{__name__}:Learned", policies.GROUP)
+    monkeypatch.setattr(policies, "available", lambda: {"learned": point})
+    policy = get_policy("learned:runs/a:b.zip", limit=2.0)
+    assert isinstance(policy, Learned)
+    assert (policy.path, policy.limit) == ("runs/a:b.zip", 2.0)
+    central = get_policy("central:learned:x.zip")
+    assert isinstance(central, Centralized)
+    assert isinstance(central.rule, Learned)
+    with pytest.raises(PolicyError, match="does not take these options"):
+        get_policy("learned")
+    with pytest.raises(PolicyError, match="unknown policy 'laerned'"):
+        get_policy("laerned:x.zip")
+
+
 def test_a_decision_is_completed_with_auto_routes_and_no_order() -> None:
     action, route, priority = Decision(np.array([0, 3, 1], dtype=np.int32)).completed(3)
     assert action.tolist() == [0, 3, 1]
