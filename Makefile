@@ -1,6 +1,7 @@
 # make setup   create .venv and install everything, pinned      make demo    run the main job, results in demo/
 # make test    lint, types, tests (minutes)                     make bench   measure speed, table in baselines/results/
-# make test-all  slow suites too                              make results  measure again what README quotes
+# make test-all  slow suites too                              make results  measure again what README and docs quote (an hour)
+# make tuned    search the baselines' options (an hour)
 # make golden  record the golden episodes again, after rules changed on purpose
 # make coverage  branch coverage of dpem_env, at least 95 %
 # Data that is not shipped is used where DPEM_DATA names its folder (see: dpem list).
@@ -11,11 +12,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 RUN := $(BIN)/dpem run --policy local-reactive --policy central-reactive --delay 0 --delay 0.5
 
+# Processes of the long targets
+WORKERS ?= 2
+
 # Options of tests/bench/peers.py, e.g. PEERS="--python python3.12"
 PEERS ?=
 SLOW := baselines/results/test-all.txt
 
-.PHONY: setup demo test test-all results bench golden coverage
+.PHONY: setup demo test test-all tuned results bench golden coverage
 
 setup: $(INSTALLED)
 
@@ -45,8 +49,28 @@ test-all: test
 	$(BIN)/python -m pytest -m slow --no-header -rpsfE >> $(SLOW) || (cat $(SLOW); false)
 	cat $(SLOW)
 
+# Every rule with a search space; +FORECASTER has forecasts of another kind than its own.
+RULES := local-predictive,local-predictive+mean-rates,acp,maxweight,central-reactive,central-predictive
+RULES := $(RULES),central-predictive+mean-rates,central-maxweight,central-lp,q-cast,reps
+SPLIT := maxweight+none,maxweight+mean-rates,central-maxweight+none
+CEILING := local-predictive+oracle,maxweight+oracle,central-maxweight+oracle
+ALL := idle,random-legal,local-reactive,$(RULES)
+SCENARIOS := $(if $(DPEM_DATA),abilene-trace-v0 abilene-mixed-v0 coronet100-v0) surfnet-v0 mesh100-outages-v0 chain3-v0 star8-v0 mesh20-v0
+CURVE := --delay 0 --delay 0.25 --delay 0.5 --delay 1 --delay 2
+BENCHMARK := $(BIN)/dpem benchmark --workers $(WORKERS) --tuned baselines/tuned --score --reference "central-maxweight (delay 0.5 s)"
+
+# Resumable: what was tuned or played is kept, and goes on.
+tuned: setup
+	$(BIN)/dpem tune --workers $(WORKERS) --out baselines/tuned --scenario mesh100-v0 $(CURVE) --policies $(RULES),$(SPLIT),$(CEILING)
+	for scenario in $(SCENARIOS); do $(BIN)/dpem tune --workers $(WORKERS) --out baselines/tuned --scenario $$scenario --delay 0 --delay 0.5 --policies $(RULES) || exit; done
+	$(BIN)/python docs/update.py
+
 results: setup
 	$(RUN) --seeds 20 --scenario mesh100-v0 --out baselines/results/mesh100-reactive
+	$(BENCHMARK) delay-curve --policies $(ALL),$(SPLIT),$(CEILING) --seeds 20 --out baselines/results/delay-curve
+	$(BENCHMARK) loads --policies $(ALL) --delay 0.5 --seeds 10 --out baselines/results/loads
+	$(BENCHMARK) networks --policies $(ALL) --seeds 20 --out baselines/results/networks
+	$(BENCHMARK) small --policies $(ALL) --seeds 30 --out baselines/results/small
 	$(BIN)/python docs/update.py
 
 bench: setup

@@ -205,6 +205,35 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
     tune.set_defaults(run=_tune)
 
+    forecast = commands.add_parser(
+        "forecast",
+        help="score forecasters by themselves on held-out demand",
+        description="Forecast the demand of the same episodes with every forecaster, no policy involved. Writes table, "
+        "forecast.json and forecast.png: deviance skill over the true mean rates and scaled absolute error, for every "
+        "slot ahead.",
+        epilog="example: dpem forecast --scenario mesh100-v0 --forecaster moving-average:40 --forecaster bayes-filter "
+        "--forecaster oracle --out forecasts",
+    )
+    forecast.add_argument("--scenario", required=True, help="name (see dpem list), or path of a .toml file")
+    forecast.add_argument(
+        "--forecaster", action="append", required=True, metavar="NAME[:ARGUMENT]", help="may be given several times"
+    )
+    forecast.add_argument("--horizon", type=int, default=10, metavar="H", help="slots ahead (default: 10)")
+    forecast.add_argument("--seeds", type=int, default=20, metavar="N", help="episodes (default: 20)")
+    forecast.add_argument(
+        "--split", choices=("train", "validation", "evaluation"), default="evaluation",
+        help="frozen seed lists to take the episodes from (default: evaluation)",
+    )  # fmt: skip
+    forecast.add_argument(
+        "--topology", action="append", type=int, default=[], metavar="SEED",
+        help="use this network instead of the split's; may be given several times",
+    )  # fmt: skip
+    forecast.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="override a scenario field")
+    forecast.add_argument("--workers", type=int, default=1, metavar="W", help="processes (default: 1)")
+    forecast.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
+    forecast.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    forecast.set_defaults(run=_forecast)
+
     for command in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
         command.load()(commands)
 
@@ -310,6 +339,41 @@ def _tune(arguments: argparse.Namespace) -> int:
         )
     print_tuned(tuned)
     print(f"wrote {path}")
+    return 0
+
+
+def _forecast(arguments: argparse.Namespace) -> int:
+    from dpem_env import scenarios
+    from dpem_env.files import make_writable, write_json
+    from dpem_env.forecast_skill import measure_skill
+    from dpem_env.render.forecast_figure import save_forecast_figure
+    from dpem_env.reports import print_forecasts, progress
+    from dpem_env.session import require_seed
+
+    for option in ("horizon", "seeds", "workers"):
+        _require_at_least_1(f"--{option}", getattr(arguments, option))
+    for seed in arguments.topology:
+        require_seed("--topology", seed)
+    scenario = scenarios.get(arguments.scenario, **_overrides(arguments.set))
+    name = scenario.name  # the horizon is how far is looked, nothing about the scenario
+    scenario = scenario.override(name=name, forecast_horizon=arguments.horizon)
+    make_writable(arguments.out)
+    with progress() as bar:
+        task = bar.add_task("forecasting", total=arguments.seeds * len({*arguments.forecaster, "mean-rates"}))
+        summary = measure_skill(
+            scenario,
+            arguments.forecaster,
+            arguments.seeds,
+            split=arguments.split,
+            topologies=arguments.topology,
+            workers=arguments.workers,
+            data_dir=arguments.data,
+            on_episode=lambda forecaster: bar.update(task, advance=1, description=forecaster),
+        )
+    write_json(arguments.out / "forecast.json", summary)
+    save_forecast_figure(arguments.out / "forecast.png", summary)
+    print_forecasts(summary)
+    print(f"wrote {arguments.out / 'forecast.json'} and {arguments.out / 'forecast.png'}")
     return 0
 
 

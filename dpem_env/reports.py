@@ -14,9 +14,8 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from dpem_env import policies
+from dpem_env import forecast, policies
 from dpem_env.evaluation import ArmResult, paired_difference
-from dpem_env.forecast import FORECASTERS
 from dpem_env.scenarios import OFFERED_LOADS, SCENARIOS, CoronetNetwork, Scenario, TopohubNetwork
 from dpem_env.suites import SUITES, data_needed
 from dpem_env.topology import data_folder
@@ -170,6 +169,22 @@ def print_tuned(tuned: Sequence[dict[str, Any]]) -> None:
     console().print(table)
 
 
+def print_forecasts(summary: dict[str, Any]) -> None:
+    """Deviance skill of every forecaster, slot by slot ahead, with its interval for the first and the last."""
+    horizon = len(summary["forecasters"][0]["skill"])
+    what = f"{summary['scenario']} ({summary['scenario_hash']}): {len(summary['seeds'])} {summary['split']} episode(s)"
+    table = Table(title=Text(f"{what}; deviance skill over the true mean rates by slots ahead, MASE, time"))
+    table.add_column("")
+    for name in (*(str(ahead) for ahead in range(1, horizon + 1)), "MASE 1", f"MASE {horizon}", "µs/slot"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for forecaster in summary["forecasters"]:
+        skills = ("-" if skill is None else f"{skill:.3f}" for skill in forecaster["skill"])
+        errors = ("-" if error is None else f"{error:.2f}" for error in (forecaster["mase"][0], forecaster["mase"][-1]))
+        name = forecaster["name"] + (" (clairvoyant)" if forecaster["clairvoyant"] else "")
+        table.add_row(Text(name), *skills, *errors, f"{forecaster['us_per_slot']:.0f}")
+    console().print(table)
+
+
 def print_list(data_dir: str | None) -> None:
     """Scenarios, policies and forecasters, and where data that is not shipped comes from."""
     out = console()
@@ -191,7 +206,7 @@ def print_list(data_dir: str | None) -> None:
     out.print("  load ρ: requests/s over the rate of which 0.8 could be delivered at best", highlight=False)
     out.print("policies:", ", ".join(sorted(policies.available())), highlight=False)
     out.print("  (central:NAME puts a local policy under central control)", highlight=False)
-    out.print("forecasters:", ", ".join(["none", *FORECASTERS]), highlight=False)
+    out.print("forecasters:", ", ".join(["none", *forecast.available()]), highlight=False)
     out.print("suites:", ", ".join(f"{suite.name} ({suite.summary})" for suite in SUITES.values()), highlight=False)
     out.print("\ndata that is not shipped (put it into a folder; pass --data DIR or set DPEM_DATA):", highlight=False)
     folder = data_folder(data_dir)

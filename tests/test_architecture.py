@@ -21,8 +21,8 @@ LAYERS = (
     ("feature_writer", "features", "rewards", "forecast"),
     ("policies", "session", "bounds", "control", "metrics"),
     ("parallel_env", "testing", "central_env", "vector_env", "evaluation", "log_format", "records", "replay"),
-    ("work", "tuning", "comparison"),
-    ("render", "render.network_map", "render.results_figure", "render.benchmark_figure"),
+    ("work", "tuning", "forecast_skill", "comparison"),
+    ("render", "render.network_map", "render.results_figure", "render.benchmark_figure", "render.forecast_figure"),
     ("reports", "runs", "benchmark", "cli"),
 )
 ORDER = [module for layer in LAYERS for module in layer]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dpem_env import parallel_env, scenarios
+from dpem_env import forecast, parallel_env, scenarios
 from dpem_env.demand import draw_demand, mean_rates
 from dpem_env.errors import DpemError, PolicyError
 from dpem_env.forecast import (
@@ -24,6 +25,7 @@ from dpem_env.forecast import (
     PermutedOracle,
     Persistence,
     Seasonal,
+    available,
     get_forecaster,
     setting_of,
 )
@@ -271,6 +273,92 @@ def test_a_mistyped_name_is_answered_with_the_nearest(name: str, meant: str) -> 
     with pytest.raises(PolicyError, match=f"did you mean '{meant}'") as error:
         get_forecaster(name)
     one_line(error)
+
+
+def test_what_stands_after_the_colon_is_the_forecasters_argument() -> None:
+    assert vars(get_forecaster("moving-average:12")) == {"window": 12}
+    assert vars(get_forecaster("seasonal:24")) == {"period": 24}
+    assert vars(get_forecaster("permuted-oracle:7")) == {"seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("moving-average:", "window of a forecaster is ''; expected a whole number >= 1"),
+        ("moving-average:0", "window of a forecaster is '0'"),
+        ("moving-average:1.5", "window of a forecaster is '1.5'"),
+        ("seasonal:-3", "period of a forecaster is '-3'"),
+        ("permuted-oracle:-1", "seed of a forecaster is '-1'; expected a whole number >= 0"),
+        ("mean-rates:3", "forecaster 'mean-rates' does not take '3'"),
+        ("persistance:3", "unknown forecaster 'persistance'; did you mean 'persistence'"),
+        ("none:3", "unknown forecaster 'none'"),
+        ("", "unknown forecaster ''"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_refused_in_one_line(name: str, told: str) -> None:
+    with pytest.raises(PolicyError, match=re.escape(told)) as error:
+        get_forecaster(name)
+    one_line(error)
+
+
+class Installed(Persistence):
+    """Announced by a package through an entry point."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+
+NOT_A_FORECASTER = dict
+
+
+@pytest.fixture
+def announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = EntryPoints(
+        EntryPoint(name, f"{__name__}:{value}" if value else "no_such_package:Thing", forecast.GROUP)
+        for name, value in {"own": "Installed", "odd": "NOT_A_FORECASTER", "broken": "", "oracle": "Installed"}.items()
+    )
+    monkeypatch.setattr(forecast, "entry_points", lambda **selected: points.select(**selected))
+
+
+@pytest.mark.usefixtures("announced")
+def test_installed_forecasters_are_found_by_name_and_given_their_argument() -> None:
+    own = get_forecaster("own:C:/weights.npz")
+    assert type(own) is Installed
+    assert own.path == "C:/weights.npz"
+    assert available().keys() == {*FORECASTERS, "own", "odd", "broken"}
+    assert available()["own"] == f"{__name__}:Installed"
+    assert type(get_forecaster("oracle")) is Oracle  # no package takes the name of a built-in one
+
+
+@pytest.mark.usefixtures("announced")
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("own", "forecaster 'own' needs an argument: own:ARGUMENT"),
+        ("odd", "clairvoyant, reset, observe and predict"),
+        ("broken", "needs a package that is not installed: No module named 'no_such_package'"),
+        ("owm", "unknown forecaster 'owm'; did you mean 'own'"),
+    ],
+)
+def test_an_installed_forecaster_that_cannot_be_had_says_why_in_one_line(name: str, told: str) -> None:
+    with pytest.raises(PolicyError, match=re.escape(told)) as error:
+        get_forecaster(name)
+    one_line(error)
+
+
+def test_forecasters_are_told_the_scenario_of_the_episode() -> None:
+    told: list[ForecastSetting] = []
+
+    class Listening(Persistence):
+        def reset(self, setting: ForecastSetting) -> None:
+            told.append(setting)
+            super().reset(setting)
+
+    session = session_with([], forecaster=Listening())
+    assert told[0].scenario is session.scenario
+    assert told[0].horizon == 8
+    assert told[0].slot_duration == 0.25
 
 
 @pytest.mark.parametrize("bad", [object(), 3, MovingAverage])

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from dpem_env.files import whole_file
 
+LINES = ("-", "--", ":")  # one for every ten schemes
 METRICS = {"delivery_rate": "delivery rate", "contention": "contention"}
 
 
@@ -44,7 +45,7 @@ def _draw(axes: Axes, arms: list[dict[str, Any]], metric: str) -> None:
             schemes.setdefault(name.replace("$", r"\$"), []).append(arm)
     longest = max((arm["delay"] or 0.0 for arm in arms), default=0.0) or 1.0
     for number, (name, members) in enumerate(schemes.items()):
-        colour = f"C{number % 10}"
+        colour, line = f"C{number % 10}", LINES[number // 10 % len(LINES)]
         members.sort(key=lambda arm: arm["delay"] or 0.0)
         delays = [arm["delay"] for arm in members]
         means, lows, highs = np.array(
@@ -53,7 +54,8 @@ def _draw(axes: Axes, arms: list[dict[str, Any]], metric: str) -> None:
         ).T
         if delays == [None]:
             delays, (means, lows, highs) = [0.0, longest], np.repeat([means, lows, highs], 2, axis=1)
-            axes.plot(delays, means, color=colour, label=name)
+            axes.plot(delays, means, line, color=colour, label=name)
         else:
-            axes.errorbar(delays, means, [means - lows, highs - means], color=colour, marker="o", capsize=3, label=name)
+            errors = [means - lows, highs - means]
+            axes.errorbar(delays, means, errors, fmt=line, color=colour, marker="o", capsize=3, label=name)
         axes.fill_between(delays, lows, highs, color=colour, alpha=0.2, linewidth=0)
