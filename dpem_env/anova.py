@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -51,8 +50,6 @@ def one_way_anova(groups: Sequence[ArrayLike]) -> OneWay:
     residuals = _residuals(samples)
     f, p = stats.f_oneway(*samples)
     between, within = len(samples) - 1, len(residuals) - len(samples)
-    tukey = stats.tukey_hsd(*samples)
-    limits = tukey.confidence_interval(LEVEL)
     kruskal = stats.kruskal(*samples)
     return OneWay(
         f=float(f),
@@ -63,15 +60,27 @@ def one_way_anova(groups: Sequence[ArrayLike]) -> OneWay:
         levene_p=_levene_p(samples),
         kruskal_h=float(kruskal.statistic),
         kruskal_p=float(kruskal.pvalue),
-        tukey=tuple(
-            Comparison(
-                first=i,
-                second=j,
-                difference=Interval(float(tukey.statistic[j, i]), float(limits.low[j, i]), float(limits.high[j, i])),
-                p=float(tukey.pvalue[j, i]),
-            )
-            for i, j in combinations(range(len(samples)), 2)
-        ),
+        tukey=_tukey(samples, residuals),
+    )
+
+
+def _tukey(samples: Sequence[Array], residuals: Array) -> tuple[Comparison, ...]:
+    """Honestly significant differences of all pairs, with Kramer's errors (Kramer, Biometrics 12, 1956).
+
+    As `scipy.stats.tukey_hsd`, which works out every pair twice: minutes for fifty arms.
+    """
+    first, second = np.triu_indices(len(samples), k=1)
+    sizes, means = (np.array([statistic(sample) for sample in samples]) for statistic in (len, np.mean))
+    freedom = len(residuals) - len(samples)
+    variance = (residuals**2).sum() / freedom
+    error = np.sqrt(variance / 2 * (1 / sizes[first] + 1 / sizes[second]))
+    difference = means[second] - means[first]
+    p = stats.studentized_range.sf(np.abs(difference) / error, len(samples), freedom)
+    width = stats.studentized_range.ppf(LEVEL, len(samples), freedom) * error
+    columns = (first, second, difference, difference - width, difference + width, p)
+    return tuple(
+        Comparison(int(i), int(j), Interval(value, low, high), chance)
+        for i, j, value, low, high, chance in np.transpose(columns).tolist()
     )
 
 

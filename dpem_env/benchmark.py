@@ -20,7 +20,7 @@ from dpem_env.errors import DpemError, PolicyError, nearest
 from dpem_env.evaluation import Arm, arms
 from dpem_env.files import make_writable, write_json
 from dpem_env.records import simulator_version
-from dpem_env.reports import TABLE, print_benchmark, progress
+from dpem_env.reports import TABLE, print_benchmark, progress, working
 from dpem_env.runs import try_out
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.statistics import Array, normalized_score
@@ -149,7 +149,8 @@ def run_benchmark(
         except KeyboardInterrupt:
             interrupted = True
     if not interrupted or any(plan.complete_seeds(scenario, episodes) for scenario in plan.scenarios):
-        summary = summarise(plan, episodes)
+        with working("comparing …"):
+            summary = summarise(plan, episodes)
         _write_summary(out, summary)
         print_benchmark(summary)
         print(f"wrote {out / 'summary.json'} and {out / 'benchmark.png'}")

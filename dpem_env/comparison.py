@@ -99,11 +99,26 @@ def _analysis(arms: Sequence[Arm], values: Array) -> Any:
     ]
     return _plain(
         {
-            "one_way": anova.one_way_anova(list(values)),
+            "one_way": _one_way(values),
             "friedman_p": anova.friedman_p(values.T) if len(arms) > 2 else None,
             "architecture_by_prediction": _two_way(values, len(forecasters)) if two_factors else None,
         }
     )
+
+
+def _one_way(values: Array) -> dict[str, Any]:
+    """Of (arms, episodes); Tukey's comparisons as columns, a row for every pair of arms, by their places."""
+    found = anova.one_way_anova(list(values))
+    pairs = found.tukey
+    columns = {
+        "first": [pair.first for pair in pairs],
+        "second": [pair.second for pair in pairs],
+        "difference": [pair.difference.value for pair in pairs],
+        "low": [pair.difference.low for pair in pairs],
+        "high": [pair.difference.high for pair in pairs],
+        "p": [pair.p for pair in pairs],
+    }
+    return vars(found) | {"tukey": columns}
 
 
 def _two_way(values: Array, forecasters: int) -> anova.TwoWay:
@@ -121,7 +136,7 @@ def _line(samples: Sequence[tuple[int, Array]]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: records by the names of their fields, NaN and infinities as None."""
+    """As JSON has it: records by the names of their fields, seven digits, NaN and infinities as None."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if hasattr(value, "_asdict"):
@@ -130,4 +145,6 @@ def _plain(value: Any) -> Any:
         return _plain(vars(value))
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +27,11 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_json(path: str | os.PathLike[str], data: dict[str, Any]) -> None:
-    """Write plain data, without NaN, as JSON."""
+    """Write plain data, without NaN, as JSON; a list of numbers takes one line."""
+    text = json.dumps(data, indent=1, allow_nan=False)
+    text = re.sub(r"\[[-+.\deE,\snul]+\]", lambda numbers: " ".join(numbers[0].split()), text)
     with whole_file(path) as partial:
-        partial.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def make_writable(folder: Path) -> None:
