@@ -17,7 +17,7 @@ import numpy as np
 from dpem_env.anova import require_statsmodels
 from dpem_env.comparison import Table, compare, on_network_size
 from dpem_env.errors import DpemError, PolicyError, nearest
-from dpem_env.evaluation import Arm, arms
+from dpem_env.evaluation import Arm, Method, methods
 from dpem_env.files import make_writable, write_json
 from dpem_env.records import simulator_version
 from dpem_env.reports import TABLE, print_benchmark, progress, working
@@ -36,15 +36,15 @@ Episodes = dict[EpisodeItem, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a benchmark plays: every arm, the first `num_seeds` episodes of a split of every scenario.
+    """What a benchmark plays: every arm of every method, the first `num_seeds` episodes of a split of every scenario.
 
-    With a bound, every episode is bounded, too, and every arm gets a score.
+    With a bound, every episode is bounded, too, and every method gets a score.
     """
 
     suite: str
     scenarios: tuple[Scenario, ...]
-    arms: tuple[Arm, ...]
-    reference: Arm
+    methods: tuple[Method, ...]
+    reference: Method
     num_seeds: int
     split: Split = "evaluation"
     tuned: Tuned | None = None
@@ -56,13 +56,17 @@ class Plan:
             item
             for index in range(self.num_seeds)
             for scenario in self.scenarios
-            for item in (*(self.item(scenario, arm, index) for arm in self.arms), self.bound_item(scenario, index))
+            for item in (*self.played(scenario, index), self.bound_item(scenario, index))
             if item is not None
         ]
 
     def item(self, scenario: Scenario, arm: Arm, index: int) -> WorkItem:
         """An episode of an arm, with the options tuned for the scenario."""
         return WorkItem(scenario, self.split, index, self.tuned.arm(scenario, arm) if self.tuned else arm)
+
+    def played(self, scenario: Scenario, index: int) -> list[WorkItem]:
+        """An episode of every arm of every method."""
+        return [self.item(scenario, arm, index) for method in self.methods for arm in method.arms]
 
     def bound_item(self, scenario: Scenario, index: int) -> BoundItem | None:
         """The bound of an episode, if there is to be one."""
@@ -73,7 +77,7 @@ class Plan:
         return [
             index
             for index in range(self.num_seeds)
-            if all(self.item(scenario, arm, index) in episodes for arm in self.arms)
+            if all(item in episodes for item in self.played(scenario, index))
             and (self.bound is None or self.bound_item(scenario, index) in episodes)
         ]
 
@@ -108,10 +112,10 @@ def make_plan(
     if len(forecasters) > 1:  # architecture by prediction; told before hours are played
         require_statsmodels()
     delays = delays or suite.delays
-    contestants = [arm for name in forecasters or (None,) for arm in arms(policies, delays, name)]
-    if score and FLOOR not in {arm.policy for arm in contestants}:
-        contestants.append(Arm(FLOOR))
-    named = {name: arm for arm in reversed(contestants) for name in (arm.policy, arm.label)}
+    contestants = [method for name in forecasters or (None,) for method in methods(policies, delays, name)]
+    if score and FLOOR not in {method.policy for method in contestants}:
+        contestants += methods([FLOOR], ())
+    named = {name: method for method in reversed(contestants) for name in (method.policy, method.label)}
     if reference is not None and reference not in named:
         raise PolicyError(f"--reference is {reference!r}; {nearest(reference, named)}")
     first = contestants[0] if reference is None else named[reference]
@@ -202,18 +206,24 @@ def summarise(plan: Plan, episodes: Episodes) -> dict[str, Any]:
         indices = plan.complete_seeds(scenario, episodes)
         if not indices:
             continue
-        rows = [[episodes[plan.item(scenario, arm, index)] for index in indices] for arm in plan.arms]
+        rows = [
+            [[episodes[plan.item(scenario, arm, index)] for index in indices] for arm in method.arms]
+            for method in plan.methods
+        ]
         table: Table = {
-            metric: np.array([[episode["metrics"][metric] for episode in row] for row in rows], dtype=np.float64)
+            metric: [
+                np.array([[episode["metrics"][metric] for episode in of_arm] for of_arm in row], dtype=np.float64)
+                for row in rows
+            ]
             for metric in METRICS
         }
         bounds = _bounds(plan, scenario, indices, episodes)
         if bounds is not None:
             table["score"] = _scores(plan, table["delivery_rate"], bounds)
-        nodes = rows[0][0]["nodes"]
-        compared = compare(plan.arms, plan.reference, table)
-        for arm, row in zip(compared["arms"], rows, strict=True):
-            arm["options"] = row[0]["options"]
+        nodes = rows[0][0][0]["nodes"]
+        compared = compare(plan.methods, plan.reference, table)
+        for method, row in zip(compared["methods"], rows, strict=True):
+            method["options"] = row[0][0]["options"]
         scenarios.append(
             {"name": scenario.name, "hash": scenario.hash, "nodes": nodes, "episodes": indices}
             | {"bound": None if bounds is None else {"name": plan.bound, "delivery_rate": bounds.tolist()}}
@@ -222,7 +232,7 @@ def summarise(plan: Plan, episodes: Episodes) -> dict[str, Any]:
         if len({played.network.generator for played in plan.scenarios}) == 1:
             tables.append((nodes, table))
     return {
-        "format": "dpem-benchmark-2",
+        "format": "dpem-benchmark-3",
         "version": simulator_version(),
         "suite": plan.suite,
         "split": plan.split,
@@ -230,7 +240,7 @@ def summarise(plan: Plan, episodes: Episodes) -> dict[str, Any]:
         "complete": len(episodes) == len(plan.items()),
         "reference": plan.reference.label,
         "scenarios": scenarios,
-        "network_size": on_network_size(plan.arms, tables),
+        "network_size": on_network_size(plan.methods, tables),
     }
 
 
@@ -241,10 +251,10 @@ def _bounds(plan: Plan, scenario: Scenario, indices: Sequence[int], episodes: Ep
     return np.array(found, dtype=np.float64) if found else None
 
 
-def _scores(plan: Plan, delivery_rates: Array, bounds: Array) -> Array:
-    """(arms, episodes) where each delivery rate lies between acting at random and the bound."""
-    [floor] = [rate for arm, rate in zip(plan.arms, delivery_rates, strict=True) if arm.policy == FLOOR][:1]
-    return normalized_score(delivery_rates, floor, bounds)
+def _scores(plan: Plan, delivery_rates: Sequence[Array], bounds: Array) -> list[Array]:
+    """Where each delivery rate lies between acting at random and the bound."""
+    [floor] = [rates for method, rates in zip(plan.methods, delivery_rates, strict=True) if method.policy == FLOOR][:1]
+    return [normalized_score(rates, floor, bounds) for rates in delivery_rates]
 
 
 def _write_summary(out: Path, summary: dict[str, Any]) -> None:

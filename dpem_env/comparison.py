@@ -1,7 +1,9 @@
-"""What the episodes of several arms come to, as plain data: each arm, each against the reference, all together.
+"""What the episodes of several methods come to, as plain data: each, each against the reference, all together.
 
-A table holds, for each metric, (arms, episodes) values; column j is the same episode for every arm. NaN is a value that
-does not exist, such as the fidelity of no pairs; what is compared is compared on episodes where it does.
+A table holds, for each metric, a (T, E) array of every method: T training seeds (1 for a rule) by E episodes, column j
+the same episode for all. NaN is a value that does not exist, such as the fidelity of no pairs; what is compared is
+compared on episodes where it does. Episodes of one checkpoint are never taken for independent draws of its method:
+`dpem_env.statistics` resamples both, and the analyses of variance are of means over training seeds.
 """
 
 from __future__ import annotations
@@ -14,64 +16,73 @@ from typing import Any
 import numpy as np
 
 from dpem_env import anova, statistics
-from dpem_env.evaluation import Arm
+from dpem_env.evaluation import Method
 from dpem_env.seeding import generator
 from dpem_env.statistics import Array
 
-Table = dict[str, Array]
+Table = dict[str, list[Array]]
 HEADLINE = ("delivery_rate", "contention", "reward")  # analysed further
 
 
-def compare(arms: Sequence[Arm], reference: Arm, table: Table) -> dict[str, Any]:
-    """One scenario: every arm by itself, every other against the reference, analyses of variance of all."""
+def compare(methods: Sequence[Method], reference: Method, table: Table) -> dict[str, Any]:
+    """One scenario: every method by itself, every other against the reference, analyses of variance of all."""
     rng = generator("benchmark intervals")
-    first = arms.index(reference)
+    first = methods.index(reference)
     return {
-        "arms": [
-            {"label": arm.label, **vars(arm)}
-            | {"metrics": {metric: _alone(values[place], rng) for metric, values in table.items()}}
-            | {"episodes": {metric: _plain(table[metric][place].tolist()) for metric in HEADLINE}}
-            for place, arm in enumerate(arms)
+        "methods": [
+            {
+                "label": method.label,
+                "policy": method.policy,
+                "delay": method.delay,
+                "forecaster": method.forecaster,
+                "training_seeds": len(method.arms),
+                "metrics": {metric: _alone(values[place], rng) for metric, values in table.items()},
+                "episodes": {metric: _plain(table[metric][place].tolist()) for metric in HEADLINE},
+            }
+            for place, method in enumerate(methods)
         ],
         "differences": [
-            {"label": arm.label}
+            {"label": method.label}
             | {"metrics": {metric: _against(values[place], values[first], rng) for metric, values in table.items()}}
-            for place, arm in enumerate(arms)
+            for place, method in enumerate(methods)
             if place != first
         ],
-        "analysis": {metric: _analysis(arms, table[metric]) for metric in HEADLINE},
+        "analysis": {metric: _analysis(methods, table[metric]) for metric in HEADLINE},
     }
 
 
-def on_network_size(arms: Sequence[Arm], tables: Sequence[tuple[int, Table]]) -> list[dict[str, Any]] | None:
-    """Each arm's metrics regressed on the number of nodes, given with each table; None where it is always the same."""
+def on_network_size(methods: Sequence[Method], tables: Sequence[tuple[int, Table]]) -> list[dict[str, Any]] | None:
+    """Each method's metrics regressed on the number of nodes, given with each table; None if it never differs."""
     if len({nodes for nodes, _ in tables}) < 2:
         return None
     return [
-        {"label": arm.label}
-        | {metric: _line([(nodes, values[metric][place]) for nodes, values in tables]) for metric in HEADLINE}
-        for place, arm in enumerate(arms)
+        {"label": method.label}
+        | {
+            metric: _line([(nodes, table[metric][place].mean(axis=0)) for nodes, table in tables])
+            for metric in HEADLINE
+        }
+        for place, method in enumerate(methods)
     ]
 
 
 def _alone(values: Array, rng: np.random.Generator) -> Any:
-    known = values[np.isfinite(values)][None]
+    known = values[:, np.isfinite(values).all(axis=0)]
     if not known.size:
         return None
     return _plain(
         {
             "mean": statistics.mean_interval(known, rng),
             "iqm": statistics.crossed_bootstrap(known, statistics.interquartile_mean, rng),
-            "episodes": known.size,
+            "episodes": known.shape[1],
         }
     )
 
 
 def _against(ours: Array, theirs: Array, rng: np.random.Generator) -> Any:
-    known = np.isfinite(ours) & np.isfinite(theirs)
+    known = np.isfinite(ours).all(axis=0) & np.isfinite(theirs).all(axis=0)
     if not known.any():
         return None
-    a, b = ours[known][None], theirs[known][None]
+    a, b = ours[:, known], theirs[:, known]
     difference = statistics.paired_difference(a, b, rng)
     return _plain(
         {
@@ -81,33 +92,34 @@ def _against(ours: Array, theirs: Array, rng: np.random.Generator) -> Any:
             "probability_of_improvement": statistics.probability_of_improvement(a, b, rng),
             "cohens_d": statistics.cohens_d_paired(a, b),
             "wilcoxon_p": statistics.wilcoxon_p(a, b),
-            "episodes": a.size,
+            "episodes": a.shape[1],
         }
     )
 
 
-def _analysis(arms: Sequence[Arm], values: Array) -> Any:
-    """None where there is nothing to analyse: one arm, fewer than three episodes, no variance within arms."""
+def _analysis(methods: Sequence[Method], table: Sequence[Array]) -> Any:
+    """None where there is nothing to analyse: one method, fewer than three episodes, no variance within methods."""
+    values = np.array([of_method.mean(axis=0) for of_method in table])
     values = values[:, np.isfinite(values).all(axis=0)]
-    if len(arms) < 2 or values.shape[1] < 3 or not np.ptp(values, axis=1).any():
+    if len(methods) < 2 or values.shape[1] < 3 or not np.ptp(values, axis=1).any():
         return None
-    forecasters = list(dict.fromkeys(arm.forecaster for arm in arms))
-    policies = dict.fromkeys((arm.policy, arm.delay) for arm in arms)
+    forecasters = list(dict.fromkeys(method.forecaster for method in methods))
+    policies = dict.fromkeys((method.policy, method.delay) for method in methods)
     crossed = [(*policy, forecaster) for forecaster in forecasters for policy in policies]
     two_factors = min(len(forecasters), len(policies)) > 1 and crossed == [
-        (arm.policy, arm.delay, arm.forecaster) for arm in arms
+        (method.policy, method.delay, method.forecaster) for method in methods
     ]
     return _plain(
         {
             "one_way": _one_way(values),
-            "friedman_p": anova.friedman_p(values.T) if len(arms) > 2 else None,
+            "friedman_p": anova.friedman_p(values.T) if len(methods) > 2 else None,
             "architecture_by_prediction": _two_way(values, len(forecasters)) if two_factors else None,
         }
     )
 
 
 def _one_way(values: Array) -> dict[str, Any]:
-    """Of (arms, episodes); Tukey's comparisons as columns, a row for every pair of arms, by their places."""
+    """Of (methods, episodes); Tukey's comparisons as columns, a row for every pair of methods, by their places."""
     found = anova.one_way_anova(list(values))
     pairs = found.tukey
     columns = {
@@ -122,7 +134,7 @@ def _one_way(values: Array) -> dict[str, Any]:
 
 
 def _two_way(values: Array, forecasters: int) -> anova.TwoWay:
-    """Of (arms, episodes), arms forecaster by forecaster."""
+    """Of (methods, episodes), methods forecaster by forecaster."""
     return anova.two_way_anova(values.reshape(forecasters, -1, values.shape[1]).swapaxes(0, 1))
 
 

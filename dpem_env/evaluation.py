@@ -6,9 +6,10 @@ emissions, outages and admission order.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,21 +60,62 @@ class Recorder(Protocol):
         """One slot has been played."""
 
 
-def arms(policies: Iterable[str], delays: Sequence[float], forecaster_of_all: str | None = None) -> list[Arm]:
-    """Local policies once, central ones once per delay (0 if none is given); "NAME+FORECASTER" has its own forecaster.
+@dataclass(frozen=True)
+class Method:
+    """What is compared: a rule, or a learner by its checkpoints, one per training seed."""
 
-    Raises PolicyError for an unknown policy or forecaster.
+    policy: str  # as it was asked for: a name, perhaps with a pattern that its checkpoints match
+    arms: tuple[Arm, ...]
+
+    @property
+    def label(self) -> str:
+        """How tables call it."""
+        seeds = f", {len(self.arms)} training seeds" if len(self.arms) > 1 else ""
+        return replace(self.arms[0], policy=self.policy).label + seeds
+
+    @property
+    def delay(self) -> float | None:
+        """Control delay in s, if central."""
+        return self.arms[0].delay
+
+    @property
+    def forecaster(self) -> str | None:
+        """The forecaster, if not the policy's own."""
+        return self.arms[0].forecaster
+
+
+def methods(policies: Iterable[str], delays: Sequence[float], forecaster_of_all: str | None = None) -> list[Method]:
+    """Local policies once, central ones once per delay (0 if none is given).
+
+    "NAME+FORECASTER" has its own forecaster. "NAME:PATTERN" is one method with every checkpoint whose path matches, as
+    in ``ppo:runs/seed*/final.zip``. Raises PolicyError for what is unknown or matches nothing.
     """
-    contestants = []
+    found = []
     for policy in policies:
         name, _, own = policy.partition("+")
         forecaster = own or forecaster_of_all
         get_forecaster(forecaster)
-        if isinstance(get_policy(name), CentralPolicy):
-            contestants += [Arm(name, delay, forecaster) for delay in dict.fromkeys(delays or (0.0,))]
-        else:
-            contestants.append(Arm(name, None, forecaster))
-    return list(dict.fromkeys(contestants))
+        members = _members(name)
+        central = isinstance(get_policy(members[0]), CentralPolicy)
+        for delay in dict.fromkeys(delays or (0.0,)) if central else (None,):
+            found.append(Method(name, tuple(Arm(member, delay, forecaster) for member in members)))
+    return list(dict.fromkeys(found))
+
+
+def arms(policies: Iterable[str], delays: Sequence[float], forecaster_of_all: str | None = None) -> list[Arm]:
+    """Those of all methods, each by itself."""
+    return [arm for method in methods(policies, delays, forecaster_of_all) for arm in method.arms]
+
+
+def _members(name: str) -> list[str]:
+    prefix = "central:" if name.startswith("central:") else ""
+    kind, colon, pattern = name.removeprefix(prefix).partition(":")
+    if glob.escape(pattern) == pattern:
+        return [name]
+    paths = sorted(glob.glob(pattern))
+    if not paths:
+        raise PolicyError(f"no file matches {pattern!r} of policy {name!r}")
+    return [f"{prefix}{kind}{colon}{path}" for path in paths]
 
 
 def run_episode(

@@ -103,7 +103,7 @@ def print_results(scenario: Scenario, split: str, results: Sequence[ArmResult]) 
 
 
 def print_benchmark(summary: dict[str, Any]) -> None:
-    """The tables of a benchmark: per scenario every arm, then every arm against the reference."""
+    """The tables of a benchmark: per scenario every method, then every other against the reference."""
     out = console()
     for scenario in summary["scenarios"]:
         shown = [row for row in TABLE if row[0] in ("delivery_rate", "contention", "reward", "latency")]
@@ -114,7 +114,7 @@ def print_benchmark(summary: dict[str, Any]) -> None:
         table.add_column("", overflow="fold")
         for _, name, _ in shown:
             table.add_column(name, justify="right", no_wrap=True)
-        for arm in scenario["arms"]:
+        for arm in scenario["methods"]:
             cells = (_lines(arm["metrics"][metric], ("mean", "iqm"), decimals) for metric, _, decimals in shown)
             table.add_row(Text(arm["label"]), *cells)
         out.print(table)

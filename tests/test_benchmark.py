@@ -19,7 +19,7 @@ from dpem_env import benchmark, scenarios, work
 from dpem_env.benchmark import Plan, make_plan, summarise
 from dpem_env.comparison import compare, on_network_size
 from dpem_env.errors import DpemError
-from dpem_env.evaluation import Arm
+from dpem_env.evaluation import Arm, Method, methods
 from dpem_env.metrics import EpisodeMetrics
 from dpem_env.session import episode_seeds
 from dpem_env.suites import SUITES, Suite, get_suite
@@ -72,12 +72,12 @@ def test_scores_say_where_a_policy_lies_between_acting_at_random_and_the_bound(
     out = tmp_path / "scored"
     assert dpem("benchmark", "quick", "--policies", "local-reactive", "--seeds", "2", "--score", "--out", str(out)) == 0
     [scenario] = summary_in(out)["scenarios"]
-    reactive, floor = scenario["arms"]
+    reactive, floor = scenario["methods"]
     assert floor["label"] == "random-legal"  # added by itself
     bounds = scenario["bound"]["delivery_rate"]
     [quick] = SUITES["quick"].settings()
     assert bounds == [delivery_bound(quick, episode_seeds(quick, "evaluation", index)) for index in range(2)]
-    rates = [np.array(arm["episodes"]["delivery_rate"]) for arm in (reactive, floor)]
+    rates = [np.array(arm["episodes"]["delivery_rate"][0]) for arm in (reactive, floor)]
     scores = (rates[0] - rates[1]) / (np.array(bounds) - rates[1])
     assert reactive["metrics"]["score"]["mean"]["value"] == pytest.approx(scores.mean())
     assert floor["metrics"]["score"]["mean"]["value"] == 0.0
@@ -93,8 +93,8 @@ def test_a_policy_may_bring_its_own_forecaster(tmp_path: Path) -> None:
     out = tmp_path / "forecasters"
     assert dpem("benchmark", "quick", "--policies", ",".join(names), "--seeds", "2", "--out", str(out)) == 0
     [scenario] = summary_in(out)["scenarios"]
-    assert [arm["forecaster"] for arm in scenario["arms"]] == [None, "mean-rates", "none"]
-    assert len({tuple(arm["episodes"]["reward"]) for arm in scenario["arms"]}) == 3
+    assert [arm["forecaster"] for arm in scenario["methods"]] == [None, "mean-rates", "none"]
+    assert len({tuple(arm["episodes"]["reward"][0]) for arm in scenario["methods"]}) == 3
     assert scenario["analysis"]["reward"] is None or not scenario["analysis"]["reward"]["architecture_by_prediction"]
 
 
@@ -128,7 +128,7 @@ def test_more_seeds_and_other_arms_play_only_what_is_missing(copied: Path) -> No
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + 3 + SEEDS + 1 + SEEDS + 1 - 1
     [scenario] = summary_in(copied)["scenarios"]
-    assert [arm["label"] for arm in scenario["arms"]] == [*LABELS[:2], "central-reactive (delay 0.25 s)", "idle"]
+    assert [arm["label"] for arm in scenario["methods"]] == [*LABELS[:2], "central-reactive (delay 0.25 s)", "idle"]
     assert scenario["episodes"] == [0, 1, 2, 3]
 
 
@@ -157,7 +157,7 @@ def test_an_interrupted_benchmark_sums_up_what_it_finished_and_goes_on_where_it_
     summary = summary_in(tmp_path)
     assert summary["complete"] is False
     assert summary["scenarios"][0]["episodes"] == [0]
-    assert summary["scenarios"][0]["arms"][0]["metrics"]["delivery_rate"]["mean"]["low"] is None
+    assert summary["scenarios"][0]["methods"][0]["metrics"]["delivery_rate"]["mean"]["low"] is None
     before = episode_files(tmp_path)
     assert len(before) == 3
     assert dpem(*arguments) == 0
@@ -258,12 +258,13 @@ def test_suites_vary_what_they_say() -> None:
 def test_other_scenarios_are_varied_the_same_way() -> None:
     plan = make_plan(get_suite("coherence"), ["central-reactive"], 1, scenarios=["mesh20-v0"], delays=[0.25])
     assert [s.name for s in plan.scenarios] == [f"mesh20-v0+coherence_time={t}" for t in (1.0, 10.0, 60.0)]
-    assert plan.arms == (Arm("central-reactive", 0.25),)
+    assert plan.methods == tuple(methods(["central-reactive"], [0.25]))
 
 
 def test_the_reference_is_the_first_or_the_one_named() -> None:
     def reference(name: str | None) -> Arm:
-        return make_plan(get_suite("quick"), POLICIES.split(","), 1, reference=name).reference
+        [arm] = make_plan(get_suite("quick"), POLICIES.split(","), 1, reference=name).reference.arms
+        return arm
 
     assert reference(None) == Arm("local-reactive")
     assert reference("central-reactive") == Arm("central-reactive", 0.0)
@@ -318,11 +319,12 @@ def test_the_summary_holds_means_intervals_and_paired_differences(finished: Path
                 ]["delivery_rate"]
                 for index in range(SEEDS)
             ]
-            for arm in plan.arms
+            for method in plan.methods
+            for arm in method.arms
         ]
     )
     assert scenario["nodes"] == 20
-    for arm, row in zip(scenario["arms"], values, strict=True):
+    for arm, row in zip(scenario["methods"], values, strict=True):
         shown = arm["metrics"]["delivery_rate"]
         half = stats.sem(row) * stats.t.ppf(0.975, SEEDS - 1)
         assert list(shown["mean"].values()) == pytest.approx([row.mean(), row.mean() - half, row.mean() + half])
@@ -349,13 +351,36 @@ def test_the_picture_is_a_picture(finished: Path) -> None:
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 50
 
 
+def rule(name: str, forecaster: str | None = None) -> Method:
+    return Method(name, (Arm(name, None, forecaster),))
+
+
+def in_every_metric(table: list[Any]) -> dict[str, Any]:
+    return dict.fromkeys(("delivery_rate", "contention", "reward"), table)
+
+
+def test_episodes_of_a_checkpoint_are_no_independent_draws_of_its_method(rng: np.random.Generator) -> None:
+    learner = Method("ppo:seed*.zip", tuple(Arm(f"ppo:seed{k}.zip") for k in range(5)))
+    of_seed, of_episode = rng.normal(size=(5, 1)), rng.normal(size=(1, 200))
+    values = [of_seed + of_episode, 0.1 * rng.normal(size=(1, 200)) + of_episode]
+    compared = compare([learner, rule("a")], rule("a"), in_every_metric(values))
+    shown = compared["methods"][0]
+    assert (shown["label"], shown["training_seeds"]) == ("ppo:seed*.zip, 5 training seeds", 5)
+    assert np.shape(shown["episodes"]["reward"]) == (5, 200)
+    # A thousand independent draws would make the interval of the difference 0.12 wide; there are five seeds.
+    difference = compared["differences"][0]["metrics"]["reward"]["difference"]
+    assert difference["value"] == pytest.approx(values[0].mean() - values[1].mean(), abs=1e-6)
+    assert difference["high"] - difference["low"] > 0.8 * 2 * 1.96 * of_seed.std() / np.sqrt(5)
+    assert compared["analysis"]["reward"]["one_way"]["df"] == [1, 398]  # means over training seeds
+
+
 def test_two_forecasters_make_two_factors(rng: np.random.Generator) -> None:
     pytest.importorskip("statsmodels", reason="needs the extra statistics")
-    arms = [Arm(name, None, forecaster) for forecaster in ("none", "oracle") for name in ("a", "b", "c")]
+    arms = [rule(name, forecaster) for forecaster in ("none", "oracle") for name in ("a", "b", "c")]
     effect_of_prediction, effect_of_architecture = [0, 0, 0, 5, 5, 5], [0, 1, 2, 0, 1, 2]
     noise = rng.normal(size=(6, 40))
     values = noise + np.array(effect_of_prediction)[:, None] + 20.0 * np.array(effect_of_architecture)[:, None]
-    compared = compare(arms, arms[0], dict.fromkeys(("delivery_rate", "contention", "reward"), values))
+    compared = compare(arms, arms[0], in_every_metric(list(values[:, None])))
     factors = compared["analysis"]["reward"]["architecture_by_prediction"]
     assert (factors["first"]["df"], factors["second"]["df"]) == (2, 1)
     assert factors["first"]["eta_squared"] > 0.9
@@ -364,10 +389,10 @@ def test_two_forecasters_make_two_factors(rng: np.random.Generator) -> None:
 
 
 def test_what_does_not_exist_is_left_out_pairwise() -> None:
-    arms = [Arm("a"), Arm("b"), Arm("c")]
+    arms = [rule("a"), rule("b"), rule("c")]
     rows = np.array([[1.0, 2.0, np.nan, 4.0], [2.0, np.nan, 5.0, 5.0], [np.nan] * 4])
-    compared = compare(arms, arms[0], dict.fromkeys(("delivery_rate", "contention", "reward"), rows))
-    metrics = [arm["metrics"]["reward"] for arm in compared["arms"]]
+    compared = compare(arms, arms[0], in_every_metric(list(rows[:, None])))
+    metrics = [arm["metrics"]["reward"] for arm in compared["methods"]]
     assert (metrics[0]["episodes"], metrics[1]["episodes"], metrics[2]) == (3, 3, None)
     assert compared["differences"][0]["metrics"]["reward"]["difference"]["value"] == 1.0
     assert compared["differences"][0]["metrics"]["reward"]["episodes"] == 2
@@ -378,17 +403,15 @@ def test_what_does_not_exist_is_left_out_pairwise() -> None:
 
 def test_metrics_are_regressed_on_network_size() -> None:
     rows = np.array([[0.0, 0.1, 0.2]])
-    tables = [
-        (nodes, dict.fromkeys(("delivery_rate", "contention", "reward"), rows - nodes)) for nodes in (20, 50, 100)
-    ]
-    [line] = on_network_size([Arm("a")], tables) or []
+    tables = [(nodes, in_every_metric([rows - nodes])) for nodes in (20, 50, 100)]
+    [line] = on_network_size([rule("a")], tables) or []
     assert line["reward"]["slope"]["value"] == pytest.approx(-1.0)
     assert line["reward"]["r_squared"] == pytest.approx(1.0, abs=1e-4)
-    assert on_network_size([Arm("a")], tables[:1]) is None
+    assert on_network_size([rule("a")], tables[:1]) is None
 
 
 def _one_episode_each(*names: str) -> Any:
-    plan = Plan("mixed", tuple(scenarios.get(name) for name in names), (Arm("idle"),), Arm("idle"), 3)
+    plan = Plan("mixed", tuple(scenarios.get(name) for name in names), (rule("idle"),), rule("idle"), 3)
     metrics = dict.fromkeys(benchmark.METRICS, 0.5)
     nodes = {"mesh20-v0": 20, "mesh100-v0": 100, "surfnet-v0": 50}
     return summarise(

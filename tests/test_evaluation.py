@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dpem_env import scenarios
+from dpem_env import evaluation, scenarios
 from dpem_env.control import delay_in_slots
 from dpem_env.errors import PolicyError
-from dpem_env.evaluation import Arm, ArmResult, arms, evaluate, mean_and_interval, paired_difference, run_episode
+from dpem_env.evaluation import (
+    Arm,
+    ArmResult,
+    Method,
+    arms,
+    evaluate,
+    mean_and_interval,
+    methods,
+    paired_difference,
+    run_episode,
+)
 from dpem_env.metrics import EpisodeMetrics
 from dpem_env.policies import Decision, LocalPolicy, get_policy
 from dpem_env.scenarios import Scenario
@@ -220,3 +231,24 @@ def test_an_interruption_keeps_the_finished_episodes(scenario: Scenario) -> None
     with pytest.raises(KeyboardInterrupt):
         evaluate(scenario, results, 3, on_episode=stop)
     assert [len(result.episodes) for result in results] == [2, 1]
+
+
+def test_a_pattern_names_the_checkpoints_of_one_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in (2, 0, 1):
+        (tmp_path / f"seed{seed}.zip").touch()
+    monkeypatch.setattr(evaluation, "get_policy", lambda name: get_policy("idle"))
+    pattern = f"learned:{tmp_path}/seed*.zip"
+    [learner, rule] = methods([f"{pattern}+oracle", "idle"], [])
+    assert learner.arms == tuple(Arm(f"learned:{tmp_path}/seed{k}.zip", None, "oracle") for k in range(3))
+    assert learner.label == f"{pattern} +oracle, 3 training seeds"
+    assert rule == Method("idle", (Arm("idle"),))
+    assert arms([pattern], []) == [Arm(f"learned:{tmp_path}/seed{k}.zip") for k in range(3)]
+    with pytest.raises(PolicyError, match="no file matches"):
+        methods([f"learned:{tmp_path}/run*.zip"], [])
+
+
+def test_a_central_method_comes_once_per_delay() -> None:
+    found = methods(["central:local-reactive", "idle"], [0.0, 0.5, 0.5])
+    assert [(method.policy, method.delay) for method in found] == [
+        ("central:local-reactive", 0.0), ("central:local-reactive", 0.5), ("idle", None)
+    ]  # fmt: skip

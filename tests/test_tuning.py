@@ -158,7 +158,7 @@ def test_the_command_writes_what_a_benchmark_plays(tmp_path: Path, capsys: pytes
     assert summary["tuned"] is True
     best = {each["policy"]: each["best"]["options"] for each in tuned}
     for scenario in summary["scenarios"]:
-        assert {arm["policy"]: arm["options"] for arm in scenario["arms"]} == best
+        assert {arm["policy"]: arm["options"] for arm in scenario["methods"]} == best
 
 
 @pytest.mark.parametrize(

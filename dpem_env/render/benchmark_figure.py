@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from dpem_env.files import whole_file
 
 LINES = ("-", "--", ":")  # one for every ten schemes
+FAR = 4.0  # times the second largest: an outlier
 METRICS = {"delivery_rate": "delivery rate", "contention": "contention"}
 
 
@@ -23,7 +24,8 @@ def save_benchmark_figure(path: Path, summary: dict[str, Any]) -> None:
     FigureCanvasAgg(figure)
     for scenario, row in zip(scenarios, figure.subplots(len(scenarios), len(METRICS), squeeze=False), strict=True):
         for axes, (metric, name) in zip(row, METRICS.items(), strict=True):
-            _draw(axes, scenario["arms"], metric)
+            _draw(axes, scenario["methods"], metric)
+            _leave_out_outliers(axes, scenario["methods"], metric)
             if metric == "delivery_rate" and scenario["bound"]:
                 bound = float(np.mean(scenario["bound"]["delivery_rate"]))
                 axes.axhline(bound, color="black", linestyle="--", label=f"{scenario['bound']['name']} bound")
@@ -59,3 +61,17 @@ def _draw(axes: Axes, arms: list[dict[str, Any]], metric: str) -> None:
             errors = [means - lows, highs - means]
             axes.errorbar(delays, means, errors, fmt=line, color=colour, marker="o", capsize=3, label=name)
         axes.fill_between(delays, lows, highs, color=colour, alpha=0.2, linewidth=0)
+
+
+def _leave_out_outliers(axes: Axes, arms: list[dict[str, Any]], metric: str) -> None:
+    """Values that would squeeze all others to a line run out of the picture, with a note."""
+    means = {
+        arm["label"]: arm["metrics"][metric]["mean"]["value"] for arm in arms if arm["metrics"][metric] is not None
+    }
+    ordered = sorted(means.values())
+    if len(ordered) < 3 or ordered[-1] < FAR * ordered[-2]:
+        return
+    [label] = [name for name, value in means.items() if value == ordered[-1]][:1]
+    axes.set_ylim(-0.02 * ordered[-2], 1.25 * ordered[-2])
+    note = f"{label}: {ordered[-1]:.3g} (off the scale)".replace("$", r"\$")
+    axes.text(0.02, 0.98, note, transform=axes.transAxes, va="top", fontsize=7)
