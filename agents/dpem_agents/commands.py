@@ -1,0 +1,102 @@
+"""What this package adds to the ``dpem`` command. Light to import: torch loads only when something is trained."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dpem_env import scenarios
+from dpem_env.errors import DpemError
+from dpem_env.session import require_seed
+
+MODELS = ("gru", "lstm", "rnn", "ridge")
+
+
+def add_train_forecaster(commands: Any) -> None:
+    """Add ``dpem train-forecaster``."""
+    parser = commands.add_parser(
+        "train-forecaster",
+        help="train a forecaster at every node of a network, on its own request history",
+        description="Draw each node's request history (train seeds) and train a forecaster of its own on it. The file "
+        "written is used as --forecaster MODEL:FILE; it serves the networks it was trained on.",
+        epilog="example: dpem train-forecaster --scenario mesh20-v0 --topology 2000 --out mesh20-gru.npz",
+    )
+    parser.add_argument("--scenario", required=True, help="name (see dpem list), or path of a .toml file")
+    parser.add_argument("--model", choices=MODELS, default="gru", help="(default: gru)")
+    parser.add_argument(
+        "--topology", action="append", type=int, required=True, metavar="SEED",
+        help="network to train on; may be given several times",
+    )  # fmt: skip
+    parser.add_argument("--hours", type=float, default=24.0, help="simulated hours of history (default: 24)")
+    parser.add_argument("--hidden", type=int, default=12, help="units of a recurrent cell (default: 12)")
+    parser.add_argument("--epochs", type=float, default=4.0, help="passes over the history (default: 4)")
+    parser.add_argument("--seed", type=int, default=0, help="of initial weights and batches (default: 0)")
+    parser.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.npz", help="checkpoint to write")
+    parser.set_defaults(run=_train_forecaster)
+
+
+def add_train(commands: Any) -> None:
+    """Add ``dpem train``."""
+    parser = commands.add_parser(
+        "train",
+        help="train a policy by PPO (Stable-Baselines3)",
+        description="Train on the training split: 'shared' one policy for all nodes, 'independent' one of each node's "
+        "own, on the network --topology alone. DIR gets checkpoint.npz, learning_curve.json and TensorBoard files. "
+        "Ctrl-C saves; the same command again goes on exactly where it was. The result is played as --policy ppo:DIR.",
+        epilog="example: dpem train --scenario mesh20-v0 --timesteps 2000000 --out runs/mesh20, then "
+        "dpem run --scenario mesh20-v0 --policy ppo:runs/mesh20 --policy local-reactive --out results",
+    )
+    parser.add_argument("--scenario", required=True, help="name (see dpem list), or path of a .toml file")
+    parser.add_argument("--mode", choices=("shared", "independent"), default="shared", help="(default: shared)")
+    parser.add_argument("--timesteps", type=int, required=True, metavar="N", help="slots × nodes, over all networks")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and luck (default: 0)")
+    parser.add_argument("--forecaster", metavar="NAME[:ARGUMENT]", help="fills the observations (default: none)")
+    parser.add_argument(
+        "--topology", type=int, default=0, metavar="SEED", help="network of independent policies (default: 0)"
+    )
+    parser.add_argument("--device", default="cpu", help="of PyTorch (default: cpu)")
+    parser.add_argument("--again", action="store_true", help="begin anew if DIR holds a checkpoint")
+    parser.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
+    parser.set_defaults(run=_train)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from dpem_agents.ppo.training import train
+
+    path = train(
+        arguments.scenario,
+        arguments.mode,
+        arguments.timesteps,
+        arguments.out,
+        seed=arguments.seed,
+        forecaster=arguments.forecaster,
+        topology_seed=arguments.topology,
+        device=arguments.device,
+        resume=not arguments.again,
+        data_dir=arguments.data,
+    )
+    print(f"wrote {path}; use it as --policy ppo:{path.parent}")
+    return 0
+
+
+def _train_forecaster(arguments: argparse.Namespace) -> int:
+    from dpem_agents.forecasters.ridge import train_ridge
+    from dpem_agents.forecasters.training import train_forecasters
+
+    for seed in arguments.topology:
+        require_seed("--topology", seed)
+    if arguments.hidden < 1 or not arguments.epochs > 0:
+        raise DpemError(f"--hidden is {arguments.hidden}, --epochs {arguments.epochs}; expected at least 1, above 0")
+    scenario = scenarios.get(arguments.scenario)
+    common: dict[str, Any] = {"hours": arguments.hours, "data_dir": arguments.data}
+    if arguments.model == "ridge":
+        checkpoint = train_ridge(scenario, arguments.topology, **common)
+    else:
+        options = {name: getattr(arguments, name) for name in ("hidden", "epochs", "seed")}
+        checkpoint = train_forecasters(scenario, arguments.topology, cell=arguments.model, **options, **common)
+    checkpoint.save(arguments.out)
+    print(f"wrote {arguments.out}; use it as --forecaster {arguments.model}:{arguments.out}")
+    return 0

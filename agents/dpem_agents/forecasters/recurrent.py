@@ -1,0 +1,160 @@
+"""Recurrent forecasters: every node runs a network of its own over the requests for each of its peers.
+
+    y_t = RNN(h_t, x_t)
+
+x_t are the logarithms of 1 + the slot's count, of 1 + the node's count over all peers, and the pair's size (how its
+scale compares with the node's others). y_t are the expected counts of the slots t + 1 … t + K, scale · softplus(W·h +
+b): with small weights about the pair's mean rate. Cells are those of PyTorch, gates in its order (GRU: Cho et al. 2014
+with the reset gate after the matrix product; LSTM: Hochreiter & Schmidhuber 1997; RNN: Elman 1990). All that a node
+knows of an episode is its hidden state. Inference is compiled and needs no torch.
+"""
+
+from __future__ import annotations
+
+from math import exp, log
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_agents.forecasters.checkpoint import INPUTS, Arrays, Learned
+from dpem_env.compiled import Entry, entry, inlined
+from dpem_env.forecast import F64, ForecastSetting, NewRequests
+
+F32 = NDArray[np.float32]
+ONE, TWO = np.float32(1.0), np.float32(2.0)
+CELLS = ("gru", "lstm", "rnn")  # in the order of `advance`
+WEIGHTS = ("input", "recurrent", "input_bias", "recurrent_bias", "output", "output_bias")
+
+
+class RecurrentForecaster(Learned):
+    """Forecasts with the weights of a checkpoint of `dpem_agents.forecasters.training`, whatever its cell."""
+
+    models: ClassVar[tuple[str, ...]] = CELLS
+
+    def reset(self, setting: ForecastSetting) -> None:
+        """Forget all requests: hidden states are zero."""
+        self.setting = setting
+        self.learned = self.checkpoint.of(setting)
+        self._use(self.learned)
+        nodes, places = setting.peers.shape
+        self._inputs = inputs_of(np.zeros((1, nodes, places)), self.learned["size"])[0]
+        self._hidden = np.zeros((nodes, places, self.checkpoint.hidden), dtype=np.float32)
+        self._memory = np.zeros_like(self._hidden)  # of an LSTM
+
+    def observe(self, requests: NewRequests) -> None:
+        """One step of every node's network."""
+        self._advance(self.setting.counts(requests))
+
+    def predict(self, lead: int = 0) -> F64:
+        """What the hidden states say of the slots ahead."""
+        forecast = np.empty((*self.setting.peers.shape, self.setting.horizon))
+        steps = self.steps(self.setting, lead)
+        _read_out(self._hidden, self._weights[4], self._weights[5], self._scale, steps, forecast)
+        return forecast
+
+    def _use(self, arrays: Arrays) -> None:
+        """Take weights: copies, since compiled code takes writable arrays."""
+        self._weights = tuple(np.array(arrays[name], dtype=np.float32, order="C") for name in WEIGHTS)
+        self._scale = np.array(arrays["scale"], dtype=np.float32, order="C")
+        self._gates = np.zeros((2, self._weights[0].shape[2]), dtype=np.float32)
+
+    def _advance(self, counts: F64) -> None:
+        self._inputs[:, :, 0] = np.log1p(counts)
+        self._inputs[:, :, 1] = np.log1p(counts.sum(axis=1))[:, None]
+        cell = CELLS.index(self.checkpoint.model)
+        _advance(cell, self._inputs, *self._weights[:4], self._hidden, self._memory, *self._gates)
+
+
+class GRU(RecurrentForecaster):
+    """Gated recurrent units."""
+
+    models: ClassVar[tuple[str, ...]] = ("gru",)
+
+
+class LSTM(RecurrentForecaster):
+    """Long short-term memory."""
+
+    models: ClassVar[tuple[str, ...]] = ("lstm",)
+
+
+class VanillaRNN(RecurrentForecaster):
+    """Tanh units."""
+
+    models: ClassVar[tuple[str, ...]] = ("rnn",)
+
+
+def inputs_of(counts: NDArray[np.generic], size: F32) -> F32:
+    """(T, N, D, inputs) what the cells are fed in T slots, from (T, N, D) counts."""
+    inputs = np.empty((*counts.shape, INPUTS), dtype=np.float32)
+    inputs[..., 0] = np.log1p(counts, dtype=np.float32)
+    inputs[..., 1] = np.log1p(counts.sum(axis=2, dtype=np.float32))[:, :, None]
+    inputs[..., 2] = size
+    return inputs
+
+
+@inlined
+def sigmoid(x):
+    """Logistic function."""
+    return ONE / (ONE + exp(-x))
+
+
+@inlined
+def tangent(x):
+    """Hyperbolic tangent."""
+    return TWO / (ONE + exp(-TWO * x)) - ONE
+
+
+@entry
+def advance(cell, inputs, w_input, w_recurrent, b_input, b_recurrent, hidden, memory, given, kept):
+    """One step of all cells, in place. `given` and `kept` are room for the gates' sums over inputs and hidden state."""
+    nodes, places, units = hidden.shape
+    gates = w_input.shape[2]
+    for i in range(nodes):
+        for d in range(places):
+            for g in range(gates):
+                given[g] = b_input[i, g]
+                kept[g] = b_recurrent[i, g]
+            for j in range(inputs.shape[2]):
+                value = inputs[i, d, j]
+                if value != 0:
+                    for g in range(gates):
+                        given[g] += value * w_input[i, j, g]
+            for j in range(units):
+                value = hidden[i, d, j]
+                for g in range(gates):
+                    kept[g] += value * w_recurrent[i, j, g]
+            if cell == 0:  # gru: reset, update, new
+                for u in range(units):
+                    reset = sigmoid(given[u] + kept[u])
+                    update = sigmoid(given[units + u] + kept[units + u])
+                    new = tangent(given[2 * units + u] + reset * kept[2 * units + u])
+                    hidden[i, d, u] = new + update * (hidden[i, d, u] - new)
+            elif cell == 1:  # lstm: input, forget, cell, output
+                for u in range(units):
+                    take = sigmoid(given[u] + kept[u])
+                    keep = sigmoid(given[units + u] + kept[units + u])
+                    new = tangent(given[2 * units + u] + kept[2 * units + u])
+                    show = sigmoid(given[3 * units + u] + kept[3 * units + u])
+                    memory[i, d, u] = keep * memory[i, d, u] + take * new
+                    hidden[i, d, u] = show * tangent(memory[i, d, u])
+            else:
+                for u in range(units):
+                    hidden[i, d, u] = tangent(given[u] + kept[u])
+
+
+@entry
+def read_out(hidden, weights, bias, scale, steps, forecast):
+    """scale · softplus(hidden·weights + bias) at the given steps ahead."""
+    nodes, places, units = hidden.shape
+    for i in range(nodes):
+        for d in range(places):
+            for h in range(len(steps)):
+                k = steps[h]
+                total = bias[i, k]
+                for u in range(units):
+                    total += hidden[i, d, u] * weights[i, u, k]
+                forecast[i, d, h] = scale[i, d] * (max(total, np.float32(0.0)) + log(ONE + exp(-abs(total))))
+
+
+_advance, _read_out = Entry(advance), Entry(read_out)

@@ -1,0 +1,128 @@
+"""Checkpoints: a policy, and all that its training needs to go on, in one .npz file without pickle.
+
+Arrays are ``weights.NAME`` of actor and critic, Adam's ``mean.NAME`` and ``square.NAME``, and the ``actions`` played in
+the running episodes. Playing reads the actor's weights alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_agents.ppo.forward import shapes
+from dpem_agents.ppo.prior import WARM_STARTS
+from dpem_env.errors import DpemError, PolicyError
+from dpem_env.features import NODE_FEATURES, PEER_FEATURES, FeatureTable
+from dpem_env.files import whole_file
+from dpem_env.network import Network
+from dpem_env.scenarios import Scenario
+from dpem_env.simulator.simulator import fingerprint
+
+FORMAT = "dpem-ppo-1"
+FILE = "checkpoint.npz"  # in the folder of a training
+MODES = ("shared", "independent")
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`about` is plain data: what the policy is for, how it is trained and how far; `arrays` are as in the file."""
+
+    about: dict[str, Any]
+    arrays: Arrays
+
+    @property
+    def actor(self) -> Arrays:
+        """The actor's weights by name."""
+        return {
+            name.removeprefix("weights."): a for name, a in self.arrays.items() if name.startswith("weights.actor.")
+        }
+
+    def require(self, scenario: Scenario, network: Network) -> None:
+        """Raise PolicyError unless the policy can play on this network of this scenario."""
+        for name, ours in interface(scenario).items():
+            theirs = self.about["interface"][name]
+            if ours != theirs and name == "features":
+                raise PolicyError("the PPO checkpoint was trained on other features than observations have: train anew")
+            if ours != theirs:
+                raise PolicyError(f"the PPO checkpoint is for {theirs} {name}; {scenario.name} has {ours}")
+        topology = self.about["topology"]
+        if topology is not None and topology != topology_hash(network):
+            raise PolicyError(
+                f"the independent PPO checkpoint is for one topology of {self.about['scenario']} (topology seed "
+                f"{self.about['settings']['topology_seed']}, {self.about['nodes']} nodes), not for this one of "
+                f"{network.num_nodes}: a node plays with what it has learned in its place"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, whole or not at all; DpemError if that fails."""
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as partial, open(partial, "wb") as stream:
+                np.savez(stream, about=np.array(json.dumps(self.about)), **self.arrays)
+        except (OSError, ValueError) as error:  # ValueError: a path with a null character
+            before = "; the one before is intact" if os.path.exists(path) else ""
+            raise DpemError(f"checkpoint {os.fspath(path)!r} cannot be written: {error}{before}") from None
+
+
+def load(path: str | os.PathLike[str], training: bool = False) -> Checkpoint:
+    """Read and check a checkpoint, or the one in a folder; PolicyError with one clear line.
+
+    Without `training` arrays are the actor's weights only.
+    """
+    try:
+        file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+        with np.load(file, allow_pickle=False) as stored:
+            about = json.loads(str(stored["about"]))
+            if about["format"] != FORMAT:
+                raise PolicyError(f"format {about['format']!r} instead of {FORMAT!r}")
+            names = [name for name in stored.files if training or name.startswith("weights.actor.")]
+            checkpoint = Checkpoint(about, {name: stored[name] for name in names if name != "about"})
+        _check(checkpoint)
+    # What zipfile, numpy and json raise for files that are missing, cut off or something else.
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
+        raise PolicyError(f"checkpoint {os.fspath(path)!r} cannot be used: {reason}") from None
+    return checkpoint
+
+
+def interface(scenario: Scenario) -> dict[str, Any]:
+    """What a policy's observations and actions are made of."""
+    return {
+        "peers per node": scenario.demand.peers,
+        "qualities": scenario.control.qualities,
+        "fidelity classes": len(scenario.demand.fidelity_classes),
+        "forecast slots": scenario.observation.forecast_horizon,
+        "features per peer": FeatureTable(scenario).peer_width,
+        "features": [feature.name for feature in (*NODE_FEATURES, *PEER_FEATURES)],
+    }
+
+
+def topology_hash(network: Network) -> str:
+    """Changes with the nodes' hardware, places and peers, and with the fibres."""
+    t = network.topology
+    hardware = (t.position, t.generation_rate, t.swap_rate, t.memory, t.coherence_time)
+    return fingerprint((*hardware, t.links, t.length, network.peers))
+
+
+def _check(checkpoint: Checkpoint) -> None:
+    about = checkpoint.about
+    if about["mode"] not in MODES:
+        raise ValueError(f"mode is {about['mode']!r}; expected one of {', '.join(MODES)}")
+    if about["warm_start"] not in WARM_STARTS:
+        raise ValueError(f"warm_start is {about['warm_start']!r}")
+    if (about["mode"] == "independent") != isinstance(about["topology"], str):
+        raise ValueError(f"topology is {about['topology']!r} in mode {about['mode']}")
+    for name, shape in shapes(about["mode"], about["interface"], about["hidden"], about["nodes"]).items():
+        array = checkpoint.arrays[f"weights.{name}"]
+        if array.shape != shape or array.dtype != np.float32:
+            raise ValueError(f"{name} has shape {array.shape} and type {array.dtype} instead of {shape} float32")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} has entries that are no numbers (NaN or infinite)")

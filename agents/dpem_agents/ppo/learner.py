@@ -1,0 +1,198 @@
+"""A model of Stable-Baselines3 with the networks it learns on; between two rollouts it can be saved and restored."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sb3_contrib import MaskablePPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+
+from dpem_agents.forecasters.cells import one_thread
+from dpem_agents.ppo.checkpoint import FORMAT, Arrays, Checkpoint, interface, topology_hash
+from dpem_agents.ppo.independent import IndependentPPO, StackedPolicy
+from dpem_agents.ppo.shared import SharedPolicy
+from dpem_agents.ppo.vec_env import NodeVecEnv, Position
+from dpem_env.errors import DpemError
+from dpem_env.network import build_network
+from dpem_env.scenarios import Scenario, SeedRange, Seeds, SplitSeeds
+from dpem_env.seeding import stream_key
+
+if TYPE_CHECKING:
+    from dpem_agents.ppo.training import Settings
+
+__all__ = ["Learner", "one_thread", "require_device"]
+
+LIBRARY_NAME = "mlp_extractor."  # of what holds actor and critic in a policy of Stable-Baselines3
+MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}  # of Adam
+
+
+class Learner:
+    """MaskablePPO, or its stack of independent ones, on `hyperparameters.networks` networks."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        settings: Settings,
+        total: int,
+        device: str,
+        data_dir: str | os.PathLike[str] | None,
+        log_folder: Path,
+    ) -> None:
+        chosen = settings.hyperparameters
+        self.scenario, self.settings, self.total = scenario, settings, total
+        world = scenario if settings.topology_seed is None else on_one_topology(scenario, settings.topology_seed)
+        self.env = NodeVecEnv(world, chosen.networks, forecaster=settings.forecaster, data_dir=data_dir)
+        self.nodes = self.env.envs.agents_per_network
+        self._topology: str | None = None
+        samples = chosen.slots * chosen.networks  # of a node in one rollout
+        algorithm, policy, table = MaskablePPO, SharedPolicy, self.env.envs.observer.table
+        own: dict[str, Any] = {"table": table, "warm_start": chosen.warm_start, "hidden": chosen.hidden}
+        if settings.topology_seed is None:
+            samples *= self.nodes
+        else:
+            algorithm, policy = IndependentPPO, StackedPolicy
+            own["nodes"] = self.nodes
+            self._topology = topology_hash(build_network(world, settings.topology_seed, data_dir))
+        self.model = algorithm(
+            policy,
+            self.env,
+            learning_rate=chosen.learning_rate,
+            n_steps=chosen.slots,
+            batch_size=math.ceil(samples / chosen.minibatches),
+            n_epochs=chosen.epochs,
+            gamma=chosen.discount,
+            gae_lambda=chosen.trace,
+            clip_range=chosen.clip,
+            ent_coef=chosen.entropy_weight,
+            vf_coef=chosen.value_weight,
+            max_grad_norm=chosen.gradient_norm,
+            stats_window_size=self.env.num_envs,
+            policy_kwargs=own,
+            seed=settings.seed,
+            device=device,
+        )
+        self.model.set_logger(configure(os.fspath(log_folder), ["tensorboard"]))
+
+    @property
+    def timesteps(self) -> int:
+        """Done so far: slots × nodes, over all networks."""
+        return self.model.num_timesteps
+
+    def learn(self, at_boundary: Callable[[], None], at_step: Callable[[], None]) -> None:
+        """Learn up to `total` timesteps, with calls before and after every rollout and after every slot."""
+        callback = _Calls(self._prepare_rollout, at_boundary, at_step)
+        self.model.learn(max(self.total - self.timesteps, 0), callback, reset_num_timesteps=False)
+
+    def log(self, values: dict[str, float]) -> None:
+        """Write values to TensorBoard."""
+        for name, value in values.items():
+            self.model.logger.record(name, value)
+        self.model.logger.dump(self.timesteps)
+
+    def checkpoint(self, about: dict[str, Any]) -> Checkpoint:
+        """Everything as of now, between two rollouts; `about` is added to what is known here."""
+        chosen, position = self.settings.hyperparameters, self._position()
+        known = {
+            "format": FORMAT,
+            "mode": self.settings.mode,
+            "scenario": self.scenario.name,
+            "interface": interface(self.scenario),
+            "nodes": self.nodes,
+            "topology": self._topology,
+            "hidden": chosen.hidden,
+            "warm_start": chosen.warm_start,
+            "timesteps": self.timesteps,
+            "updates": self.model._n_updates,
+            "rounds": position.rounds,
+            "settings": asdict(self.settings),
+        }
+        arrays: Arrays = {"actions": position.actions.astype(np.int32)}
+        state = self.model.policy.optimizer.state
+        for name, weight in self._weights().items():
+            arrays[f"weights.{name}"] = weight.detach().cpu().numpy().copy()
+            for moment, library_name in MOMENTS.items():
+                value = state[weight][library_name] if weight in state else torch.zeros_like(weight)
+                arrays[f"{moment}.{name}"] = value.cpu().numpy().copy()
+        steps = {float(kept["step"]) for kept in state.values()}
+        return Checkpoint(known | {"optimizer_steps": max(steps, default=0.0)} | about, arrays)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of the same settings."""
+        about, arrays = checkpoint.about, checkpoint.arrays
+        state = self.model.policy.optimizer.state
+        with torch.no_grad():
+            for name, weight in self._weights().items():
+                weight.copy_(torch.from_numpy(arrays[f"weights.{name}"]))
+                state[weight] = {"step": torch.tensor(about["optimizer_steps"])}
+                for moment, library_name in MOMENTS.items():
+                    state[weight][library_name] = torch.from_numpy(arrays[f"{moment}.{name}"]).to(weight)
+        self.model.num_timesteps, self.model._n_updates = about["timesteps"], about["updates"]
+        if about["timesteps"]:
+            position = Position(about["rounds"], arrays["actions"].astype(np.int64))
+            self.model._last_obs = self.env.go_to(self.settings.seed, position)
+            self.model._last_episode_starts = np.full(self.env.num_envs, len(position.actions) == 0)
+
+    def _prepare_rollout(self) -> None:
+        """Set what depends on progress alone, so that a training can go on anywhere: luck and contention penalty."""
+        key = int(stream_key("ppo rollout", self.settings.seed, self.timesteps))
+        torch.manual_seed(key)
+        np.random.seed(key % 2**32)  # noqa: NPY002 - Stable-Baselines3 shuffles by it
+        share = self.settings.hyperparameters.penalty_share(self.timesteps / max(self.total, 1))
+        self.env.set_attr("contention_penalty", share * self.scenario.reward.contention_penalty)
+
+    def _position(self) -> Position:
+        return self.env.position() if self.timesteps else Position(0, np.zeros((0, self.env.num_envs), dtype=np.int64))
+
+    def _weights(self) -> dict[str, torch.nn.Parameter]:
+        return {name.removeprefix(LIBRARY_NAME): p for name, p in self.model.policy.named_parameters()}
+
+
+def on_one_topology(scenario: Scenario, topology_seed: int) -> Scenario:
+    """The scenario with one training topology and its usual training demand."""
+    own = {
+        split: SplitSeeds(
+            topology=SeedRange(start=topology_seed + place, stop=topology_seed + place + 1),
+            demand=getattr(scenario.seeds, split).demand,
+        )
+        for place, split in enumerate(("train", "validation", "evaluation"))  # lists must differ; the others go unused
+    }
+    return scenario.override(seeds=Seeds(**own), name=scenario.name)
+
+
+def require_device(device: str) -> None:
+    """Raise DpemError unless PyTorch can compute there."""
+    try:
+        known = torch.device(device)
+    except RuntimeError as error:
+        raise DpemError(f"device is {device!r}; {str(error).splitlines()[0]}") from None
+    if known.type == "cuda" and not torch.cuda.is_available():
+        raise DpemError(f"device is {device!r}, but PyTorch finds no CUDA device here: leave out device, or say 'cpu'")
+
+
+class _Calls(BaseCallback):
+    """Calls of one's own from within `learn`."""
+
+    def __init__(
+        self, prepare: Callable[[], None], at_boundary: Callable[[], None], at_step: Callable[[], None]
+    ) -> None:
+        super().__init__()
+        self.prepare, self.at_boundary, self.at_step = prepare, at_boundary, at_step
+
+    def _on_rollout_start(self) -> None:
+        self.at_boundary()
+        self.prepare()
+
+    def _on_step(self) -> bool:
+        self.at_step()
+        return True
+
+    def _on_training_end(self) -> None:
+        self.at_boundary()

@@ -1,0 +1,43 @@
+"""Where policies start: logits computed from the observation, to which a network adds what it learns.
+
+A random policy floods the network, and almost every allocation is then punished by contention, so PPO first collapses
+to waiting and climbs back slowly. Networks therefore begin at a rule.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_baselines.local import needed_quality
+from dpem_env.features import Observations
+
+WarmStart = Literal["reactive", "waiting"] | None
+WARM_STARTS: tuple[str | None, ...] = (*get_args(get_args(WarmStart)[0]), None)
+
+# Logits of allocations; waiting has 0. What is unlikely must still be tried now and then, or nothing is learned of it.
+WANTED, UNWANTED = 3.0, -6.0
+URGENCY = 1.0  # added to a wanted one as its slack runs out, from 0 at a whole deadline
+
+
+def prior(warm_start: WarmStart, observations: Observations) -> NDArray[np.float32]:
+    """(N, actions) logits that the network's own are added to.
+
+    "reactive" is `LocalReactive` as a distribution: its most likely action is what that rule does. "waiting" seldom
+    allocates, None prefers nothing.
+    """
+    scenario = observations.table.scenario
+    qualities = scenario.control.qualities
+    shape = (len(observations.matrix), scenario.demand.peers, qualities)
+    wanted = np.full(shape, 0.0 if warm_start is None else UNWANTED)
+    if warm_start == "reactive":
+        pending, slack = observations.pending, observations.slack
+        uncovered = pending.sum(axis=2) > observations.open_allocations
+        needed = needed_quality(pending, observations.min_quality, qualities)
+        urgency = np.where(slack > 0, 1.0 - slack / observations.table.scale["slack"], 0.0)
+        serving = uncovered[:, :, None] & (needed[:, :, None] == np.arange(1, qualities + 1))
+        wanted = np.where(serving, WANTED + URGENCY * urgency[:, :, None], wanted)
+    waiting = np.zeros((len(wanted), 1))
+    return np.concatenate([waiting, wanted.reshape(len(wanted), -1)], axis=1).astype(np.float32)

@@ -1,0 +1,269 @@
+"""Training of PPO policies: with checkpoints, validation and a learning curve; interrupted, it goes on where it was."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpem_agents.ppo.checkpoint import FILE, MODES, Checkpoint, load
+from dpem_agents.ppo.libraries import agents_extra
+from dpem_agents.ppo.policy import PpoPolicy
+from dpem_agents.ppo.prior import WARM_STARTS, WarmStart
+from dpem_env import scenarios
+from dpem_env.errors import DpemError, require_one_of
+from dpem_env.evaluation import run_episode
+from dpem_env.files import make_writable, write_json
+from dpem_env.forecast import get_forecaster
+from dpem_env.reports import progress
+from dpem_env.scenarios import Scenario
+from dpem_env.session import EpisodeSeeds, episode_seeds, require_seed
+
+if TYPE_CHECKING:
+    from dpem_agents.ppo.learner import Learner
+
+CURVE = "learning_curve.json"  # in the folder of a training
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """How PPO learns (Schulman et al. 2017); the defaults are those of shared policies."""
+
+    networks: int = 8  # played at once
+    slots: int = 128  # in a rollout, between updates
+    minibatches: int = 12  # per epoch
+    epochs: int = 3
+    learning_rate: float = 1e-3
+    discount: float = 0.95
+    trace: float = 0.9  # λ of generalised advantage estimation
+    clip: float = 0.2
+    entropy_weight: float = 1e-3
+    value_weight: float = 0.5
+    gradient_norm: float = 0.5
+    hidden: int = 64  # units of each of the two layers
+    warm_start: WarmStart = "reactive"
+    first_penalty: float = 0.1  # share of the contention penalty that training begins with
+    penalty_ramp: float = 0.4  # share of the training after which it is whole
+
+    def __post_init__(self) -> None:
+        require_one_of("warm_start", self.warm_start, WARM_STARTS)
+        for name, given in asdict(self).items():
+            least = 0.0 if name in ("entropy_weight", "first_penalty", "penalty_ramp") else 1e-12
+            if name != "warm_start" and not (isinstance(given, int | float) and least <= given < math.inf):
+                raise DpemError(f"hyperparameter {name} is {given!r}; expected a number {'>' if least else '>='} 0")
+
+    def penalty_share(self, done: float) -> float:
+        """Share of the contention penalty after a share `done` of the training."""
+        climbed = min(done / self.penalty_ramp, 1.0) if self.penalty_ramp > 0 else 1.0
+        return self.first_penalty + (1.0 - self.first_penalty) * climbed
+
+
+PRESETS = {
+    "shared": Hyperparameters(),
+    # Each node learns from its own 128 slots alone.
+    "independent": Hyperparameters(networks=1, minibatches=2, epochs=4),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training must have in common with the one it goes on from."""
+
+    scenario_hash: str
+    mode: str
+    seed: int
+    forecaster: str | None
+    topology_seed: int | None  # independent policies only
+    hyperparameters: Hyperparameters
+
+
+def train(
+    scenario: str | Scenario,
+    mode: str = "shared",
+    timesteps: int = 5_000_000,
+    out: str | os.PathLike[str] = "ppo",
+    *,
+    seed: int = 0,
+    hyperparameters: Hyperparameters | None = None,
+    forecaster: str | None = None,
+    topology_seed: int = 0,
+    validation_episodes: int = 4,
+    validations: int = 20,
+    save_every: float = 180.0,
+    device: str = "cpu",
+    resume: bool = True,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Train a policy on the training split; returns the path of its checkpoint, which ``ppo:PATH`` plays.
+
+    `mode` "shared" trains one policy for all nodes, "independent" one per node, on the network of `topology_seed` only:
+    a node learns in its place, so training and evaluation share that topology, and demand alone is held out.
+
+    `timesteps` are slots × nodes, over all networks. `forecaster` (a name) fills the observations. At the start and
+    `validations` times after, the policy plays the first `validation_episodes` of the validation split. `out` is a
+    folder: checkpoint.npz, written every `save_every` seconds and at the end, the learning curve in it as
+    learning_curve.json, and event files of TensorBoard.
+
+    With `resume`, training goes on from the checkpoint in `out` exactly as if it had never stopped. Ctrl-C saves the
+    state before the running rollout. Raises DpemError if the checkpoint there is of another training, or cannot be
+    written: then the one before is kept.
+    """
+    scenario = scenarios.get(scenario)
+    require_one_of("mode", mode, MODES)
+    require_seed("seed", seed)
+    require_seed("topology_seed", topology_seed)
+    plan = Plan(timesteps, validation_episodes, validations, save_every)
+    chosen = hyperparameters or PRESETS[mode]
+    get_forecaster(forecaster)
+    with agents_extra():
+        from dpem_agents.ppo.learner import Learner, one_thread, require_device
+    require_device(device)
+    settings = Settings(scenario.hash, mode, seed, forecaster, topology_seed if mode == "independent" else None, chosen)
+    make_writable(Path(out))
+    before = _checkpoint_before(Path(out) / FILE, settings) if resume else None
+    with one_thread():
+        learner = Learner(scenario, settings, timesteps, device, data_dir, Path(out) / "tensorboard")
+        training = Training(learner, plan, Path(out), data_dir)
+        if before is not None:
+            training.restore(before)
+        return training.run()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train, and what to do in between; see `train`."""
+
+    timesteps: int
+    validation_episodes: int
+    validations: int
+    save_every: float  # s
+
+    def __post_init__(self) -> None:
+        for name, least in (("timesteps", 1), ("validation_episodes", 0), ("validations", 1)):
+            given = getattr(self, name)
+            if not isinstance(given, int) or given < least:
+                raise DpemError(f"{name} is {given!r}; expected a whole number >= {least}")
+
+    def validates(self, before: int, now: int) -> bool:
+        """Whether a validation is due, the latest having been after `before` timesteps (-1: none so far)."""
+        every = math.ceil(self.timesteps / self.validations)
+        return now > before and (now // every > before // every or now >= self.timesteps)
+
+
+class Training:
+    """One call of `train`: what happens between the rollouts of a learner."""
+
+    def __init__(self, learner: Learner, plan: Plan, out: Path, data_dir: str | os.PathLike[str] | None) -> None:
+        self.learner, self.plan, self.out, self.data_dir = learner, plan, out, data_dir
+        self.curve: list[dict[str, Any]] = []
+        self.checkpoint: Checkpoint | None = None  # of the latest boundary of two rollouts
+        self._began = self._saved = time.monotonic()
+        self._seconds = 0.0  # of the calls before this one
+
+    def restore(self, before: Checkpoint) -> None:
+        """Go on from a checkpoint; DpemError if it holds a policy but not how its training stood."""
+        try:
+            self.learner.restore(before)
+            self.curve, self._seconds = before.about["curve"], before.about["seconds"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # what Python and torch raise
+            path = os.fspath(self.out / FILE)
+            raise DpemError(f"training cannot go on from {path!r}: {error}; resume=False begins anew") from None
+
+    def run(self) -> Path:
+        """Train to the end; returns the path of the checkpoint."""
+        try:
+            self._run()
+        except KeyboardInterrupt:
+            if self.checkpoint is not None:
+                path, done = self._save(self.checkpoint), self.checkpoint.about["timesteps"]
+                print(
+                    f"interrupted after {done:,} of {self.plan.timesteps:,} timesteps, saved to {path}; "
+                    "the same call again goes on",
+                    file=sys.stderr,
+                )
+            raise
+        assert self.checkpoint is not None
+        return self._save(self.checkpoint)
+
+    def _run(self) -> None:
+        first, began = self.learner.timesteps, time.monotonic()
+        with progress() as bar:
+            task = bar.add_task("", total=self.plan.timesteps, completed=first)
+
+            def at_boundary() -> None:
+                self._boundary()
+                speed = (self.learner.timesteps - first) / (time.monotonic() - began)
+                bar.update(task, description=self._description(speed))
+
+            self.learner.learn(at_boundary, lambda: bar.update(task, completed=self.learner.timesteps))
+
+    def _boundary(self) -> None:
+        """Before the first rollout, between two, and after the last: validate and save what is due."""
+        if self.plan.validation_episodes > 0:
+            latest = self.curve[-1]["timesteps"] if self.curve else -1
+            if self.plan.validates(latest, self.learner.timesteps):
+                self._validate()
+        self.checkpoint = self._state()
+        if time.monotonic() - self._saved >= self.plan.save_every:
+            self._save(self.checkpoint)
+
+    def _validate(self) -> None:
+        policy, scenario = PpoPolicy(self._state()), self.learner.scenario
+        played = [
+            run_episode(scenario, policy, self._validation_seeds(index), data_dir=self.data_dir)[0]
+            for index in range(self.plan.validation_episodes)
+        ]
+        means = {
+            name: sum(getattr(metrics, name) for metrics in played) / len(played)
+            for name in ("reward", "delivery_rate", "contention")
+        }
+        self.learner.log({f"validation/{name}": mean for name, mean in means.items()})
+        timesteps = self.learner.timesteps
+        done = {"timesteps": timesteps, "environment_steps": timesteps // self.learner.nodes}
+        plain = {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
+        self.curve.append(done | {"seconds": round(self._elapsed(), 3)} | plain)
+
+    def _validation_seeds(self, index: int) -> EpisodeSeeds:
+        seeds = episode_seeds(self.learner.scenario, "validation", index)
+        topology = self.learner.settings.topology_seed
+        return seeds if topology is None else seeds._replace(topology=topology)
+
+    def _state(self) -> Checkpoint:
+        return self.learner.checkpoint({"curve": list(self.curve), "seconds": self._elapsed()})
+
+    def _save(self, checkpoint: Checkpoint) -> Path:
+        """Write the checkpoint and, as a file of its own, the learning curve in it."""
+        checkpoint.save(self.out / FILE)
+        about = {name: checkpoint.about[name] for name in ("scenario", "mode", "settings", "curve")}
+        try:
+            write_json(self.out / CURVE, about)
+        except OSError as error:
+            raise DpemError(f"learning curve {os.fspath(self.out / CURVE)!r} cannot be written: {error}") from None
+        self._saved = time.monotonic()
+        return self.out / FILE
+
+    def _elapsed(self) -> float:
+        return self._seconds + time.monotonic() - self._began
+
+    def _description(self, speed: float) -> str:
+        told = [f"{self.learner.scenario.name}, {self.learner.settings.mode}"]
+        told += [f"{name.replace('_', ' ')} {mean:.4f}" for name, mean in self.learner.env.finished.items()]
+        return ", ".join([*told, f"{speed:,.0f} steps/s"])
+
+
+def _checkpoint_before(path: Path, settings: Settings) -> Checkpoint | None:
+    if not path.exists():
+        return None
+    checkpoint = load(path, training=True)
+    for name, ours in asdict(settings).items():
+        theirs = checkpoint.about["settings"].get(name)
+        if ours != theirs:
+            raise DpemError(
+                f"{os.fspath(path)!r} is of another training, with {name} {theirs!r} instead of {ours!r}: "
+                "choose another folder, or resume=False to begin anew"
+            )
+    return checkpoint

@@ -1,0 +1,163 @@
+"""Networks as Stable-Baselines3 wants them: a `VecEnv` whose sub-environments are nodes × networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_agents.ppo.libraries import agents_extra
+from dpem_env.errors import ActionError
+from dpem_env.scenarios import Scenario
+from dpem_env.simulator import Tally
+from dpem_env.vector_env import EntanglementVectorEnv
+
+with agents_extra():
+    from stable_baselines3.common.vec_env import VecEnv
+    from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+
+
+class Position(NamedTuple):
+    """Where a `NodeVecEnv` stands: enough to bring another one there."""
+
+    rounds: int  # episodes begun since the seeded ones, in every network
+    actions: NDArray[np.int64]  # (slots, num_envs) played in the running episodes
+
+
+class NodeVecEnv(VecEnv):
+    """Several networks of a scenario stepped at once: sub-environment e·N + i is node i of network e.
+
+    **Observation, action, reward** of a sub-environment are those of `EntanglementEnv`; rewards are float32.
+    ``env_method("action_masks")`` returns the masks that MaskablePPO asks for.
+
+    **Episodes.** A reset plays the next episode of the split, ``train`` unless told otherwise; after `seed(s)` network
+    e begins with the (s + e)-th. All sub-environments end together and never terminate: their infos then say
+    ``TimeLimit.truncated`` and hold the ``terminal_observation``, from which PPO bootstraps, and ``episode``, the
+    return and length that its logs show. All other infos are one empty dictionary.
+
+    **Contention penalty.** `contention_penalty` is the β of the rewards; it starts as the scenario's and may be set at
+    any time.
+
+    **Arguments** as for `dpem_env.make_vec`.
+    """
+
+    def __init__(self, scenario: str | Scenario = "mesh100-v0", num_networks: int = 1, **arguments: Any) -> None:
+        self.envs = _CountingEnvs(scenario, num_networks, **arguments)
+        self.contention_penalty = self.envs.scenario.reward.contention_penalty
+        self.finished: dict[str, float] = {}  # metrics of the episodes that ended last, means over networks
+        super().__init__(self.envs.num_envs, self.envs.single_observation_space, self.envs.single_action_space)
+
+    def reset(self) -> NDArray[np.float32]:
+        """Begin the next episode in every network, or the one that `seed` has named."""
+        seed = self._seeds[0]
+        self._rounds = 0 if seed is not None else self._rounds + 1
+        observations, infos = self.envs.reset(seed=seed, options=self._options[0])
+        self._begin(infos)
+        self._reset_seeds()
+        self._reset_options()
+        return observations
+
+    def step_async(self, actions: NDArray[np.int64]) -> None:
+        """Take the (num_envs,) actions of the slot that `step_wait` plays."""
+        self._actions = np.array(actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Play the slot in every network."""
+        observations, _, _, over, infos = self.envs.step(self._actions)
+        self._played.append(self._actions)
+        truncated = bool(over[0])
+        last = infos["final_info"] if truncated else infos
+        rewards = (last["delivered"] - self.contention_penalty * last["contended"]).astype(np.float32)
+        self._earned += rewards
+        if not truncated:
+            self._masks = infos["action_mask"]
+            return observations, rewards, over, [{}] * self.num_envs
+        self.finished = {name: float(np.mean(last[name])) for name in ("delivery_rate", "contention")}
+        told: list[dict[str, Any]] = [
+            {
+                "TimeLimit.truncated": True,
+                "terminal_observation": observation,
+                "episode": {"r": float(earned), "l": len(self._played)},
+            }
+            for observation, earned in zip(infos["final_obs"], self._earned, strict=True)
+        ]
+        self._rounds += 1
+        self._begin(infos)
+        return observations, rewards, over, told
+
+    def action_masks(self) -> NDArray[np.int8]:
+        """(num_envs, actions) 1 where an action is legal now."""
+        return self._masks
+
+    def position(self) -> Position:
+        """Where the networks stand since the last seeded reset."""
+        return Position(self._rounds, np.array(self._played, dtype=np.int64).reshape(-1, self.num_envs))
+
+    def go_to(self, seed: int, position: Position) -> NDArray[np.float32]:
+        """Go through the episodes from `seed` on to the position; returns the observations there."""
+        self.seed(seed)
+        observations = self.reset()
+        for _ in range(position.rounds):
+            observations = self.reset()
+        for actions in position.actions:
+            observations = self.step(actions)[0]
+        return observations
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """What the method of the networks returns; of action_masks one row per sub-environment."""
+        if method_name == "action_masks":
+            return [self._masks[i] for i in self._get_indices(indices)]
+        returned = self.get_attr(method_name, 0)[0](*method_args, **method_kwargs)
+        return [returned for _ in self._get_indices(indices)]
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """An attribute of this object or of the networks, once per sub-environment."""
+        owner = self if hasattr(self, attr_name) else self.envs
+        return [getattr(owner, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute for all sub-environments; ActionError for some only, as they have nothing of their own."""
+        if len(list(self._get_indices(indices))) != self.num_envs:
+            raise ActionError(f"{attr_name} can be set for all sub-environments only: leave out indices")
+        setattr(self if hasattr(self, attr_name) else self.envs, attr_name, value)
+
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
+        """No sub-environment is: there is no object for it."""
+        return [False for _ in self._get_indices(indices)]
+
+    def close(self) -> None:
+        """Close the networks."""
+        self.envs.close()
+
+    def _begin(self, infos: dict[str, Any]) -> None:
+        self._masks = infos["action_mask"]
+        self._played: list[NDArray[np.int64]] = []
+        self._earned = np.zeros(self.num_envs)
+
+    _rounds = -1  # none has begun
+
+
+class _CountingEnvs(EntanglementVectorEnv):
+    """Networks whose infos also tell what rewards are made of and, in an episode's last slot, how it went."""
+
+    def _infos(self, masks: NDArray[np.int8]) -> dict[str, Any]:
+        state = self.simulator.state
+        infos = super()._infos(masks)
+        infos |= {"delivered": state.delivered.flatten(), "contended": state.contended.flatten()}
+        if self._slot == self.max_cycles:
+            infos["delivery_rate"] = [self._delivery_rate(b) for b in range(self.num_networks)]
+            kinds: Sequence[int] = (Tally.CONTENDED_SOURCES, Tally.CONTENDED_SWAPS, Tally.CONTENDED_MEMORIES)
+            resource_slots = 3 * self.agents_per_network * self.max_cycles
+            infos["contention"] = state.tally[:, kinds].sum(axis=1) / resource_slots
+        return infos
+
+    def _delivery_rate(self, b: int) -> float:
+        episode = self.simulator.episodes[b]
+        assert episode is not None
+        counted = episode.demand.requests.last_slot < self.max_cycles
+        served = self.simulator.state.request_status[b, : len(counted)] >= 0
+        return float((served & counted).sum() / max(counted.sum(), 1))

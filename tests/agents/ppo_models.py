@@ -1,0 +1,46 @@
+"""What the tests of PPO share: learners on small networks, and checkpoints whose weights were drawn, not learned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dpem_agents.ppo.checkpoint import Checkpoint
+from dpem_agents.ppo.learner import Learner
+from dpem_agents.ppo.training import PRESETS, Settings
+from dpem_env import scenarios
+from dpem_env.scenarios import Scenario
+
+TOPOLOGY = 5  # seed of the one that independent policies are for
+
+
+def settings(scenario: Scenario, mode: str, forecaster: str | None = None, **changed: Any) -> Settings:
+    chosen = replace(PRESETS[mode], **({"networks": 2, "slots": 16, "hidden": 8} | changed))
+    return Settings(scenario.hash, mode, 0, forecaster, TOPOLOGY if mode == "independent" else None, chosen)
+
+
+def learner(scenario: str | Scenario, mode: str, folder: Path, total: int = 1000, **changed: Any) -> Learner:
+    scenario = scenarios.get(scenario)
+    return Learner(scenario, settings(scenario, mode, **changed), total, "cpu", None, folder)
+
+
+def checkpoint_of(made: Learner) -> Checkpoint:
+    return made.checkpoint({"curve": [], "seconds": 0.0})
+
+
+def draw_weights(made: Learner, spread: float = 0.5) -> None:
+    """Give every weight a value that no initialisation would."""
+    draws = np.random.default_rng(0)
+    with torch.no_grad():
+        for weight in made.model.policy.parameters():
+            weight.copy_(torch.from_numpy(draws.normal(0.0, spread, weight.shape).astype(np.float32)))
+
+
+def drawn_checkpoint(scenario: str | Scenario, mode: str, folder: Path, **changed: Any) -> Checkpoint:
+    made = learner(scenario, mode, folder, **changed)
+    draw_weights(made)
+    return checkpoint_of(made)

@@ -1,0 +1,151 @@
+"""Independent learners: each node learns what a learner of its own would, and nothing passes between nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ppo_models import TOPOLOGY, draw_weights, learner
+from sb3_contrib import MaskablePPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from dpem_agents.ppo.independent import IndependentPPO
+from dpem_agents.ppo.learner import Learner
+from dpem_env import scenarios
+
+CHAIN = scenarios.get("chain3-v0", slots=24)
+PLACES = (  # of a node's weights, in a model of Stable-Baselines3
+    ("actor.0", "mlp_extractor.policy_net.0"),
+    ("actor.1", "mlp_extractor.policy_net.2"),
+    ("actor.2", "action_net"),
+    ("critic.0", "mlp_extractor.value_net.0"),
+    ("critic.1", "mlp_extractor.value_net.2"),
+    ("critic.2", "value_net"),
+)
+
+
+class Nobody(BaseCallback):
+    def _on_step(self) -> bool:
+        return True
+
+
+def weights_of(stacked: IndependentPPO, node: int) -> dict[str, Tensor]:
+    """A node's weights by the names in a model of Stable-Baselines3, whose matrices lie the other way."""
+    named = dict(stacked.policy.mlp_extractor.named_parameters())
+    weights = {f"{theirs}.weight": named[f"{ours}.weight"][node].T for ours, theirs in PLACES}
+    return weights | {f"{theirs}.bias": named[f"{ours}.bias"][node, 0] for ours, theirs in PLACES}
+
+
+def collected(folder: Path, **changed: Any) -> Learner:
+    """A learner with random weights that has played a rollout across the end of an episode."""
+    made = learner(CHAIN, "independent", folder, slots=40, warm_start=None, **changed)
+    draw_weights(made, 0.3)
+    model = made.model
+    _, callback = model._setup_learn(10_000, Nobody())
+    model.collect_rollouts(made.env, callback, model.rollout_buffer, model.n_steps)
+    return made
+
+
+def separate(made: Learner, node: int, norm: float) -> MaskablePPO:
+    """A usual MaskablePPO with a node's weights and its part of the rollout."""
+    chosen, buffer, nodes = made.settings.hyperparameters, made.model.rollout_buffer, made.nodes
+    own = learner(CHAIN, "shared", Path(made.model.logger.dir), networks=chosen.networks)  # for its spaces
+    own.env.num_envs = chosen.networks
+    model = MaskablePPO(
+        "MlpPolicy",
+        own.env,
+        learning_rate=chosen.learning_rate,
+        n_steps=chosen.slots,
+        batch_size=made.model.batch_size,
+        n_epochs=chosen.epochs,
+        gamma=chosen.discount,
+        gae_lambda=chosen.trace,
+        clip_range=chosen.clip,
+        ent_coef=chosen.entropy_weight,
+        vf_coef=chosen.value_weight,
+        max_grad_norm=norm,
+        policy_kwargs={"net_arch": [chosen.hidden, chosen.hidden]},
+        device="cpu",
+    )
+    model.set_logger(configure(None, []))
+    model.policy.load_state_dict(
+        {name: weight.detach().clone() for name, weight in weights_of(made.model, node).items()}
+    )
+    model.rollout_buffer.reset()
+    for name in ("observations", "actions", "rewards", "returns", "values", "log_probs", "advantages", "action_masks"):
+        setattr(model.rollout_buffer, name, getattr(buffer, name)[:, node::nodes].copy())
+    model.rollout_buffer.full = True
+    return model
+
+
+@pytest.mark.parametrize("norm", [0.5, 1e-3])  # the second one clips every gradient
+def test_every_node_learns_what_a_learner_of_its_own_would(norm: float, tmp_path: Path) -> None:
+    made = collected(tmp_path, minibatches=3, epochs=4, entropy_weight=0.01, gradient_norm=norm)
+    others = [separate(made, node, norm) for node in range(made.nodes)]
+    before = [weights_of(made.model, node)["action_net.weight"].detach().clone() for node in range(made.nodes)]
+    for model in (made.model, *others):
+        np.random.seed(7)  # noqa: NPY002 - the order of minibatches
+        model.train()
+    for node, model in enumerate(others):
+        theirs = dict(model.policy.named_parameters())
+        for name, ours in weights_of(made.model, node).items():
+            torch.testing.assert_close(ours, theirs[name], atol=1e-5, rtol=0.0)
+        assert (theirs["action_net.weight"] - before[node]).abs().max() > 1e-3  # they did learn
+
+
+def test_a_rollout_is_valued_by_each_nodes_own_critic(tmp_path: Path) -> None:
+    # Critics that say 1, 2, 3, … for ever: the last reward of an episode grows by γ times that of the node's own.
+    made = learner(CHAIN, "independent", tmp_path, slots=40, networks=2)
+    critic = made.model.policy.mlp_extractor.critic
+    says = np.arange(1.0, made.nodes + 1.0)
+    with torch.no_grad():
+        critic[-1].weight.zero_()
+        critic[-1].bias[:, 0, 0] = torch.from_numpy(says)
+    earned: list[Any] = []
+    usual = made.env.step_wait
+
+    def watched() -> Any:
+        returned = usual()
+        earned.append(returned[1].copy())
+        return returned
+
+    made.env.step_wait = watched  # type: ignore[method-assign]
+    model = made.model
+    _, callback = model._setup_learn(10_000, Nobody())
+    model.collect_rollouts(made.env, callback, model.rollout_buffer, model.n_steps)
+    added = model.rollout_buffer.rewards - np.array(earned)
+    np.testing.assert_allclose(added[23], 0.95 * np.tile(says, 2), rtol=1e-5)
+    assert not np.delete(added, 23, axis=0).any()
+    np.testing.assert_allclose(model.rollout_buffer.values, np.tile(says, (40, 2)), rtol=1e-6)
+
+
+def test_all_episodes_are_on_one_topology_with_demand_of_the_training_split(tmp_path: Path) -> None:
+    scenario = scenarios.get("mesh20-v0", slots=4)
+    made = learner(scenario, "independent", tmp_path, networks=2)
+    env: VecEnv = made.env
+    seeds, peers = set(), set()
+    env.reset()
+    for _ in range(5):
+        for episode in made.env.envs.simulator.episodes:
+            assert episode is not None
+            seeds.add(scenario.split_of(episode.seed))
+            peers.add(episode.network.peers.tobytes())
+        for _ in range(4):
+            env.step(np.zeros(env.num_envs, dtype=np.int64))
+    assert seeds == {"train"}
+    assert len(peers) == 1
+    assert made.settings.topology_seed == TOPOLOGY
+
+
+def test_a_saved_stack_is_loaded_by_stable_baselines_alone(tmp_path: Path) -> None:
+    made = collected(tmp_path)
+    made.model.save(tmp_path / "model.zip")
+    loaded = IndependentPPO.load(tmp_path / "model.zip", env=made.env)
+    observations = made.env.reset()
+    assert np.array_equal(*(m.predict(observations, deterministic=True)[0] for m in (made.model, loaded)))

@@ -1,0 +1,255 @@
+"""A trained policy is a local rule: of each node's own row, on any network it fits, and of no other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from ppo_models import TOPOLOGY, checkpoint_of, draw_weights, drawn_checkpoint, learner
+
+from dpem_agents.ppo import checkpoint as checkpoints
+from dpem_agents.ppo.checkpoint import Checkpoint, load
+from dpem_agents.ppo.forward import OWN
+from dpem_agents.ppo.policy import PpoPolicy
+from dpem_agents.ppo.prior import prior
+from dpem_baselines.local import LocalReactive
+from dpem_env import scenarios
+from dpem_env.errors import PolicyError
+from dpem_env.evaluation import run_episode
+from dpem_env.features import FeatureTable, Observations
+from dpem_env.network import build_network
+from dpem_env.policies import LocalPolicy, available, get_policy
+from dpem_env.session import EpisodeSeeds, Session
+
+STAR = scenarios.get("star8-v0", slots=40)
+MODES = pytest.mark.parametrize("mode", ["shared", "independent"])
+
+
+def observed(scenario: Any = STAR, slots: int = 30, topology: int = TOPOLOGY) -> tuple[Observations, NDArray[np.int8]]:
+    """What nodes see after some slots of the reactive rule, and their masks."""
+    session, rule = Session(scenario, forecaster="moving-average"), LocalReactive()
+    session.begin(EpisodeSeeds(topology, 3))
+    for _ in range(slots):
+        session.step(rule.act(session.observer.table.read(session.observations()), session.masks()).action)
+    return session.observer.table.read(session.observations()), session.masks()
+
+
+def logits_of(policy: PpoPolicy, seen: Observations) -> NDArray[np.float32]:
+    return policy._logits(seen.matrix) + policy._prior(seen)
+
+
+@MODES
+def test_it_plays_in_numpy_what_learned_in_torch(mode: str, tmp_path: Path) -> None:
+    made = learner(STAR, mode, tmp_path)
+    draw_weights(made)
+    for slots in (0, 11, 30):
+        seen, masks = observed(slots=slots)
+        policy = PpoPolicy(checkpoint_of(made))
+        with torch.no_grad():
+            expected = made.model.policy.mlp_extractor.forward_actor(torch.from_numpy(seen.matrix)).numpy()
+        np.testing.assert_allclose(logits_of(policy, seen), expected, atol=1e-5)
+        learned = made.model.predict(seen.matrix, deterministic=True, action_masks=masks)[0]
+        assert np.array_equal(policy.act(seen, masks).action, learned)
+
+
+@MODES
+@pytest.mark.parametrize("name", ["star8-v0", "mesh20-v0"])
+def test_training_starts_at_the_reactive_rule(mode: str, name: str, tmp_path: Path) -> None:
+    scenario = scenarios.get(name, slots=60)
+    made = learner(scenario, mode, tmp_path)
+    for weight in made.model.policy.mlp_extractor.actor.parameters():
+        weight.data *= 0.0
+    checkpoint = checkpoint_of(made)
+    for seed in range(3):
+        seeds = EpisodeSeeds(TOPOLOGY, seed)
+        ours = run_episode(scenario, PpoPolicy(checkpoint), seeds)[0]
+        assert ours.as_dict() == run_episode(scenario, LocalReactive(), seeds)[0].as_dict()
+        assert ours.submitted > 0
+
+
+def test_weights_at_the_start_leave_the_rule_as_it_is_and_a_waiting_start_waits(tmp_path: Path) -> None:
+    seen, masks = observed()
+    action = LocalReactive().act(seen, masks).action
+    assert action.any()
+    assert np.array_equal(PpoPolicy(checkpoint_of(learner(STAR, "shared", tmp_path))).act(seen, masks).action, action)
+    waiting = PpoPolicy(checkpoint_of(learner(STAR, "shared", tmp_path, warm_start="waiting")))
+    assert not waiting.act(seen, masks).action.any()
+    assert not prior(None, seen).any()
+
+
+def test_a_shared_policy_plays_on_networks_of_any_size(tmp_path: Path) -> None:
+    # D = 8 peers per node on 20 nodes; then 8 places, one of them empty, on 8 nodes.
+    trained_on = scenarios.get("mesh20-v0", slots=40)
+    policy = PpoPolicy(drawn_checkpoint(trained_on, "shared", tmp_path))
+    for other in (
+        trained_on,
+        scenarios.get("star8-v0", slots=40, peers=8),
+        scenarios.get("mesh20-v0", nodes=31, slots=9),
+    ):
+        metrics, session = run_episode(other, policy, EpisodeSeeds(2000, 1))
+        assert metrics.submitted > 0
+        assert metrics.illegal == 0
+    assert session.network.num_nodes == 31
+
+
+def test_peers_go_through_the_same_network_wherever_they_stand(tmp_path: Path) -> None:
+    policy = PpoPolicy(drawn_checkpoint(STAR, "shared", tmp_path))
+    seen, _ = observed()
+    table, peers, qualities = seen.table, STAR.demand.peers, STAR.control.qualities
+    order = np.array([2, 0, 3, 1])
+    blocks = seen.matrix[:, OWN:].reshape(-1, peers, table.peer_width)
+    moved = np.concatenate([seen.matrix[:, :OWN], blocks[:, order].reshape(len(blocks), -1)], axis=1)
+    before, after = logits_of(policy, seen), logits_of(policy, Observations(table, moved))
+    expected = before[:, 1:].reshape(-1, peers, qualities)[:, order].reshape(len(before), -1)
+    np.testing.assert_allclose(after[:, 1:], expected, atol=1e-5)
+    np.testing.assert_allclose(after[:, 0], before[:, 0], atol=1e-5)
+    assert np.ptp(before[:, 1:], axis=1).min() > 0.1  # they do differ
+
+
+@MODES
+def test_a_node_decides_by_its_own_row_alone(mode: str, tmp_path: Path) -> None:
+    policy = PpoPolicy(drawn_checkpoint(STAR, mode, tmp_path))
+    seen, _ = observed()
+    changed = np.random.default_rng(0).random(seen.matrix.shape).astype(np.float32)
+    changed[3] = seen.matrix[3]
+    alone = logits_of(policy, Observations(seen.table, changed))
+    np.testing.assert_allclose(alone[3], logits_of(policy, seen)[3], atol=1e-5)
+    assert not np.allclose(alone, logits_of(policy, seen), atol=1e-2)
+
+
+def test_only_legal_actions_are_taken(tmp_path: Path) -> None:
+    policy = PpoPolicy(drawn_checkpoint(STAR, "shared", tmp_path))
+    seen, masks = observed()
+    best = policy.act(seen, np.ones_like(masks)).action
+    nodes = np.arange(len(best))
+    forbidding = np.ones_like(masks)
+    forbidding[nodes, best] = 0
+    second = policy.act(seen, forbidding).action
+    ranked = np.argsort(-logits_of(policy, seen), axis=1)
+    assert np.array_equal(best, ranked[:, 0])
+    assert np.array_equal(second, ranked[:, 1])
+
+
+def test_it_is_found_by_name_and_brings_its_forecaster(tmp_path: Path) -> None:
+    checkpoint = drawn_checkpoint(STAR, "shared", tmp_path, forecaster="moving-average")
+    checkpoint.save(tmp_path / "checkpoint.npz")
+    assert available()["ppo"].load() is PpoPolicy
+    for path in (tmp_path, tmp_path / "checkpoint.npz"):
+        policy = get_policy(f"ppo:{path}")
+        assert isinstance(policy, LocalPolicy)
+        assert policy.forecaster == "moving-average"
+    read, kept = load(tmp_path, training=True), checkpoint
+    assert read.about == kept.about
+    assert set(read.arrays) == set(kept.arrays)
+    assert all(np.array_equal(array, kept.arrays[name]) for name, array in read.arrays.items())
+
+
+def test_an_independent_policy_plays_on_its_own_topology_only(tmp_path: Path) -> None:
+    scenario = scenarios.get("mesh20-v0", slots=20)
+    policy = PpoPolicy(drawn_checkpoint(scenario, "independent", tmp_path))
+    run_episode(scenario, policy, EpisodeSeeds(TOPOLOGY, 1_000_000))
+    run_episode(scenario.override(request_rate=1.0), policy, EpisodeSeeds(TOPOLOGY, 1))
+    with pytest.raises(PolicyError, match=r"one topology of mesh20-v0\S* \(topology seed 5, 20 nodes\)"):
+        run_episode(scenario, policy, EpisodeSeeds(TOPOLOGY + 1, 1))
+    with pytest.raises(PolicyError, match="not for this one of 31"):
+        run_episode(scenario.override(nodes=31), policy, EpisodeSeeds(TOPOLOGY, 1))
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"peers": 3}, "the PPO checkpoint is for 4 peers per node; star8-v0+slots=40+peers=3 has 3"),
+        ({"qualities": 2}, "is for 3 qualities; star8-v0+slots=40+qualities=2 has 2"),
+        ({"forecast_horizon": 4}, "is for 8 forecast slots; star8-v0+slots=40+forecast_horizon=4 has 4"),
+        ({"fidelity_classes": (0.7,), "class_weights": (1.0,)}, "is for 3 fidelity classes; star8-v0"),
+    ],
+)
+def test_a_scenario_of_another_shape_is_refused_in_one_line(changed: Any, line: str, tmp_path: Path) -> None:
+    policy = PpoPolicy(drawn_checkpoint(STAR, "shared", tmp_path))
+    other = STAR.override(**changed)
+    with pytest.raises(PolicyError, match=line.replace("+", r"\+")):
+        policy.reset(other, build_network(other, 0), 0)
+
+
+def test_a_checkpoint_of_other_features_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = PpoPolicy(drawn_checkpoint(STAR, "shared", tmp_path))
+    ours = checkpoints.interface(STAR)
+    monkeypatch.setattr(checkpoints, "interface", lambda _: ours | {"features": ["colour", *ours["features"][1:]]})
+    with pytest.raises(PolicyError, match="trained on other features"):
+        policy.reset(STAR, build_network(STAR, 0), 0)
+
+
+def spoilt(checkpoint: Checkpoint, **about: Any) -> Checkpoint:
+    return Checkpoint(checkpoint.about | about, checkpoint.arrays)
+
+
+def test_files_that_are_no_checkpoints_are_refused_in_one_line(tmp_path: Path) -> None:
+    good = drawn_checkpoint(STAR, "shared", tmp_path)
+    path = tmp_path / "checkpoint.npz"
+    good.save(path)
+    whole = path.read_bytes()
+    name = "weights.actor.hidden.weight"
+    files: dict[str, Checkpoint | bytes] = {
+        "not a zip file": whole[: len(whole) // 2],
+        "Bad CRC-32|zlib|magic": whole[:3000] + bytes(2000) + whole[5000:],
+        "cannot be used": b"",
+        "mode is 'teamwork'; expected one of shared, independent": spoilt(good, mode="teamwork"),
+        "warm_start is 'hot'": spoilt(good, warm_start="hot"),
+        "topology is None in mode independent": spoilt(good, mode="independent"),
+        "format 'other' instead of 'dpem-ppo-1'": spoilt(good, format="other"),
+        "'about' is missing|about is not a file": b"npz",
+        "hidden.weight has shape \\(2, 2\\)": Checkpoint(
+            good.about, good.arrays | {name: np.zeros((2, 2), dtype=np.float32)}
+        ),
+        "NaN": Checkpoint(good.about, good.arrays | {name: good.arrays[name] * np.float32(np.nan)}),
+        "actor.hidden.weight' is missing": Checkpoint(
+            good.about, {key: array for key, array in good.arrays.items() if key != name}
+        ),
+        "'hidden' is missing": Checkpoint({k: v for k, v in good.about.items() if k != "hidden"}, good.arrays),
+    }
+    for message, content in files.items():
+        if content == b"npz":
+            np.savez(path, other=np.zeros(1))
+        elif isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            content.save(path)
+        with pytest.raises(PolicyError, match=message) as caught:
+            PpoPolicy(path)
+        assert "\n" not in str(caught.value)
+        assert str(path) in str(caught.value)
+    with pytest.raises(PolicyError, match=r"cannot be used: .*No such file"):
+        PpoPolicy(tmp_path / "missing.npz")
+
+
+def test_playing_loads_no_torch(tmp_path: Path) -> None:
+    drawn_checkpoint(STAR, "shared", tmp_path).save(tmp_path / "checkpoint.npz")
+    code = (
+        "import sys; sys.modules['torch'] = None; from dpem_agents.ppo.policy import PpoPolicy\n"
+        f"policy = PpoPolicy({str(tmp_path)!r}); print(policy.checkpoint.about['mode'])"
+    )
+    played = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert played.stdout.strip() == "shared"
+
+
+def test_the_prior_reads_counts_as_the_rule_does() -> None:
+    table = FeatureTable(STAR)
+    row = np.zeros((1, table.width), dtype=np.float32)
+    block = OWN + table.peer_width  # of the second peer
+    row[0, block + table.offset["pending"] + 1] = 2 / 8
+    row[0, block + table.offset["slack"]] = 0.5
+    row[0, block + table.offset["open_allocations"]] = 1 / 8
+    row[0, block + table.offset["min_quality"] + 1] = 2 / 3
+    logits = prior("reactive", table.read(row))[0]
+    assert logits[0] == 0.0
+    assert np.flatnonzero(logits > 0).tolist() == [1 + 1 * 3 + (2 - 1)]
+    assert logits[5] == pytest.approx(3.0 + 1.0 * 0.5)
+    assert set(np.delete(logits, [0, 5])) == {-6.0}
+    row[0, block + table.offset["open_allocations"]] = 2 / 8
+    assert not (prior("reactive", table.read(row)) > 0).any()

@@ -1,0 +1,243 @@
+"""Training: it goes on exactly where it was interrupted, keeps its checkpoints whole, and gets better."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dpem_agents.ppo import training
+from dpem_agents.ppo.checkpoint import Checkpoint, load
+from dpem_agents.ppo.policy import PpoPolicy
+from dpem_agents.ppo.training import Hyperparameters, train
+from dpem_agents.ppo.vec_env import NodeVecEnv
+from dpem_env import scenarios
+from dpem_env.errors import DpemError, ScenarioError
+from dpem_env.evaluation import run_episode
+from dpem_env.policies import get_policy
+from dpem_env.session import EpisodeSeeds, episode_seeds
+
+CHAIN = scenarios.get("chain3-v0", slots=50)  # rollouts of 32 slots end inside episodes
+QUICK = Hyperparameters(networks=2, slots=32, minibatches=3, epochs=2, hidden=8)
+ROLLOUT = 2 * 32 * 3
+MODES = pytest.mark.parametrize("mode", ["shared", "independent"])
+
+
+def trained(out: Path, mode: str = "shared", timesteps: int = 6 * ROLLOUT, **arguments: Any) -> Path:
+    known = {"hyperparameters": QUICK, "validation_episodes": 1, "validations": 3, "topology_seed": 5}
+    return train(CHAIN, mode, timesteps, out, **known | arguments)
+
+
+def interrupt_at(slot: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Ctrl-C in the `slot`-th slot from now on; returns how to take it back."""
+    usual, played = NodeVecEnv.step_wait, [0]
+
+    def interrupted(self: NodeVecEnv) -> Any:
+        played[0] += 1
+        if played[0] == slot:
+            raise KeyboardInterrupt
+        return usual(self)
+
+    monkeypatch.setattr(NodeVecEnv, "step_wait", interrupted)
+    return lambda: monkeypatch.setattr(NodeVecEnv, "step_wait", usual)
+
+
+def assert_same(ours: Checkpoint, theirs: Checkpoint) -> None:
+    def lasting(about: dict[str, Any]) -> dict[str, Any]:
+        curve = [{name: value for name, value in point.items() if name != "seconds"} for point in about["curve"]]
+        return {name: value for name, value in about.items() if name != "seconds"} | {"curve": curve}
+
+    assert lasting(ours.about) == lasting(theirs.about)
+    assert set(ours.arrays) == set(theirs.arrays)
+    for name, array in ours.arrays.items():
+        assert np.array_equal(array, theirs.arrays[name]), name
+
+
+@MODES
+@pytest.mark.parametrize("forecaster", [None, "moving-average"])
+def test_interrupted_training_goes_on_exactly_as_if_it_had_not_been(
+    mode: str,
+    forecaster: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    straight = load(trained(tmp_path / "straight", mode, forecaster=forecaster), training=True)
+    # Within the fourth rollout; while the 46 slots of the running episodes are gone through again; then in the fifth.
+    for slot in (3 * 32 + 17, 40, 46 + 32 + 1):
+        undo = interrupt_at(slot, monkeypatch)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "stopped", mode, forecaster=forecaster)
+        undo()
+    told = capsys.readouterr().err.splitlines()
+    folder = tmp_path / "stopped"
+    saved = f"saved to {folder / 'checkpoint.npz'}; the same call again goes on"
+    assert told == [f"interrupted after {done} of 1,152 timesteps, {saved}" for done in (3 * ROLLOUT, 4 * ROLLOUT)]
+    resumed = load(trained(folder, mode, forecaster=forecaster), training=True)
+    assert resumed.about["timesteps"] == 6 * ROLLOUT
+    assert resumed.about["rounds"] == 3
+    assert_same(resumed, straight)
+
+
+def test_finished_training_stays_as_it_is_and_can_be_made_longer(tmp_path: Path) -> None:
+    first = load(trained(tmp_path), training=True)
+    assert_same(load(trained(tmp_path), training=True), first)
+    longer = load(trained(tmp_path, timesteps=8 * ROLLOUT), training=True)
+    assert longer.about["timesteps"] == 8 * ROLLOUT
+    assert longer.about["curve"][: len(first.about["curve"])] == first.about["curve"]
+    anew = load(trained(tmp_path, resume=False), training=True)
+    assert_same(anew, first)
+
+
+@MODES
+def test_the_learning_curve_is_of_validation_episodes(mode: str, tmp_path: Path) -> None:
+    path = trained(tmp_path, mode, validation_episodes=2)
+    told = json.loads((tmp_path / "learning_curve.json").read_text())
+    points = [point["timesteps"] for point in told["curve"]]
+    assert points == [0, 2 * ROLLOUT, 4 * ROLLOUT, 6 * ROLLOUT]
+    assert [point["environment_steps"] for point in told["curve"]] == [point // 3 for point in points]
+    assert np.diff([point["seconds"] for point in told["curve"]]).min() > 0
+    seeds = [episode_seeds(CHAIN, "validation", index) for index in range(2)]
+    if mode == "independent":
+        seeds = [EpisodeSeeds(5, seed.demand) for seed in seeds]
+    played = [run_episode(CHAIN, PpoPolicy(path), seed)[0] for seed in seeds]
+    for name in ("reward", "delivery_rate", "contention"):
+        assert told["curve"][-1][name] == pytest.approx(np.mean([getattr(metrics, name) for metrics in played]))
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = trained(tmp_path)
+    before = path.read_bytes()
+
+    def full(stream: Any, **arrays: Any) -> None:
+        stream.write(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(
+        DpemError, match=r"cannot be written: .*No space left on device; the one before is intact"
+    ) as told:
+        trained(tmp_path, timesteps=8 * ROLLOUT)
+    assert "\n" not in str(told.value)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.glob("*.npz*")] == ["checkpoint.npz"]
+
+
+def test_checkpoints_are_written_while_training_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = []
+    usual = Checkpoint.save
+    monkeypatch.setattr(
+        Checkpoint, "save", lambda self, path: saved.append(self.about["timesteps"]) or usual(self, path)
+    )
+    trained(tmp_path / "often", save_every=0.0)
+    assert saved == [*(rollouts * ROLLOUT for rollouts in range(7)), 6 * ROLLOUT]
+    saved.clear()
+    trained(tmp_path / "seldom", save_every=1e9)
+    assert saved == [6 * ROLLOUT]
+
+
+def test_the_contention_penalty_grows_from_a_tenth_over_the_first_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [Hyperparameters().penalty_share(done) for done in (0.0, 0.2, 0.4, 1.0)] == pytest.approx([0.1, 0.55, 1, 1])
+    assert Hyperparameters(penalty_ramp=0.0).penalty_share(0.0) == 1.0
+    used = []
+    usual = NodeVecEnv.step_wait
+    monkeypatch.setattr(NodeVecEnv, "step_wait", lambda self: used.append(self.contention_penalty) or usual(self))
+    trained(tmp_path)
+    beta = CHAIN.reward.contention_penalty
+    assert used[::32] == pytest.approx([beta * QUICK.penalty_share(rollout / 6) for rollout in range(6)])
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"seed": 1}, "is of another training, with seed 0 instead of 1"),
+        ({"forecaster": "moving-average"}, "with forecaster None instead of 'moving-average'"),
+        (
+            {"hyperparameters": Hyperparameters(slots=64)},
+            "with hyperparameters .*choose another folder, or resume=False",
+        ),
+    ],
+)
+def test_a_folder_with_another_training_is_left_alone(changed: Any, line: str, tmp_path: Path) -> None:
+    before = trained(tmp_path, timesteps=ROLLOUT).read_bytes()
+    with pytest.raises(DpemError, match=line):
+        trained(tmp_path, **changed)
+    assert (tmp_path / "checkpoint.npz").read_bytes() == before
+
+
+def test_a_checkpoint_without_the_state_of_its_training_cannot_be_gone_on_from(tmp_path: Path) -> None:
+    whole = load(trained(tmp_path, timesteps=ROLLOUT), training=True)
+    Checkpoint(whole.about, {name: whole.arrays[name] for name in whole.arrays if "mean." not in name}).save(
+        tmp_path / "checkpoint.npz"
+    )
+    PpoPolicy(tmp_path)
+    with pytest.raises(DpemError, match=r"training cannot go on from '.*': 'mean\.actor.*'; resume=False begins anew"):
+        trained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "line"),
+    [
+        ({"mode": "teamwork"}, ScenarioError, "mode is 'teamwork'; expected one of 'shared', 'independent'"),
+        ({"device": "cuda"}, DpemError, "device is 'cuda', but PyTorch finds no CUDA device here"),
+        ({"device": "abacus"}, DpemError, "device is 'abacus'; Expected one of"),
+        ({"forecaster": "crystal-ball"}, DpemError, "unknown forecaster"),
+        ({"timesteps": 0}, DpemError, "timesteps is 0; expected a whole number >= 1"),
+        ({"validations": 0.5}, DpemError, "validations is 0.5; expected a whole number >= 1"),
+        ({"seed": -1}, ScenarioError, "seed is -1; expected an int >= 0"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_in_one_line(
+    changed: Any, kind: type[Exception], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(kind, match=line) as told:
+        trained(tmp_path / "new", **changed)
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "new").exists()
+
+
+def test_hyperparameters_are_checked() -> None:
+    with pytest.raises(ScenarioError, match="warm_start is 'hot'; expected one of 'reactive', 'waiting', None"):
+        Hyperparameters(warm_start="hot")  # type: ignore[arg-type]
+    for wrong in ({"slots": 0}, {"learning_rate": float("nan")}, {"entropy_weight": -1.0}, {"clip": "wide"}):
+        with pytest.raises(DpemError, match=rf"hyperparameter {next(iter(wrong))} is .*; expected a number >=? 0"):
+            Hyperparameters(**wrong)
+
+
+def test_training_without_torch_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "dpem_agents.ppo.learner", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(DpemError, match=r"pip install 'dpem-env\[agents\]'$"):
+        trained(tmp_path)
+
+
+def test_settings_tell_everything_that_changes_a_training() -> None:
+    # Two trainings of equal settings and timesteps are equal: nothing else is asked when one goes on from another.
+    given = set(asdict(training.Settings(CHAIN.hash, "shared", 0, None, None, QUICK)))
+    assert given == {"scenario_hash", "mode", "seed", "forecaster", "topology_seed", "hyperparameters"}
+
+
+@pytest.mark.slow
+def test_shared_training_beats_random_actions_and_keeps_up_with_the_rule_it_starts_from(tmp_path: Path) -> None:
+    scenario = scenarios.get("star8-v0")
+    path = train(scenario, "shared", 400_000, tmp_path, validations=1)
+    means = {}
+    for policy in (PpoPolicy(path), get_policy("local-reactive"), get_policy("random-legal")):
+        played = [run_episode(scenario, policy, episode_seeds(scenario, "evaluation", index))[0] for index in range(8)]
+        means[type(policy).__name__] = np.mean([metrics.reward for metrics in played])
+    assert means["PpoPolicy"] > 1.5 * means["RandomLegal"]
+    assert means["PpoPolicy"] > 0.95 * means["LocalReactive"]

@@ -1,0 +1,220 @@
+"""Networks for Stable-Baselines3: the same game, truncation as PPO needs it, and nothing stored that changes later."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecMonitor
+
+from dpem_agents.ppo.vec_env import NodeVecEnv
+from dpem_baselines.local import LocalReactive
+from dpem_env import make_vec, scenarios
+from dpem_env.errors import ActionError
+from dpem_env.evaluation import run_episode
+from dpem_env.session import episode_seeds
+
+NETWORKS, SLOTS = 2, 10
+SMALL: dict[str, Any] = {"n_steps": 8, "batch_size": 32, "n_epochs": 2, "seed": 0, "device": "cpu"}
+
+
+def small_env(slots: int = SLOTS, **arguments: Any) -> NodeVecEnv:
+    return NodeVecEnv("star8-v0", NETWORKS, max_cycles=slots, **arguments)
+
+
+def legal(masks: NDArray[np.int8], rng: np.random.Generator) -> NDArray[np.int64]:
+    return (rng.random(masks.shape) * masks).argmax(axis=1)
+
+
+def play(env: NodeVecEnv, slots: int, seed: int = 3) -> list[tuple[Any, ...]]:
+    """What the slots returned, and the masks of the first ones."""
+    rng = np.random.default_rng(seed)
+    env.seed(seed)
+    returned: list[tuple[Any, ...]] = [(env.reset(),)]
+    for _ in range(slots):
+        returned.append((*env.step(legal(env.action_masks(), rng)), env.action_masks()))
+    return returned
+
+
+def test_it_is_the_game_of_the_vector_environment() -> None:
+    env, plain = small_env(), make_vec("star8-v0", NETWORKS, max_cycles=SLOTS)
+    rng = np.random.default_rng(3)
+    observations, infos = plain.reset(seed=3)
+    (first,), *slots = play(env, 25)
+    assert np.array_equal(first, observations)
+    for seen, rewards, over, told, masks in slots:
+        observations, expected, _, truncated, infos = plain.step(legal(infos["action_mask"], rng))
+        assert np.array_equal(seen, observations)
+        assert np.array_equal(masks, infos["action_mask"])
+        assert np.array_equal(over, truncated)
+        np.testing.assert_allclose(rewards, expected, rtol=1e-6)
+        if truncated.all():
+            assert np.array_equal([info["terminal_observation"] for info in told], infos["final_obs"])
+
+
+def test_the_contention_penalty_can_be_set_while_episodes_run() -> None:
+    with_none, heavy = small_env(), small_env()
+    with_none.set_attr("contention_penalty", 0.0)
+    heavy.contention_penalty = 2.0
+    whole, less = (np.concatenate([rewards for _, rewards, *_ in play(env, 30)[1:]]) for env in (with_none, heavy))
+    assert np.array_equal(whole, np.rint(whole))
+    contended = (whole - less) / 2.0
+    assert np.array_equal(contended, np.rint(contended))
+    assert (contended > 0).any()
+
+
+def test_all_nodes_are_truncated_together_and_other_infos_cost_nothing() -> None:
+    env = small_env()
+    returned = play(env, 2 * SLOTS)
+    for slot, (_, _, over, infos, _) in enumerate(returned[1:], start=1):
+        assert len(infos) == env.num_envs
+        if slot % SLOTS:
+            assert not over.any()
+            assert all(info is infos[0] for info in infos)
+            assert infos[0] == {}
+        else:
+            assert over.all()
+            assert all(info["TimeLimit.truncated"] for info in infos)
+            earned = sum(rewards for _, rewards, *_ in returned[slot - SLOTS + 1 : slot + 1])
+            np.testing.assert_allclose([info["episode"]["r"] for info in infos], earned, rtol=1e-5)
+            assert {info["episode"]["l"] for info in infos} == {SLOTS}
+
+
+def test_ppo_bootstraps_from_the_last_observation_of_an_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A reward of 1 in every slot is worth 1 / (1 - γ) for ever. With a critic that says so no action has an advantage,
+    # in the last slot of an episode neither: to the task, episodes have no end.
+    env = small_env(slots=5)
+    usual = env.envs._infos
+
+    def one_delivered(masks: NDArray[np.int8]) -> dict[str, Any]:
+        ones = np.ones(env.num_envs, dtype=np.int32)
+        return usual(masks) | {"delivered": ones, "contended": 0 * ones}
+
+    monkeypatch.setattr(env.envs, "_infos", one_delivered)
+    model = PPO("MlpPolicy", env, gamma=0.9, gae_lambda=0.9, **SMALL | {"n_steps": 12})
+    head = model.policy.value_net
+    head.weight.data.zero_()
+    head.bias.data.fill_(10.0)
+    ends: list[Any] = []
+
+    class Watch(BaseCallback):
+        def _on_step(self) -> bool:
+            ends.append(self.locals["dones"].all())
+            return True
+
+        def _on_rollout_end(self) -> None:
+            self.advantages = model.rollout_buffer.advantages.copy()
+
+    watch = Watch()
+    model.learn(12 * env.num_envs, watch)
+    assert np.flatnonzero(ends).tolist() == [4, 9]
+    np.testing.assert_allclose(watch.advantages, 0.0, atol=1e-5)
+
+
+def test_stored_observations_never_change() -> None:
+    env = small_env()
+    kept, copies = [], []
+    rng = np.random.default_rng(0)
+    env.seed(0)
+    env.reset()
+    for _ in range(2 * SLOTS + 3):
+        masks = env.action_masks()
+        observations, rewards, over, infos = env.step(legal(masks, rng))
+        arrays = [observations, rewards, over, masks, *(info.get("terminal_observation", over) for info in infos)]
+        kept.append(arrays)
+        copies.append([array.copy() for array in arrays])
+    for arrays, before in zip(kept, copies, strict=True):
+        for array, copy in zip(arrays, before, strict=True):
+            assert np.array_equal(array, copy)
+
+
+def test_every_reset_plays_another_episode_of_the_training_split() -> None:
+    env = small_env(slots=3)
+    env.seed(7)
+    env.reset()
+    seeds = []
+    for _ in range(6):
+        for _ in range(3):
+            seeds += [episode.seed for episode in env.envs.simulator.episodes]
+            env.step(np.zeros(env.num_envs, dtype=np.int64))
+    assert seeds[:2] == [7, 8]
+    assert len(set(seeds)) == 6 * NETWORKS
+    assert {env.envs.scenario.split_of(seed) for seed in seeds} == {"train"}
+
+
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO])
+def test_models_train_on_it_and_do_the_same_after_saving_and_loading(algorithm: Any, tmp_path: Path) -> None:
+    env = small_env()
+    model = algorithm("MlpPolicy", env, **SMALL).learn(2 * 8 * env.num_envs)
+    model.save(tmp_path / "model.zip")
+    loaded = algorithm.load(tmp_path / "model.zip", env=env)
+    observations = env.reset()
+    assert np.array_equal(*(m.predict(observations, deterministic=True)[0] for m in (model, loaded)))
+    loaded.learn(8 * env.num_envs)
+
+
+def test_a_masked_learner_never_takes_an_illegal_action() -> None:
+    env = small_env(slots=100, rows=1)  # nothing but waiting is legal while an allocation is open
+    assert is_masking_supported(env)
+    env.seed(0)
+    env.reset()
+    assert np.array_equal(get_action_masks(env), env.action_masks())
+    assert np.array_equal(env.env_method("action_masks", indices=[3])[0], env.action_masks()[3])
+    taken = {}
+    for algorithm in (MaskablePPO, PPO):
+        algorithm("MlpPolicy", env, **SMALL).learn(5 * 8 * env.num_envs)
+        taken[algorithm] = env.envs._illegal.sum()
+    assert taken[MaskablePPO] == 0 < taken[PPO]
+
+
+def test_it_reports_the_metrics_of_episodes_as_evaluation_does() -> None:
+    scenario = scenarios.get("star8-v0", slots=60)
+    env, rule = NodeVecEnv(scenario, NETWORKS), LocalReactive()
+    env.seed(4)
+    observations = env.reset()
+    for _ in range(60):
+        seen = env.envs.observer.table.read(observations)
+        observations = env.step(rule.act(seen, env.action_masks()).action)[0]
+    played = [run_episode(scenario, rule, episode_seeds(scenario, "train", 4 + e))[0] for e in range(NETWORKS)]
+    for name, mean in env.finished.items():
+        assert mean == pytest.approx(np.mean([getattr(metrics, name) for metrics in played])), name
+    assert set(env.finished) == {"delivery_rate", "contention"}
+
+
+@pytest.mark.parametrize("slots", [0, 7, SLOTS, 2 * SLOTS + 4])
+def test_another_one_can_go_to_the_same_position(slots: int) -> None:
+    env, other = small_env(), small_env()
+    last = play(env, slots)[-1][0]
+    assert np.array_equal(other.go_to(3, env.position()), last)
+    assert np.array_equal(other.action_masks(), env.action_masks())
+    waiting = np.zeros(env.num_envs, dtype=np.int64)
+    for _ in range(SLOTS + 1):  # on into the next episode
+        ours, theirs = env.step(waiting), other.step(waiting)
+        assert all(np.array_equal(a, b) for a, b in zip(ours[:3], theirs[:3], strict=True))
+
+
+def test_attributes_belong_to_all_sub_environments() -> None:
+    env = small_env()
+    assert env.get_attr("max_cycles", indices=[0, 1]) == [SLOTS, SLOTS]
+    assert env.env_is_wrapped(VecMonitor) == [False] * env.num_envs
+    with pytest.raises(ActionError, match="contention_penalty can be set for all sub-environments only"):
+        env.set_attr("contention_penalty", 1.0, indices=[0])
+    with pytest.raises(AttributeError):
+        env.get_attr("no_such_thing")
+
+
+def test_without_stable_baselines_one_line_says_how_to_install_it() -> None:
+    code = "import sys; sys.modules['stable_baselines3'] = None; import dpem_agents.ppo.vec_env"
+    failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = failed.stderr.strip().splitlines()[-1]
+    assert last.startswith("dpem_env.errors.DpemError: learning by PPO needs more than is installed")
+    assert last.endswith("pip install 'dpem-env[agents]'")
