@@ -15,6 +15,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import benchmark_tables
+
 from dpem_env.reports import TABLE, interval
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,6 +134,7 @@ TABLES = {
     "parts": parts_table,
     "peers": peers_table,
     "torchrl": torchrl_line,
+    **benchmark_tables.TABLES,
 }
 
 

@@ -94,19 +94,20 @@ def make_plan(
     split: Split = "evaluation",
     tuned: Tuned | None = None,
     score: bool = False,
+    topology: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Plan:
     """The suite's scenarios and delays, or those given instead; the reference is named by policy or label.
 
     Scenarios whose data is absent are left out, with a line that says so; DpemError if none is left. For scores, the
-    random policy is added to the contestants.
+    random policy is added to the contestants. `topology` plays that one network in place of the split's.
     """
     chosen = []
     for scenario in suite.settings(scenarios):
         if missing := data_missing(scenario, data_dir):
             print(f"{scenario.name} left out: no {', '.join(missing)} data (dpem list says where to get it)")
         else:
-            chosen.append(scenario)
+            chosen.append(scenario if topology is None else scenario.on_topology(topology, split))
     if not chosen:
         raise DpemError(f"suite {suite.name}: no scenario is left to play; pass --data DIR or set DPEM_DATA")
     if len(forecasters) > 1:  # architecture by prediction; told before hours are played

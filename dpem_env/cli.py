@@ -171,6 +171,9 @@ def _parser() -> argparse.ArgumentParser:
         "--forecasters", metavar="A,B,…", help="each fills the forecast features of every policy (default: its own)"
     )
     benchmark.add_argument(
+        "--topology", type=int, metavar="SEED", help="play this network instead of the split's (what nodes learn there)"
+    )
+    benchmark.add_argument(
         "--tuned", type=Path, metavar="DIR", help="play every policy with the options found there by dpem tune"
     )
     benchmark.add_argument(
@@ -253,7 +256,7 @@ def _list(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
 
-    print(scenarios.get(arguments.scenario, **_overrides(arguments.set)).to_toml(), end="")
+    print(scenarios.get(arguments.scenario, **overrides(arguments.set)).to_toml(), end="")
     return 0
 
 
@@ -262,7 +265,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from dpem_env.evaluation import arms
     from dpem_env.runs import run_and_save
 
-    scenario = scenarios.get(arguments.scenario, **_overrides(arguments.set))
+    scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
     _require_delays(arguments.delay, scenario.episode.slots * scenario.control.slot_duration)
     _require_at_least_1("--seeds", arguments.seeds)
     contestants = arms(arguments.policy, arguments.delay, arguments.forecaster)
@@ -281,12 +284,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _benchmark(arguments: argparse.Namespace) -> int:
     from dpem_env.benchmark import make_plan, run_benchmark
+    from dpem_env.session import require_seed
     from dpem_env.suites import get_suite
     from dpem_env.tuning import Tuned
 
     suite = get_suite(arguments.suite)
     _require_at_least_1("--seeds", arguments.seeds)
     _require_at_least_1("--workers", arguments.workers)
+    if arguments.topology is not None:
+        require_seed("--topology", arguments.topology)
     forecasters = arguments.forecasters.split(",") if arguments.forecasters else []
     plan = make_plan(
         suite,
@@ -298,6 +304,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         reference=arguments.reference,
         tuned=Tuned(arguments.tuned) if arguments.tuned else None,
         score=arguments.score,
+        topology=arguments.topology,
         split=arguments.split,
         data_dir=arguments.data,
     )
@@ -354,7 +361,7 @@ def _forecast(arguments: argparse.Namespace) -> int:
         _require_at_least_1(f"--{option}", getattr(arguments, option))
     for seed in arguments.topology:
         require_seed("--topology", seed)
-    scenario = scenarios.get(arguments.scenario, **_overrides(arguments.set))
+    scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
     name = scenario.name  # the horizon is how far is looked, nothing about the scenario
     scenario = scenario.override(name=name, forecast_horizon=arguments.horizon)
     make_writable(arguments.out)
@@ -402,7 +409,8 @@ def _replay(arguments: argparse.Namespace) -> int:
     return 0 if report.verified else 1
 
 
-def _overrides(settings: Sequence[str]) -> dict[str, Any]:
+def overrides(settings: Sequence[str]) -> dict[str, Any]:
+    """Fields of a scenario by name, from FIELD=VALUE texts; values are read as TOML, else as text."""
     import tomllib
 
     fields = {}

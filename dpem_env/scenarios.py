@@ -416,6 +416,20 @@ class Scenario(Section):
         name = "+".join([self.name, *(f"{leaf}={value}" for leaf, value in fields.items())])
         return changed.model_copy(update={"name": name})
 
+    def on_topology(self, topology_seed: int, split: Split = "evaluation") -> Scenario:
+        """A copy whose split plays that one network, with its own demand; the name says so.
+
+        For what is learned in one place, such as a node's forecaster. Other splits get other networks.
+        """
+        splits = [split, *(other for other in SPLITS if other != split)]
+        lists = {
+            each: getattr(self.seeds, each).model_copy(
+                update={"topology": SeedRange(start=topology_seed + place, stop=topology_seed + place + 1)}
+            )
+            for place, each in enumerate(splits)
+        }
+        return self.override(seeds=Seeds(**lists), name=f"{self.name}+topology={topology_seed}")
+
     def to_toml(self) -> str:
         """The scenario as TOML text; `from_toml` reads it back unchanged."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))

@@ -295,6 +295,15 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(
     assert not out.exists()
 
 
+def test_one_network_may_be_played_with_the_demand_of_the_split() -> None:
+    plan = make_plan(get_suite("coherence"), ["idle"], 3, topology=7, split="validation")
+    assert [scenario.name for scenario in plan.scenarios] == [
+        f"mesh100-v0+coherence_time={seconds}+topology=7" for seconds in (1.0, 10.0, 60.0)
+    ]
+    seeds = {tuple(item.identity()["seeds"].values()) for item in plan.items()}
+    assert seeds == {(7, 1_000_000 + k) for k in range(3)}
+
+
 def test_an_unknown_suite_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     said = complaint(capsys, "benchmark", "quik", "--policies", POLICIES, "--seeds", "1", "--out", "nowhere")
     assert "unknown suite 'quik'; did you mean 'quick'?" in said

@@ -23,14 +23,15 @@ def add_train_forecaster(commands: Any) -> None:
         epilog="example: dpem train-forecaster --scenario mesh20-v0 --topology 2000 --out mesh20-gru.npz",
     )
     parser.add_argument("--scenario", required=True, help="name (see dpem list), or path of a .toml file")
+    parser.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="override a scenario field")
     parser.add_argument("--model", choices=MODELS, default="gru", help="(default: gru)")
     parser.add_argument(
         "--topology", action="append", type=int, required=True, metavar="SEED",
         help="network to train on; may be given several times",
     )  # fmt: skip
     parser.add_argument("--hours", type=float, default=24.0, help="simulated hours of history (default: 24)")
-    parser.add_argument("--hidden", type=int, default=12, help="units of a recurrent cell (default: 12)")
-    parser.add_argument("--epochs", type=float, default=4.0, help="passes over the history (default: 4)")
+    parser.add_argument("--hidden", type=int, default=8, help="units of a recurrent cell (default: 8)")
+    parser.add_argument("--epochs", type=float, default=3.0, help="passes over the history (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and batches (default: 0)")
     parser.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.npz", help="checkpoint to write")
@@ -49,6 +50,7 @@ def add_train(commands: Any) -> None:
         "dpem run --scenario mesh20-v0 --policy ppo:runs/mesh20 --policy local-reactive --out results",
     )
     parser.add_argument("--scenario", required=True, help="name (see dpem list), or path of a .toml file")
+    parser.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="override a scenario field")
     parser.add_argument("--mode", choices=("shared", "independent"), default="shared", help="(default: shared)")
     parser.add_argument("--timesteps", type=int, required=True, metavar="N", help="slots × nodes, over all networks")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
@@ -65,9 +67,10 @@ def add_train(commands: Any) -> None:
 
 def _train(arguments: argparse.Namespace) -> int:
     from dpem_agents.ppo.training import train
+    from dpem_env.cli import overrides
 
     path = train(
-        arguments.scenario,
+        scenarios.get(arguments.scenario, **overrides(arguments.set)),
         arguments.mode,
         arguments.timesteps,
         arguments.out,
@@ -85,12 +88,13 @@ def _train(arguments: argparse.Namespace) -> int:
 def _train_forecaster(arguments: argparse.Namespace) -> int:
     from dpem_agents.forecasters.ridge import train_ridge
     from dpem_agents.forecasters.training import train_forecasters
+    from dpem_env.cli import overrides
 
     for seed in arguments.topology:
         require_seed("--topology", seed)
     if arguments.hidden < 1 or not arguments.epochs > 0:
         raise DpemError(f"--hidden is {arguments.hidden}, --epochs {arguments.epochs}; expected at least 1, above 0")
-    scenario = scenarios.get(arguments.scenario)
+    scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
     common: dict[str, Any] = {"hours": arguments.hours, "data_dir": arguments.data}
     if arguments.model == "ridge":
         checkpoint = train_ridge(scenario, arguments.topology, **common)

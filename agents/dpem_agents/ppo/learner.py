@@ -22,7 +22,7 @@ from dpem_agents.ppo.shared import SharedPolicy
 from dpem_agents.ppo.vec_env import NodeVecEnv, Position
 from dpem_env.errors import DpemError
 from dpem_env.network import build_network
-from dpem_env.scenarios import Scenario, SeedRange, Seeds, SplitSeeds
+from dpem_env.scenarios import Scenario
 from dpem_env.seeding import stream_key
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Learner:
     ) -> None:
         chosen = settings.hyperparameters
         self.scenario, self.settings, self.total = scenario, settings, total
-        world = scenario if settings.topology_seed is None else on_one_topology(scenario, settings.topology_seed)
+        world = scenario if settings.topology_seed is None else scenario.on_topology(settings.topology_seed, "train")
         self.env = NodeVecEnv(world, chosen.networks, forecaster=settings.forecaster, data_dir=data_dir)
         self.nodes = self.env.envs.agents_per_network
         self._topology: str | None = None
@@ -153,18 +153,6 @@ class Learner:
 
     def _weights(self) -> dict[str, torch.nn.Parameter]:
         return {name.removeprefix(LIBRARY_NAME): p for name, p in self.model.policy.named_parameters()}
-
-
-def on_one_topology(scenario: Scenario, topology_seed: int) -> Scenario:
-    """The scenario with one training topology and its usual training demand."""
-    own = {
-        split: SplitSeeds(
-            topology=SeedRange(start=topology_seed + place, stop=topology_seed + place + 1),
-            demand=getattr(scenario.seeds, split).demand,
-        )
-        for place, split in enumerate(("train", "validation", "evaluation"))  # lists must differ; the others go unused
-    }
-    return scenario.override(seeds=Seeds(**own), name=scenario.name)
 
 
 def require_device(device: str) -> None:
