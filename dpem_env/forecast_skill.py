@@ -45,7 +45,7 @@ class ForecastItem:
 
     scenario: Scenario
     seeds: EpisodeSeeds
-    forecaster: str
+    forecaster: str | Forecaster
 
 
 def score_episode(item: ForecastItem, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def measure_skill(
     found: dict[ForecastItem, dict[str, Any]] = {}
     for item, result in played(partial(score_episode, data_dir=data_dir), items, workers):
         found[item] = result
-        on_episode(item.forecaster)
+        on_episode(str(item.forecaster))
     results = {name: [found[ForecastItem(scenario, seeds, name)] for seeds in episodes] for name in names}
     return {
         "format": "dpem-forecast-1",
@@ -152,8 +152,8 @@ def _numbers(values: Array) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in values]
 
 
-def _required(name: str) -> Forecaster:
-    forecaster = get_forecaster(name)
-    if forecaster is None:
-        raise PolicyError(f"forecaster {name!r} makes no forecasts to score")
-    return forecaster
+def _required(forecaster: str | Forecaster) -> Forecaster:
+    found = get_forecaster(forecaster)
+    if found is None:
+        raise PolicyError(f"forecaster {forecaster!r} makes no forecasts to score")
+    return found

@@ -15,17 +15,16 @@ from forecasting import PEERS, drawn_checkpoint, drawn_counts, observed, setting
 from dpem_agents.forecasters import cells, training
 from dpem_agents.forecasters.cells import Batch, clip, loss
 from dpem_agents.forecasters.checkpoint import GATES, Checkpoint, load
-from dpem_agents.forecasters.history import History, counts_of
+from dpem_agents.forecasters.history import History
 from dpem_agents.forecasters.recurrent import GRU, RecurrentForecaster
 from dpem_agents.forecasters.ridge import RidgeForecaster, train_ridge
-from dpem_agents.forecasters.skill import Skill, measure_skill, measure_speed
 from dpem_agents.forecasters.training import Training, train_forecasters
 from dpem_env import scenarios
-from dpem_env.demand import draw_demand, mean_rates
 from dpem_env.errors import DpemError, ScenarioError
-from dpem_env.forecast import MeanRates
+from dpem_env.forecast_skill import ForecastItem, score_episode
 from dpem_env.network import build_network
 from dpem_env.scenarios import Scenario
+from dpem_env.session import EpisodeSeeds
 
 QUICK = {"hours": 0.1, "hidden": 3, "epochs": 1.0}
 
@@ -185,8 +184,8 @@ def test_a_trained_checkpoint_serves_its_topologies_after_a_trip_to_disk(tmp_pat
     assert checkpoint.horizon == 8 + 16  # the observation's, after 4 s of delay
     for seed, arrays in zip((0, 3), checkpoint.topologies, strict=True):
         assert np.array_equal(arrays["peers"], build_network(scenario, seed).peers)
-    told = measure_skill(f"rnn:{tmp_path / 'weights.npz'}", scenario.override(slots=40), 3, [0])
-    assert np.isfinite(told.deviance).all()
+    item = ForecastItem(scenario.override(slots=40), EpisodeSeeds(3, 0), f"rnn:{tmp_path / 'weights.npz'}")
+    assert np.isfinite(score_episode(item)["deviance"]).all()
 
 
 def test_a_history_shorter_than_two_segments_is_refused() -> None:
@@ -217,35 +216,14 @@ def test_training_leaves_the_number_of_threads_as_it_was() -> None:
         torch.set_num_threads(before)
 
 
-# ----------------------------------------------------------------------------------------------------------- skill
-
-
-def test_skill_is_the_poisson_deviance_of_each_slot_ahead() -> None:
-    scenario = scenarios.get("chain3-v0", slots=60, forecast_horizon=2)
-    told = measure_skill(MeanRates(), scenario, 0, [1], lead=3)
-    network = build_network(scenario, 0)
-    counts = counts_of(draw_demand(scenario, network, 1, 60), 60).astype(float)
-    rates = mean_rates(scenario, network)
-    for h in range(2):
-        came = counts[4 + h : 4 + h + 55]  # forecast in slots 0 … 54
-        ratio = np.where(came > 0, came / rates, 1.0)
-        assert told.deviance[h] == pytest.approx((2 * (came * np.log(ratio) - came + rates)).mean())
-        assert told.squared_error[h] == pytest.approx(((came - rates) ** 2).mean())
-        assert told.bias[h] == pytest.approx(55 * rates.sum() / came.sum())
-
-
-def test_speed_can_be_measured() -> None:
-    assert measure_speed("mean-rates", scenarios.get("chain3-v0", slots=20), 0, 0) > 0
-
-
 SMALL = {"nodes": 4, "request_rate": 2.0, "session_duration": 10.0, "session_share": 0.1}
 HELD_OUT = range(2_000_000, 2_000_012)
 
 
 def deviance(forecaster: Any, scenario: Scenario) -> float:
     """On demand of the evaluation split, mean over the slots ahead."""
-    told: Skill = measure_skill(forecaster, scenario, 0, HELD_OUT)
-    return float(told.deviance.mean())
+    sums = [score_episode(ForecastItem(scenario, EpisodeSeeds(0, seed), forecaster)) for seed in HELD_OUT]
+    return sum(np.sum(each["deviance"]) for each in sums) / sum(np.sum(each["forecasts"]) for each in sums)
 
 
 @pytest.mark.slow
