@@ -239,5 +239,5 @@ def test_shared_training_beats_random_actions_and_keeps_up_with_the_rule_it_star
     for policy in (PpoPolicy(path), get_policy("local-reactive"), get_policy("random-legal")):
         played = [run_episode(scenario, policy, episode_seeds(scenario, "evaluation", index))[0] for index in range(8)]
         means[type(policy).__name__] = np.mean([metrics.reward for metrics in played])
-    assert means["PpoPolicy"] > 1.5 * means["RandomLegal"]
-    assert means["PpoPolicy"] > 0.95 * means["LocalReactive"]
+    assert means["RandomLegal"] < 0.0
+    assert means["PpoPolicy"] > 0.95 * means["LocalReactive"] > 0.0
