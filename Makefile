@@ -1,7 +1,7 @@
 # make setup   create .venv and install everything, pinned      make demo    run the main job, results in demo/
 # make test    lint, types, tests (minutes)                     make bench   measure speed, table in baselines/results/
 # make test-all  slow suites too                              make results  measure again what README and docs quote (an hour)
-# make tuned    search the baselines' options (an hour)
+# make tuned    search the baselines' options (an hour)         make forecasters forecasts   train and score them (half an hour)
 # make golden  record the golden episodes again, after rules changed on purpose
 # make coverage  branch coverage of dpem_env, at least 95 %
 # Data that is not shipped is used where DPEM_DATA names its folder (see: dpem list).
@@ -19,7 +19,7 @@ WORKERS ?= 2
 PEERS ?=
 SLOW := baselines/results/test-all.txt
 
-.PHONY: setup demo test test-all tuned results bench golden coverage
+.PHONY: setup demo test test-all tuned forecasters forecasts results bench golden coverage
 
 setup: $(INSTALLED)
 
@@ -65,12 +65,45 @@ tuned: setup
 	for scenario in $(SCENARIOS); do $(BIN)/dpem tune --workers $(WORKERS) --out baselines/tuned --scenario $$scenario --delay 0 --delay 0.5 --policies $(RULES) || exit; done
 	$(BIN)/python docs/update.py
 
+# Forecasters that nodes learn, on one network; then how good they are, and what they are worth.
+LEARNT := agents/checkpoints
+TRAIN := $(BIN)/dpem train-forecaster --topology 2000
+AVERAGES := $(foreach w,20 40 60 80 160 320,--forecaster moving-average:$(w))
+SCORE := $(BIN)/dpem forecast --topology 2000 --seeds 20 --forecaster persistence $(AVERAGES) --forecaster oracle
+SCORES := baselines/results/forecasts
+KNOWN := local-predictive+none,local-predictive+mean-rates,local-predictive,local-predictive+oracle,local-predictive+permuted-oracle
+WORTH := $(BIN)/dpem benchmark coherence --workers $(WORKERS) --topology 2000 --seeds 20 --reference local-predictive+mean-rates
+
+forecasters: setup
+	$(TRAIN) --scenario mesh100-v0 --out $(LEARNT)/mesh100-gru.npz
+	$(TRAIN) --scenario mesh100-v0 --model ridge --out $(LEARNT)/mesh100-ridge.npz
+	$(TRAIN) --scenario mesh100-v0 --set predictability=0.5 --out $(LEARNT)/mesh100-half-gru.npz
+	$(TRAIN) --scenario mesh100-v0 --set predictability=0.0 --out $(LEARNT)/mesh100-steady-gru.npz
+	$(TRAIN) --scenario mesh100-v0 --set arrivals=periodic --hidden 12 --out $(LEARNT)/mesh100-periodic-gru.npz
+ifneq ($(DPEM_DATA),)
+	$(TRAIN) --scenario abilene-trace-v0 --out $(LEARNT)/abilene-gru.npz
+	$(TRAIN) --scenario abilene-trace-v0 --model ridge --out $(LEARNT)/abilene-ridge.npz
+endif
+
+forecasts: setup
+	$(SCORE) --scenario mesh100-v0 --forecaster ridge:$(LEARNT)/mesh100-ridge.npz --forecaster gru:$(LEARNT)/mesh100-gru.npz --forecaster bayes-filter --out $(SCORES)/sessions
+	$(SCORE) --scenario mesh100-v0 --set predictability=0.5 --forecaster gru:$(LEARNT)/mesh100-half-gru.npz --forecaster bayes-filter --out $(SCORES)/half
+	$(SCORE) --scenario mesh100-v0 --set predictability=0.0 --forecaster gru:$(LEARNT)/mesh100-steady-gru.npz --forecaster bayes-filter --out $(SCORES)/steady
+	$(SCORE) --scenario mesh100-v0 --set arrivals=periodic --forecaster gru:$(LEARNT)/mesh100-periodic-gru.npz --forecaster bayes-filter --out $(SCORES)/periodic
+	$(WORTH) --policies $(KNOWN),local-predictive+bayes-filter,local-predictive+gru:$(LEARNT)/mesh100-gru.npz --out baselines/results/worth-mesh100
+ifneq ($(DPEM_DATA),)
+	$(SCORE) --scenario abilene-trace-v0 --forecaster ridge:$(LEARNT)/abilene-ridge.npz --forecaster gru:$(LEARNT)/abilene-gru.npz --out $(SCORES)/trace
+	$(WORTH) --scenario abilene-trace-v0 --policies $(KNOWN),local-predictive+gru:$(LEARNT)/abilene-gru.npz --out baselines/results/worth-trace
+endif
+	$(BIN)/python docs/update.py
+
 results: setup
 	$(RUN) --seeds 20 --scenario mesh100-v0 --out baselines/results/mesh100-reactive
 	$(BENCHMARK) delay-curve --policies $(ALL),$(SPLIT),$(CEILING) --seeds 20 --out baselines/results/delay-curve
 	$(BENCHMARK) loads --policies $(ALL) --delay 0.5 --seeds 10 --out baselines/results/loads
 	$(BENCHMARK) networks --policies $(ALL) --seeds 20 --out baselines/results/networks
 	$(BENCHMARK) small --policies $(ALL) --seeds 30 --out baselines/results/small
+	$(BIN)/python docs/figures.py
 	$(BIN)/python docs/update.py
 
 bench: setup

@@ -24,19 +24,19 @@ def delay_curve_table() -> str:
     """Delivery rate of all policies against control delay, with contention, reward and score at one delay."""
     [scenario] = _summary("delay-curve")["scenarios"]
     delays = sorted({arm["delay"] for arm in scenario["methods"]} - {None})
-    lines = _head(["policy", *(f"δ = {delay:g} s" for delay in delays), "contention", "reward", "score"])
+    lines = head(["policy", *(f"δ = {delay:g} s" for delay in delays), "contention", "reward", "score"])
     for policy, arms in _by_policy(scenario).items():
         rates = [_value(arm, "delivery_rate", 3) for arm in sorted(arms, key=lambda arm: arm["delay"] or 0.0)]
         rates += [""] * (len(delays) - len(rates))
         at_point = _arm(scenario, policy, POINT)
         others = (_value(at_point, *shown) for shown in (("contention", 4), ("reward", 2), ("score", 2)))
-        lines.append(_row([policy, *rates, *others]))
+        lines.append(row([policy, *rates, *others]))
     bound = np.mean(scenario["bound"]["delivery_rate"])
     note = (
         "Delivery rate by control delay; local policies have none, so one value. Contention, reward per agent and "
         f"score of central policies are at δ = {POINT:g} s. Clairvoyant bound on the delivery rate: {bound:.3f}. "
     )
-    return _with_note(lines, note + _measured("delay-curve", scenario))
+    return with_note(lines, note + _measured("delay-curve", scenario))
 
 
 def claim_table() -> str:
@@ -44,14 +44,14 @@ def claim_table() -> str:
     [scenario] = _summary("delay-curve")["scenarios"]
     local = _arm(scenario, BEST_LOCAL, POINT)
     delays = sorted({arm["delay"] for arm in scenario["methods"]} - {None})
-    lines = _head([f"{BEST_LOCAL} against", "metric", *(f"δ = {delay:g} s" for delay in delays)])
+    lines = head([f"{BEST_LOCAL} against", "metric", *(f"δ = {delay:g} s" for delay in delays)])
     for policy, arms in _by_policy(scenario).items():
         if arms[0]["delay"] is not None and "+" not in policy:
             for metric in ("delivery_rate", "contention"):
                 ratios = (_relative(local, _arm(scenario, policy, delay), metric) for delay in delays)
-                lines.append(_row([policy, METRICS[metric][0], *ratios]))
+                lines.append(row([policy, METRICS[metric][0], *ratios]))
     note = "Relative differences of means in per cent, with 95 % intervals of the paired bootstrap. "
-    return _with_note(lines, note + _measured("delay-curve", scenario))
+    return with_note(lines, note + _measured("delay-curve", scenario))
 
 
 def gain_split_table() -> str:
@@ -62,16 +62,14 @@ def gain_split_table() -> str:
         "maxweight": ("central-maxweight+none", "maxweight+none", "maxweight+mean-rates", "maxweight"),
     }
     gains = ("decentralization", "stocking", "prediction")
-    lines = _head(["rule", "step", "from", "to", *(name for name, _ in METRICS.values())])
+    lines = head(["rule", "step", "from", "to", *(name for name, _ in METRICS.values())])
     for rule, names in steps.items():
         arms = [_arm(scenario, name, POINT) for name in names]
         for gain, before, after in zip(gains, range(3), range(1, 4), strict=True):
-            changes = (
-                _change(_difference(arms[after], arms[before], metric), METRICS[metric][1]) for metric in METRICS
-            )
-            lines.append(_row([rule, gain, names[before], names[after], *changes]))
+            changes = (change(_difference(arms[after], arms[before], metric), METRICS[metric][1]) for metric in METRICS)
+            lines.append(row([rule, gain, names[before], names[after], *changes]))
     note = f"Paired differences with 95 % intervals, central policies at δ = {POINT:g} s; +none has no forecasts. "
-    return _with_note(lines, note + _measured("delay-curve", scenario))
+    return with_note(lines, note + _measured("delay-curve", scenario))
 
 
 def loads_table() -> str:
@@ -112,16 +110,16 @@ def small_table() -> str:
 def tuned_table() -> str:
     """Mean reward on validation episodes by default and tuned, on the paper's network."""
     found = json.loads((RESULTS.parent / "tuned" / "mesh100-v0.json").read_text(encoding="utf-8"))
-    lines = _head(["policy", "δ (s)", "reward by default", "tuned", "options"])
+    lines = head(["policy", "δ (s)", "reward by default", "tuned", "options"])
     for arm in found["tuned"]:
         if arm["delay"] in (None, 0.0, POINT):
             options = ", ".join(f"{name} {value}" for name, value in arm["best"]["options"].items()) or "its defaults"
             delay = "" if arm["delay"] is None else f"{arm['delay']:g}"
             rewards = (f"{reward:.2f}" for reward in (arm["default_reward"], arm["best"]["reward"]))
-            lines.append(_row([_name(arm), delay, *rewards, options]))
+            lines.append(row([_name(arm), delay, *rewards, options]))
     budget = f"{found['trials']} trials of {found['episodes']} validation episodes each"
     note = f"Mean reward; {budget}, mesh100-v0 ({found['scenario_hash']})."
-    return _with_note(lines, note)
+    return with_note(lines, note)
 
 
 def _side_by_side(
@@ -130,14 +128,14 @@ def _side_by_side(
     """A row per policy, a column per scenario and metric."""
     digits = {"delivery_rate": 3, "contention": 4, "score": 2}
     names = {"delivery_rate": "delivery", "contention": "contention", "score": "score"}
-    lines = _head(["policy", *(f"{title}, {names[metric]}" for title in titles for metric in metrics)])
+    lines = head(["policy", *(f"{title}, {names[metric]}" for title in titles for metric in metrics)])
     for policy in _by_policy(scenarios[0]):
         arms = [_arm(scenario, policy, delay) for scenario in scenarios]
-        lines.append(_row([policy, *(_value(arm, metric, digits[metric]) for arm in arms for metric in metrics)]))
+        lines.append(row([policy, *(_value(arm, metric, digits[metric]) for arm in arms for metric in metrics)]))
     bounds = [f"{np.mean(scenario['bound']['delivery_rate']):.3f}" for scenario in scenarios]
     empty = [""] * (len(metrics) - 1)
-    lines.append(_row(["*clairvoyant bound*", *(cell for bound in bounds for cell in (bound, *empty))]))
-    return _with_note(lines, note)
+    lines.append(row(["*clairvoyant bound*", *(cell for bound in bounds for cell in (bound, *empty))]))
+    return with_note(lines, note)
 
 
 @cache
@@ -174,7 +172,8 @@ def _relative(ours: Arm, theirs: Arm, metric: str) -> str:
     return f"{ratio[0]:+.0f} [{ratio[1]:+.0f}, {ratio[2]:+.0f}]"
 
 
-def _change(interval: Interval, digits: int) -> str:
+def change(interval: Interval, digits: int) -> str:
+    """A difference with its interval."""
     return f"{interval.value:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
 
 
@@ -189,15 +188,18 @@ def _measured(suite: str, scenario: Arm) -> str:
     return f"{len(scenario['episodes'])} paired evaluation episodes, mean ± 95 % CI ({version})."
 
 
-def _head(cells: Sequence[str]) -> list[str]:
-    return [_row(cells), "|---|" + "---:|" * (len(cells) - 1)]
+def head(cells: Sequence[str]) -> list[str]:
+    """The first lines of a table: titles, and all columns but the first to the right."""
+    return [row(cells), "|---|" + "---:|" * (len(cells) - 1)]
 
 
-def _row(cells: Iterable[str]) -> str:
+def row(cells: Iterable[str]) -> str:
+    """A line of a table."""
     return "| " + " | ".join(cells) + " |"
 
 
-def _with_note(lines: list[str], note: str) -> str:
+def with_note(lines: list[str], note: str) -> str:
+    """A table with a paragraph below it."""
     return "\n".join([*lines, "", note])
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import benchmark_tables
+import forecast_tables
 
 from dpem_env.reports import TABLE, interval
 
@@ -135,6 +136,7 @@ TABLES = {
     "peers": peers_table,
     "torchrl": torchrl_line,
     **benchmark_tables.TABLES,
+    **forecast_tables.TABLES,
 }
 
 

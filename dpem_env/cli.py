@@ -106,42 +106,73 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dpem {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
+    for add in (_add_list, _add_show, _add_run, _add_benchmark, _add_tune, _add_forecast):
+        add(commands)
+    for command in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
+        command.load()(commands)
+    _add_replay(commands)
+    return parser
 
-    listing = commands.add_parser("list", help="scenarios, policies, forecasters and data sources")
-    listing.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
-    listing.set_defaults(run=_list)
 
-    show = commands.add_parser("show", help="print a scenario as TOML")
-    show.add_argument("scenario", help="name, or path of a .toml file")
-    show.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="override a field")
-    show.set_defaults(run=_show)
+COMMON: dict[str, dict[str, Any]] = {
+    "--scenario": {"required": True, "help": "name (see dpem list), or path of a .toml file"},
+    "--set": {"metavar": "FIELD=VALUE", "action": "append", "default": [], "help": "override a scenario field"},
+    "--policies": {"required": True, "metavar": "A,B,…", "help": "contestants, separated by commas"},
+    "--delay": {
+        "action": "append",
+        "type": float,
+        "default": [],
+        "metavar": "S",
+        "help": "control delay in s of central policies; may be given several times (default: 0, or the suite's)",
+    },
+    "--split": {
+        "choices": ("train", "validation", "evaluation"),
+        "default": "evaluation",
+        "help": "frozen seed lists to take the episodes from (default: evaluation)",
+    },
+    "--workers": {"type": int, "default": 1, "metavar": "W", "help": "processes (default: 1)"},
+    "--data": {"metavar": "DIR", "help": "folder of data that is not shipped (default: $DPEM_DATA)"},
+    "--out": {"required": True, "type": Path, "metavar": "DIR", "help": "folder for the results; made if missing"},
+}
 
-    run = commands.add_parser(
+
+def add_common(parser: argparse.ArgumentParser, *options: str) -> None:
+    """Add options that several commands have."""
+    for option in options:
+        parser.add_argument(option, **COMMON[option])
+
+
+def _add_list(commands: Any) -> None:
+    parser = commands.add_parser("list", help="scenarios, policies, forecasters and data sources")
+    add_common(parser, "--data")
+    parser.set_defaults(run=_list)
+
+
+def _add_show(commands: Any) -> None:
+    parser = commands.add_parser("show", help="print a scenario as TOML")
+    parser.add_argument("scenario", help="name, or path of a .toml file")
+    add_common(parser, "--set")
+    parser.set_defaults(run=_show)
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser(
         "run",
         help="compare policies on a scenario with paired seeds",
         description="Play the same episodes with every contestant and compare them. Central policies run once per "
         "--delay; 'central:NAME' puts a local policy under central control, NAME+FORECASTER has that forecaster. "
         "Writes results.json, results.png and episode logs (Parquet) to --out.",
     )
-    run.add_argument("--scenario", required=True, help="name (see dpem list), or path of a .toml file")
-    run.add_argument("--policy", action="append", required=True, help="contestant; may be given several times")
-    run.add_argument(
-        "--delay", action="append", type=float, default=[], metavar="S",
-        help="control delay in s of central policies; may be given several times (default: 0)",
-    )  # fmt: skip
-    run.add_argument("--forecaster", help="fills the forecast features for every contestant (default: its own)")
-    run.add_argument("--seeds", type=int, default=5, metavar="N", help="episodes per contestant (default: 5)")
-    run.add_argument(
-        "--split", choices=("train", "validation", "evaluation"), default="evaluation",
-        help="frozen seed lists to take them from (default: evaluation)",
-    )  # fmt: skip
-    run.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="override a scenario field")
-    run.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
-    run.add_argument("--logs", choices=("first", "all"), default="first", help="episodes to log (default: first)")
-    run.add_argument("--out", required=True, metavar="DIR", help="folder for the results; made if missing")
-    run.set_defaults(run=_run)
+    parser.add_argument("--policy", action="append", required=True, help="contestant; may be given several times")
+    parser.add_argument("--forecaster", help="fills the forecast features for every contestant (default: its own)")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="episodes per contestant (default: 5)")
+    parser.add_argument("--logs", choices=("first", "all"), default="first", help="episodes to log (default: first)")
+    add_common(parser, "--scenario", "--set", "--delay", "--split", "--data", "--out")
+    parser.set_defaults(run=_run)
 
-    benchmark = commands.add_parser(
+
+def _add_benchmark(commands: Any) -> None:
+    parser = commands.add_parser(
         "benchmark",
         help="compare policies on a suite of scenarios, on several processes, resumable",
         description="Play the same episodes of every scenario of a suite with every policy and compare them. Central "
@@ -151,64 +182,49 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: dpem benchmark delay-curve --policies local-reactive,central-reactive --seeds 20 --workers 4 "
         "--out results",
     )
-    benchmark.add_argument("suite", help="name (see dpem list)")
-    benchmark.add_argument("--policies", required=True, metavar="A,B,…", help="contestants, separated by commas")
-    benchmark.add_argument("--seeds", type=int, required=True, metavar="N", help="episodes per scenario and contestant")
-    benchmark.add_argument("--out", required=True, metavar="DIR", help="folder for the results; made if missing")
-    benchmark.add_argument("--workers", type=int, default=1, metavar="W", help="processes (default: 1)")
-    benchmark.add_argument(
+    parser.add_argument("suite", help="name (see dpem list)")
+    parser.add_argument("--seeds", type=int, required=True, metavar="N", help="episodes per scenario and contestant")
+    parser.add_argument(
         "--ray", metavar="ADDRESS", help="play on this Ray cluster instead; 'local' starts one (needs the extra ray)"
     )
-    benchmark.add_argument(
+    parser.add_argument(
         "--scenario", action="append", default=[],
         help="play this one instead of the suite's, varied the same way; may be given several times",
     )  # fmt: skip
-    benchmark.add_argument(
-        "--delay", action="append", type=float, default=[], metavar="S",
-        help="control delay in s of central policies instead of the suite's; may be given several times",
-    )  # fmt: skip
-    benchmark.add_argument(
+    parser.add_argument(
         "--forecasters", metavar="A,B,…", help="each fills the forecast features of every policy (default: its own)"
     )
-    benchmark.add_argument(
+    parser.add_argument(
         "--topology", type=int, metavar="SEED", help="play this network instead of the split's (what nodes learn there)"
     )
-    benchmark.add_argument(
+    parser.add_argument(
         "--tuned", type=Path, metavar="DIR", help="play every policy with the options found there by dpem tune"
     )
-    benchmark.add_argument(
+    parser.add_argument(
         "--score", action="store_true",
         help="bound every episode and score the policies: 0 acts at random, 1 reaches the bound",
     )  # fmt: skip
-    benchmark.add_argument("--reference", metavar="ARM", help="policy or label to compare with (default: the first)")
-    benchmark.add_argument(
-        "--split", choices=("train", "validation", "evaluation"), default="evaluation",
-        help="frozen seed lists to take the seeds from (default: evaluation)",
-    )  # fmt: skip
-    benchmark.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
-    benchmark.set_defaults(run=_benchmark)
+    parser.add_argument("--reference", metavar="ARM", help="policy or label to compare with (default: the first)")
+    add_common(parser, "--policies", "--delay", "--split", "--workers", "--data", "--out")
+    parser.set_defaults(run=_benchmark)
 
-    tune = commands.add_parser(
+
+def _add_tune(commands: Any) -> None:
+    parser = commands.add_parser(
         "tune",
         help="search the options of policies, with an equal budget, on validation seeds",
         description="Try options of every policy, each on the same validation episodes; the best mean reward wins. "
         "Central policies are searched once per --delay. What is finished is kept in DIR/SCENARIO.json; the same "
         "command again goes on from there. dpem benchmark --tuned DIR plays what was found.",
     )
-    tune.add_argument("--scenario", required=True, help="name (see dpem list), or path of a .toml file")
-    tune.add_argument("--policies", required=True, metavar="A,B,…", help="policies, separated by commas")
-    tune.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
-    tune.add_argument(
-        "--delay", action="append", type=float, default=[], metavar="S",
-        help="control delay in s of central policies; may be given several times (default: 0)",
-    )  # fmt: skip
-    tune.add_argument("--trials", type=int, default=16, metavar="N", help="per policy and delay (default: 16)")
-    tune.add_argument("--episodes", type=int, default=3, metavar="N", help="per trial (default: 3)")
-    tune.add_argument("--workers", type=int, default=1, metavar="W", help="processes (default: 1)")
-    tune.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
-    tune.set_defaults(run=_tune)
+    parser.add_argument("--trials", type=int, default=16, metavar="N", help="per policy and delay (default: 16)")
+    parser.add_argument("--episodes", type=int, default=3, metavar="N", help="per trial (default: 3)")
+    add_common(parser, "--scenario", "--policies", "--delay", "--workers", "--data", "--out")
+    parser.set_defaults(run=_tune)
 
-    forecast = commands.add_parser(
+
+def _add_forecast(commands: Any) -> None:
+    parser = commands.add_parser(
         "forecast",
         help="score forecasters by themselves on held-out demand",
         description="Forecast the demand of the same episodes with every forecaster, no policy involved. Writes table, "
@@ -217,33 +233,23 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: dpem forecast --scenario mesh100-v0 --forecaster moving-average:40 --forecaster bayes-filter "
         "--forecaster oracle --out forecasts",
     )
-    forecast.add_argument("--scenario", required=True, help="name (see dpem list), or path of a .toml file")
-    forecast.add_argument(
+    parser.add_argument(
         "--forecaster", action="append", required=True, metavar="NAME[:ARGUMENT]", help="may be given several times"
     )
-    forecast.add_argument("--horizon", type=int, default=10, metavar="H", help="slots ahead (default: 10)")
-    forecast.add_argument("--seeds", type=int, default=20, metavar="N", help="episodes (default: 20)")
-    forecast.add_argument(
-        "--split", choices=("train", "validation", "evaluation"), default="evaluation",
-        help="frozen seed lists to take the episodes from (default: evaluation)",
-    )  # fmt: skip
-    forecast.add_argument(
+    parser.add_argument("--horizon", type=int, default=10, metavar="H", help="slots ahead (default: 10)")
+    parser.add_argument("--seeds", type=int, default=20, metavar="N", help="episodes (default: 20)")
+    parser.add_argument(
         "--topology", action="append", type=int, default=[], metavar="SEED",
         help="use this network instead of the split's; may be given several times",
     )  # fmt: skip
-    forecast.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="override a scenario field")
-    forecast.add_argument("--workers", type=int, default=1, metavar="W", help="processes (default: 1)")
-    forecast.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
-    forecast.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
-    forecast.set_defaults(run=_forecast)
+    add_common(parser, "--scenario", "--set", "--split", "--workers", "--data", "--out")
+    parser.set_defaults(run=_forecast)
 
-    for command in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
-        command.load()(commands)
 
-    replay = commands.add_parser("replay", help="run an episode again from its log and verify it")
-    replay.add_argument("log", help="an episode log written by dpem run")
-    replay.set_defaults(run=_replay)
-    return parser
+def _add_replay(commands: Any) -> None:
+    parser = commands.add_parser("replay", help="run an episode again from its log and verify it")
+    parser.add_argument("log", help="an episode log written by dpem run")
+    parser.set_defaults(run=_replay)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -275,7 +281,7 @@ def _run(arguments: argparse.Namespace) -> int:
         scenario,
         contestants,
         arguments.seeds,
-        out=Path(arguments.out),
+        out=arguments.out,
         split=arguments.split,
         data_dir=arguments.data,
         log_all=arguments.logs == "all",
@@ -310,9 +316,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     )
     for scenario in plan.scenarios:
         _require_delays(arguments.delay, scenario.episode.slots * scenario.control.slot_duration)
-    return run_benchmark(
-        plan, Path(arguments.out), workers=arguments.workers, ray=arguments.ray, data_dir=arguments.data
-    )
+    return run_benchmark(plan, arguments.out, workers=arguments.workers, ray=arguments.ray, data_dir=arguments.data)
 
 
 def _tune(arguments: argparse.Namespace) -> int:

@@ -535,7 +535,11 @@ def test_the_kind_of_an_overriding_value_is_that_of_toml(capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["run", "--help"], ["list", "--help"], ["show", "--help"], ["replay", "--help"]]
+    "argv",
+    [
+        ["--help"],
+        *([command, "--help"] for command in ("list", "show", "run", "benchmark", "tune", "forecast", "replay")),
+    ],
 )
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
     assert dpem(*argv) == 0
@@ -545,7 +549,7 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], argv:
 def test_the_examples_of_the_help_are_commands() -> None:
     examples = EXAMPLES.replace("\\\n", "").splitlines()
     commands = [shlex.split(line.split(">")[0])[1:] for line in examples if line.startswith("  dpem")]
-    assert len(commands) == 4
+    assert len(commands) == 6
     for command in commands:
         assert _parser().parse_args(command).run
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dpem_env import scenarios
+from dpem_env.cli import add_common, overrides
 from dpem_env.errors import DpemError
 from dpem_env.session import require_seed
 
@@ -22,8 +23,7 @@ def add_train_forecaster(commands: Any) -> None:
         "written is used as --forecaster MODEL:FILE; it serves the networks it was trained on.",
         epilog="example: dpem train-forecaster --scenario mesh20-v0 --topology 2000 --out mesh20-gru.npz",
     )
-    parser.add_argument("--scenario", required=True, help="name (see dpem list), or path of a .toml file")
-    parser.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="override a scenario field")
+    add_common(parser, "--scenario", "--set", "--data")
     parser.add_argument("--model", choices=MODELS, default="gru", help="(default: gru)")
     parser.add_argument(
         "--topology", action="append", type=int, required=True, metavar="SEED",
@@ -33,7 +33,6 @@ def add_train_forecaster(commands: Any) -> None:
     parser.add_argument("--hidden", type=int, default=8, help="units of a recurrent cell (default: 8)")
     parser.add_argument("--epochs", type=float, default=3.0, help="passes over the history (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and batches (default: 0)")
-    parser.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.npz", help="checkpoint to write")
     parser.set_defaults(run=_train_forecaster)
 
@@ -49,8 +48,7 @@ def add_train(commands: Any) -> None:
         epilog="example: dpem train --scenario mesh20-v0 --timesteps 2000000 --out runs/mesh20, then "
         "dpem run --scenario mesh20-v0 --policy ppo:runs/mesh20 --policy local-reactive --out results",
     )
-    parser.add_argument("--scenario", required=True, help="name (see dpem list), or path of a .toml file")
-    parser.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="override a scenario field")
+    add_common(parser, "--scenario", "--set", "--data")
     parser.add_argument("--mode", choices=("shared", "independent"), default="shared", help="(default: shared)")
     parser.add_argument("--timesteps", type=int, required=True, metavar="N", help="slots × nodes, over all networks")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
@@ -61,13 +59,11 @@ def add_train(commands: Any) -> None:
     )
     parser.add_argument("--device", default="cpu", help="of PyTorch (default: cpu)")
     parser.add_argument("--again", action="store_true", help="begin anew if DIR holds a checkpoint")
-    parser.add_argument("--data", metavar="DIR", help="folder of data that is not shipped (default: $DPEM_DATA)")
     parser.set_defaults(run=_train)
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from dpem_agents.ppo.training import train
-    from dpem_env.cli import overrides
 
     path = train(
         scenarios.get(arguments.scenario, **overrides(arguments.set)),
@@ -88,7 +84,6 @@ def _train(arguments: argparse.Namespace) -> int:
 def _train_forecaster(arguments: argparse.Namespace) -> int:
     from dpem_agents.forecasters.ridge import train_ridge
     from dpem_agents.forecasters.training import train_forecasters
-    from dpem_env.cli import overrides
 
     for seed in arguments.topology:
         require_seed("--topology", seed)
