@@ -116,7 +116,7 @@ def make_plan(
     contestants = [method for name in forecasters or (None,) for method in methods(policies, delays, name)]
     if score and FLOOR not in {method.policy for method in contestants}:
         contestants += methods([FLOOR], ())
-    named = {name: method for method in reversed(contestants) for name in (method.policy, method.label)}
+    named = {name: method for method in reversed(contestants) for name in (method.policy, method.name, method.label)}
     if reference is not None and reference not in named:
         raise PolicyError(f"--reference is {reference!r}; {nearest(reference, named)}")
     first = contestants[0] if reference is None else named[reference]

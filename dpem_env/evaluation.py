@@ -74,6 +74,11 @@ class Method:
         return replace(self.arms[0], policy=self.policy).label + seeds
 
     @property
+    def name(self) -> str:
+        """How it is asked for."""
+        return self.policy + (f"+{self.forecaster}" if self.forecaster else "")
+
+    @property
     def delay(self) -> float | None:
         """Control delay in s, if central."""
         return self.arms[0].delay

@@ -269,6 +269,9 @@ def test_the_reference_is_the_first_or_the_one_named() -> None:
     assert reference(None) == Arm("local-reactive")
     assert reference("central-reactive") == Arm("central-reactive", 0.0)
     assert reference(LABELS[2]) == Arm("central-reactive", 0.5)
+    policies = ["local-predictive", "local-predictive+oracle"]
+    named = make_plan(get_suite("quick"), policies, 1, reference=policies[1]).reference
+    assert named.arms == (Arm("local-predictive", None, "oracle"),)
 
 
 @pytest.mark.parametrize(
