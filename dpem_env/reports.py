@@ -174,7 +174,7 @@ def print_forecasts(summary: dict[str, Any]) -> None:
     horizon = len(summary["forecasters"][0]["skill"])
     what = f"{summary['scenario']} ({summary['scenario_hash']}): {len(summary['seeds'])} {summary['split']} episode(s)"
     table = Table(title=Text(f"{what}; deviance skill over the true mean rates by slots ahead, MASE, time"))
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for name in (*(str(ahead) for ahead in range(1, horizon + 1)), "MASE 1", f"MASE {horizon}", "µs/slot"):
         table.add_column(name, justify="right", no_wrap=True)
     for forecaster in summary["forecasters"]:
