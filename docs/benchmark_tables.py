@@ -22,7 +22,7 @@ METRICS = {"delivery_rate": ("delivery rate", 3), "contention": ("contention", 4
 
 def delay_curve_table() -> str:
     """Delivery rate of all policies against control delay, with contention, reward and score at one delay."""
-    [scenario] = _summary("delay-curve")["scenarios"]
+    [scenario] = summary_of("delay-curve")["scenarios"]
     delays = sorted({arm["delay"] for arm in scenario["methods"]} - {None})
     lines = head(["policy", *(f"δ = {delay:g} s" for delay in delays), "contention", "reward", "score"])
     for policy, arms in _by_policy(scenario).items():
@@ -41,7 +41,7 @@ def delay_curve_table() -> str:
 
 def claim_table() -> str:
     """The best local rule against central ones: how much more it delivers, and contends, at every delay."""
-    [scenario] = _summary("delay-curve")["scenarios"]
+    [scenario] = summary_of("delay-curve")["scenarios"]
     local = _arm(scenario, BEST_LOCAL, POINT)
     delays = sorted({arm["delay"] for arm in scenario["methods"]} - {None})
     lines = head([f"{BEST_LOCAL} against", "metric", *(f"δ = {delay:g} s" for delay in delays)])
@@ -56,7 +56,7 @@ def claim_table() -> str:
 
 def gain_split_table() -> str:
     """What a local policy on forecasts gains over a central one without, in three steps."""
-    [scenario] = _summary("delay-curve")["scenarios"]
+    [scenario] = summary_of("delay-curve")["scenarios"]
     steps = {
         "base stock": ("central-reactive", "local-reactive", "local-predictive+mean-rates", "local-predictive"),
         "maxweight": ("central-maxweight+none", "maxweight+none", "maxweight+mean-rates", "maxweight"),
@@ -74,7 +74,7 @@ def gain_split_table() -> str:
 
 def loads_table() -> str:
     """Delivery rate and contention of all policies at three loads."""
-    summary = _summary("loads")
+    summary = summary_of("loads")
     return _side_by_side(
         summary["scenarios"],
         [f"{scenario['name'].partition('request_rate=')[2]} requests/s" for scenario in summary["scenarios"]],
@@ -85,7 +85,7 @@ def loads_table() -> str:
 
 def networks_table() -> str:
     """Delivery rate of all policies on real and failing networks."""
-    summary = _summary("networks")
+    summary = summary_of("networks")
     return _side_by_side(
         summary["scenarios"],
         [scenario["name"] for scenario in summary["scenarios"]],
@@ -97,7 +97,7 @@ def networks_table() -> str:
 
 def small_table() -> str:
     """The same on the small networks, where the bound is nearly reached."""
-    summary = _summary("small")
+    summary = summary_of("small")
     return _side_by_side(
         summary["scenarios"],
         [scenario["name"] for scenario in summary["scenarios"]],
@@ -139,7 +139,8 @@ def _side_by_side(
 
 
 @cache
-def _summary(suite: str) -> Any:
+def summary_of(suite: str) -> Any:
+    """The committed summary of a benchmark."""
     return json.loads((RESULTS / suite / "summary.json").read_text(encoding="utf-8"))
 
 
@@ -184,7 +185,7 @@ def _value(arm: Arm, metric: str, digits: int) -> str:
 
 
 def _measured(suite: str, scenario: Arm) -> str:
-    version = ", ".join(f"{name} {number}" for name, number in _summary(suite)["version"].items())
+    version = ", ".join(f"{name} {number}" for name, number in summary_of(suite)["version"].items())
     return f"{len(scenario['episodes'])} paired evaluation episodes, mean ± 95 % CI ({version})."
 
 

@@ -7,11 +7,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from benchmark_tables import RESULTS, change, head, row, with_note
+from benchmark_tables import RESULTS, change, head, row, summary_of, with_note
 
 from dpem_env.forecast_skill import SUMS
 from dpem_env.seeding import generator
-from dpem_env.statistics import Array, Interval, paired_difference
+from dpem_env.statistics import RESAMPLES, Array, Interval, paired_difference
 
 DEMANDS = {
     "sessions": "sessions (φ = 1)",
@@ -67,7 +67,7 @@ def worth_table() -> str:
         ["scenario", "T (s)", "forecasts", "delivery rate", "minus mean rates", "contention", "waste", "reward"]
     )
     for suite in ("worth-mesh100", "worth-trace"):
-        for scenario in _summary(suite)["scenarios"]:
+        for scenario in summary_of(suite)["scenarios"]:
             methods = {_short(method["forecaster"]): method for method in scenario["methods"]}
             coherence = scenario["name"].partition("coherence_time=")[2].partition("+")[0]
             for name, method in methods.items():
@@ -76,7 +76,7 @@ def worth_table() -> str:
                 delivery, *others = (_mean(method, metric, digits) for metric, digits in shown)
                 cells = [scenario["name"].partition("+")[0], coherence, name, delivery, change(gain, 3), *others]
                 lines.append(row(cells))
-    episodes = len(_summary("worth-mesh100")["scenarios"][0]["episodes"])
+    episodes = len(summary_of("worth-mesh100")["scenarios"][0]["episodes"])
     note = f"local-predictive with its default options; {episodes} paired evaluation episodes on one network each."
     return with_note(lines, note)
 
@@ -84,7 +84,7 @@ def worth_table() -> str:
 def cost_table() -> str:
     """What a forecast costs in time, beside what it brings in reward."""
     times = {_short(found["name"]): found["us_per_slot"] for found in _scores("sessions")["forecasters"]}
-    scenario = _summary("worth-mesh100")["scenarios"][-1]
+    scenario = summary_of("worth-mesh100")["scenarios"][-1]
     methods = {_short(method["forecaster"]): method for method in scenario["methods"]}
     own = "moving-average:80"  # what the policy brings along
     lines = head(["forecasts", "ms per slot, 100 nodes", "reward per agent and episode, minus mean rates"])
@@ -101,11 +101,6 @@ def _scores(demand: str) -> Any:
     return json.loads((RESULTS / "forecasts" / demand / "forecast.json").read_text(encoding="utf-8"))
 
 
-@cache
-def _summary(suite: str) -> Any:
-    return json.loads((RESULTS / suite / "summary.json").read_text(encoding="utf-8"))
-
-
 def _short(forecaster: str | None) -> str:
     """Without the path of a checkpoint; the policy's own is a moving average."""
     if forecaster is None:
@@ -120,7 +115,7 @@ def _deviances(forecaster: dict[str, Any]) -> Array:
 
 def _gain(ours: Array, theirs: Array, reference: Array) -> Interval:
     """Skill minus skill of (episodes,) deviances, with a bootstrap over episodes."""
-    draws = generator("forecast tables").multinomial(len(ours), np.full(len(ours), 1 / len(ours)), size=2000)
+    draws = generator("forecast tables").multinomial(len(ours), np.full(len(ours), 1 / len(ours)), size=RESAMPLES)
     low, high = np.quantile(draws @ (theirs - ours) / (draws @ reference), [0.025, 0.975])
     return Interval(float((theirs - ours).sum() / reference.sum()), float(low), float(high))
 

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,7 @@ def _key(found: Found) -> tuple[str, float | None, str | None]:
     return found["policy"], found["delay"], found["forecaster"]
 
 
+@cache  # a benchmark asks for every episode, and making a policy may read a checkpoint
 def _search_space(arm: Arm) -> dict[str, tuple[Any, ...]]:
     return dict(getattr(replace(arm, options=()).make(), "search_space", {}))
 
