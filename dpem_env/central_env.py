@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dpem_env.control import CentralControl
 from dpem_env.errors import ActionError
 from dpem_env.forecast import Forecaster
+from dpem_env.metrics import contention, delivery_rate
 from dpem_env.parallel_env import EntanglementEnv
 from dpem_env.policies import Decision
 from dpem_env.scenarios import Scenario, Split
@@ -35,7 +36,8 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
     shifted by δ. Pending requests are those seen then; a slack of 0 says that all of a peer's are overdue by now. For
     the first δ/dt slots nothing is known: zeros, and only waiting is legal.
 
-    **Reward.** Sum over nodes of delivered - β·contended.
+    **Reward.** Sum over nodes of delivered - β·contended; ``info["delivered"]`` and ``info["contended"]`` are (N,). The
+    last info also has the episode's ``delivery_rate`` and ``contention``.
 
     **Episode.** Truncated after ``episode.slots`` slots; ``reset(seed=s)`` as in `EntanglementEnv`.
 
@@ -75,6 +77,7 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         self.control = CentralControl(self.session, delay, forecaster)
         nodes = len(self._nodes.possible_agents)
         observer = self.session.observer
+        self.node_observation_space = spaces.Box(0.0, 1.0, (observer.table.width,), np.float32)
         self.observation_space = spaces.Box(0.0, 1.0, (nodes, observer.table.width), np.float32)
         self.action_space = spaces.MultiDiscrete(np.full(nodes, observer.num_actions))
         self._illegal = 0
@@ -116,4 +119,13 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
             masks[:, 0] = 1
         else:
             observation, masks = view.observations.matrix, view.masks
-        return observation, {"action_mask": masks, "illegal_actions": self._illegal}
+        simulator = self.session.simulator
+        info = {
+            "action_mask": masks,
+            "illegal_actions": self._illegal,
+            "delivered": simulator.state.delivered[0].copy(),
+            "contended": simulator.state.contended[0].copy(),
+        }
+        if self.session.done:
+            info |= {"delivery_rate": delivery_rate(simulator), "contention": contention(simulator)}
+        return observation, info

@@ -413,15 +413,15 @@ def _replay(arguments: argparse.Namespace) -> int:
     return 0 if report.verified else 1
 
 
-def overrides(settings: Sequence[str]) -> dict[str, Any]:
-    """Fields of a scenario by name, from FIELD=VALUE texts; values are read as TOML, else as text."""
+def overrides(settings: Sequence[str], example: str = "--set request_rate=16.0") -> dict[str, Any]:
+    """Fields by name, from NAME=VALUE texts; values are read as TOML, else as text. Errors show the `example`."""
     import tomllib
 
     fields = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
-            raise DpemError(f"--set {setting!r}: expected FIELD=VALUE, e.g. --set request_rate=16.0")
+            raise DpemError(f"{example.split()[0]} {setting!r}: expected NAME=VALUE, e.g. {example}")
         try:
             fields[name.strip()] = tomllib.loads(f"value = {value}")["value"]
         except (ValueError, RecursionError):  # no TOML value: a text

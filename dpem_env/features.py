@@ -7,6 +7,7 @@ is 0.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -59,6 +60,16 @@ PEER_FEATURES = (
     Feature("min_quality", "C", "quality", "qualities Q", TELEMETRY, "smallest meeting each class, fresh, 0: none"),
     Feature("forecast", "H", "requests", "4", NOW, "expected new requests in each of the next H slots"),
 )
+
+# The same by what they tell; an experiment can hide a block from a learner.
+BLOCKS = {
+    "resources": tuple(feature.name for feature in NODE_FEATURES),
+    "demand": ("pending", "slack"),
+    "progress": ("open_allocations", "links_complete"),
+    "stock": ("stored_pairs", "best_werner"),
+    "topology": ("hops", "build_time", "route_up", "route_load", "min_quality"),
+    "forecast": ("forecast",),
+}
 
 COUNT_SCALE = 8.0
 COHERENCE_SCALE = 60.0
@@ -130,6 +141,13 @@ class FeatureTable:
         node = [1.0 / self.scale[feature.name] for feature in NODE_FEATURES]
         peer = [1.0 / self.scale[f.name] for f in PEER_FEATURES for _ in range(self.sizes[f.size])]
         return np.array(node, dtype=np.float32), np.array(peer, dtype=np.float32)
+
+    def hiding(self, blocks: Collection[str]) -> F32:
+        """(F,) 0 for the columns of these of the `BLOCKS`, 1 for others: to multiply observations by."""
+        hidden = {name for block in blocks for name in BLOCKS[block]}
+        node = [float(feature.name not in hidden) for feature in NODE_FEATURES]
+        peer = [float(f.name not in hidden) for f in PEER_FEATURES for _ in range(self.sizes[f.size])]
+        return np.array(node + peer * self.scenario.demand.peers, dtype=np.float32)
 
     def read(self, observations: F32) -> Observations:
         """Named access, in natural units, to an observation matrix (..., N, F)."""

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from dpem_env import physics
 from dpem_env.session import Session
-from dpem_env.simulator import Tally
+from dpem_env.simulator import Simulator, Tally
+
+CONTENDED = [Tally.CONTENDED_SOURCES, Tally.CONTENDED_SWAPS, Tally.CONTENDED_MEMORIES]
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,14 @@ def episode_metrics(session: Session, total_reward: NDArray[np.float64]) -> Epis
     counted = requests.last_slot < session.slots
     served = status >= 0
     resource_slots = 3 * session.network.num_nodes * session.slots
-    contended = tally[[Tally.CONTENDED_SOURCES, Tally.CONTENDED_SWAPS, Tally.CONTENDED_MEMORIES]]
+    contended = tally[CONTENDED]
     hops = session.network.routes.hops[requests.source, requests.peer, 0]
     classes = len(session.scenario.demand.fidelity_classes)
     max_hops = session.scenario.routing.max_hops
     latency = (status - requests.slot)[served] * session.scenario.control.slot_duration
     return EpisodeMetrics(
-        delivery_rate=_share(served & counted, counted),
-        contention=float(contended.sum() / resource_slots),
+        delivery_rate=delivery_rate(session.simulator),
+        contention=contention(session.simulator),
         contention_sources=float(contended[0] / resource_slots),
         contention_swaps=float(contended[1] / resource_slots),
         contention_memories=float(contended[2] / resource_slots),
@@ -84,6 +86,21 @@ def episode_metrics(session: Session, total_reward: NDArray[np.float64]) -> Epis
             _share(served & counted & (hops == h), counted & (hops == h)) for h in range(1, max_hops + 1)
         ),
     )
+
+
+def delivery_rate(simulator: Simulator, env: int = 0) -> float:
+    """Share served of the requests whose last slot lies in the finished episode of an environment; NaN if none does."""
+    episode = simulator.episodes[env]
+    assert episode is not None
+    counted = episode.demand.requests.last_slot < episode.slots
+    return _share((simulator.state.request_status[env, : len(counted)] >= 0) & counted, counted)
+
+
+def contention(simulator: Simulator, env: int = 0) -> float:
+    """Contended (resource, slot) / (3N · slots) of the finished episode of an environment."""
+    episode = simulator.episodes[env]
+    assert episode is not None
+    return float(simulator.state.tally[env, CONTENDED].sum() / (3 * episode.network.num_nodes * episode.slots))
 
 
 def jain_index(rates: NDArray[np.float64]) -> float:

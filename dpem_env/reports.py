@@ -63,7 +63,7 @@ def _terminal() -> Console:
     return terminal
 
 
-def progress() -> Progress:
+def progress(shown: bool = True) -> Progress:
     """A progress bar on standard error, gone when done."""
     return Progress(
         TextColumn("{task.description}", markup=False),
@@ -73,6 +73,7 @@ def progress() -> Progress:
         TimeRemainingColumn(),
         console=_terminal(),
         transient=True,
+        disable=not shown,
     )
 
 

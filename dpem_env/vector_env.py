@@ -18,6 +18,7 @@ from dpem_env.demand import draw_demand
 from dpem_env.errors import ActionError, ScenarioError
 from dpem_env.features import Observer
 from dpem_env.forecast import Forecaster, NewRequests, get_forecaster, setting_of
+from dpem_env.metrics import contention, delivery_rate
 from dpem_env.network import build_network
 from dpem_env.rewards import rewards
 from dpem_env.scenarios import Scenario, Split
@@ -36,7 +37,9 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
     **Observation, action, reward** of each sub-environment: as in `EntanglementEnv`; batched, they are (num_envs, F)
     float32, (num_envs,) integers and (num_envs,) float64. Every array is fresh.
 
-    **Infos.** ``action_mask`` (num_envs, actions) int8; ``illegal_actions`` (num_envs,) counts of the running episode.
+    **Infos.** ``action_mask`` (num_envs, actions) int8; ``illegal_actions`` (num_envs,) counts of the running episode;
+    ``delivered`` and ``contended`` (num_envs,), what the reward is made of. ``final_info`` also has the finished
+    episodes' ``delivery_rate`` and ``contention`` (num_networks,).
 
     **Episode.** All sub-environments are truncated together, none is ever terminated. The autoreset mode is
     ``SAME_STEP``: the step that truncates returns the first observation of the next episode, and the last one of the
@@ -113,6 +116,8 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         reward = rewards(self.simulator, self.scenario).ravel()
         infos = self._infos(masks)
         if over:
+            for name, metric in (("delivery_rate", delivery_rate), ("contention", contention)):
+                infos[name] = np.array([metric(self.simulator, env) for env in range(self.num_networks)])
             final = {"final_obs": observations, "final_info": infos}
             final |= {f"_{name}": np.ones(self.num_envs, dtype=np.bool_) for name in final}
             self._begin([None] * self.num_networks, None)
@@ -159,7 +164,13 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         return observations.reshape(self.num_envs, -1), masks.reshape(self.num_envs, -1)
 
     def _infos(self, masks: NDArray[np.int8]) -> dict[str, Any]:
-        return {"action_mask": masks, "illegal_actions": self._illegal.ravel().copy()}
+        state = self.simulator.state
+        return {
+            "action_mask": masks,
+            "illegal_actions": self._illegal.flatten(),
+            "delivered": state.delivered.flatten(),
+            "contended": state.contended.flatten(),
+        }
 
 
 def make_vec(scenario: str | Scenario = "mesh100-v0", num_envs: int = 1, **arguments: Any) -> EntanglementVectorEnv:

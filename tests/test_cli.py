@@ -317,7 +317,7 @@ def test_a_machine_that_gives_out_is_told_in_one_line(
         (["--policy", "central:local"], "unknown policy 'local'; did you mean 'local-reactive'?"),
         (["--policy", "central:central-reactive"], "policy 'central-reactive' is central already; drop 'central:'"),
         (["--forecaster", "oracl"], "unknown forecaster 'oracl'; did you mean 'oracle'?"),
-        (["--set", "slots"], "--set 'slots': expected FIELD=VALUE"),
+        (["--set", "slots"], "--set 'slots': expected NAME=VALUE"),
         (["--set", "slot=8"], "override 'slot' is no field of a scenario; did you mean 'slots'?"),
         (["--set", "=8"], "override '' is no field of a scenario"),
         (["--set", "slots="], "episode.slots: "),

@@ -43,13 +43,16 @@ def add_train(commands: Any) -> None:
         "train",
         help="train a policy by PPO (Stable-Baselines3)",
         description="Train on the training split: 'shared' one policy for all nodes, 'independent' one of each node's "
-        "own, on the network --topology alone. DIR gets checkpoint.npz, learning_curve.json and TensorBoard files. "
-        "Ctrl-C saves; the same command again goes on exactly where it was. The result is played as --policy ppo:DIR.",
+        "own, on the network --topology alone, 'central' one for a controller that sees the network --delay s late. "
+        "DIR gets checkpoint.npz, learning_curve.json and TensorBoard files. Ctrl-C saves; the same command again goes "
+        "on exactly where it was. The result is played as --policy ppo:DIR, or central-ppo:DIR.",
         epilog="example: dpem train --scenario mesh20-v0 --timesteps 2000000 --out runs/mesh20, then "
         "dpem run --scenario mesh20-v0 --policy ppo:runs/mesh20 --policy local-reactive --out results",
     )
     add_common(parser, "--scenario", "--set", "--data")
-    parser.add_argument("--mode", choices=("shared", "independent"), default="shared", help="(default: shared)")
+    parser.add_argument(
+        "--mode", choices=("shared", "independent", "central"), default="shared", help="(default: shared)"
+    )
     parser.add_argument("--timesteps", type=int, required=True, metavar="N", help="slots × nodes, over all networks")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--seed", type=int, default=0, help="of weights and luck (default: 0)")
@@ -57,12 +60,18 @@ def add_train(commands: Any) -> None:
     parser.add_argument(
         "--topology", type=int, default=0, metavar="SEED", help="network of independent policies (default: 0)"
     )
+    parser.add_argument("--delay", type=float, default=0.0, metavar="S", help="of central control, in s (default: 0)")
+    parser.add_argument(
+        "--learn", action="append", default=[], metavar="NAME=VALUE",
+        help="a hyperparameter of PPO, such as discount=0.99 (all: dpem_agents.ppo.hyperparameters)",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="of PyTorch (default: cpu)")
     parser.add_argument("--again", action="store_true", help="begin anew if DIR holds a checkpoint")
     parser.set_defaults(run=_train)
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from dpem_agents.ppo.hyperparameters import PRESETS, changed
     from dpem_agents.ppo.training import train
 
     path = train(
@@ -71,13 +80,15 @@ def _train(arguments: argparse.Namespace) -> int:
         arguments.timesteps,
         arguments.out,
         seed=arguments.seed,
+        hyperparameters=changed(PRESETS[arguments.mode], **overrides(arguments.learn, "--learn discount=0.99")),
         forecaster=arguments.forecaster,
+        delay=arguments.delay,
         topology_seed=arguments.topology,
         device=arguments.device,
         resume=not arguments.again,
         data_dir=arguments.data,
     )
-    print(f"wrote {path}; use it as --policy ppo:{path.parent}")
+    print(f"wrote {path}; use it as --policy {'central-ppo' if arguments.mode == 'central' else 'ppo'}:{path.parent}")
     return 0
 
 

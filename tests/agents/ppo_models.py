@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from dpem_agents.ppo.checkpoint import Checkpoint
+from dpem_agents.ppo.hyperparameters import PRESETS
 from dpem_agents.ppo.learner import Learner
-from dpem_agents.ppo.training import PRESETS, Settings
+from dpem_agents.ppo.training import Settings
 from dpem_env import scenarios
 from dpem_env.scenarios import Scenario
 
@@ -20,7 +21,8 @@ TOPOLOGY = 5  # seed of the one that independent policies are for
 
 def settings(scenario: Scenario, mode: str, forecaster: str | None = None, **changed: Any) -> Settings:
     chosen = replace(PRESETS[mode], **({"networks": 2, "slots": 16, "hidden": 8} | changed))
-    return Settings(scenario.hash, mode, 0, forecaster, TOPOLOGY if mode == "independent" else None, chosen)
+    delay, topology = 0.5 if mode == "central" else None, TOPOLOGY if mode == "independent" else None
+    return Settings(scenario.hash, mode, 0, forecaster, delay, topology, chosen)
 
 
 def learner(scenario: str | Scenario, mode: str, folder: Path, total: int = 1000, **changed: Any) -> Learner:

@@ -12,13 +12,14 @@ import pytest
 import torch
 from forecasting import PEERS, drawn_checkpoint, drawn_counts, observed, setting
 
-from dpem_agents.forecasters import cells, training
+from dpem_agents.forecasters import training
 from dpem_agents.forecasters.cells import Batch, clip, loss
 from dpem_agents.forecasters.checkpoint import GATES, Checkpoint, load
 from dpem_agents.forecasters.history import History
 from dpem_agents.forecasters.recurrent import GRU, RecurrentForecaster
 from dpem_agents.forecasters.ridge import RidgeForecaster, train_ridge
 from dpem_agents.forecasters.training import Training, train_forecasters
+from dpem_agents.libraries import one_thread
 from dpem_env import scenarios
 from dpem_env.errors import DpemError, ScenarioError
 from dpem_env.forecast_skill import ForecastItem, score_episode
@@ -209,7 +210,7 @@ def test_training_leaves_the_number_of_threads_as_it_was() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with cells.one_thread():
+        with one_thread():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
     finally:

@@ -18,6 +18,7 @@ from torch import Tensor
 from dpem_agents.ppo.independent import IndependentPPO
 from dpem_agents.ppo.learner import Learner
 from dpem_env import scenarios
+from dpem_env.features import FeatureTable
 
 CHAIN = scenarios.get("chain3-v0", slots=24)
 PLACES = (  # of a node's weights, in a model of Stable-Baselines3
@@ -44,7 +45,7 @@ def weights_of(stacked: IndependentPPO, node: int) -> dict[str, Tensor]:
 
 def collected(folder: Path, **changed: Any) -> Learner:
     """A learner with random weights that has played a rollout across the end of an episode."""
-    made = learner(CHAIN, "independent", folder, slots=40, warm_start=None, **changed)
+    made = learner(CHAIN, "independent", folder, slots=40, warm_start="none", **changed)
     draw_weights(made, 0.3)
     model = made.model
     _, callback = model._setup_learn(10_000, Nobody())
@@ -149,3 +150,14 @@ def test_a_saved_stack_is_loaded_by_stable_baselines_alone(tmp_path: Path) -> No
     loaded = IndependentPPO.load(tmp_path / "model.zip", env=made.env)
     observations = made.env.reset()
     assert np.array_equal(*(m.predict(observations, deterministic=True)[0] for m in (made.model, loaded)))
+
+
+def test_weights_of_hidden_features_are_never_learned(tmp_path: Path) -> None:
+    made = collected(tmp_path, hidden_blocks=("progress", "topology"))
+    layers = [made.model.policy.mlp_extractor.actor[0].weight, made.model.policy.mlp_extractor.critic[0].weight]
+    before = [layer.detach().clone() for layer in layers]
+    made.model.train()
+    visible = torch.from_numpy(FeatureTable(CHAIN).hiding(("progress", "topology"))) == 1
+    for layer, old in zip(layers, before, strict=True):
+        assert torch.equal(layer[:, ~visible], old[:, ~visible])
+        assert not torch.equal(layer[:, visible], old[:, visible])

@@ -41,12 +41,21 @@ def observed(scenario: Any = STAR, slots: int = 30, topology: int = TOPOLOGY) ->
 
 
 def logits_of(policy: PpoPolicy, seen: Observations) -> NDArray[np.float32]:
-    return policy._logits(seen.matrix) + policy._prior(seen)
+    return policy.actor.logits(seen)
 
 
-@MODES
-def test_it_plays_in_numpy_what_learned_in_torch(mode: str, tmp_path: Path) -> None:
-    made = learner(STAR, mode, tmp_path)
+@pytest.mark.parametrize(
+    ("mode", "changed"),
+    [
+        ("shared", {}),
+        ("shared", {"encoder": "plain"}),
+        ("shared", {"hidden_blocks": ("topology", "resources")}),
+        ("independent", {}),
+        ("independent", {"hidden_blocks": ("stock",)}),
+    ],
+)
+def test_it_plays_in_numpy_what_learned_in_torch(mode: str, changed: dict[str, Any], tmp_path: Path) -> None:
+    made = learner(STAR, mode, tmp_path, **changed)
     draw_weights(made)
     for slots in (0, 11, 30):
         seen, masks = observed(slots=slots)
@@ -80,7 +89,7 @@ def test_weights_at_the_start_leave_the_rule_as_it_is_and_a_waiting_start_waits(
     assert np.array_equal(PpoPolicy(checkpoint_of(learner(STAR, "shared", tmp_path))).act(seen, masks).action, action)
     waiting = PpoPolicy(checkpoint_of(learner(STAR, "shared", tmp_path, warm_start="waiting")))
     assert not waiting.act(seen, masks).action.any()
-    assert not prior(None, seen).any()
+    assert not prior("none", seen).any()
 
 
 def test_a_shared_policy_plays_on_networks_of_any_size(tmp_path: Path) -> None:
@@ -121,6 +130,27 @@ def test_a_node_decides_by_its_own_row_alone(mode: str, tmp_path: Path) -> None:
     alone = logits_of(policy, Observations(seen.table, changed))
     np.testing.assert_allclose(alone[3], logits_of(policy, seen)[3], atol=1e-5)
     assert not np.allclose(alone, logits_of(policy, seen), atol=1e-2)
+
+
+@pytest.mark.parametrize(("mode", "encoder"), [("shared", "per-peer"), ("shared", "plain"), ("independent", "plain")])
+def test_hidden_blocks_reach_no_network_and_the_prior_still_reads_them(mode: str, encoder: str, tmp_path: Path) -> None:
+    made = learner(STAR, mode, tmp_path, encoder=encoder, hidden_blocks=("demand", "forecast"))
+    draw_weights(made)
+    networks, (seen, _) = made.model.policy.mlp_extractor, observed()
+    other = seen.matrix.copy()
+    blocks = other[:, OWN:].reshape(len(other), STAR.demand.peers, -1)
+    for name, columns in (("pending", 3), ("slack", 1), ("forecast", 8)):
+        start = seen.table.offset[name]
+        assert blocks[:, :, start : start + columns].any()
+        blocks[:, :, start : start + columns] = 0.0
+    rows, hidden = torch.from_numpy(seen.matrix), torch.from_numpy(other)
+    with torch.no_grad():
+        assert torch.equal(networks.forward_critic(rows), networks.forward_critic(hidden))
+        learned = [networks.forward_actor(matrix) - networks.prior(matrix) for matrix in (rows, hidden)]
+        assert torch.allclose(*learned, atol=1e-5)
+        assert not torch.equal(networks.prior(rows), networks.prior(hidden))
+        blocks[:, :, seen.table.offset["hops"]] += 0.5
+        assert not torch.equal(networks.forward_critic(rows), networks.forward_critic(torch.from_numpy(other)))
 
 
 def test_only_legal_actions_are_taken(tmp_path: Path) -> None:
@@ -189,6 +219,11 @@ def spoilt(checkpoint: Checkpoint, **about: Any) -> Checkpoint:
     return Checkpoint(checkpoint.about | about, checkpoint.arrays)
 
 
+def relearnt(checkpoint: Checkpoint, **changed: Any) -> Checkpoint:
+    settings = checkpoint.about["settings"]
+    return spoilt(checkpoint, settings=settings | {"hyperparameters": settings["hyperparameters"] | changed})
+
+
 def test_files_that_are_no_checkpoints_are_refused_in_one_line(tmp_path: Path) -> None:
     good = drawn_checkpoint(STAR, "shared", tmp_path)
     path = tmp_path / "checkpoint.npz"
@@ -199,8 +234,9 @@ def test_files_that_are_no_checkpoints_are_refused_in_one_line(tmp_path: Path) -
         "not a zip file": whole[: len(whole) // 2],
         "Bad CRC-32|zlib|magic": whole[:3000] + bytes(2000) + whole[5000:],
         "cannot be used": b"",
-        "mode is 'teamwork'; expected one of shared, independent": spoilt(good, mode="teamwork"),
-        "warm_start is 'hot'": spoilt(good, warm_start="hot"),
+        "mode is 'teamwork'; expected one of shared, independent, central": spoilt(good, mode="teamwork"),
+        "warm_start is 'hot'": relearnt(good, warm_start="hot"),
+        "unknown hyperparameter 'colour'": relearnt(good, colour="red"),
         "topology is None in mode independent": spoilt(good, mode="independent"),
         "format 'other' instead of 'dpem-ppo-1'": spoilt(good, format="other"),
         "'about' is missing|about is not a file": b"npz",
@@ -211,7 +247,7 @@ def test_files_that_are_no_checkpoints_are_refused_in_one_line(tmp_path: Path) -
         "actor.hidden.weight' is missing": Checkpoint(
             good.about, {key: array for key, array in good.arrays.items() if key != name}
         ),
-        "'hidden' is missing": Checkpoint({k: v for k, v in good.about.items() if k != "hidden"}, good.arrays),
+        "'nodes' is missing": Checkpoint({k: v for k, v in good.about.items() if k != "nodes"}, good.arrays),
     }
     for message, content in files.items():
         if content == b"npz":
@@ -232,7 +268,7 @@ def test_playing_loads_no_torch(tmp_path: Path) -> None:
     drawn_checkpoint(STAR, "shared", tmp_path).save(tmp_path / "checkpoint.npz")
     code = (
         "import sys; sys.modules['torch'] = None; from dpem_agents.ppo.policy import PpoPolicy\n"
-        f"policy = PpoPolicy({str(tmp_path)!r}); print(policy.checkpoint.about['mode'])"
+        f"policy = PpoPolicy({str(tmp_path)!r}); print(policy.actor.checkpoint.about['mode'])"
     )
     played = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert played.stdout.strip() == "shared"

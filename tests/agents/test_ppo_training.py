@@ -7,17 +7,19 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sb3_contrib import MaskablePPO
 
 from dpem_agents.ppo import training
 from dpem_agents.ppo.checkpoint import Checkpoint, load
-from dpem_agents.ppo.policy import PpoPolicy
-from dpem_agents.ppo.training import Hyperparameters, train
+from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters, changed
+from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
+from dpem_agents.ppo.training import train
 from dpem_agents.ppo.vec_env import NodeVecEnv
 from dpem_env import scenarios
 from dpem_env.errors import DpemError, ScenarioError
@@ -28,11 +30,12 @@ from dpem_env.session import EpisodeSeeds, episode_seeds
 CHAIN = scenarios.get("chain3-v0", slots=50)  # rollouts of 32 slots end inside episodes
 QUICK = Hyperparameters(networks=2, slots=32, minibatches=3, epochs=2, hidden=8)
 ROLLOUT = 2 * 32 * 3
-MODES = pytest.mark.parametrize("mode", ["shared", "independent"])
+MODES = pytest.mark.parametrize("mode", ["shared", "independent", "central"])
 
 
 def trained(out: Path, mode: str = "shared", timesteps: int = 6 * ROLLOUT, **arguments: Any) -> Path:
-    known = {"hyperparameters": QUICK, "validation_episodes": 1, "validations": 3, "topology_seed": 5}
+    chosen = replace(QUICK, encoder=PRESETS[mode].encoder) if mode in PRESETS else QUICK
+    known = {"hyperparameters": chosen, "validation_episodes": 1, "validations": 3, "topology_seed": 5, "delay": 0.5}
     return train(CHAIN, mode, timesteps, out, **known | arguments)
 
 
@@ -108,7 +111,8 @@ def test_the_learning_curve_is_of_validation_episodes(mode: str, tmp_path: Path)
     seeds = [episode_seeds(CHAIN, "validation", index) for index in range(2)]
     if mode == "independent":
         seeds = [EpisodeSeeds(5, seed.demand) for seed in seeds]
-    played = [run_episode(CHAIN, PpoPolicy(path), seed)[0] for seed in seeds]
+    policy = CentralPpoPolicy(path) if mode == "central" else PpoPolicy(path)
+    played = [run_episode(CHAIN, policy, seed, delay=0.5)[0] for seed in seeds]
     for name in ("reward", "delivery_rate", "contention"):
         assert told["curve"][-1][name] == pytest.approx(np.mean([getattr(metrics, name) for metrics in played]))
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
@@ -163,6 +167,8 @@ def test_the_contention_penalty_grows_from_a_tenth_over_the_first_part(
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
+        ({"mode": "central"}, "with mode 'shared' instead of 'central'"),
+        ({"hyperparameters": replace(QUICK, hidden_blocks=("stock",))}, r"with hyperparameters .*\['stock'\]"),
         ({"seed": 1}, "is of another training, with seed 0 instead of 1"),
         ({"forecaster": "moving-average"}, "with forecaster None instead of 'moving-average'"),
         (
@@ -192,6 +198,8 @@ def test_a_checkpoint_without_the_state_of_its_training_cannot_be_gone_on_from(t
     ("changed", "kind", "line"),
     [
         ({"mode": "teamwork"}, ScenarioError, "mode is 'teamwork'; expected one of 'shared', 'independent'"),
+        ({"mode": "independent", "hyperparameters": QUICK}, DpemError, "their encoder is 'plain'"),
+        ({"delay": -1.0}, ScenarioError, "delay is -1.0; expected seconds >= 0"),
         ({"device": "cuda"}, DpemError, "device is 'cuda', but PyTorch finds no CUDA device here"),
         ({"device": "abacus"}, DpemError, "device is 'abacus'; Expected one of"),
         ({"forecaster": "crystal-ball"}, DpemError, "unknown forecaster"),
@@ -211,11 +219,32 @@ def test_what_cannot_be_trained_is_told_in_one_line(
 
 
 def test_hyperparameters_are_checked() -> None:
-    with pytest.raises(ScenarioError, match="warm_start is 'hot'; expected one of 'reactive', 'waiting', None"):
+    with pytest.raises(ScenarioError, match="warm_start is 'hot'; expected one of 'reactive', 'waiting', 'none'"):
         Hyperparameters(warm_start="hot")  # type: ignore[arg-type]
     for wrong in ({"slots": 0}, {"learning_rate": float("nan")}, {"entropy_weight": -1.0}, {"clip": "wide"}):
         with pytest.raises(DpemError, match=rf"hyperparameter {next(iter(wrong))} is .*; expected a number >=? 0"):
             Hyperparameters(**wrong)
+    for values, line in (
+        ({"hidden_blocks": ["sky"]}, "hidden_blocks is 'sky'; expected one of 'resources', 'demand', 'progress'"),
+        ({"hidden_blocks": "stock"}, r"hidden_blocks is 'stock'; expected a list, such as \['forecast'\]"),
+        ({"encoder": "magic"}, "encoder is 'magic'; expected one of 'per-peer', 'plain'"),
+        ({"annealed": 1.0}, "annealed is 1.0; expected true or false"),
+        ({"discont": 0.9}, "unknown hyperparameter 'discont'; did you mean 'discount'"),
+    ):
+        with pytest.raises(DpemError, match=line):
+            changed(QUICK, **values)
+
+
+def test_an_annealed_learning_rate_falls_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = []
+    usual = MaskablePPO.train
+    monkeypatch.setattr(
+        MaskablePPO,
+        "train",
+        lambda self: usual(self) or rates.append(self.policy.optimizer.param_groups[0]["lr"]),
+    )
+    trained(tmp_path / "straight", hyperparameters=replace(QUICK, annealed=True))
+    assert rates == pytest.approx([1e-3 * (1 - done / 6) for done in range(1, 7)])
 
 
 def test_training_without_torch_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,8 +256,8 @@ def test_training_without_torch_says_how_to_install_it(tmp_path: Path, monkeypat
 
 def test_settings_tell_everything_that_changes_a_training() -> None:
     # Two trainings of equal settings and timesteps are equal: nothing else is asked when one goes on from another.
-    given = set(asdict(training.Settings(CHAIN.hash, "shared", 0, None, None, QUICK)))
-    assert given == {"scenario_hash", "mode", "seed", "forecaster", "topology_seed", "hyperparameters"}
+    given = set(asdict(training.Settings(CHAIN.hash, "shared", 0, None, None, None, QUICK)))
+    assert given == {"scenario_hash", "mode", "seed", "forecaster", "delay", "topology_seed", "hyperparameters"}
 
 
 @pytest.mark.slow

@@ -216,5 +216,5 @@ def test_without_stable_baselines_one_line_says_how_to_install_it() -> None:
     code = "import sys; sys.modules['stable_baselines3'] = None; import dpem_agents.ppo.vec_env"
     failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     last = failed.stderr.strip().splitlines()[-1]
-    assert last.startswith("dpem_env.errors.DpemError: learning by PPO needs more than is installed")
+    assert last.startswith("dpem_env.errors.DpemError: learning needs more than is installed")
     assert last.endswith("pip install 'dpem-env[agents]'")

@@ -7,8 +7,6 @@ another, so the gradient of the sum of the nodes' losses is each node's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,34 +15,13 @@ from numpy.typing import NDArray
 
 from dpem_agents.forecasters.checkpoint import Arrays, shapes
 from dpem_agents.forecasters.recurrent import inputs_of
-from dpem_env.errors import DpemError
+from dpem_agents.libraries import pytorch
 
 STRIDE = 4  # slots between those whose forecasts are scored: neighbours say nearly the same
 CLIP = 1.0  # norm of a node's gradient
 LONGEST_MEMORY = 100.0  # slots, at the start
 MEAN = math.log(math.e - 1.0)  # softplus of this is 1
 LEAST = 1e-6  # of the scale, added to what is forecast: no request is infinitely surprising
-
-
-def pytorch() -> Any:
-    """PyTorch; DpemError tells how to install it."""
-    try:
-        import torch
-    except ImportError:
-        raise DpemError("training recurrent forecasters needs torch: pip install 'dpem-env[agents]'") from None
-    return torch
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch on one thread, which is fastest at these sizes."""
-    torch = pytorch()
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def initial(cell: str, hidden: int, horizon: int, nodes: int, draws: np.random.Generator) -> Arrays:

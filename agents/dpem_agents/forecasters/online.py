@@ -9,9 +9,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_agents.forecasters.cells import Batch, clip, loss, one_thread, pytorch
+from dpem_agents.forecasters.cells import Batch, clip, loss
 from dpem_agents.forecasters.checkpoint import Checkpoint
 from dpem_agents.forecasters.recurrent import CELLS, WEIGHTS, RecurrentForecaster
+from dpem_agents.libraries import one_thread, pytorch
 from dpem_env.forecast import ForecastSetting, NewRequests
 
 

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_agents.forecasters.cells import Batch, clip, initial, loss, one_thread, pytorch
+from dpem_agents.forecasters.cells import Batch, clip, initial, loss
 from dpem_agents.forecasters.checkpoint import GATES, Arrays, Checkpoint
 from dpem_agents.forecasters.history import History, draw_history, steps_ahead
+from dpem_agents.libraries import one_thread, pytorch
 from dpem_env.errors import require_one_of
 from dpem_env.reports import progress
 from dpem_env.scenarios import Scenario

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_agents.ppo.forward import shapes
-from dpem_agents.ppo.prior import WARM_STARTS
+from dpem_agents.ppo.hyperparameters import MODES, Hyperparameters, changed
 from dpem_env.errors import DpemError, PolicyError
 from dpem_env.features import NODE_FEATURES, PEER_FEATURES, FeatureTable
 from dpem_env.files import whole_file
@@ -27,7 +27,6 @@ from dpem_env.simulator.simulator import fingerprint
 
 FORMAT = "dpem-ppo-1"
 FILE = "checkpoint.npz"  # in the folder of a training
-MODES = ("shared", "independent")
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -44,6 +43,11 @@ class Checkpoint:
         return {
             name.removeprefix("weights."): a for name, a in self.arrays.items() if name.startswith("weights.actor.")
         }
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """How it is trained."""
+        return changed(Hyperparameters(), **self.about["settings"]["hyperparameters"])
 
     def require(self, scenario: Scenario, network: Network) -> None:
         """Raise PolicyError unless the policy can play on this network of this scenario."""
@@ -116,11 +120,11 @@ def _check(checkpoint: Checkpoint) -> None:
     about = checkpoint.about
     if about["mode"] not in MODES:
         raise ValueError(f"mode is {about['mode']!r}; expected one of {', '.join(MODES)}")
-    if about["warm_start"] not in WARM_STARTS:
-        raise ValueError(f"warm_start is {about['warm_start']!r}")
     if (about["mode"] == "independent") != isinstance(about["topology"], str):
         raise ValueError(f"topology is {about['topology']!r} in mode {about['mode']}")
-    for name, shape in shapes(about["mode"], about["interface"], about["hidden"], about["nodes"]).items():
+    chosen, nodes = checkpoint.hyperparameters, about["nodes"]
+    stacked = nodes if about["mode"] == "independent" else 1
+    for name, shape in shapes(chosen.encoder, about["interface"], chosen.hidden, stacked).items():
         array = checkpoint.arrays[f"weights.{name}"]
         if array.shape != shape or array.dtype != np.float32:
             raise ValueError(f"{name} has shape {array.shape} and type {array.dtype} instead of {shape} float32")

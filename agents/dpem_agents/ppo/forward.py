@@ -1,6 +1,6 @@
 """The networks of checkpoints in numpy, to play without torch: logits from observations.
 
-Weights carry the names that they have in `shared.SharedPolicy` and `independent.StackedPolicy`.
+Weights carry the names that they have in `networks`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ Weights = dict[str, F32]
 OWN = len(NODE_FEATURES)  # columns of a node's own features
 
 
-def shapes(mode: str, interface: dict[str, int], hidden: int, nodes: int) -> dict[str, tuple[int, ...]]:
-    """Shape of every weight of the actor by name; `interface` as in a checkpoint."""
+def shapes(encoder: str, interface: dict[str, int], hidden: int, stacked: int) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight of the actor by name; `interface` as in a checkpoint, plain networks are `stacked`."""
     peers, block = interface["peers per node"], interface["features per peer"]
-    if mode == "shared":
+    if encoder == "per-peer":
         linear = {
             "context": (hidden, OWN + block),
             "hidden": (hidden, hidden),
@@ -30,11 +30,11 @@ def shapes(mode: str, interface: dict[str, int], hidden: int, nodes: int) -> dic
         named |= {f"actor.{name}.bias": size[:1] for name, size in linear.items()}
         return named | {"actor.peer.weight": (hidden, block)}
     widths = (OWN + peers * block, hidden, hidden, 1 + peers * interface["qualities"])
-    named = {f"actor.{layer}.weight": (nodes, *widths[layer : layer + 2]) for layer in range(3)}
-    return named | {f"actor.{layer}.bias": (nodes, 1, widths[layer + 1]) for layer in range(3)}
+    named = {f"actor.{layer}.weight": (stacked, *widths[layer : layer + 2]) for layer in range(3)}
+    return named | {f"actor.{layer}.bias": (stacked, 1, widths[layer + 1]) for layer in range(3)}
 
 
-def shared_logits(weights: Weights, peers: int, matrix: F32) -> F32:
+def per_peer_logits(weights: Weights, peers: int, matrix: F32) -> F32:
     """(N, actions) logits from (N, F) observations: every peer through the same small network."""
 
     def linear(name: str, features: F32) -> F32:
@@ -48,8 +48,8 @@ def shared_logits(weights: Weights, peers: int, matrix: F32) -> F32:
     return np.concatenate([linear("wait", hidden.mean(axis=1)), allocating], axis=1)
 
 
-def independent_logits(weights: Weights, matrix: F32) -> F32:
-    """(N, actions) logits from (N, F) observations: every node through its own network."""
+def plain_logits(weights: Weights, matrix: F32) -> F32:
+    """(N, actions) logits from (N, F) observations: every node through its own network, or all through the only one."""
     features = matrix[:, None]
     for layer in range(3):
         features = features @ weights[f"actor.{layer}.weight"] + weights[f"actor.{layer}.bias"]

@@ -8,7 +8,6 @@ such policies are for the one topology they were trained on.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor, nn
 
-from dpem_agents.ppo.prior import WarmStart
-from dpem_agents.ppo.shared import SMALL, ActorCritic
+from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters
+from dpem_agents.ppo.networks import ActorCritic, plain_networks
 from dpem_env.features import FeatureTable
 
 
@@ -36,74 +35,21 @@ class StackedPolicy(MaskableActorCriticPolicy):
         *arguments: Any,
         table: FeatureTable,
         nodes: int,
-        warm_start: WarmStart = "reactive",
-        hidden: int = 64,
+        hyperparameters: Hyperparameters | None = None,
         **named: Any,
     ) -> None:
-        self.table, self.nodes, self.warm_start, self.hidden = table, nodes, warm_start, hidden
+        self.table, self.nodes, self.hyperparameters = table, nodes, hyperparameters or PRESETS["independent"]
         super().__init__(*arguments, **named)
 
     def _build(self, lr_schedule: Schedule) -> None:
-        width, actions = self.table.width, int(self.action_space.n)  # type: ignore[attr-defined]
-        actor = StackedNetwork(self.nodes, (width, self.hidden, self.hidden, actions), SMALL)
-        critic = StackedNetwork(self.nodes, (width, self.hidden, self.hidden, 1), 1.0)
-        self.mlp_extractor = StackedActorCritic(actor, critic, self.table, self.warm_start)
+        networks = plain_networks(self.nodes, self.table, self.hyperparameters.hidden)
+        self.mlp_extractor = ActorCritic(*networks, self.table, self.hyperparameters)
         self.action_net = self.value_net = nn.Identity()
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"table": self.table, "nodes": self.nodes, "warm_start": self.warm_start, "hidden": self.hidden}
+        own = {"table": self.table, "nodes": self.nodes, "hyperparameters": self.hyperparameters}
         return super()._get_constructor_parameters() | own
-
-
-class StackedLinear(nn.Module):
-    """A linear layer of each node."""
-
-    def __init__(self, nodes: int, inputs: int, outputs: int, gain: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(nodes, inputs, outputs))
-        self.bias = nn.Parameter(torch.zeros(nodes, 1, outputs))
-        for own in self.weight.data:
-            nn.init.orthogonal_(own, gain)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, B, outputs) from (N, B, inputs)."""
-        return torch.baddbmm(self.bias, features, self.weight)
-
-
-class StackedNetwork(nn.ModuleList):
-    """A multilayer perceptron of each node."""
-
-    def __init__(self, nodes: int, widths: tuple[int, ...], last_gain: float) -> None:
-        gains = [math.sqrt(2.0)] * (len(widths) - 2) + [last_gain]
-        super().__init__(
-            StackedLinear(nodes, inputs, outputs, gain)
-            for inputs, outputs, gain in zip(widths[:-1], widths[1:], gains, strict=True)
-        )
-        self.nodes = nodes
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, B, outputs) from (N, B, inputs)."""
-        *inner, last = self
-        for layer in inner:
-            features = torch.tanh(layer(features))
-        return last(features)
-
-
-class StackedActorCritic(ActorCritic):
-    """The same for rows of a `NodeVecEnv`, which have the nodes inside the networks."""
-
-    def forward_actor(self, observations: Tensor) -> Tensor:
-        """(B·N, actions) logits."""
-        return self._of_rows(self.actor, observations) + self.prior(observations)
-
-    def forward_critic(self, observations: Tensor) -> Tensor:
-        """(B·N, 1) values."""
-        return self._of_rows(self.critic, observations)
-
-    def _of_rows(self, network: StackedNetwork, rows: Tensor) -> Tensor:
-        by_node = rows.unflatten(0, (-1, network.nodes)).transpose(0, 1)
-        return network(by_node).transpose(0, 1).flatten(0, 1)
 
 
 class IndependentPPO(MaskablePPO):
@@ -131,6 +77,7 @@ class IndependentPPO(MaskablePPO):
             )
         )
         prior = networks.prior(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
+        observations = observations * networks.visible
         actions = actions.squeeze(-1).long()
         samples = observations.shape[1]
         seen = []

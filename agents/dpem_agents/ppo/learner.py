@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +14,18 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
-from dpem_agents.forecasters.cells import one_thread
 from dpem_agents.ppo.checkpoint import FORMAT, Arrays, Checkpoint, interface, topology_hash
 from dpem_agents.ppo.independent import IndependentPPO, StackedPolicy
 from dpem_agents.ppo.shared import SharedPolicy
 from dpem_agents.ppo.vec_env import NodeVecEnv, Position
 from dpem_env.errors import DpemError
+from dpem_env.features import FeatureTable
 from dpem_env.network import build_network
 from dpem_env.scenarios import Scenario
 from dpem_env.seeding import stream_key
 
 if TYPE_CHECKING:
     from dpem_agents.ppo.training import Settings
-
-__all__ = ["Learner", "one_thread", "require_device"]
 
 LIBRARY_NAME = "mlp_extractor."  # of what holds actor and critic in a policy of Stable-Baselines3
 MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}  # of Adam
@@ -49,12 +46,14 @@ class Learner:
         chosen = settings.hyperparameters
         self.scenario, self.settings, self.total = scenario, settings, total
         world = scenario if settings.topology_seed is None else scenario.on_topology(settings.topology_seed, "train")
-        self.env = NodeVecEnv(world, chosen.networks, forecaster=settings.forecaster, data_dir=data_dir)
+        self.env = NodeVecEnv(
+            world, chosen.networks, delay=settings.delay, forecaster=settings.forecaster, data_dir=data_dir
+        )
         self.nodes = self.env.envs.agents_per_network
         self._topology: str | None = None
         samples = chosen.slots * chosen.networks  # of a node in one rollout
-        algorithm, policy, table = MaskablePPO, SharedPolicy, self.env.envs.observer.table
-        own: dict[str, Any] = {"table": table, "warm_start": chosen.warm_start, "hidden": chosen.hidden}
+        algorithm, policy = MaskablePPO, SharedPolicy
+        own: dict[str, Any] = {"table": FeatureTable(scenario), "hyperparameters": chosen}
         if settings.topology_seed is None:
             samples *= self.nodes
         else:
@@ -64,7 +63,7 @@ class Learner:
         self.model = algorithm(
             policy,
             self.env,
-            learning_rate=chosen.learning_rate,
+            learning_rate=chosen.learning_rate_at,
             n_steps=chosen.slots,
             batch_size=math.ceil(samples / chosen.minibatches),
             n_epochs=chosen.epochs,
@@ -99,7 +98,7 @@ class Learner:
 
     def checkpoint(self, about: dict[str, Any]) -> Checkpoint:
         """Everything as of now, between two rollouts; `about` is added to what is known here."""
-        chosen, position = self.settings.hyperparameters, self._position()
+        position = self._position()
         known = {
             "format": FORMAT,
             "mode": self.settings.mode,
@@ -107,12 +106,10 @@ class Learner:
             "interface": interface(self.scenario),
             "nodes": self.nodes,
             "topology": self._topology,
-            "hidden": chosen.hidden,
-            "warm_start": chosen.warm_start,
             "timesteps": self.timesteps,
             "updates": self.model._n_updates,
             "rounds": position.rounds,
-            "settings": asdict(self.settings),
+            "settings": self.settings.as_plain(),
         }
         arrays: Arrays = {"actions": position.actions.astype(np.int32)}
         state = self.model.policy.optimizer.state

@@ -1,4 +1,4 @@
-"""A trained policy as a rule that every node follows by itself."""
+"""Trained policies as rules: one that every node follows by itself, one for a central controller."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_agents.ppo.checkpoint import Checkpoint, load
-from dpem_agents.ppo.forward import independent_logits, shared_logits
+from dpem_agents.ppo.forward import per_peer_logits, plain_logits
 from dpem_agents.ppo.prior import prior
+from dpem_env.errors import PolicyError
 from dpem_env.features import Observations
 from dpem_env.network import Network
-from dpem_env.policies import Decision, LocalPolicy
+from dpem_env.policies import CentralPolicy, Decision, LocalPolicy, NetworkView
 from dpem_env.scenarios import Scenario
 
 
@@ -26,21 +27,59 @@ class PpoPolicy(LocalPolicy):
     """
 
     def __init__(self, checkpoint: Checkpoint | str | os.PathLike[str]) -> None:
-        self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
-        about, weights = self.checkpoint.about, self.checkpoint.actor
-        self.forecaster = about["settings"]["forecaster"]
-        self._prior = partial(prior, about["warm_start"])
-        self._logits = (
-            partial(shared_logits, weights, about["interface"]["peers per node"])
-            if about["mode"] == "shared"
-            else partial(independent_logits, weights)
-        )
+        self.actor = Actor(checkpoint, ("shared", "independent"))
+        self.forecaster = self.actor.forecaster
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Check that the policy is one for this network."""
-        self.checkpoint.require(scenario, network)
+        self.actor.checkpoint.require(scenario, network)
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """The most likely legal action of each node."""
-        logits = self._logits(observations.matrix) + self._prior(observations)
-        return Decision(np.where(masks == 1, logits, -np.inf).argmax(axis=1))
+        return self.actor.act(observations, masks)
+
+
+class CentralPpoPolicy(CentralPolicy):
+    """One controller commands every node what a policy trained by PPO under central control holds most likely.
+
+    `checkpoint` as for `PpoPolicy`, trained with mode "central". It plays at any delay, best at the one it has learned.
+    """
+
+    def __init__(self, checkpoint: Checkpoint | str | os.PathLike[str]) -> None:
+        self.actor = Actor(checkpoint, ("central",))
+        self.forecaster = self.actor.forecaster
+
+    def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
+        """Check that the policy is one for this network."""
+        self.actor.checkpoint.require(scenario, network)
+
+    def act(self, view: NetworkView) -> Decision:
+        """The most likely legal command for each node."""
+        return self.actor.act(view.observations, view.masks)
+
+
+class Actor:
+    """The actor of a checkpoint trained in one of some modes."""
+
+    def __init__(self, checkpoint: Checkpoint | str | os.PathLike[str], modes: tuple[str, ...]) -> None:
+        self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
+        about, chosen = self.checkpoint.about, self.checkpoint.hyperparameters
+        if about["mode"] not in modes:
+            name = "central-ppo" if about["mode"] == "central" else "ppo"
+            raise PolicyError(f"the PPO checkpoint was trained with mode {about['mode']!r}: play it as '{name}:PATH'")
+        self.forecaster: str | None = about["settings"]["forecaster"]
+        self._warm_start, self._hidden_blocks = chosen.warm_start, chosen.hidden_blocks
+        self._network = (
+            partial(per_peer_logits, self.checkpoint.actor, about["interface"]["peers per node"])
+            if chosen.encoder == "per-peer"
+            else partial(plain_logits, self.checkpoint.actor)
+        )
+
+    def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
+        """The most likely legal action of each row."""
+        return Decision(np.where(masks == 1, self.logits(observations), -np.inf).argmax(axis=1))
+
+    def logits(self, observations: Observations) -> NDArray[np.float32]:
+        """(N, actions), the prior and what was learned on top of it."""
+        visible = observations.table.hiding(self._hidden_blocks)
+        return self._network(observations.matrix * visible) + prior(self._warm_start, observations)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from dpem_baselines.local import needed_quality
 from dpem_env.features import Observations
 
-WarmStart = Literal["reactive", "waiting"] | None
-WARM_STARTS: tuple[str | None, ...] = (*get_args(get_args(WarmStart)[0]), None)
+WarmStart = Literal["reactive", "waiting", "none"]
+WARM_STARTS: tuple[WarmStart, ...] = get_args(WarmStart)
 
 # Logits of allocations; waiting has 0. What is unlikely must still be tried now and then, or nothing is learned of it.
 WANTED, UNWANTED = 3.0, -6.0
@@ -26,17 +26,18 @@ def prior(warm_start: WarmStart, observations: Observations) -> NDArray[np.float
     """(N, actions) logits that the network's own are added to.
 
     "reactive" is `LocalReactive` as a distribution: its most likely action is what that rule does. "waiting" seldom
-    allocates, None prefers nothing.
+    allocates, "none" prefers nothing.
     """
     scenario = observations.table.scenario
     qualities = scenario.control.qualities
     shape = (len(observations.matrix), scenario.demand.peers, qualities)
-    wanted = np.full(shape, 0.0 if warm_start is None else UNWANTED)
+    wanted = np.full(shape, 0.0 if warm_start == "none" else UNWANTED)
     if warm_start == "reactive":
         pending, slack = observations.pending, observations.slack
-        uncovered = pending.sum(axis=2) > observations.open_allocations
+        # Where a controller's view is old, a slack of 0 says that all of a peer's requests are overdue by now.
+        uncovered = (pending.sum(axis=2) > observations.open_allocations) & (slack > 0)
         needed = needed_quality(pending, observations.min_quality, qualities)
-        urgency = np.where(slack > 0, 1.0 - slack / observations.table.scale["slack"], 0.0)
+        urgency = 1.0 - slack / observations.table.scale["slack"]
         serving = uncovered[:, :, None] & (needed[:, :, None] == np.arange(1, qualities + 1))
         wanted = np.where(serving, WANTED + URGENCY * urgency[:, :, None], wanted)
     waiting = np.zeros((len(wanted), 1))

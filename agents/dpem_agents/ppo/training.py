@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -10,11 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpem_agents.ppo.checkpoint import FILE, MODES, Checkpoint, load
-from dpem_agents.ppo.libraries import agents_extra
-from dpem_agents.ppo.policy import PpoPolicy
-from dpem_agents.ppo.prior import WARM_STARTS, WarmStart
+from dpem_agents.libraries import agents_extra, one_thread
+from dpem_agents.ppo.checkpoint import FILE, Checkpoint, load
+from dpem_agents.ppo.hyperparameters import MODES, PRESETS, Hyperparameters
+from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
 from dpem_env import scenarios
+from dpem_env.control import delay_in_slots
 from dpem_env.errors import DpemError, require_one_of
 from dpem_env.evaluation import run_episode
 from dpem_env.files import make_writable, write_json
@@ -30,46 +32,6 @@ CURVE = "learning_curve.json"  # in the folder of a training
 
 
 @dataclass(frozen=True)
-class Hyperparameters:
-    """How PPO learns (Schulman et al. 2017); the defaults are those of shared policies."""
-
-    networks: int = 8  # played at once
-    slots: int = 128  # in a rollout, between updates
-    minibatches: int = 12  # per epoch
-    epochs: int = 3
-    learning_rate: float = 1e-3
-    discount: float = 0.95
-    trace: float = 0.9  # λ of generalised advantage estimation
-    clip: float = 0.2
-    entropy_weight: float = 1e-3
-    value_weight: float = 0.5
-    gradient_norm: float = 0.5
-    hidden: int = 64  # units of each of the two layers
-    warm_start: WarmStart = "reactive"
-    first_penalty: float = 0.1  # share of the contention penalty that training begins with
-    penalty_ramp: float = 0.4  # share of the training after which it is whole
-
-    def __post_init__(self) -> None:
-        require_one_of("warm_start", self.warm_start, WARM_STARTS)
-        for name, given in asdict(self).items():
-            least = 0.0 if name in ("entropy_weight", "first_penalty", "penalty_ramp") else 1e-12
-            if name != "warm_start" and not (isinstance(given, int | float) and least <= given < math.inf):
-                raise DpemError(f"hyperparameter {name} is {given!r}; expected a number {'>' if least else '>='} 0")
-
-    def penalty_share(self, done: float) -> float:
-        """Share of the contention penalty after a share `done` of the training."""
-        climbed = min(done / self.penalty_ramp, 1.0) if self.penalty_ramp > 0 else 1.0
-        return self.first_penalty + (1.0 - self.first_penalty) * climbed
-
-
-PRESETS = {
-    "shared": Hyperparameters(),
-    # Each node learns from its own 128 slots alone.
-    "independent": Hyperparameters(networks=1, minibatches=2, epochs=4),
-}
-
-
-@dataclass(frozen=True)
 class Settings:
     """What a training must have in common with the one it goes on from."""
 
@@ -77,8 +39,17 @@ class Settings:
     mode: str
     seed: int
     forecaster: str | None
+    delay: float | None  # s, central control only
     topology_seed: int | None  # independent policies only
     hyperparameters: Hyperparameters
+
+    def __post_init__(self) -> None:
+        if self.mode == "independent" and self.hyperparameters.encoder != "plain":
+            raise DpemError("independent policies are plain networks: their encoder is 'plain'")
+
+    def as_plain(self) -> dict[str, Any]:
+        """As a checkpoint keeps them."""
+        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
 
 
 def train(
@@ -90,18 +61,22 @@ def train(
     seed: int = 0,
     hyperparameters: Hyperparameters | None = None,
     forecaster: str | None = None,
+    delay: float = 0.0,
     topology_seed: int = 0,
     validation_episodes: int = 4,
     validations: int = 20,
     save_every: float = 180.0,
     device: str = "cpu",
     resume: bool = True,
+    show_progress: bool = True,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Train a policy on the training split; returns the path of its checkpoint, which ``ppo:PATH`` plays.
 
     `mode` "shared" trains one policy for all nodes, "independent" one per node, on the network of `topology_seed` only:
-    a node learns in its place, so training and evaluation share that topology, and demand alone is held out.
+    a node learns in its place, so training and evaluation share that topology, and demand alone is held out. "central"
+    trains one policy for the commands of a controller whose view of the network is `delay` s old, fresh in all columns;
+    ``central-ppo:PATH`` plays it.
 
     `timesteps` are slots × nodes, over all networks. `forecaster` (a name) fills the observations. At the start and
     `validations` times after, the policy plays the first `validation_episodes` of the validation split. `out` is a
@@ -116,13 +91,22 @@ def train(
     require_one_of("mode", mode, MODES)
     require_seed("seed", seed)
     require_seed("topology_seed", topology_seed)
-    plan = Plan(timesteps, validation_episodes, validations, save_every)
+    delay_in_slots(scenario, delay)  # complains
+    plan = Plan(timesteps, validation_episodes, validations, save_every, show_progress)
     chosen = hyperparameters or PRESETS[mode]
     get_forecaster(forecaster)
     with agents_extra():
-        from dpem_agents.ppo.learner import Learner, one_thread, require_device
+        from dpem_agents.ppo.learner import Learner, require_device
     require_device(device)
-    settings = Settings(scenario.hash, mode, seed, forecaster, topology_seed if mode == "independent" else None, chosen)
+    settings = Settings(
+        scenario.hash,
+        mode,
+        seed,
+        forecaster,
+        delay if mode == "central" else None,
+        topology_seed if mode == "independent" else None,
+        chosen,
+    )
     make_writable(Path(out))
     before = _checkpoint_before(Path(out) / FILE, settings) if resume else None
     with one_thread():
@@ -141,6 +125,7 @@ class Plan:
     validation_episodes: int
     validations: int
     save_every: float  # s
+    show_progress: bool
 
     def __post_init__(self) -> None:
         for name, least in (("timesteps", 1), ("validation_episodes", 0), ("validations", 1)):
@@ -191,7 +176,7 @@ class Training:
 
     def _run(self) -> None:
         first, began = self.learner.timesteps, time.monotonic()
-        with progress() as bar:
+        with progress(self.plan.show_progress) as bar:
             task = bar.add_task("", total=self.plan.timesteps, completed=first)
 
             def at_boundary() -> None:
@@ -212,9 +197,10 @@ class Training:
             self._save(self.checkpoint)
 
     def _validate(self) -> None:
-        policy, scenario = PpoPolicy(self._state()), self.learner.scenario
+        scenario, delay = self.learner.scenario, self.learner.settings.delay
+        policy = PpoPolicy(self._state()) if delay is None else CentralPpoPolicy(self._state())
         played = [
-            run_episode(scenario, policy, self._validation_seeds(index), data_dir=self.data_dir)[0]
+            run_episode(scenario, policy, self._validation_seeds(index), delay=delay or 0.0, data_dir=self.data_dir)[0]
             for index in range(self.plan.validation_episodes)
         ]
         means = {
@@ -259,7 +245,7 @@ def _checkpoint_before(path: Path, settings: Settings) -> Checkpoint | None:
     if not path.exists():
         return None
     checkpoint = load(path, training=True)
-    for name, ours in asdict(settings).items():
+    for name, ours in settings.as_plain().items():
         theirs = checkpoint.about["settings"].get(name)
         if ours != theirs:
             raise DpemError(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_agents.ppo.libraries import agents_extra
+from dpem_agents.libraries import agents_extra
+from dpem_agents.ppo.central import CentralNetworks
 from dpem_env.errors import ActionError
 from dpem_env.scenarios import Scenario
-from dpem_env.simulator import Tally
 from dpem_env.vector_env import EntanglementVectorEnv
 
 with agents_extra():
@@ -40,11 +39,25 @@ class NodeVecEnv(VecEnv):
     **Contention penalty.** `contention_penalty` is the β of the rewards; it starts as the scenario's and may be set at
     any time.
 
+    **Central control.** With a `delay` (s) one controller per network commands its nodes; observations are then those
+    of `CentralEnv`, and its nodes the sub-environments.
+
     **Arguments** as for `dpem_env.make_vec`.
     """
 
-    def __init__(self, scenario: str | Scenario = "mesh100-v0", num_networks: int = 1, **arguments: Any) -> None:
-        self.envs = _CountingEnvs(scenario, num_networks, **arguments)
+    def __init__(
+        self,
+        scenario: str | Scenario = "mesh100-v0",
+        num_networks: int = 1,
+        *,
+        delay: float | None = None,
+        **arguments: Any,
+    ) -> None:
+        self.envs: EntanglementVectorEnv | CentralNetworks
+        if delay is None:
+            self.envs = EntanglementVectorEnv(scenario, num_networks, **arguments)
+        else:
+            self.envs = CentralNetworks(scenario, num_networks, delay=delay, **arguments)
         self.contention_penalty = self.envs.scenario.reward.contention_penalty
         self.finished: dict[str, float] = {}  # metrics of the episodes that ended last, means over networks
         super().__init__(self.envs.num_envs, self.envs.single_observation_space, self.envs.single_action_space)
@@ -139,25 +152,3 @@ class NodeVecEnv(VecEnv):
         self._earned = np.zeros(self.num_envs)
 
     _rounds = -1  # none has begun
-
-
-class _CountingEnvs(EntanglementVectorEnv):
-    """Networks whose infos also tell what rewards are made of and, in an episode's last slot, how it went."""
-
-    def _infos(self, masks: NDArray[np.int8]) -> dict[str, Any]:
-        state = self.simulator.state
-        infos = super()._infos(masks)
-        infos |= {"delivered": state.delivered.flatten(), "contended": state.contended.flatten()}
-        if self._slot == self.max_cycles:
-            infos["delivery_rate"] = [self._delivery_rate(b) for b in range(self.num_networks)]
-            kinds: Sequence[int] = (Tally.CONTENDED_SOURCES, Tally.CONTENDED_SWAPS, Tally.CONTENDED_MEMORIES)
-            resource_slots = 3 * self.agents_per_network * self.max_cycles
-            infos["contention"] = state.tally[:, kinds].sum(axis=1) / resource_slots
-        return infos
-
-    def _delivery_rate(self, b: int) -> float:
-        episode = self.simulator.episodes[b]
-        assert episode is not None
-        counted = episode.demand.requests.last_slot < self.max_cycles
-        served = self.simulator.state.request_status[b, : len(counted)] >= 0
-        return float((served & counted).sum() / max(counted.sum(), 1))

@@ -1,0 +1,80 @@
+"""How PPO learns: the hyperparameters, checked, and the presets of each way to organise learning."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from dpem_agents.ppo.prior import WARM_STARTS, WarmStart
+from dpem_env.errors import DpemError, nearest, require_one_of
+from dpem_env.features import BLOCKS
+
+Encoder = Literal["per-peer", "plain"]
+MODES = ("shared", "independent", "central")
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """How PPO learns (Schulman et al. 2017); the defaults are those of shared policies."""
+
+    networks: int = 8  # played at once
+    slots: int = 128  # in a rollout, between updates
+    minibatches: int = 12  # per epoch
+    epochs: int = 3
+    learning_rate: float = 1e-3
+    annealed: bool = False  # whether the learning rate falls to 0 over the training
+    discount: float = 0.95
+    trace: float = 0.9  # λ of generalised advantage estimation
+    clip: float = 0.2
+    entropy_weight: float = 1e-3
+    value_weight: float = 0.5
+    gradient_norm: float = 0.5
+    hidden: int = 64  # units of each of the two layers
+    encoder: Encoder = "per-peer"  # one small network for every peer, or a plain one of the whole observation
+    hidden_blocks: tuple[str, ...] = ()  # of the observation, which the networks do not see
+    warm_start: WarmStart = "reactive"
+    first_penalty: float = 0.1  # share of the contention penalty that training begins with
+    penalty_ramp: float = 0.4  # share of the training after which it is whole
+
+    def __post_init__(self) -> None:
+        require_one_of("warm_start", self.warm_start, WARM_STARTS)
+        require_one_of("encoder", self.encoder, get_args(Encoder))
+        if not isinstance(self.hidden_blocks, tuple):
+            raise DpemError(f"hidden_blocks is {self.hidden_blocks!r}; expected a list, such as ['forecast']")
+        for block in self.hidden_blocks:
+            require_one_of("hidden_blocks", block, tuple(BLOCKS))
+        for name, given in asdict(self).items():
+            least = 0.0 if name in ("entropy_weight", "first_penalty", "penalty_ramp") else 1e-12
+            number = name not in ("warm_start", "encoder", "hidden_blocks", "annealed")
+            if name == "annealed" and not isinstance(given, bool):
+                raise DpemError(f"hyperparameter annealed is {given!r}; expected true or false")
+            if number and not (isinstance(given, int | float) and least <= given < math.inf):
+                raise DpemError(f"hyperparameter {name} is {given!r}; expected a number {'>' if least else '>='} 0")
+
+    def learning_rate_at(self, remaining: float) -> float:
+        """With a share `remaining` of the training to come."""
+        return self.learning_rate * (remaining if self.annealed else 1.0)
+
+    def penalty_share(self, done: float) -> float:
+        """Share of the contention penalty after a share `done` of the training."""
+        climbed = min(done / self.penalty_ramp, 1.0) if self.penalty_ramp > 0 else 1.0
+        return self.first_penalty + (1.0 - self.first_penalty) * climbed
+
+
+PRESETS = {
+    "shared": Hyperparameters(),
+    "central": Hyperparameters(),
+    # Each node learns from its own 128 slots alone.
+    "independent": Hyperparameters(networks=1, minibatches=2, epochs=4, encoder="plain"),
+}
+
+
+def changed(preset: Hyperparameters, **values: Any) -> Hyperparameters:
+    """The preset with other values; DpemError for an unknown name."""
+    known = [field.name for field in fields(Hyperparameters)]
+    for name in values:
+        if name not in known:
+            raise DpemError(f"unknown hyperparameter {name!r}; {nearest(name, known)}")
+    blocks = values.get("hidden_blocks", preset.hidden_blocks)
+    return replace(preset, **values | {"hidden_blocks": tuple(blocks) if isinstance(blocks, list) else blocks})

@@ -1,0 +1,126 @@
+"""A search over PPO's hyperparameters: the preset with one thing changed, as many trials as a baseline's search has.
+
+Every trial trains one policy on the training split and is scored on the validation episodes that baselines are tuned
+on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpem_agents.ppo.hyperparameters import PRESETS, changed
+from dpem_agents.ppo.training import CURVE, train
+from dpem_env.errors import DpemError
+from dpem_env.files import write_json
+from dpem_env.scenarios import Scenario
+from dpem_env.tuning import EPISODES, TRIALS
+from dpem_env.work import played
+
+FORMAT = "dpem-ppo-search-1"
+CHANGES: dict[str, dict[str, Any]] = {
+    "preset": {},
+    "plain network of the whole observation": {"encoder": "plain"},
+    "starts by waiting": {"warm_start": "waiting"},
+    "starts at random": {"warm_start": "none"},
+    "starts at random, whole penalty at once": {"warm_start": "none", "first_penalty": 1.0},
+    "whole penalty at once": {"first_penalty": 1.0},
+    "does not see forecasts": {"hidden_blocks": ["forecast"]},
+    "does not see the topology": {"hidden_blocks": ["topology"]},
+    "discount 0.9": {"discount": 0.9},
+    "discount 0.99": {"discount": 0.99},
+    "no entropy bonus": {"entropy_weight": 0.0},
+    "entropy bonus 0.01": {"entropy_weight": 0.01},
+    "learning rate 3e-4": {"learning_rate": 3e-4},
+    "learning rate falls to 0": {"annealed": True},
+    "32 networks, 32 slots each": {"networks": 32, "slots": 32},
+    "the same, learning rate falls to 0": {"networks": 32, "slots": 32, "annealed": True},
+}
+assert len(CHANGES) == TRIALS
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training."""
+
+    name: str
+    scenario: Scenario
+    timesteps: int
+    forecaster: str | None
+    seed: int
+    folder: Path
+
+
+def search(
+    scenario: Scenario,
+    timesteps: int,
+    file: Path,
+    folder: Path,
+    *,
+    forecaster: str | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    data_dir: str | os.PathLike[str] | None = None,
+    on_trial: Callable[[], object] = lambda: None,
+) -> list[dict[str, Any]]:
+    """Train and score every trial; returns them, best first, and writes them to `file`.
+
+    Each trains in a folder of its own below `folder`, where it goes on if it was interrupted.
+    """
+    trials = [
+        Trial(name, scenario, timesteps, forecaster, seed, folder / name.replace(" ", "-").replace(",", ""))
+        for name in CHANGES
+    ]
+    found = []
+    for trial, score in played(partial(_score, data_dir=data_dir), trials, workers):
+        found.append({"name": trial.name, "changes": CHANGES[trial.name]} | score)
+        on_trial()
+    found.sort(key=lambda each: -each["reward"])
+    about = {
+        "format": FORMAT,
+        "scenario": scenario.name,
+        "scenario_hash": scenario.hash,
+        "timesteps": timesteps,
+        "forecaster": forecaster,
+        "training_seed": seed,
+        "validation_episodes": EPISODES,
+    }
+    write_json(file, about | {"trials": found})
+    return found
+
+
+def best(file: Path) -> dict[str, Any]:
+    """The changes of the best trial in the file of a search."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        if found["format"] != FORMAT:
+            raise ValueError(f"format {found['format']!r} instead of {FORMAT!r}")
+        return dict(max(found["trials"], key=lambda trial: trial["reward"])["changes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DpemError(f"the search {os.fspath(file)!r} cannot be read: {error}") from None
+
+
+def _score(trial: Trial, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    train(
+        trial.scenario,
+        "shared",
+        trial.timesteps,
+        trial.folder,
+        seed=trial.seed,
+        hyperparameters=changed(PRESETS["shared"], **CHANGES[trial.name]),
+        forecaster=trial.forecaster,
+        validation_episodes=EPISODES,
+        validations=4,
+        show_progress=False,
+        data_dir=data_dir,
+    )
+    curve = json.loads((trial.folder / CURVE).read_text("utf-8"))["curve"]
+    last = {name: curve[-1][name] for name in ("reward", "delivery_rate", "contention", "seconds")}
+    return last | {"rewards_on_the_way": [float(np.round(point["reward"], 4)) for point in curve]}
