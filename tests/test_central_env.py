@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dpem_env import CentralEnv, parallel_env, scenarios
 from dpem_env.errors import ActionError, DpemError, ScenarioError
+from dpem_env.metrics import episode_metrics
 
 # Gymnasium expects images or vectors; ours is one row of features per node, as documented.
 MATRIX = "A Box observation space has an unconventional shape"
@@ -215,3 +216,18 @@ def test_rendering_gives_a_picture_when_it_was_asked_for() -> None:
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
     assert CentralEnv("chain3-v0").render_mode is None
+
+
+def test_infos_tell_what_rewards_are_made_of_and_what_the_episode_came_to() -> None:
+    env = CentralEnv("star8-v0", delay=0.25, max_cycles=40)
+    _, info = env.reset(seed=3)
+    rng, delivered = np.random.default_rng(0), 0
+    for slot in range(1, 41):
+        _, reward, _, _, info = env.step(legal(info, rng))
+        assert reward == pytest.approx((info["delivered"] - 0.05 * info["contended"]).sum())
+        assert ("delivery_rate" in info) == ("contention" in info) == (slot == 40)
+        delivered += info["delivered"].sum()
+    metrics = episode_metrics(env.session, np.zeros(8))
+    assert (info["delivery_rate"], info["contention"]) == (metrics.delivery_rate, metrics.contention)
+    assert delivered == metrics.delivered > 0
+    assert info["contention"] > 0

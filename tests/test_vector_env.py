@@ -16,9 +16,12 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from numpy.typing import NDArray
 
-from dpem_env import make_vec, parallel_env
+from dpem_baselines.local import LocalReactive
+from dpem_env import make_vec, parallel_env, scenarios
 from dpem_env.errors import ActionError, PolicyError, ScenarioError
+from dpem_env.evaluation import run_episode
 from dpem_env.parallel_env import EntanglementEnv
+from dpem_env.session import episode_seeds
 from dpem_env.vector_env import EntanglementVectorEnv
 
 NETWORKS, SLOTS = 3, 12
@@ -87,6 +90,24 @@ def test_it_plays_the_episodes_of_single_environments(arguments: dict[str, Any])
             assert "final_obs" not in infos
             began = [(step[0], step[4]) for step in played]
             assert infos["illegal_actions"][0] == slot % SLOTS
+
+
+def test_infos_tell_what_rewards_are_made_of_and_what_an_episode_came_to() -> None:
+    scenario = scenarios.get("mesh20-v0", slots=80)
+    envs, rule = make_vec(scenario, NETWORKS, split="evaluation"), LocalReactive()
+    observations, infos = envs.reset(seed=0)
+    total = np.zeros(envs.num_envs)
+    for _ in range(80):
+        action = rule.act(envs.observer.table.read(observations), infos["action_mask"]).action
+        observations, rewards, _, _, infos = envs.step(action)
+        made_of = infos.get("final_info", infos)
+        assert np.array_equal(rewards, made_of["delivered"] - 0.05 * made_of["contended"])
+        total += rewards
+    played = [run_episode(scenario, rule, episode_seeds(scenario, "evaluation", e))[0] for e in range(NETWORKS)]
+    assert total.reshape(NETWORKS, -1).mean(axis=1) == pytest.approx([metrics.reward for metrics in played])
+    for name in ("delivery_rate", "contention"):
+        assert infos["final_info"][name].tolist() == [getattr(metrics, name) for metrics in played]
+        assert name not in infos
 
 
 def test_spaces_and_autoreset_are_declared_as_gymnasium_expects() -> None:

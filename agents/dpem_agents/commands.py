@@ -70,6 +70,53 @@ def add_train(commands: Any) -> None:
     parser.set_defaults(run=_train)
 
 
+def add_tune_ppo(commands: Any) -> None:
+    """Add ``dpem tune-ppo``."""
+    parser = commands.add_parser(
+        "tune-ppo",
+        help="search over the hyperparameters of PPO",
+        description="Train a shared policy with each of 16 settings, one thing changed at a time, and score it on 3 "
+        "validation episodes: the budget that 'dpem tune' gives baselines. FILE tells what each came to, best first.",
+        epilog="example: dpem tune-ppo --scenario mesh20-v0 --timesteps 2000000 --runs runs/search --out search.json",
+    )
+    add_common(parser, "--scenario", "--set", "--data")
+    parser.add_argument("--timesteps", type=int, required=True, metavar="N", help="of each training, slots × nodes")
+    parser.add_argument("--forecaster", metavar="NAME[:ARGUMENT]", help="fills the observations (default: none)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and luck (default: 0)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    parser.add_argument("--runs", required=True, type=Path, metavar="DIR", help="folder for the trainings")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json", help="result to write")
+    parser.set_defaults(run=_tune_ppo)
+
+
+def _tune_ppo(arguments: argparse.Namespace) -> int:
+    from dpem_agents.ppo.search import CHANGES, search
+    from dpem_env.files import make_writable
+    from dpem_env.reports import progress
+
+    require_seed("--seed", arguments.seed)
+    if arguments.workers < 1 or arguments.timesteps < 1:
+        raise DpemError(f"--workers is {arguments.workers}, --timesteps {arguments.timesteps}; expected at least 1")
+    scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
+    make_writable(arguments.out.parent)
+    with progress() as bar:
+        task = bar.add_task("trials", total=len(CHANGES))
+        trials = search(
+            scenario,
+            arguments.timesteps,
+            arguments.out,
+            arguments.runs,
+            forecaster=arguments.forecaster,
+            seed=arguments.seed,
+            workers=arguments.workers,
+            data_dir=arguments.data,
+            on_trial=lambda: bar.advance(task),
+        )
+    for trial in trials:
+        print(f"{trial['reward']:8.3f}  {trial['name']}")
+    return 0
+
+
 def _train(arguments: argparse.Namespace) -> int:
     from dpem_agents.ppo.hyperparameters import PRESETS, changed
     from dpem_agents.ppo.training import train

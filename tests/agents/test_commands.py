@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from command_line import complaint, dpem
-from dpem_env import forecast
+from dpem_agents.ppo import search as ppo_search
+from dpem_env import forecast, scenarios
+from dpem_env.evaluation import run_episode
 from dpem_env.policies import get_policy
+from dpem_env.session import episode_seeds
 
+CHAIN = scenarios.get("chain3-v0", slots=40)
 SMALL = ("--scenario", "chain3-v0", "--set", "slots=40")
 
 
-@pytest.mark.parametrize("command", ["train", "train-forecaster"])
+@pytest.mark.parametrize("command", ["train", "train-forecaster", "tune-ppo"])
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert dpem(command, "--help") == 0
     assert capsys.readouterr().out.startswith(f"usage: dpem {command}")
@@ -43,6 +49,56 @@ def test_a_trained_policy_is_one_like_any_other(tmp_path: Path, capsys: pytest.C
     )
 
 
+def test_a_central_policy_is_trained_for_its_delay_with_other_hyperparameters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = str(tmp_path / "runs")
+    learn = ("--learn", "slots=8", "--learn", "networks=2", "--learn", "warm_start=waiting")
+    assert dpem("train", *SMALL, "--mode", "central", "--delay", "0.5", *learn, "--timesteps", "96", "--out", runs) == 0
+    assert f"use it as --policy central-ppo:{runs}" in capsys.readouterr().out
+    settings = get_policy(f"central-ppo:{runs}").actor.checkpoint.about["settings"]
+    assert settings["delay"] == 0.5
+    assert settings["hyperparameters"]["slots"] == 8
+    assert settings["hyperparameters"]["warm_start"] == "waiting"
+
+
+def test_a_search_scores_every_trial_and_goes_on_where_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"hidden": 2, "networks": 2, "slots": 4, "minibatches": 2}
+    changes = {"small": small, "small, greedy": small | {"discount": 0.1}}
+    monkeypatch.setattr(ppo_search, "CHANGES", changes)
+    file = tmp_path / "new" / "search.json"
+    search = (
+        *SMALL,
+        "--timesteps",
+        "48",
+        "--forecaster",
+        "moving-average",
+        "--runs",
+        str(tmp_path),
+        "--out",
+        str(file),
+    )
+    assert dpem("tune-ppo", *search) == 0
+    found = json.loads(file.read_text())
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split(maxsplit=1)[1] for line in told] == [trial["name"] for trial in found["trials"]]
+    assert {trial["name"]: trial["changes"] for trial in found["trials"]} == changes
+    rewards = [trial["reward"] for trial in found["trials"]]
+    assert rewards == sorted(rewards, reverse=True)
+    assert found["validation_episodes"] == 3
+    greedy = next(trial for trial in found["trials"] if "greedy" in trial["name"])
+    assert greedy["learned_with"]["discount"] == 0.1
+    played = [
+        run_episode(CHAIN, get_policy(f"ppo:{tmp_path / 'small-greedy'}"), episode_seeds(CHAIN, "validation", index))[0]
+        for index in range(3)
+    ]
+    assert greedy["reward"] == pytest.approx(np.mean([metrics.reward for metrics in played]))
+    assert dpem("tune-ppo", *search) == 0
+    assert json.loads(file.read_text()) == found
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -52,6 +108,10 @@ def test_a_trained_policy_is_one_like_any_other(tmp_path: Path, capsys: pytest.C
         (("train", "--timesteps", "0", "--out", "x"), "timesteps is 0"),
         (("train", "--timesteps", "9", "--forecaster", "orcale", "--out", "x"), "unknown forecaster 'orcale'"),
         (("train", "--timesteps", "9", "--device", "cdua", "--out", "x"), "device is 'cdua'"),
+        (("train", "--timesteps", "9", "--learn", "discont=1", "--out", "x"), "unknown hyperparameter 'discont'"),
+        (("train", "--timesteps", "9", "--learn", "clip", "--out", "x"), "--learn 'clip': expected NAME=VALUE"),
+        (("train", "--timesteps", "9", "--mode", "central", "--delay", "-1", "--out", "x"), "delay is -1.0"),
+        (("tune-ppo", "--timesteps", "0", "--runs", "x", "--out", "x.json"), "--timesteps 0"),
         (("train", "--timesteps", "9", "--mode", "alone", "--out", "x"), "invalid choice: 'alone'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A search over PPO's hyperparameters: the preset with one thing changed, as many trials as a baseline's search has.
+"""A search over PPO's hyperparameters: one thing changed at a time, as many trials as a baseline's search has.
 
 Every trial trains one policy on the training split and is scored on the validation episodes that baselines are tuned
 on.
@@ -9,24 +9,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dpem_agents.ppo.hyperparameters import PRESETS, changed
+from dpem_agents.ppo.hyperparameters import Hyperparameters, changed
 from dpem_agents.ppo.training import CURVE, train
-from dpem_env.errors import DpemError
 from dpem_env.files import write_json
 from dpem_env.scenarios import Scenario
 from dpem_env.tuning import EPISODES, TRIALS
 from dpem_env.work import played
 
 FORMAT = "dpem-ppo-search-1"
+START = Hyperparameters()
 CHANGES: dict[str, dict[str, Any]] = {
-    "preset": {},
+    "start of the search": {},
     "plain network of the whole observation": {"encoder": "plain"},
     "starts by waiting": {"warm_start": "waiting"},
     "starts at random": {"warm_start": "none"},
@@ -80,7 +80,10 @@ def search(
     ]
     found = []
     for trial, score in played(partial(_score, data_dir=data_dir), trials, workers):
-        found.append({"name": trial.name, "changes": CHANGES[trial.name]} | score)
+        changes = CHANGES[trial.name]
+        found.append(
+            {"name": trial.name, "changes": changes} | score | {"learned_with": asdict(changed(START, **changes))}
+        )
         on_trial()
     found.sort(key=lambda each: -each["reward"])
     about = {
@@ -96,17 +99,6 @@ def search(
     return found
 
 
-def best(file: Path) -> dict[str, Any]:
-    """The changes of the best trial in the file of a search."""
-    try:
-        found = json.loads(file.read_text("utf-8"))
-        if found["format"] != FORMAT:
-            raise ValueError(f"format {found['format']!r} instead of {FORMAT!r}")
-        return dict(max(found["trials"], key=lambda trial: trial["reward"])["changes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DpemError(f"the search {os.fspath(file)!r} cannot be read: {error}") from None
-
-
 def _score(trial: Trial, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     train(
         trial.scenario,
@@ -114,7 +106,7 @@ def _score(trial: Trial, data_dir: str | os.PathLike[str] | None = None) -> dict
         trial.timesteps,
         trial.folder,
         seed=trial.seed,
-        hyperparameters=changed(PRESETS["shared"], **CHANGES[trial.name]),
+        hyperparameters=changed(START, **CHANGES[trial.name]),
         forecaster=trial.forecaster,
         validation_episodes=EPISODES,
         validations=4,
