@@ -251,7 +251,7 @@ def test_suites_vary_what_they_say() -> None:
     assert [s.demand.deadline for s in SUITES["deadlines"].settings()] == [0.5, 1.0, 2.0, 4.0]
     sizes = SUITES["sizes"].settings()
     densities = [s.network.nodes / s.network.side**2 for s in sizes]  # type: ignore[union-attr]
-    assert densities == pytest.approx([0.01] * 4, rel=0.01)
+    assert densities == pytest.approx([0.01] * 5, rel=0.01)
     assert sizes[2].hash == scenarios.get("mesh100-v0").hash
 
 

@@ -65,6 +65,9 @@ def add_train(commands: Any) -> None:
         "--learn", action="append", default=[], metavar="NAME=VALUE",
         help="a hyperparameter of PPO, such as discount=0.99 (all: dpem_agents.ppo.hyperparameters)",
     )  # fmt: skip
+    parser.add_argument(
+        "--validation-episodes", type=int, default=4, metavar="N", help="of each of 20 validations (default: 4)"
+    )
     parser.add_argument("--device", default="cpu", help="of PyTorch (default: cpu)")
     parser.add_argument("--again", action="store_true", help="begin anew if DIR holds a checkpoint")
     parser.set_defaults(run=_train)
@@ -87,6 +90,52 @@ def add_tune_ppo(commands: Any) -> None:
     parser.add_argument("--runs", required=True, type=Path, metavar="DIR", help="folder for the trainings")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.json", help="result to write")
     parser.set_defaults(run=_tune_ppo)
+
+
+def add_curve(commands: Any) -> None:
+    """Add ``dpem curve``."""
+    parser = commands.add_parser(
+        "curve",
+        help="learning curves over training seeds, and when they converge",
+        description="Put the learning curves of several training seeds together: mean and 95 % interval at every "
+        "validation, and the first after which all stay within 5 % of the final mean. Writes curve.json and curve.png.",
+        epilog="example: dpem curve --runs 'shared=runs/mesh20/seed*' --beside validation/summary.json --out curves",
+    )
+    parser.add_argument(
+        "--runs", action="append", required=True, metavar="NAME=PATTERN",
+        help="folders of dpem train, one per training seed; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--beside", type=Path, metavar="SUMMARY.json",
+        help="rules to draw as levels: what dpem benchmark --split validation found on the same episodes",
+    )  # fmt: skip
+    add_common(parser, "--out")
+    parser.set_defaults(run=_curve)
+
+
+def _curve(arguments: argparse.Namespace) -> int:
+    from dpem_agents.curve_figure import save_curve_figure
+    from dpem_agents.curves import learning_curves, means_of
+    from dpem_env.files import make_writable, write_json
+
+    runs = {}
+    for given in arguments.runs:
+        name, equals, pattern = given.partition("=")
+        if not equals:
+            raise DpemError(f"--runs {given!r}: expected NAME=PATTERN, e.g. --runs 'shared=runs/mesh20/seed*'")
+        runs[name] = pattern
+    curves = learning_curves(runs)
+    rules = means_of(arguments.beside, curves["scenario"]) if arguments.beside else {}
+    make_writable(arguments.out)
+    write_json(arguments.out / "curve.json", curves | {"rules": rules})
+    save_curve_figure(arguments.out / "curve.png", curves, rules)
+    for training in curves["trainings"]:
+        value, low, high = training["reward"][-1]
+        when, end = training["mean_converged_at"], training["timesteps"][-1]
+        told = f"converged after {when:,}" if when is not None else "not converged"
+        print(f"{training['name']}: reward {value:.2f} [{low:.2f}, {high:.2f}] after {end:,} agent-steps; {told}")
+    print(f"wrote {arguments.out / 'curve.json'} and curve.png")
+    return 0
 
 
 def _tune_ppo(arguments: argparse.Namespace) -> int:
@@ -131,6 +180,7 @@ def _train(arguments: argparse.Namespace) -> int:
         forecaster=arguments.forecaster,
         delay=arguments.delay,
         topology_seed=arguments.topology,
+        validation_episodes=arguments.validation_episodes,
         device=arguments.device,
         resume=not arguments.again,
         data_dir=arguments.data,

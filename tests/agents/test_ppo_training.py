@@ -135,7 +135,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(
         trained(tmp_path, timesteps=8 * ROLLOUT)
     assert "\n" not in str(told.value)
     assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.glob("*.npz*")] == ["checkpoint.npz"]
+    assert sorted(file.name for file in tmp_path.glob("*.npz*")) == ["checkpoint.npz", "policy.npz"]
 
 
 def test_checkpoints_are_written_while_training_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,10 +145,25 @@ def test_checkpoints_are_written_while_training_runs(tmp_path: Path, monkeypatch
         Checkpoint, "save", lambda self, path: saved.append(self.about["timesteps"]) or usual(self, path)
     )
     trained(tmp_path / "often", save_every=0.0)
-    assert saved == [*(rollouts * ROLLOUT for rollouts in range(7)), 6 * ROLLOUT]
+    assert saved == [*(rollouts * ROLLOUT for rollouts in range(7)), 6 * ROLLOUT, 6 * ROLLOUT]
     saved.clear()
     trained(tmp_path / "seldom", save_every=1e9)
-    assert saved == [6 * ROLLOUT]
+    assert saved == [6 * ROLLOUT, 6 * ROLLOUT]  # the second alone is what playing needs
+
+
+def test_what_playing_needs_is_written_by_itself_at_the_end(tmp_path: Path) -> None:
+    path = trained(tmp_path, "shared")
+    small = tmp_path / "policy.npz"
+    assert small.stat().st_size < path.stat().st_size / 2
+    ours, theirs = load(small), load(path)
+    assert ours.actor.keys() == theirs.actor.keys()
+    assert all(np.array_equal(array, theirs.actor[name]) for name, array in ours.actor.items())
+    seeds = EpisodeSeeds(5, 3)
+    played = [run_episode(CHAIN, PpoPolicy(file), seeds)[0].as_dict() for file in (small, path)]
+    assert played[0] == played[1]
+    with pytest.raises(DpemError, match="training cannot go on from"):
+        small.replace(path)
+        trained(tmp_path, timesteps=8 * ROLLOUT)
 
 
 def test_the_contention_penalty_grows_from_a_tenth_over_the_first_part(

@@ -27,6 +27,7 @@ from dpem_env.simulator.simulator import fingerprint
 
 FORMAT = "dpem-ppo-1"
 FILE = "checkpoint.npz"  # in the folder of a training
+POLICY_FILE = "policy.npz"  # there as well: the actor alone
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -48,6 +49,11 @@ class Checkpoint:
     def hyperparameters(self) -> Hyperparameters:
         """How it is trained."""
         return changed(Hyperparameters(), **self.about["settings"]["hyperparameters"])
+
+    def for_playing(self) -> Checkpoint:
+        """The same policy without what only training needs."""
+        known = {name: value for name, value in self.about.items() if name != "curve"}
+        return Checkpoint(known, {f"weights.{name}": array for name, array in self.actor.items()})
 
     def require(self, scenario: Scenario, network: Network) -> None:
         """Raise PolicyError unless the policy can play on this network of this scenario."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpem_agents.libraries import agents_extra, one_thread
-from dpem_agents.ppo.checkpoint import FILE, Checkpoint, load
+from dpem_agents.ppo.checkpoint import FILE, POLICY_FILE, Checkpoint, load
 from dpem_agents.ppo.hyperparameters import MODES, PRESETS, Hyperparameters
 from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
 from dpem_env import scenarios
@@ -81,7 +81,7 @@ def train(
     `timesteps` are slots × nodes, over all networks. `forecaster` (a name) fills the observations. At the start and
     `validations` times after, the policy plays the first `validation_episodes` of the validation split. `out` is a
     folder: checkpoint.npz, written every `save_every` seconds and at the end, the learning curve in it as
-    learning_curve.json, and event files of TensorBoard.
+    learning_curve.json, event files of TensorBoard, and at the end policy.npz, the little of it that playing needs.
 
     With `resume`, training goes on from the checkpoint in `out` exactly as if it had never stopped. Ctrl-C saves the
     state before the running rollout. Raises DpemError if the checkpoint there is of another training, or cannot be
@@ -172,7 +172,9 @@ class Training:
                 )
             raise
         assert self.checkpoint is not None
-        return self._save(self.checkpoint)
+        path = self._save(self.checkpoint)
+        self.checkpoint.for_playing().save(self.out / POLICY_FILE)
+        return path
 
     def _run(self) -> None:
         first, began = self.learner.timesteps, time.monotonic()
@@ -225,6 +227,7 @@ class Training:
         """Write the checkpoint and, as a file of its own, the learning curve in it."""
         checkpoint.save(self.out / FILE)
         about = {name: checkpoint.about[name] for name in ("scenario", "mode", "settings", "curve")}
+        about["validation_episodes"] = self.plan.validation_episodes
         try:
             write_json(self.out / CURVE, about)
         except OSError as error:
