@@ -2,6 +2,7 @@
 # make test    lint, types, tests (minutes)                     make bench   measure speed, table in baselines/results/
 # make test-all  slow suites too                              make results  measure again what README and docs quote (an hour)
 # make tuned    search the baselines' options (an hour)         make forecasters forecasts   train and score them (half an hour)
+# make searched learners learned   search, train and score PPO policies (hours)
 # make golden  record the golden episodes again, after rules changed on purpose
 # make coverage  branch coverage of dpem_env, at least 95 %
 # Data that is not shipped is used where DPEM_DATA names its folder (see: dpem list).
@@ -19,7 +20,7 @@ WORKERS ?= 2
 PEERS ?=
 SLOW := baselines/results/test-all.txt
 
-.PHONY: setup demo test test-all tuned forecasters forecasts results bench golden coverage
+.PHONY: setup demo test test-all tuned forecasters forecasts searched learners learned results bench golden coverage
 
 setup: $(INSTALLED)
 
@@ -96,6 +97,29 @@ ifneq ($(DPEM_DATA),)
 	$(WORTH) --scenario abilene-trace-v0 --policies $(KNOWN),local-predictive+gru:$(LEARNT)/abilene-gru.npz --out baselines/results/worth-trace
 endif
 	$(BIN)/python docs/update.py
+
+# PPO policies: a search over hyperparameters, whose best trial is the preset; trainings with five seeds each (resumable);
+# then their curves, and the policies beside tuned rules on evaluation episodes.
+LEARNING := baselines/results/learning
+AVERAGE := --forecaster moving-average
+SEEDS := printf '%s\n' 0 1 2 3 4 | xargs -P $(WORKERS) -I SEED
+TRAINED = $(SEEDS) $(BIN)/dpem train $(AVERAGE) --validation-episodes 10 --seed SEED --out $(LEARNT)/$(1)/seedSEED
+MESH20 := --scenario mesh20-v0 --timesteps 2000000
+MESH100 := --scenario mesh100-v0 --timesteps 4000000 --learn minibatches=60
+VALIDATED := $(BIN)/dpem benchmark small --workers $(WORKERS) --tuned baselines/tuned --split validation --seeds 10 --policies local-reactive,local-predictive,maxweight
+LEARNED := $(BIN)/dpem benchmark --workers $(WORKERS) --tuned baselines/tuned --reference local-predictive
+BESIDE := local-reactive,local-predictive,maxweight,central-reactive,central-maxweight,central-lp
+CURVE_OF = $(BIN)/dpem curve --runs 'shared=$(LEARNT)/ppo-$(1)/seed*' --runs 'central, δ = 0=$(LEARNT)/central-ppo-$(1)-0/seed*' --runs 'central, δ = 0.5 s=$(LEARNT)/central-ppo-$(1)-0.5/seed*' --beside $(LEARNING)/$(1)/rules/summary.json --out $(LEARNING)/$(1)
+POLICIES_OF = $(BESIDE),ppo:$(LEARNT)/ppo-$(1)/seed*
+
+searched: setup
+	$(BIN)/dpem tune-ppo $(MESH20) $(AVERAGE) --workers $(WORKERS) --runs runs/search --out $(LEARNING)/search.json
+
+learners: setup
+	$(call TRAINED,ppo-mesh20) $(MESH20)
+	$(call TRAINED,ppo-mesh100) $(MESH100)
+	for delay in 0 0.5; do $(call TRAINED,central-ppo-mesh20-$$delay) $(MESH20) --mode central --delay $$delay || exit; done
+	for delay in 0 0.5; do $(call TRAINED,central-ppo-mesh100-$$delay) $(MESH100) --mode central --delay $$delay || exit; done
 
 results: setup
 	$(RUN) --seeds 20 --scenario mesh100-v0 --out baselines/results/mesh100-reactive

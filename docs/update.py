@@ -17,6 +17,7 @@ from typing import Any
 
 import benchmark_tables
 import forecast_tables
+import learning_tables
 
 from dpem_env.reports import TABLE, interval
 
@@ -137,6 +138,7 @@ TABLES = {
     "torchrl": torchrl_line,
     **benchmark_tables.TABLES,
     **forecast_tables.TABLES,
+    **learning_tables.TABLES,
 }
 
 

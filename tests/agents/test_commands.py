@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 
 from command_line import complaint, dpem
 from dpem_agents.ppo import search as ppo_search
+from dpem_agents.ppo.hyperparameters import PRESETS
 from dpem_env import forecast, scenarios
 from dpem_env.evaluation import run_episode
 from dpem_env.policies import get_policy
 from dpem_env.session import episode_seeds
+from dpem_env.tuning import EPISODES, TRIALS
 
+ROOT = Path(__file__).resolve().parents[2]
 CHAIN = scenarios.get("chain3-v0", slots=40)
 SMALL = ("--scenario", "chain3-v0", "--set", "slots=40")
 
@@ -126,3 +130,14 @@ def test_bad_input_is_told_in_one_line(
     command, *options = argv
     assert message in complaint(capsys, command, *SMALL, *options)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_preset_is_the_best_trial_of_the_committed_search() -> None:
+    found = json.loads((ROOT / "baselines" / "results" / "learning" / "search.json").read_text())
+    tried = {trial["name"]: trial["changes"] for trial in found["trials"]}
+    assert tried == ppo_search.CHANGES
+    best = max(found["trials"], key=lambda trial: trial["reward"])
+    assert best["learned_with"] == json.loads(json.dumps(asdict(PRESETS["shared"])))
+    assert len(tried) == TRIALS
+    assert found["validation_episodes"] == EPISODES
+    assert found["scenario_hash"] == scenarios.get("mesh20-v0").hash

@@ -161,8 +161,10 @@ def test_what_playing_needs_is_written_by_itself_at_the_end(tmp_path: Path) -> N
     seeds = EpisodeSeeds(5, 3)
     played = [run_episode(CHAIN, PpoPolicy(file), seeds)[0].as_dict() for file in (small, path)]
     assert played[0] == played[1]
+    path.unlink()
+    assert load(tmp_path).about == load(small).about
+    small.replace(path)
     with pytest.raises(DpemError, match="training cannot go on from"):
-        small.replace(path)
         trained(tmp_path, timesteps=8 * ROLLOUT)
 
 

@@ -83,12 +83,13 @@ class Checkpoint:
 
 
 def load(path: str | os.PathLike[str], training: bool = False) -> Checkpoint:
-    """Read and check a checkpoint, or the one in a folder; PolicyError with one clear line.
+    """Read and check a checkpoint, or what a training has left in a folder; PolicyError with one clear line.
 
     Without `training` arrays are the actor's weights only.
     """
     try:
-        file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+        in_folder = (Path(path) / FILE, Path(path) / POLICY_FILE)
+        file = next(filter(Path.exists, in_folder), Path(path))
         with np.load(file, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             if about["format"] != FORMAT:

@@ -16,7 +16,7 @@ MODES = ("shared", "independent", "central")
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """How PPO learns (Schulman et al. 2017); the defaults are those of shared policies."""
+    """How PPO learns (Schulman et al. 2017); the defaults are where the search for the presets began."""
 
     networks: int = 8  # played at once
     slots: int = 128  # in a rollout, between updates
@@ -62,9 +62,12 @@ class Hyperparameters:
         return self.first_penalty + (1.0 - self.first_penalty) * climbed
 
 
+# What the search found best for shared policies (`dpem_agents.ppo.search`): rollouts short and from many networks, or
+# updates follow the few that are being played; and a learning rate that falls to nothing.
+SHARED = Hyperparameters(networks=32, slots=32, annealed=True)
 PRESETS = {
-    "shared": Hyperparameters(),
-    "central": Hyperparameters(),
+    "shared": SHARED,
+    "central": SHARED,
     # Each node learns from its own 128 slots alone.
     "independent": Hyperparameters(networks=1, minibatches=2, epochs=4, encoder="plain"),
 }
