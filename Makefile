@@ -106,11 +106,8 @@ SEEDS := printf '%s\n' 0 1 2 3 4 | xargs -P $(WORKERS) -I SEED
 TRAINED = $(SEEDS) $(BIN)/dpem train $(AVERAGE) --validation-episodes 10 --seed SEED --out $(LEARNT)/$(1)/seedSEED
 MESH20 := --scenario mesh20-v0 --timesteps 2000000
 MESH100 := --scenario mesh100-v0 --timesteps 4000000 --learn minibatches=60
-VALIDATED := $(BIN)/dpem benchmark small --workers $(WORKERS) --tuned baselines/tuned --split validation --seeds 10 --policies local-reactive,local-predictive,maxweight
 LEARNED := $(BIN)/dpem benchmark --workers $(WORKERS) --tuned baselines/tuned --reference local-predictive
-BESIDE := local-reactive,local-predictive,maxweight,central-reactive,central-maxweight,central-lp
-CURVE_OF = $(BIN)/dpem curve --runs 'shared=$(LEARNT)/ppo-$(1)/seed*' --runs 'central, δ = 0=$(LEARNT)/central-ppo-$(1)-0/seed*' --runs 'central, δ = 0.5 s=$(LEARNT)/central-ppo-$(1)-0.5/seed*' --beside $(LEARNING)/$(1)/rules/summary.json --out $(LEARNING)/$(1)
-POLICIES_OF = $(BESIDE),ppo:$(LEARNT)/ppo-$(1)/seed*
+RIVALS := local-reactive,local-predictive,maxweight,central-maxweight
 
 searched: setup
 	$(BIN)/dpem tune-ppo $(MESH20) $(AVERAGE) --workers $(WORKERS) --runs runs/search --out $(LEARNING)/search.json
@@ -120,6 +117,21 @@ learners: setup
 	$(call TRAINED,ppo-mesh100) $(MESH100)
 	for delay in 0 0.5; do $(call TRAINED,central-ppo-mesh20-$$delay) $(MESH20) --mode central --delay $$delay || exit; done
 	for delay in 0 0.5; do $(call TRAINED,central-ppo-mesh100-$$delay) $(MESH100) --mode central --delay $$delay || exit; done
+
+# $(1) is a mesh: its learning curves beside rules on the same episodes; then everybody on evaluation episodes.
+define SCORED
+	$(LEARNED) small --scenario $(1)-v0 --split validation --seeds 10 --policies $(RIVALS) --delay 0 --delay 0.5 --out $(LEARNING)/$(1)/rules
+	$(BIN)/dpem curve --runs 'shared=$(LEARNT)/ppo-$(1)/seed*' --runs 'central, δ = 0=$(LEARNT)/central-ppo-$(1)-0/seed*' \
+		--runs 'central, δ = 0.5 s=$(LEARNT)/central-ppo-$(1)-0.5/seed*' --beside $(LEARNING)/$(1)/rules/summary.json --out $(LEARNING)/$(1)
+	$(LEARNED) small --scenario $(1)-v0 --seeds 20 --policies '$(RIVALS),central-lp,ppo:$(LEARNT)/ppo-$(1)/seed*' --delay 0 --delay 0.5 --out $(LEARNING)/$(1)/evaluation
+	for delay in 0 0.5; do $(LEARNED) small --scenario $(1)-v0 --seeds 20 --policies "local-predictive,central-ppo:$(LEARNT)/central-ppo-$(1)-$$delay/seed*" --delay $$delay --out $(LEARNING)/$(1)/central-$$delay || exit; done
+endef
+
+learned: setup
+	$(call SCORED,mesh20)
+	$(call SCORED,mesh100)
+	$(LEARNED) sizes --seeds 5 --policies 'local-reactive,maxweight,ppo:$(LEARNT)/ppo-mesh100/seed*' --out $(LEARNING)/sizes
+	$(BIN)/python docs/update.py
 
 results: setup
 	$(RUN) --seeds 20 --scenario mesh100-v0 --out baselines/results/mesh100-reactive
