@@ -43,15 +43,16 @@ def add_train(commands: Any) -> None:
         "train",
         help="train a policy by PPO (Stable-Baselines3)",
         description="Train on the training split: 'shared' one policy for all nodes, 'independent' one of each node's "
-        "own, on the network --topology alone, 'central' one for a controller that sees the network --delay s late. "
-        "DIR gets checkpoint.npz, learning_curve.json and TensorBoard files. Ctrl-C saves; the same command again goes "
-        "on exactly where it was. The result is played as --policy ppo:DIR, or central-ppo:DIR.",
+        "own, on the network --topology alone, 'federated' the same with a part of them averaged, 'central' one for a "
+        "controller that sees the network --delay s late. DIR gets checkpoint.npz, learning_curve.json and TensorBoard "
+        "files. Ctrl-C saves; the same command again goes on exactly where it was. The result is played as --policy "
+        "ppo:DIR, or central-ppo:DIR.",
         epilog="example: dpem train --scenario mesh20-v0 --timesteps 2000000 --out runs/mesh20, then "
         "dpem run --scenario mesh20-v0 --policy ppo:runs/mesh20 --policy local-reactive --out results",
     )
     add_common(parser, "--scenario", "--set", "--data")
     parser.add_argument(
-        "--mode", choices=("shared", "independent", "central"), default="shared", help="(default: shared)"
+        "--mode", choices=("shared", "independent", "central", "federated"), default="shared", help="(default: shared)"
     )
     parser.add_argument("--timesteps", type=int, required=True, metavar="N", help="slots × nodes, over all networks")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
@@ -60,6 +61,11 @@ def add_train(commands: Any) -> None:
     parser.add_argument(
         "--topology", type=int, default=0, metavar="SEED", help="network of independent policies (default: 0)"
     )
+    parser.add_argument(
+        "--federate", action="append", default=[], metavar="NAME=VALUE",
+        help="with mode federated: how, such as epsilon=2, share=policy, rollouts=8 or privacy=off (all: "
+        "dpem_agents.federated.embedded)",
+    )  # fmt: skip
     parser.add_argument("--delay", type=float, default=0.0, metavar="S", help="of central control, in s (default: 0)")
     parser.add_argument(
         "--learn", action="append", default=[], metavar="NAME=VALUE",
@@ -167,9 +173,11 @@ def _tune_ppo(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from dpem_agents.federated.embedded import federation
     from dpem_agents.ppo.hyperparameters import PRESETS, changed
     from dpem_agents.ppo.training import train
 
+    federate = overrides(arguments.federate, "--federate epsilon=2")
     path = train(
         scenarios.get(arguments.scenario, **overrides(arguments.set)),
         arguments.mode,
@@ -177,6 +185,7 @@ def _train(arguments: argparse.Namespace) -> int:
         arguments.out,
         seed=arguments.seed,
         hyperparameters=changed(PRESETS[arguments.mode], **overrides(arguments.learn, "--learn discount=0.99")),
+        federation=federation(**federate) if federate or arguments.mode == "federated" else None,
         forecaster=arguments.forecaster,
         delay=arguments.delay,
         topology_seed=arguments.topology,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -250,3 +252,14 @@ def test_the_nodes_of_a_stack_agree_after_a_round_on_what_they_share_alone(tmp_p
     spec.set_all(made.model, weights)
     np.testing.assert_allclose(spec.get_all(made.model), np.tile(local.mean(axis=0), (made.nodes, 1)), rtol=1e-5)
     assert (made.model.policy.mlp_extractor.actor[0].weight == body).all()
+
+
+def test_federated_averaging_loads_neither_torch_nor_the_accountant_until_they_are_needed() -> None:
+    code = (
+        "import sys, dpem_agents.federated as f; s = f.SharedSpec(('w',), ((2,),)); "
+        "a = f.FederatedAverager(s, f.DPConfig(population=2, clip_norm=1.0, noise_multiplier=1.0), start=[0, 0]); "
+        "a.aggregate({n: [1, 1] for n in a.sample(range(2))}); "
+        "print(*{'torch', 'stable_baselines3', 'dp_accounting', 'flwr'} & set(sys.modules))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []

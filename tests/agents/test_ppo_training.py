@@ -274,7 +274,16 @@ def test_training_without_torch_says_how_to_install_it(tmp_path: Path, monkeypat
 def test_settings_tell_everything_that_changes_a_training() -> None:
     # Two trainings of equal settings and timesteps are equal: nothing else is asked when one goes on from another.
     given = set(asdict(training.Settings(CHAIN.hash, "shared", 0, None, None, None, QUICK)))
-    assert given == {"scenario_hash", "mode", "seed", "forecaster", "delay", "topology_seed", "hyperparameters"}
+    assert given == {
+        "scenario_hash",
+        "mode",
+        "seed",
+        "forecaster",
+        "delay",
+        "topology_seed",
+        "hyperparameters",
+        "federation",
+    }
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_agents.ppo.forward import shapes
-from dpem_agents.ppo.hyperparameters import MODES, Hyperparameters, changed
+from dpem_agents.ppo.hyperparameters import MODES, STACKED, Hyperparameters, changed
 from dpem_env.errors import DpemError, PolicyError
 from dpem_env.features import NODE_FEATURES, PEER_FEATURES, FeatureTable
 from dpem_env.files import whole_file
@@ -66,8 +66,8 @@ class Checkpoint:
         topology = self.about["topology"]
         if topology is not None and topology != topology_hash(network):
             raise PolicyError(
-                f"the independent PPO checkpoint is for one topology of {self.about['scenario']} (topology seed "
-                f"{self.about['settings']['topology_seed']}, {self.about['nodes']} nodes), not for this one of "
+                f"the {self.about['mode']} PPO checkpoint is for one topology of {self.about['scenario']} (topology "
+                f"seed {self.about['settings']['topology_seed']}, {self.about['nodes']} nodes), not for this one of "
                 f"{network.num_nodes}: a node plays with what it has learned in its place"
             )
 
@@ -127,10 +127,10 @@ def _check(checkpoint: Checkpoint) -> None:
     about = checkpoint.about
     if about["mode"] not in MODES:
         raise ValueError(f"mode is {about['mode']!r}; expected one of {', '.join(MODES)}")
-    if (about["mode"] == "independent") != isinstance(about["topology"], str):
+    if (about["mode"] in STACKED) != isinstance(about["topology"], str):
         raise ValueError(f"topology is {about['topology']!r} in mode {about['mode']}")
     chosen, nodes = checkpoint.hyperparameters, about["nodes"]
-    stacked = nodes if about["mode"] == "independent" else 1
+    stacked = nodes if about["mode"] in STACKED else 1
     for name, shape in shapes(chosen.encoder, about["interface"], chosen.hidden, stacked).items():
         array = checkpoint.arrays[f"weights.{name}"]
         if array.shape != shape or array.dtype != np.float32:

@@ -11,7 +11,8 @@ from dpem_env.errors import DpemError, nearest, require_one_of
 from dpem_env.features import BLOCKS
 
 Encoder = Literal["per-peer", "plain"]
-MODES = ("shared", "independent", "central")
+MODES = ("shared", "independent", "central", "federated")
+STACKED = ("independent", "federated")  # modes with one policy per node
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,9 @@ class Hyperparameters:
 # What the search found best for shared policies (`dpem_agents.ppo.search`): rollouts short and from many networks, or
 # updates follow the few that are being played; and a learning rate that falls to nothing.
 SHARED = Hyperparameters(networks=32, slots=32, annealed=True)
-PRESETS = {
-    "shared": SHARED,
-    "central": SHARED,
-    # Each node learns from its own 128 slots alone.
-    "independent": Hyperparameters(networks=1, minibatches=2, epochs=4, encoder="plain"),
-}
+# Each node learns from its own 128 slots alone.
+STACK = Hyperparameters(networks=1, minibatches=2, epochs=4, encoder="plain")
+PRESETS = {"shared": SHARED, "central": SHARED, "independent": STACK, "federated": STACK}
 
 
 def changed(preset: Hyperparameters, **values: Any) -> Hyperparameters:

@@ -14,6 +14,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
+from dpem_agents.federated.embedded import Averaging
 from dpem_agents.ppo.checkpoint import FORMAT, Arrays, Checkpoint, interface, topology_hash
 from dpem_agents.ppo.independent import IndependentPPO, StackedPolicy
 from dpem_agents.ppo.shared import SharedPolicy
@@ -27,6 +28,7 @@ from dpem_env.seeding import stream_key
 if TYPE_CHECKING:
     from dpem_agents.ppo.training import Settings
 
+LEDGER = "ledger.json"  # of privacy, in the folder of a training
 LIBRARY_NAME = "mlp_extractor."  # of what holds actor and critic in a policy of Stable-Baselines3
 MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}  # of Adam
 
@@ -41,7 +43,7 @@ class Learner:
         total: int,
         device: str,
         data_dir: str | os.PathLike[str] | None,
-        log_folder: Path,
+        folder: Path,
     ) -> None:
         chosen = settings.hyperparameters
         self.scenario, self.settings, self.total = scenario, settings, total
@@ -78,12 +80,23 @@ class Learner:
             seed=settings.seed,
             device=device,
         )
-        self.model.set_logger(configure(os.fspath(log_folder), ["tensorboard"]))
+        self.model.set_logger(configure(os.fspath(folder / "tensorboard"), ["tensorboard"]))
+        self.averaging: Averaging | None = None
+        if settings.federation is not None:
+            rounds = math.ceil(total / self._rollout) // settings.federation.rollouts
+            self.averaging = Averaging(settings.federation, self.model, rounds, folder / LEDGER)
 
     @property
     def timesteps(self) -> int:
         """Done so far: slots × nodes, over all networks."""
         return self.model.num_timesteps
+
+    def average_if_due(self) -> None:
+        """Average what nodes share, if enough rollouts have passed; BudgetExhausted leaves all as it is."""
+        if self.averaging is not None:
+            due = self.timesteps // self._rollout // self.averaging.federation.rollouts
+            if due > self.averaging.rounds:
+                self.averaging.average()
 
     def learn(self, at_boundary: Callable[[], None], at_step: Callable[[], None]) -> None:
         """Learn up to `total` timesteps, with calls before and after every rollout and after every slot."""
@@ -118,6 +131,9 @@ class Learner:
             for moment, library_name in MOMENTS.items():
                 value = state[weight][library_name] if weight in state else torch.zeros_like(weight)
                 arrays[f"{moment}.{name}"] = value.cpu().numpy().copy()
+        if self.averaging is not None:
+            known["federated_rounds"] = self.averaging.rounds
+            arrays["federated.weights"] = self.averaging.averager.weights
         steps = {float(kept["step"]) for kept in state.values()}
         return Checkpoint(known | {"optimizer_steps": max(steps, default=0.0)} | about, arrays)
 
@@ -132,10 +148,17 @@ class Learner:
                 for moment, library_name in MOMENTS.items():
                     state[weight][library_name] = torch.from_numpy(arrays[f"{moment}.{name}"]).to(weight)
         self.model.num_timesteps, self.model._n_updates = about["timesteps"], about["updates"]
+        if self.averaging is not None:
+            self.averaging.restore(about["federated_rounds"], arrays["federated.weights"])
         if about["timesteps"]:
             position = Position(about["rounds"], arrays["actions"].astype(np.int64))
             self.model._last_obs = self.env.go_to(self.settings.seed, position)
             self.model._last_episode_starts = np.full(self.env.num_envs, len(position.actions) == 0)
+
+    @property
+    def _rollout(self) -> int:
+        """Timesteps of one."""
+        return self.settings.hyperparameters.slots * self.env.num_envs
 
     def _prepare_rollout(self) -> None:
         """Set what depends on progress alone, so that a training can go on anywhere: luck and contention penalty."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dpem_agents.ppo.checkpoint import Checkpoint, load
 from dpem_agents.ppo.forward import per_peer_logits, plain_logits
+from dpem_agents.ppo.hyperparameters import STACKED
 from dpem_agents.ppo.prior import prior
 from dpem_env.errors import PolicyError
 from dpem_env.features import Observations
@@ -22,12 +23,13 @@ class PpoPolicy(LocalPolicy):
     """Every node takes the legal action that a policy trained by PPO holds most likely.
 
     `checkpoint`: a file that `dpem_agents.ppo.training.train` has written, or the folder with it. A shared policy plays
-    on any network of as many peers per node, qualities, fidelity classes and forecast slots as it was trained with; an
-    independent one only on its own topology. Observations are filled by the forecaster that it was trained with.
+    on any network of as many peers per node, qualities, fidelity classes and forecast slots as it was trained with;
+    nodes' own policies, of mode independent or federated, only on their topology. Observations are filled by the
+    forecaster of the training.
     """
 
     def __init__(self, checkpoint: Checkpoint | str | os.PathLike[str]) -> None:
-        self.actor = Actor(checkpoint, ("shared", "independent"))
+        self.actor = Actor(checkpoint, ("shared", *STACKED))
         self.forecaster = self.actor.forecaster
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:

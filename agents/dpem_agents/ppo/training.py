@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpem_agents.federated.embedded import Federation
+from dpem_agents.federated.ledger import BudgetExhausted
 from dpem_agents.libraries import agents_extra, one_thread
 from dpem_agents.ppo.checkpoint import FILE, POLICY_FILE, Checkpoint, load
-from dpem_agents.ppo.hyperparameters import MODES, PRESETS, Hyperparameters
+from dpem_agents.ppo.hyperparameters import MODES, PRESETS, STACKED, Hyperparameters
 from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
 from dpem_env import scenarios
 from dpem_env.control import delay_in_slots
@@ -40,12 +42,15 @@ class Settings:
     seed: int
     forecaster: str | None
     delay: float | None  # s, central control only
-    topology_seed: int | None  # independent policies only
+    topology_seed: int | None  # policies of each node's own only
     hyperparameters: Hyperparameters
+    federation: Federation | None = None
 
     def __post_init__(self) -> None:
-        if self.mode == "independent" and self.hyperparameters.encoder != "plain":
-            raise DpemError("independent policies are plain networks: their encoder is 'plain'")
+        if (self.mode == "federated") != (self.federation is not None):
+            raise DpemError(f"mode is {self.mode!r}; a federation goes with mode 'federated', and with no other")
+        if self.mode in STACKED and self.hyperparameters.encoder != "plain":
+            raise DpemError(f"{self.mode} policies are plain networks: their encoder is 'plain'")
 
     def as_plain(self) -> dict[str, Any]:
         """As a checkpoint keeps them."""
@@ -60,6 +65,7 @@ def train(
     *,
     seed: int = 0,
     hyperparameters: Hyperparameters | None = None,
+    federation: Federation | None = None,
     forecaster: str | None = None,
     delay: float = 0.0,
     topology_seed: int = 0,
@@ -76,7 +82,8 @@ def train(
     `mode` "shared" trains one policy for all nodes, "independent" one per node, on the network of `topology_seed` only:
     a node learns in its place, so training and evaluation share that topology, and demand alone is held out. "central"
     trains one policy for the commands of a controller whose view of the network is `delay` s old, fresh in all columns;
-    ``central-ppo:PATH`` plays it.
+    ``central-ppo:PATH`` plays it. "federated" is "independent" with a `federation`: what nodes share of their policies
+    is averaged now and then, and its privacy booked in `out`/ledger.json.
 
     `timesteps` are slots × nodes, over all networks. `forecaster` (a name) fills the observations. At the start and
     `validations` times after, the policy plays the first `validation_episodes` of the validation split. `out` is a
@@ -85,7 +92,7 @@ def train(
 
     With `resume`, training goes on from the checkpoint in `out` exactly as if it had never stopped. Ctrl-C saves the
     state before the running rollout. Raises DpemError if the checkpoint there is of another training, or cannot be
-    written: then the one before is kept.
+    written: then the one before is kept; BudgetExhausted, with the state saved, where privacy allows no further round.
     """
     scenario = scenarios.get(scenario)
     require_one_of("mode", mode, MODES)
@@ -96,7 +103,7 @@ def train(
     chosen = hyperparameters or PRESETS[mode]
     get_forecaster(forecaster)
     with agents_extra():
-        from dpem_agents.ppo.learner import Learner, require_device
+        from dpem_agents.ppo.learner import LEDGER, Learner, require_device
     require_device(device)
     settings = Settings(
         scenario.hash,
@@ -104,13 +111,16 @@ def train(
         seed,
         forecaster,
         delay if mode == "central" else None,
-        topology_seed if mode == "independent" else None,
+        topology_seed if mode in STACKED else None,
         chosen,
+        (federation or Federation()) if mode == "federated" else federation,
     )
     make_writable(Path(out))
     before = _checkpoint_before(Path(out) / FILE, settings) if resume else None
+    if not resume:
+        (Path(out) / LEDGER).unlink(missing_ok=True)
     with one_thread():
-        learner = Learner(scenario, settings, timesteps, device, data_dir, Path(out) / "tensorboard")
+        learner = Learner(scenario, settings, timesteps, device, data_dir, Path(out))
         training = Training(learner, plan, Path(out), data_dir)
         if before is not None:
             training.restore(before)
@@ -171,6 +181,9 @@ class Training:
                     file=sys.stderr,
                 )
             raise
+        except BudgetExhausted:
+            self._save(self._state())
+            raise
         assert self.checkpoint is not None
         path = self._save(self.checkpoint)
         self.checkpoint.for_playing().save(self.out / POLICY_FILE)
@@ -189,7 +202,8 @@ class Training:
             self.learner.learn(at_boundary, lambda: bar.update(task, completed=self.learner.timesteps))
 
     def _boundary(self) -> None:
-        """Before the first rollout, between two, and after the last: validate and save what is due."""
+        """Before the first rollout, between two, and after the last: average, validate and save what is due."""
+        self.learner.average_if_due()
         if self.plan.validation_episodes > 0:
             latest = self.curve[-1]["timesteps"] if self.curve else -1
             if self.plan.validates(latest, self.learner.timesteps):
@@ -241,6 +255,8 @@ class Training:
     def _description(self, speed: float) -> str:
         told = [f"{self.learner.scenario.name}, {self.learner.settings.mode}"]
         told += [f"{name.replace('_', ' ')} {mean:.4f}" for name, mean in self.learner.env.finished.items()]
+        if self.learner.averaging is not None and (report := self.learner.averaging.report) is not None:
+            told += [f"round {self.learner.averaging.rounds}", f"ε {report.epsilon:.2f}"]
         return ", ".join([*told, f"{speed:,.0f} steps/s"])
 
 
