@@ -106,7 +106,7 @@ SEEDS := printf '%s\n' 0 1 2 3 4 | xargs -P $(WORKERS) -I SEED
 TRAINED = $(SEEDS) $(BIN)/dpem train $(AVERAGE) --validation-episodes 10 --seed SEED --out $(LEARNT)/$(1)/seedSEED
 MESH20 := --scenario mesh20-v0 --timesteps 2000000
 MESH100 := --scenario mesh100-v0 --timesteps 4000000 --learn minibatches=60
-LEARNED := $(BIN)/dpem benchmark --workers $(WORKERS) --tuned baselines/tuned --reference local-predictive
+LEARNED := $(BIN)/dpem benchmark --workers $(WORKERS) --tuned baselines/tuned
 RIVALS := local-reactive,local-predictive,maxweight,central-maxweight
 
 searched: setup
