@@ -9,7 +9,9 @@ from typing import Any
 from dpem_env import scenarios
 from dpem_env.cli import add_common, overrides
 from dpem_env.errors import DpemError
-from dpem_env.session import require_seed
+from dpem_env.network import build_network
+from dpem_env.scenarios import Scenario
+from dpem_env.session import episode_seeds, require_seed
 
 MODELS = ("gru", "lstm", "rnn", "ridge")
 
@@ -54,8 +56,15 @@ def add_train(commands: Any) -> None:
     parser.add_argument(
         "--mode", choices=("shared", "independent", "central", "federated"), default="shared", help="(default: shared)"
     )
-    parser.add_argument("--timesteps", type=int, required=True, metavar="N", help="slots × nodes, over all networks")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--preset",
+        choices=("dpem",),
+        help="the paper's system: a GRU at every node, then mode federated on its forecasts",
+    )
+    parser.add_argument(
+        "--timesteps", type=int, metavar="N", help="slots × nodes, over all networks (default: 100,000 slots)"
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder for the results (default: runs/SCENARIO-MODE)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and luck (default: 0)")
     parser.add_argument("--forecaster", metavar="NAME[:ARGUMENT]", help="fills the observations (default: none)")
     parser.add_argument(
@@ -173,29 +182,38 @@ def _tune_ppo(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from dpem_agents.dpem import train_dpem
     from dpem_agents.federated.embedded import federation
     from dpem_agents.ppo.hyperparameters import PRESETS, changed
     from dpem_agents.ppo.training import train
 
+    scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
+    mode = "federated" if arguments.preset else arguments.mode
     federate = overrides(arguments.federate, "--federate epsilon=2")
-    path = train(
-        scenarios.get(arguments.scenario, **overrides(arguments.set)),
-        arguments.mode,
-        arguments.timesteps,
-        arguments.out,
-        seed=arguments.seed,
-        hyperparameters=changed(PRESETS[arguments.mode], **overrides(arguments.learn, "--learn discount=0.99")),
-        federation=federation(**federate) if federate or arguments.mode == "federated" else None,
-        forecaster=arguments.forecaster,
-        delay=arguments.delay,
-        topology_seed=arguments.topology,
-        validation_episodes=arguments.validation_episodes,
-        device=arguments.device,
-        resume=not arguments.again,
-        data_dir=arguments.data,
-    )
-    print(f"wrote {path}; use it as --policy {'central-ppo' if arguments.mode == 'central' else 'ppo'}:{path.parent}")
+    timesteps = _slots_each(scenario, arguments.data) if arguments.timesteps is None else arguments.timesteps
+    out = arguments.out or f"runs/{scenario.name}-{arguments.preset or mode}"
+    common: dict[str, Any] = {
+        "seed": arguments.seed,
+        "hyperparameters": changed(PRESETS[mode], **overrides(arguments.learn, "--learn discount=0.99")),
+        "federation": federation(**federate) if federate or mode == "federated" else None,
+        "topology_seed": arguments.topology,
+        "validation_episodes": arguments.validation_episodes,
+        "resume": not arguments.again,
+        "data_dir": arguments.data,
+    }
+    if arguments.preset == "dpem":
+        path = train_dpem(scenario, timesteps, out, **common)
+    else:
+        own = {"forecaster": arguments.forecaster, "delay": arguments.delay, "device": arguments.device}
+        path = train(scenario, mode, timesteps, out, **own, **common)
+    print(f"wrote {path}; use it as --policy {'central-ppo' if mode == 'central' else 'ppo'}:{path.parent}")
     return 0
+
+
+def _slots_each(scenario: Scenario, data_dir: str | None) -> int:
+    """Timesteps of 100,000 slots of a network."""
+    network = build_network(scenario, episode_seeds(scenario, "train", 0).topology, data_dir)
+    return 100_000 * network.num_nodes
 
 
 def _train_forecaster(arguments: argparse.Namespace) -> int:

@@ -180,6 +180,16 @@ def test_it_is_found_by_name_and_brings_its_forecaster(tmp_path: Path) -> None:
     assert all(np.array_equal(array, kept.arrays[name]) for name, array in read.arrays.items())
 
 
+def test_a_forecaster_in_the_same_folder_moves_with_the_checkpoint(tmp_path: Path) -> None:
+    there, here = f"gru:{tmp_path / 'there' / 'gru.npz'}", tmp_path / "here"
+    checkpoint = drawn_checkpoint(STAR, "shared", tmp_path)
+    settings = checkpoint.about["settings"] | {"forecaster": there}
+    spoilt(checkpoint, settings=settings).save(here / "checkpoint.npz")
+    assert PpoPolicy(here).forecaster == there
+    (here / "gru.npz").touch()
+    assert PpoPolicy(here).forecaster == PpoPolicy(here / "checkpoint.npz").forecaster == f"gru:{here / 'gru.npz'}"
+
+
 def test_an_independent_policy_plays_on_its_own_topology_only(tmp_path: Path) -> None:
     scenario = scenarios.get("mesh20-v0", slots=20)
     policy = PpoPolicy(drawn_checkpoint(scenario, "independent", tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,8 @@ class Actor:
             name = "central-ppo" if about["mode"] == "central" else "ppo"
             raise PolicyError(f"the PPO checkpoint was trained with mode {about['mode']!r}: play it as '{name}:PATH'")
         self.forecaster: str | None = about["settings"]["forecaster"]
+        if not isinstance(checkpoint, Checkpoint):
+            self.forecaster = _beside(Path(checkpoint), self.forecaster)
         self._warm_start, self._hidden_blocks = chosen.warm_start, chosen.hidden_blocks
         self._network = (
             partial(per_peer_logits, self.checkpoint.actor, about["interface"]["peers per node"])
@@ -85,3 +88,10 @@ class Actor:
         """(N, actions), the prior and what was learned on top of it."""
         visible = observations.table.hiding(self._hidden_blocks)
         return self._network(observations.matrix * visible) + prior(self._warm_start, observations)
+
+
+def _beside(checkpoint: Path, forecaster: str | None) -> str | None:
+    """The forecaster, with its file in the folder of the checkpoint if one of that name lies there: both may move."""
+    kind, colon, file = (forecaster or "").partition(":")
+    moved = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / Path(file).name
+    return f"{kind}:{moved}" if colon and moved.is_file() else forecaster

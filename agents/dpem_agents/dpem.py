@@ -1,0 +1,64 @@
+"""DPEM, the paper's system, put together: four layers, each one call or two of a public part.
+
+1. *Predictive*: every node trains a recurrent network on its own request history, which forecasts its demand.
+2. *Agents*: every node trains a policy of its own by PPO, on its topology, that forecast and its resources.
+3. *Federated*: now and then a part of the policies is averaged under differential privacy and sent back.
+4. *Control plane*: policies allocate; the simulator admits, generates, swaps, purifies and delivers.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dpem_agents.federated.embedded import Federation
+from dpem_agents.forecasters.training import train_forecasters
+from dpem_agents.ppo.hyperparameters import Hyperparameters
+from dpem_agents.ppo.training import train
+from dpem_env import scenarios
+from dpem_env.files import make_writable
+from dpem_env.scenarios import Scenario
+
+FORECASTER = "gru.npz"  # in the folder of a training, beside its checkpoint
+
+
+def train_dpem(
+    scenario: str | Scenario,
+    timesteps: int,
+    out: str | os.PathLike[str],
+    *,
+    topology_seed: int = 0,
+    seed: int = 0,
+    hours: float = 24.0,
+    federation: Federation | None = None,
+    hyperparameters: Hyperparameters | None = None,
+    validation_episodes: int = 4,
+    resume: bool = True,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Train layers 1 to 3 on the network of `topology_seed`; returns the checkpoint, which ``ppo:PATH`` plays.
+
+    `timesteps` are slots × nodes of layer 2, `hours` the simulated history of layer 1. With `resume`, forecasters that
+    `out` holds are used as they are, and policies trained on. Ctrl-C ends the layer that is training. The rest is as in
+    `dpem_agents.ppo.training.train`.
+    """
+    scenario, folder = scenarios.get(scenario), Path(out)
+    make_writable(folder)
+    forecaster = folder / FORECASTER
+    if not (resume and forecaster.exists()):
+        learned = train_forecasters(scenario, [topology_seed], hours=hours, seed=seed, data_dir=data_dir)
+        learned.save(forecaster)
+    return train(
+        scenario,
+        "federated",
+        timesteps,
+        folder,
+        seed=seed,
+        hyperparameters=hyperparameters,
+        federation=federation,
+        forecaster=f"gru:{forecaster}",
+        topology_seed=topology_seed,
+        validation_episodes=validation_episodes,
+        resume=resume,
+        data_dir=data_dir,
+    )
