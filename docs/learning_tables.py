@@ -12,6 +12,7 @@ from dpem_env.statistics import paired_difference
 
 LEARNING = RESULTS / "learning"
 CURVES = ("mesh20", "mesh100")
+DELAYS = (0.0, 0.5)  # s, of learned central control
 
 
 def search_table() -> str:
@@ -48,17 +49,20 @@ def curves_table() -> str:
     return with_note(lines, note)
 
 
-def learned_table(suite: str) -> str:
+def learned_table(mesh: str) -> str:
     """Trained policies beside tuned rules on evaluation episodes, with paired differences of rewards."""
-    [scenario] = summary_of(suite)["scenarios"]
-    arms = {_label(arm): arm for arm in sorted(scenario["methods"], key=lambda arm: -_reward(arm))}
+    parts = ["evaluation", *(f"central-{delay:g}" for delay in DELAYS)]
+    played = [summary_of(f"learning/{mesh}/{part}")["scenarios"] for part in parts]
+    methods = {_label(arm): arm for [scenario] in played for arm in scenario["methods"]}
+    arms = dict(sorted(methods.items(), key=lambda item: -_reward(item[1])))
+    [scenario] = played[0]
     titles = [name for name, _ in METRICS.values()]
     lines = head(["policy", *titles, "reward − base stock's", "reward − local maxweight's"])
     for label, arm in arms.items():
         cells = [_value(arm, metric, digits) for metric, (_, digits) in METRICS.items()]
         gains = ["" if arms[rule] is arm else _gain(arm, arms[rule]) for rule in ("local-predictive", "maxweight")]
         lines.append(row([label, *cells, *gains]))
-    version = ", ".join(f"{name} {number}" for name, number in summary_of(suite)["version"].items())
+    version = ", ".join(f"{n} {number}" for n, number in summary_of(f"learning/{mesh}/evaluation")["version"].items())
     note = (
         f"{scenario['name']}, {len(scenario['episodes'])} paired evaluation episodes, mean ± 95 % CI; intervals of "
         f"learners are over training seeds and episodes, crossed ({version})."
@@ -68,7 +72,7 @@ def learned_table(suite: str) -> str:
 
 def sizes_table() -> str:
     """The policies trained on 100 nodes, unchanged, on smaller and larger meshes."""
-    scenarios = summary_of("learned-sizes")["scenarios"]
+    scenarios = summary_of("learning/sizes")["scenarios"]
     lines = head(["nodes", "policy", *(name for name, _ in METRICS.values()), "reward − local-reactive's"])
     for scenario in scenarios:
         arms = {_label(arm): arm for arm in scenario["methods"]}
@@ -108,7 +112,7 @@ def _ends(training: dict[str, Any]) -> tuple[list[float], list[float]]:
 TABLES = {
     "search": search_table,
     "learning-curves": curves_table,
-    "learned-mesh20": lambda: learned_table("learned-mesh20"),
-    "learned-mesh100": lambda: learned_table("learned-mesh100"),
+    "learned-mesh20": lambda: learned_table("mesh20"),
+    "learned-mesh100": lambda: learned_table("mesh100"),
     "learned-sizes": sizes_table,
 }
