@@ -41,7 +41,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "learning rate 3e-4": {"learning_rate": 3e-4},
     "learning rate falls to 0": {"annealed": True},
     "32 networks, 32 slots each": {"networks": 32, "slots": 32},
-    "the same, learning rate falls to 0": {"networks": 32, "slots": 32, "annealed": True},
+    "32 networks, 32 slots each, learning rate falls to 0": {"networks": 32, "slots": 32, "annealed": True},
 }
 assert len(CHANGES) == TRIALS
 
