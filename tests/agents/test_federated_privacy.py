@@ -92,6 +92,7 @@ def test_without_dp_accounting_asking_for_epsilon_says_what_to_install(
     for ask in (lambda: report.epsilon, lambda: dp.epsilon(1)):
         with pytest.raises(DpemError, match=r"pip install 'dpem-env\[federated\]'"):
             ask()
+    assert play(averager(off(accountant=accountant), 3), {})[1].epsilon == math.inf  # which needs no accountant
 
 
 # Noise
@@ -152,6 +153,11 @@ def test_a_seeded_run_has_other_noise_in_every_round_and_of_every_node() -> None
     local = config(mode="local", noise_seed=7)
     sent = [node_update(local, np.zeros(5), np.zeros(5), *which) for which in ((0, 0), (0, 1), (1, 0), (0, "0"))]
     assert len({update.vector.tobytes() for update in sent if isinstance(update, NoisedUpdate)}) == 4
+    made = averager(local, 5)
+    sent = [made.update_of(node, made.weights) for node in (0, 1)]
+    play(made, {})
+    sent.append(made.update_of(0, made.weights))
+    assert len({update.vector.tobytes() for update in sent if isinstance(update, NoisedUpdate)}) == 3
 
 
 def test_a_node_clips_before_it_adds_noise_and_sends_mere_noise_for_nan() -> None:
@@ -204,6 +210,8 @@ def test_counting_for_the_clip_is_paid_with_more_noise_on_the_updates_at_equal_c
     assert report.noise_std == pytest.approx(dp.update_multiplier / 100)
     assert_gaussian(weights, report.noise_std)
     assert report.charges == (Charge(1.0, 1.6),)
+    by_default = config(adaptive=AdaptiveClipping(), noise_multiplier=1.6, population=100, sample_rate=0.5)
+    assert by_default.count_noise == 2.5  # a twentieth of the expected cohort
 
 
 def test_the_count_for_the_clip_is_noised_as_promised() -> None:

@@ -32,9 +32,9 @@ class FederatedAverager:
         weights, report = averager.aggregate({node: averager.update_of(node, local[node]) for node in cohort})
 
     Under differential privacy every node weighs the same and the sum is divided by the expected cohort, whoever
-    replies: so one node moves the average by no more than the clip over that number. Median and trimmed mean bound no
-    such thing and need mode "off", where the divisor is the number of usable updates. What a node sends too much of,
-    of the wrong shape or with entries that are no finite numbers counts as zeros.
+    replies: so one node moves the average by no more than the clip over that number. An update of the wrong shape or
+    with entries that are no finite numbers then counts as zeros. Median and trimmed mean bound no such thing: they need
+    mode "off", where the usable updates alone are averaged.
 
     `weights` (d,) are the global ones, from `start` on, which must not come from nodes' data to be private. To go on
     after a restart give it the last weights as `start`, the ledger's file and, where the clip adapts, the last

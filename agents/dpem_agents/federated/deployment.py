@@ -1,0 +1,303 @@
+"""A federation of separate processes: the aggregator with Flower's SuperLink, and nodes with a SuperNode each.
+
+TLS throughout: nodes check the server's certificate, the server asks nodes for their keys.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dpem_agents.federated.certificates import AUTHORITY, SERVER, SERVER_KEY, node_key, require_files
+from dpem_agents.federated.plan import FILE as PLAN
+from dpem_agents.federated.plan import Plan
+from dpem_agents.ppo.checkpoint import POLICY_FILE
+from dpem_env.errors import DpemError
+from dpem_env.files import make_writable
+
+LOG = "flower.log"  # what Flower's processes say, in the folder of server or node
+CONNECTED = "SuperNode ID:"  # logged once the server has let a node in
+SECONDS_TO_START = 60.0  # a SuperLink, on a slow machine
+SECONDS_TO_STOP = 15.0
+Tell = Callable[[str], None]
+
+
+def serve(
+    plan: Plan,
+    keys: Path,
+    out: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 9092,
+    patience: float = 600.0,
+    data_dir: str | os.PathLike[str] | None = None,
+    tell: Tell = print,
+) -> Path:
+    """Aggregate all rounds that are left, then let the nodes go; returns the path of the global weights.
+
+    `out` gets global.npz, the privacy budget in ledger.json, reports in rounds.json and what is for the operator alone
+    in operator-only.json. `patience` is in s, see `AveragerStrategy`. BudgetExhausted reads as any DpemError here.
+    """
+    apps = _flower()
+    nodes = range(plan.nodes(data_dir))
+    authority, certificate, key = require_files(keys, (AUTHORITY, SERVER, SERVER_KEY))
+    public = require_files(keys, [f"{node_key(node)}.pub" for node in nodes])
+    _prepare(plan, out)
+    _require_free(host, port)
+    options = ["--host", host, "--port", str(port), "--enable-supernode-auth"]
+    options += ["--disable-runtime-dependency-installation"]
+    options += ["--ssl-ca-certfile", os.fspath(authority)]
+    options += ["--ssl-certfile", os.fspath(certificate), "--ssl-keyfile", os.fspath(key)]
+    with _process("superlink", options, out) as link:
+        near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        _await_link(link, near, port, authority, out)
+        with _Control(near, port, authority) as control:
+            numbers = {control.register(path): node for node, path in zip(nodes, public, strict=True)}
+            plan.save(out, {"nodes": numbers, "patience": patience, "data": _text(data_dir)})
+            tell(f"waiting for {len(nodes)} nodes on {host}:{port}")
+            _follow(control, link, plan, out, tell)
+    return out / apps.GLOBAL
+
+
+def join(
+    plan: Plan,
+    node: int,
+    server: str,
+    keys: Path,
+    out: Path,
+    *,
+    patience: float = 120.0,
+    data_dir: str | os.PathLike[str] | None = None,
+    tell: Tell = print,
+) -> Path:
+    """Learn as one node of the federation until its end; returns the path of the policy.
+
+    `patience`, in s, is for a server that is not there yet, or that still takes the node for connected after a crash.
+    `out` keeps what the node has learned: after an interruption it goes on there.
+    """
+    _flower()
+    nodes = plan.nodes(data_dir)
+    if not 0 <= node < nodes:
+        raise DpemError(f"node is {node}; {plan.scenario.name} has nodes 0 to {nodes - 1}")
+    host, port = _address(server)
+    authority, key = require_files(keys, (AUTHORITY, node_key(node)))
+    _prepare(plan, out)
+    plan.save(out, {"node": node, "data": _text(data_dir)})
+    (out / POLICY_FILE).unlink(missing_ok=True)
+    options = ["--superlink", server, "--root-certificates", os.fspath(authority)]
+    options += ["--auth-supernode-private-key", os.fspath(key)]
+    until = time.monotonic() + patience
+    while True:
+        try:
+            require_server(host, port, authority)
+        except _Unreachable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1.0)
+            continue
+        (out / LOG).unlink(missing_ok=True)
+        with _process("supernode", [*options, "--port", str(_free_port())], out) as process:
+            tell(f"node {node} connects to {server}")
+            while process.poll() is None:
+                if (out / POLICY_FILE).exists():
+                    return out / POLICY_FILE
+                time.sleep(0.5)
+        log = (out / LOG).read_text(encoding="utf-8", errors="replace")
+        if CONNECTED in log:
+            raise DpemError(f"node {node} lost its server {server}, or refused it: see {os.fspath(out / LOG)!r}")
+        if time.monotonic() > until:
+            raise DpemError(
+                f"server {server} refused node {node}: it does not know the node's key, or still takes it for "
+                f"connected (it notices a crash within a minute); see {os.fspath(out / LOG)!r}"
+            )
+
+
+class _Unreachable(DpemError):
+    """Nobody answers at the server's address."""
+
+
+def require_server(host: str, port: int, authority: Path) -> None:
+    """Raise DpemError unless a server whose certificate this authority has signed answers by TLS."""
+    address = f"{host}:{port}"
+    try:
+        trust = ssl.create_default_context(cafile=os.fspath(authority))
+        with socket.create_connection((host, port), timeout=10.0) as plain, trust.wrap_socket(
+            plain, server_hostname=host
+        ):
+            pass
+    except ssl.SSLCertVerificationError as error:
+        raise DpemError(
+            f"server {address} is not one that {os.fspath(authority)!r} vouches for: {error.verify_message}"
+        ) from None
+    except ssl.SSLError as error:
+        raise DpemError(f"server {address} does not speak TLS, or {os.fspath(authority)!r} is none: {error}") from None
+    except OSError as error:
+        raise _Unreachable(f"server {address} is not reachable: {error}") from None
+
+
+class _Control:
+    """The SuperLink's interface for its operator."""
+
+    def __init__(self, host: str, port: int, authority: Path) -> None:
+        from flwr.supercore.control import ControlHttpClient
+
+        self.client = ControlHttpClient.from_server_address(f"{_bracketed(host)}:{port}", False, os.fspath(authority), [])
+
+    def __enter__(self) -> _Control:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.client.close()
+
+    def register(self, public_key: Path) -> int:
+        """Make a node known by its key; returns Flower's number of it."""
+        from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+        from flwr.proto.control_pb2 import RegisterNodeRequest
+        from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+        try:
+            key = load_ssh_public_key(public_key.read_bytes())
+        except ValueError as error:
+            raise DpemError(f"{os.fspath(public_key)!r} is no public key: {error}") from None
+        return int(self.client.RegisterNode(RegisterNodeRequest(public_key=public_key_to_bytes(key))).node_id)
+
+    def start(self) -> int:
+        """Start the app; returns its run's number."""
+        from dpem_agents.federated.flower_processes import app_bundle
+        from flwr.common.serde import fab_to_proto
+        from flwr.proto.control_pb2 import StartRunRequest
+        from flwr.supercore.fab import Fab
+
+        return int(self.client.StartRun(StartRunRequest(fab=fab_to_proto(Fab("", app_bundle(), {})))).run_id)
+
+    def status(self, run: int) -> Any:
+        """How the run stands: status, sub_status, details."""
+        from flwr.proto.control_pb2 import ListRunsRequest
+
+        return self.client.ListRuns(ListRunsRequest(run_id=run)).run_dict[run].status
+
+
+def _follow(control: _Control, link: subprocess.Popen[bytes], plan: Plan, out: Path, tell: Tell) -> None:
+    """Tell of the rounds until the last; DpemError if the run ends otherwise."""
+    reports = out / _flower().ROUNDS
+    told = len(_rounds(reports))
+    run = control.start()
+    while True:
+        status = control.status(run)
+        for report in (rounds := _rounds(reports))[told:]:
+            spent = "" if report["mode"] == "off" else f", ε {report['epsilon']:.3g} at δ = {report['delta']:g}"
+            tell(f"round {report['round']} of {plan.rounds}{spent}")
+        told = len(rounds)
+        if status.status == "finished":
+            if status.sub_status != "completed":
+                reason = status.details.removeprefix("ServerApp failed with exception: ")
+                raise DpemError(f"{reason or status.sub_status} (see {os.fspath(out / LOG)!r})")
+            return
+        if link.poll() is not None:
+            raise DpemError(f"the SuperLink has stopped: see {os.fspath(out / LOG)!r}")
+        time.sleep(1.0)
+
+
+def _rounds(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))["rounds"] if path.exists() else []
+
+
+@contextmanager
+def _process(kind: str, options: list[str], out: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """One of Flower's, logging to the folder; stopped at the end, with what it has started."""
+    apps = _flower()
+    beside = os.path.dirname(sys.executable)  # Flower starts its other programs by their names
+    environment = os.environ | {
+        apps.FOLDER: os.fspath(out.resolve()),
+        "FLWR_HOME": os.fspath(out.resolve() / "flower"),
+        "PATH": os.pathsep.join([beside, os.environ.get("PATH", "")]),
+    }
+    with open(out / LOG, "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dpem_agents.federated.flower_processes", kind, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for us; we stop it
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(SECONDS_TO_STOP)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _await_link(link: subprocess.Popen[bytes], host: str, port: int, authority: Path, out: Path) -> None:
+    until = time.monotonic() + SECONDS_TO_START
+    while True:
+        try:
+            return require_server(host, port, authority)
+        except _Unreachable:
+            if link.poll() is not None or time.monotonic() > until:
+                raise DpemError(f"the SuperLink did not start: see {os.fspath(out / LOG)!r}") from None
+            time.sleep(0.2)
+
+
+def _prepare(plan: Plan, out: Path) -> None:
+    """Make the folder; DpemError if it is another federation's."""
+    make_writable(out)
+    if (out / PLAN).exists():
+        before = Plan.load(out)[0]
+        if before.fingerprint != plan.fingerprint:
+            raise DpemError(f"{os.fspath(out)!r} is of a federation with other settings: choose another folder")
+
+
+def _require_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise DpemError(f"{host}:{port} cannot be served: {error}; choose another --port") from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _address(server: str) -> tuple[str, int]:
+    host, colon, port = server.rpartition(":")
+    if not colon or not host or not port.isdecimal():
+        raise DpemError(f"server is {server!r}; expected HOST:PORT, such as 127.0.0.1:9092")
+    return host.strip("[]"), int(port)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _text(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else os.path.abspath(path)
+
+
+def _flower() -> Any:
+    """The apps that Flower runs; DpemError tells how to install it."""
+    from dpem_agents.federated import flower  # noqa: F401 - first: complains, and keeps Flower quiet
+    from dpem_agents.federated import flower_apps
+    from dpem_agents.libraries import agents_extra
+
+    with agents_extra():
+        return flower_apps

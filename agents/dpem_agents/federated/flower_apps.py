@@ -1,0 +1,177 @@
+"""What Flower runs in a deployment: `server_app` at the aggregator, `client_app` at a node.
+
+Both read the folder they work in from the environment. The app that Flower sends around is `APP`: a reference to these
+two, without any code, so that every machine runs its own installed package.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from dpem_agents.federated import flower
+from dpem_agents.federated.mechanism import NoisedUpdate, node_update
+from dpem_agents.federated.plan import Plan
+from dpem_agents.federated.reports import RoundReport
+from dpem_agents.federated.spec import Vector
+from dpem_agents.libraries import one_thread
+from dpem_agents.ppo.checkpoint import FILE, POLICY_FILE, load
+from dpem_env.errors import DpemError
+from dpem_env.files import whole_file, write_json
+
+FOLDER = "DPEM_FEDERATION"  # the environment variable that names it
+GLOBAL = "global.npz"  # the aggregator's weights, and how many rounds made them
+ROUNDS, OPERATOR = "rounds.json", "operator-only.json"  # reports of all rounds: to publish, and never to
+APP = """\
+[project]
+name = "dpem-federation"
+version = "1.0.0"
+description = "Federated averaging of dpem_agents"
+license = "MIT"
+dependencies = ["flwr>=1.41.0,<1.42"]
+
+[tool.flwr.app]
+publisher = "dpem-env"
+
+[tool.flwr.app.components]
+serverapp = "dpem_agents.federated.flower_apps:server_app"
+clientapp = "dpem_agents.federated.flower_apps:client_app"
+"""
+
+server_app = ServerApp()
+
+
+@server_app.main()
+def _serve(grid: Grid, context: Context) -> None:
+    """Play the rounds that are left; whatever ends them, the nodes are told the final weights and leave."""
+    folder = Path(os.environ[FOLDER])
+    plan, here = Plan.load(folder)
+    with one_thread():
+        aggregator = Aggregator(plan, folder, here)
+    try:
+        aggregator.strategy.play(grid, plan.rounds - aggregator.rounds)
+    finally:
+        aggregator.strategy.finish(grid)
+
+
+class Aggregator:
+    """The averager of a plan, its state kept in the folder: weights, reports and, by the averager, the ledger."""
+
+    def __init__(self, plan: Plan, folder: Path, here: dict[str, Any]) -> None:
+        averaging = plan.learner(folder, here["data"]).averaging
+        assert averaging is not None
+        self.folder, self.rounds = folder, 0
+        if (folder / GLOBAL).exists():
+            with np.load(folder / GLOBAL) as stored:
+                self.rounds = int(stored["rounds"])
+                averaging.restore(self.rounds, stored["weights"])
+        self.averager = averaging.averager
+        self.strategy = flower.AveragerStrategy(
+            self.averager,
+            {int(number): node for number, node in here["nodes"].items()},
+            settings=plan.fingerprint,
+            patience=here["patience"],
+            at_round=self._keep,
+        )
+
+    def _keep(self, report: RoundReport) -> None:
+        self.rounds += 1
+        with whole_file(self.folder / GLOBAL) as partial, open(partial, "wb") as stream:
+            np.savez(stream, weights=self.averager.weights, rounds=self.rounds)
+        operator = asdict(report.operator)
+        operator["rejected"] = {str(node): reason for node, reason in report.operator.rejected.items()}
+        _append(self.folder / ROUNDS, report.public())
+        _append(self.folder / OPERATOR, {"round": report.round} | operator)
+
+
+class LocalLearning:
+    """A node's learning between two rounds.
+
+    It plays the whole network, all of whose nodes learn from the same global weights, and sends its own node's update:
+    in a simulated network, what other nodes do must come from somewhere. As long as every node joins every round, all
+    play the very same network, and the federation learns what the same training in one process does.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, here: dict[str, Any]) -> None:
+        self.plan, self.folder, self.node = plan, folder, int(here["node"])
+        self.learner = plan.learner(folder, here["data"])
+        assert self.learner.averaging is not None
+        self.spec, self.averager = self.learner.averaging.spec, self.learner.averaging.averager
+        if (folder / FILE).exists():
+            self.learner.restore(load(folder / FILE, training=True))
+
+    def learn(self, weights: Vector) -> Vector | NoisedUpdate:
+        """The update of this node, after a round's rollouts. In mode "local" the node books it itself, before."""
+        learner, dp, ledger = self.learner, self.averager.dp, self.averager.ledger
+        finished = ledger.rounds
+        if dp.mode == "local":
+            ledger.charge(dp)
+        self.spec.set_all(learner.model, weights)
+        goal = learner.timesteps + self.plan.federation.rollouts * self._rollout
+
+        def stop_at_goal() -> None:
+            if learner.timesteps >= goal:
+                raise _RoundOver
+
+        try:
+            learner.learn(stop_at_goal, lambda: None)
+        except _RoundOver:
+            pass
+        self._save()
+        return node_update(dp, self.spec.get_all(learner.model)[self.node], weights, finished, self.node)
+
+    def finish(self, weights: Vector) -> None:
+        """Take over the final weights, and write the policy for playing: the sign that all is over."""
+        self.spec.set_all(self.learner.model, weights)
+        self._save()
+        load(self.folder / FILE).for_playing().save(self.folder / POLICY_FILE)
+
+    @property
+    def _rollout(self) -> int:
+        return self.learner.total // (self.plan.rounds * self.plan.federation.rollouts)
+
+    def _save(self) -> None:
+        self.learner.checkpoint({"curve": [], "seconds": 0.0}).save(self.folder / FILE)
+
+
+class _RoundOver(Exception):
+    """The node has learned as much as a round takes."""
+
+
+def _local() -> LocalLearning:
+    folder = Path(os.environ[FOLDER])
+    return LocalLearning(*_placed(folder))
+
+
+def _placed(folder: Path) -> tuple[Plan, Path, dict[str, Any]]:
+    plan, here = Plan.load(folder)
+    return plan, folder, here
+
+
+def _learn(weights: Vector, settings: str, context: Context) -> Vector | NoisedUpdate:
+    with one_thread():
+        local = _local()
+        if settings != local.plan.fingerprint:
+            raise DpemError("the server averages with other settings than this node was started with")
+        return local.learn(weights)
+
+
+def _finish(weights: Vector, context: Context) -> None:
+    with one_thread():
+        _local().finish(weights)
+
+
+client_app = flower.client_app(_learn, _finish)
+
+
+def _append(path: Path, entry: dict[str, Any]) -> None:
+    import json
+
+    before = json.loads(path.read_text(encoding="utf-8"))["rounds"] if path.exists() else []
+    write_json(path, {"rounds": [*before, entry]})
