@@ -1,6 +1,7 @@
 # make setup   create .venv and install everything, pinned      make demo    run the main job, results in demo/
 # make test    lint, types, tests (minutes)                     make bench   measure speed, table in baselines/results/
 # make test-all  slow suites too                              make results  measure again what README and docs quote (an hour)
+# make test-adapters   train with every RL library there is an adapter for
 # make tuned    search the baselines' options (an hour)         make forecasters forecasts   train and score them (half an hour)
 # make searched learners learned   search, train and score PPO policies (hours)
 # make golden  record the golden episodes again, after rules changed on purpose
@@ -141,6 +142,32 @@ results: setup
 	$(BENCHMARK) small --policies $(ALL) --seeds 30 --out baselines/results/small
 	$(BIN)/python docs/figures.py
 	$(BIN)/python docs/update.py
+
+# Every RL library in a virtual environment that it gets on with; needs a registry, minutes and gigabytes.
+SETS := main benchmarl agilerl
+LIBRARIES_main := torch torchrl tianshou 'ray[rllib]'
+LIBRARIES_benchmarl := torch benchmarl
+LIBRARIES_agilerl := torch agilerl peft
+ADAPTERS_main := cleanrl torchrl torchrl_pettingzoo rllib tianshou
+ADAPTERS_benchmarl := benchmarl
+ADAPTERS_agilerl := agilerl
+TRIALS := $(foreach set,$(SETS),$(ADAPTERS_$(set):%=trial-%))
+.PHONY: test-adapters $(TRIALS)
+
+test-adapters: setup $(TRIALS)
+	.adapters/main/bin/python -m pytest tests/adapters -m "not slow"
+	$(BIN)/python docs/update.py
+
+define trials_of_set
+$(ADAPTERS_$(1):%=trial-%): trial-%: .adapters/$(1)/installed
+	.adapters/$(1)/bin/python -m dpem_agents.adapters.trial $$* --out baselines/results/adapters/$$*.json
+endef
+$(foreach set,$(SETS),$(eval $(call trials_of_set,$(set))))
+
+.adapters/%/installed: pyproject.toml tests/adapters/constraints-%.txt
+	$(PYTHON) -m venv .adapters/$*
+	.adapters/$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/adapters/constraints-$*.txt $(LIBRARIES_$*) pytest --editable .
+	touch $@
 
 bench: setup
 	$(BIN)/python tests/bench/speed.py --out baselines/results/speed.json

@@ -24,8 +24,8 @@ def search_table() -> str:
         lines.append(row([trial["name"], *values, f"{trial['contention']:.4f}", f"{trial['seconds'] / 60:.1f}"]))
     note = (
         f"{found['scenario']}, {found['timesteps'] / 1e6:g} million agent-steps each, training seed "
-        f"{found['training_seed']}, {found['forecaster']} forecasts; means of {found['validation_episodes']} validation "
-        "episodes after the last step."
+        f"{found['training_seed']}, {found['forecaster']} forecasts; means of {found['validation_episodes']} "
+        "validation episodes after the last step."
     )
     return with_note(lines, note)
 

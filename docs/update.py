@@ -15,6 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import adapter_table
 import benchmark_tables
 import forecast_tables
 import learning_tables
@@ -136,6 +137,7 @@ TABLES = {
     "parts": parts_table,
     "peers": peers_table,
     "torchrl": torchrl_line,
+    **adapter_table.TABLES,
     **benchmark_tables.TABLES,
     **forecast_tables.TABLES,
     **learning_tables.TABLES,

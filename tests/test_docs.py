@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 
 
 def _check() -> subprocess.CompletedProcess[str]:
@@ -48,3 +49,11 @@ def test_the_policy_in_the_readme_stocks_one_pair() -> None:
     assert metrics.from_stock > 0
     stored = session.simulator.state.stock_peer[0, :, 0][session.simulator.state.stock_count[0] > 0]
     assert set(stored.tolist()) == {0}
+
+
+def test_the_loop_in_the_page_on_vector_environments_plays_two_episodes(capsys: pytest.CaptureFixture[str]) -> None:
+    (loop,) = re.findall(r"```python\n(.*?)```", (DOCS / "vector.md").read_text("utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(loop, "vector.md", "exec"), names)
+    assert capsys.readouterr().out.count("episodes end") == 2
+    assert names["infos"]["illegal_actions"].sum() == 0  # type: ignore[index]

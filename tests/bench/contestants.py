@@ -78,11 +78,10 @@ def measure_vector() -> Measured:
 
 
 def measure_torchrl() -> Measured:
-    """The same game through the `EnvBase` of docs/examples/torchrl_env.py, collected by TorchRL's rollout."""
-    sys.path.append(str(ROOT / "docs" / "examples"))
+    """The same game through the `EnvBase` of the TorchRL adapter, collected by TorchRL's rollout."""
     import torch
-    from torchrl_env import EntanglementTorchEnv
 
+    from dpem_agents.adapters.torchrl import EntanglementTorchEnv
     from dpem_env import make_vec
 
     torch.set_num_threads(1)

@@ -58,7 +58,9 @@ def make_certificates(folder: Path, nodes: int, hosts: Sequence[str] = ()) -> No
     names = [_alternative_name(host) for host in dict.fromkeys(["localhost", "127.0.0.1", "::1", *hosts])]
     issuer = "dpem federation authority"
     (folder / AUTHORITY).write_bytes(
-        _certificate(issuer, authority, issuer, authority, x509.BasicConstraints(ca=True, path_length=0))
+        _certificate(
+            issuer, authority, issuer, authority, x509.BasicConstraints(ca=True, path_length=0), _may_sign_certificates()
+        )
     )
     (folder / SERVER).write_bytes(
         _certificate("dpem federation server", server, issuer, authority, x509.SubjectAlternativeName(names))
@@ -85,9 +87,9 @@ def _certificate(
     key: EllipticCurvePrivateKey,
     issuer: str,
     signer: EllipticCurvePrivateKey,
-    extension: x509.ExtensionType,
+    *extensions: x509.ExtensionType,
 ) -> bytes:
-    """PEM; with the identifiers and constraints that TLS libraries have come to ask for."""
+    """PEM; with the identifiers that strict TLS libraries ask for."""
     from cryptography import x509
     from cryptography.hazmat.primitives.hashes import SHA384
     from cryptography.hazmat.primitives.serialization import Encoding
@@ -100,13 +102,22 @@ def _certificate(
     builder = x509.CertificateBuilder(name(issuer), name(subject), key.public_key(), x509.random_serial_number())
     builder = builder.not_valid_before(now - datetime.timedelta(days=1))  # clocks differ
     builder = builder.not_valid_after(now + datetime.timedelta(days=365 * YEARS))
-    builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=not isinstance(extension, x509.SubjectAlternativeName))
     for identifier in (
         x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
         x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
     ):
         builder = builder.add_extension(identifier, critical=False)
     return builder.sign(signer, SHA384()).public_bytes(Encoding.PEM)
+
+
+def _may_sign_certificates() -> x509.KeyUsage:
+    from cryptography import x509
+
+    others = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    idle = dict.fromkeys((*others, "encipher_only", "decipher_only"), False)
+    return x509.KeyUsage(key_cert_sign=True, crl_sign=True, **idle)
 
 
 def _alternative_name(host: str) -> x509.GeneralName:

@@ -6,7 +6,9 @@ two, without any code, so that every machine runs its own installed package.
 
 from __future__ import annotations
 
+import json
 import os
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,12 +52,10 @@ server_app = ServerApp()
 @server_app.main()
 def _serve(grid: Grid, context: Context) -> None:
     """Play the rounds that are left; whatever ends them, the nodes are told the final weights and leave."""
-    folder = Path(os.environ[FOLDER])
-    plan, here = Plan.load(folder)
     with one_thread():
-        aggregator = Aggregator(plan, folder, here)
+        aggregator = Aggregator(Path(os.environ[FOLDER]))
     try:
-        aggregator.strategy.play(grid, plan.rounds - aggregator.rounds)
+        aggregator.strategy.play(grid, aggregator.plan.rounds - aggregator.rounds)
     finally:
         aggregator.strategy.finish(grid)
 
@@ -63,8 +63,9 @@ def _serve(grid: Grid, context: Context) -> None:
 class Aggregator:
     """The averager of a plan, its state kept in the folder: weights, reports and, by the averager, the ledger."""
 
-    def __init__(self, plan: Plan, folder: Path, here: dict[str, Any]) -> None:
-        averaging = plan.learner(folder, here["data"]).averaging
+    def __init__(self, folder: Path) -> None:
+        self.plan, here = Plan.load(folder)
+        averaging = self.plan.learner(folder, here["data"]).averaging
         assert averaging is not None
         self.folder, self.rounds = folder, 0
         if (folder / GLOBAL).exists():
@@ -75,7 +76,7 @@ class Aggregator:
         self.strategy = flower.AveragerStrategy(
             self.averager,
             {int(number): node for number, node in here["nodes"].items()},
-            settings=plan.fingerprint,
+            settings=self.plan.fingerprint,
             patience=here["patience"],
             at_round=self._keep,
         )
@@ -98,9 +99,11 @@ class LocalLearning:
     play the very same network, and the federation learns what the same training in one process does.
     """
 
-    def __init__(self, plan: Plan, folder: Path, here: dict[str, Any]) -> None:
-        self.plan, self.folder, self.node = plan, folder, int(here["node"])
-        self.learner = plan.learner(folder, here["data"])
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.plan, here = Plan.load(folder)
+        self.node = int(here["node"])
+        self.learner = self.plan.learner(folder, here["data"])
         assert self.learner.averaging is not None
         self.spec, self.averager = self.learner.averaging.spec, self.learner.averaging.averager
         if (folder / FILE).exists():
@@ -119,10 +122,8 @@ class LocalLearning:
             if learner.timesteps >= goal:
                 raise _RoundOver
 
-        try:
+        with suppress(_RoundOver):
             learner.learn(stop_at_goal, lambda: None)
-        except _RoundOver:
-            pass
         self._save()
         return node_update(dp, self.spec.get_all(learner.model)[self.node], weights, finished, self.node)
 
@@ -144,19 +145,9 @@ class _RoundOver(Exception):
     """The node has learned as much as a round takes."""
 
 
-def _local() -> LocalLearning:
-    folder = Path(os.environ[FOLDER])
-    return LocalLearning(*_placed(folder))
-
-
-def _placed(folder: Path) -> tuple[Plan, Path, dict[str, Any]]:
-    plan, here = Plan.load(folder)
-    return plan, folder, here
-
-
 def _learn(weights: Vector, settings: str, context: Context) -> Vector | NoisedUpdate:
     with one_thread():
-        local = _local()
+        local = LocalLearning(Path(os.environ[FOLDER]))
         if settings != local.plan.fingerprint:
             raise DpemError("the server averages with other settings than this node was started with")
         return local.learn(weights)
@@ -164,14 +155,12 @@ def _learn(weights: Vector, settings: str, context: Context) -> Vector | NoisedU
 
 def _finish(weights: Vector, context: Context) -> None:
     with one_thread():
-        _local().finish(weights)
+        LocalLearning(Path(os.environ[FOLDER])).finish(weights)
 
 
 client_app = flower.client_app(_learn, _finish)
 
 
 def _append(path: Path, entry: dict[str, Any]) -> None:
-    import json
-
     before = json.loads(path.read_text(encoding="utf-8"))["rounds"] if path.exists() else []
     write_json(path, {"rounds": [*before, entry]})

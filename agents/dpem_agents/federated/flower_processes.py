@@ -6,8 +6,11 @@ commands ``flower-superlink`` and ``flower-supernode`` of Flower 1.41.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import zipfile
+import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -48,6 +51,15 @@ def app_bundle() -> bytes:
     return build_fab_from_files({"pyproject.toml": APP.encode()})[0]
 
 
+def same_app(bundle: bytes, other: bytes) -> bool:
+    """Whether two bundles hold the same files, however compressed."""
+    try:
+        files, others = (_files(each) for each in (bundle, other))
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError):
+        return False
+    return files == others
+
+
 def superlink() -> None:
     """Run the SuperLink."""
     from flwr.supercore.app_utils import start_parent_process_monitor
@@ -70,13 +82,18 @@ def supernode() -> None:
     known, configuration = app_bundle(), loop.get_fused_config_from_fab
 
     def configuration_of_known(app: bytes, run: Any) -> Any:
-        if app != known:
+        if not same_app(app, known):
             flwr_exit(ExitCode.SUPERNODE_INVALID_TRUSTED_ENTITIES, "The server sent another app than this node's own.")
         return configuration(app, run)
 
     loop.get_fused_config_from_fab = configuration_of_known
     start_parent_process_monitor(os.getppid())
     flower_supernode()
+
+
+def _files(bundle: bytes) -> list[tuple[str, bytes]]:
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        return [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
 
 
 def _is_near(scope: Scope) -> bool:
