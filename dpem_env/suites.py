@@ -50,7 +50,7 @@ _ALL = (
     Suite("loads", "offered load 0.3, 0.6 and 0.9", MESH, _each("request_rate", 6.25, 12.5, 18.75)),
     Suite("deadlines", "urgency of requests", MESH, _each("deadline", 0.5, 1.0, 2.0, 4.0)),
     Suite("coherence", "quality of memories", MESH, _each("coherence_time", 1.0, 10.0, 60.0)),
-    Suite("sizes", "meshes of equal density and load", MESH, tuple(mesh_of(nodes) for nodes in (25, 50, 100, 200, 400))),
+    Suite("sizes", "meshes of equal density and load", MESH, tuple(map(mesh_of, (25, 50, 100, 200, 400)))),
 )
 SUITES = {suite.name: suite for suite in _ALL}
 
