@@ -122,8 +122,8 @@ learners: setup
 # $(1) is a mesh: its learning curves beside rules on the same episodes; then everybody on evaluation episodes.
 define SCORED
 	$(LEARNED) small --scenario $(1)-v0 --split validation --seeds 10 --policies $(RIVALS) --delay 0 --delay 0.5 --out $(LEARNING)/$(1)/rules
-	$(BIN)/dpem curve --runs 'shared=$(LEARNT)/ppo-$(1)/seed*' --runs 'central, δ = 0=$(LEARNT)/central-ppo-$(1)-0/seed*' \
-		--runs 'central, δ = 0.5 s=$(LEARNT)/central-ppo-$(1)-0.5/seed*' --beside $(LEARNING)/$(1)/rules/summary.json --out $(LEARNING)/$(1)
+	$(BIN)/dpem curve --runs 'shared=$(LEARNT)/ppo-$(1)/seed*' --runs 'central at once=$(LEARNT)/central-ppo-$(1)-0/seed*' \
+		--runs 'central half a second late=$(LEARNT)/central-ppo-$(1)-0.5/seed*' --beside $(LEARNING)/$(1)/rules/summary.json --out $(LEARNING)/$(1)
 	$(LEARNED) small --scenario $(1)-v0 --seeds 20 --policies '$(RIVALS),central-lp,ppo:$(LEARNT)/ppo-$(1)/seed*' --delay 0 --delay 0.5 --out $(LEARNING)/$(1)/evaluation
 	for delay in 0 0.5; do $(LEARNED) small --scenario $(1)-v0 --seeds 20 --policies "local-predictive,central-ppo:$(LEARNT)/central-ppo-$(1)-$$delay/seed*" --delay $$delay --out $(LEARNING)/$(1)/central-$$delay || exit; done
 endef

@@ -12,7 +12,6 @@ from dpem_env.statistics import paired_difference
 
 LEARNING = RESULTS / "learning"
 CURVES = ("mesh20", "mesh100")
-DELAYS = (0.0, 0.5)  # s, of learned central control
 
 
 def search_table() -> str:
@@ -38,7 +37,10 @@ def curves_table() -> str:
         for training in found["trainings"]:
             first, last = (f"{value:.2f} ± {(high - low) / 2:.2f}" for value, low, high in _ends(training))
             at, seconds = training["mean_converged_at"], training["mean_converged_after_seconds"]
-            when = ["not", ""] if at is None else [f"{at / 1e6:.2f} M agent-steps", f"{seconds / 60:.1f} min"]
+            when = ["not", ""]
+            if at is not None:
+                slots = training["environment_steps"][training["timesteps"].index(at)]
+                when = [f"{slots:,} slots ({at / 1e6:.2f} M agent-steps)", f"{seconds / 60:.1f} min"]
             total = f"{training['timesteps'][-1] / 1e6:.1f} M, {training['seconds'][-1] / 60:.0f} min"
             lines.append(row([found["scenario"], training["name"], first, last, *when, total]))
     note = (
@@ -51,7 +53,7 @@ def curves_table() -> str:
 
 def learned_table(mesh: str) -> str:
     """Trained policies beside tuned rules on evaluation episodes, with paired differences of rewards."""
-    parts = ["evaluation", *(f"central-{delay:g}" for delay in DELAYS)]
+    parts = ["evaluation", *sorted(path.name for path in (LEARNING / mesh).glob("central-*"))]
     played = [summary_of(f"learning/{mesh}/{part}")["scenarios"] for part in parts]
     methods = {_label(arm): arm for [scenario] in played for arm in scenario["methods"]}
     arms = dict(sorted(methods.items(), key=lambda item: -_reward(item[1])))
