@@ -45,9 +45,7 @@ def make_certificates(folder: Path, nodes: int, hosts: Sequence[str] = ()) -> No
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
     except ImportError as error:
-        raise DpemError(
-            f"certificates need more than is installed ({error}): pip install 'dpem-env[flower]'"
-        ) from None
+        raise DpemError(f"certificates need more than is installed ({error}): pip install 'dpem-env[flower]'") from None
 
     def new_key(name: str, form: PrivateFormat = PrivateFormat.TraditionalOpenSSL) -> EllipticCurvePrivateKey:
         key = ec.generate_private_key(ec.SECP384R1())
@@ -59,7 +57,7 @@ def make_certificates(folder: Path, nodes: int, hosts: Sequence[str] = ()) -> No
     issuer = "dpem federation authority"
     (folder / AUTHORITY).write_bytes(
         _certificate(
-            issuer, authority, issuer, authority, x509.BasicConstraints(ca=True, path_length=0), _may_sign_certificates()
+            issuer, authority, issuer, authority, x509.BasicConstraints(True, path_length=0), _may_sign_certificates()
         )
     )
     (folder / SERVER).write_bytes(

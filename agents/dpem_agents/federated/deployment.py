@@ -8,17 +8,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from dpem_agents.federated.certificates import AUTHORITY, SERVER, SERVER_KEY, node_key, require_files
+from dpem_agents.federated.connections import Later, address_of, free_port, joined, require_free, require_server
+from dpem_agents.federated.flower_processes import OTHER_APP, app_bundle
 from dpem_agents.federated.plan import FILE as PLAN
 from dpem_agents.federated.plan import Plan
 from dpem_agents.ppo.checkpoint import POLICY_FILE
@@ -27,8 +28,9 @@ from dpem_env.files import make_writable
 
 LOG = "flower.log"  # what Flower's processes say, in the folder of server or node
 CONNECTED = "SuperNode ID:"  # logged once the server has let a node in
-SECONDS_TO_START = 60.0  # a SuperLink, on a slow machine
+SECONDS_TO_START = 180.0  # a SuperLink, on a machine that has other work
 SECONDS_TO_STOP = 15.0
+SECONDS_BETWEEN_LOOKS = 1.0
 Tell = Callable[[str], None]
 
 
@@ -52,8 +54,8 @@ def serve(
     nodes = range(plan.nodes(data_dir))
     authority, certificate, key = require_files(keys, (AUTHORITY, SERVER, SERVER_KEY))
     public = require_files(keys, [f"{node_key(node)}.pub" for node in nodes])
-    _prepare(plan, out)
-    _require_free(host, port)
+    _prepare(plan, len(nodes), out)
+    require_free(host, port)
     options = ["--host", host, "--port", str(port), "--enable-supernode-auth"]
     options += ["--disable-runtime-dependency-installation"]
     options += ["--ssl-ca-certfile", os.fspath(authority)]
@@ -89,9 +91,9 @@ def join(
     nodes = plan.nodes(data_dir)
     if not 0 <= node < nodes:
         raise DpemError(f"node is {node}; {plan.scenario.name} has nodes 0 to {nodes - 1}")
-    host, port = _address(server)
+    host, port = address_of(server)
     authority, key = require_files(keys, (AUTHORITY, node_key(node)))
-    _prepare(plan, out)
+    _prepare(plan, nodes, out)
     plan.save(out, {"node": node, "data": _text(data_dir)})
     (out / POLICY_FILE).unlink(missing_ok=True)
     options = ["--superlink", server, "--root-certificates", os.fspath(authority)]
@@ -100,49 +102,34 @@ def join(
     while True:
         try:
             require_server(host, port, authority)
-        except _Unreachable:
+            tell(f"node {node} connects to {server}")
+            if _run_node(options, out):
+                return out / POLICY_FILE
+            until = time.monotonic() + patience
+            tell(f"node {node} has lost its server {server}, and tries again")
+        except Later:
             if time.monotonic() > until:
                 raise
-            time.sleep(1.0)
-            continue
-        (out / LOG).unlink(missing_ok=True)
-        with _process("supernode", [*options, "--port", str(_free_port())], out) as process:
-            tell(f"node {node} connects to {server}")
-            while process.poll() is None:
-                if (out / POLICY_FILE).exists():
-                    return out / POLICY_FILE
-                time.sleep(0.5)
-        log = (out / LOG).read_text(encoding="utf-8", errors="replace")
-        if CONNECTED in log:
-            raise DpemError(f"node {node} lost its server {server}, or refused it: see {os.fspath(out / LOG)!r}")
-        if time.monotonic() > until:
-            raise DpemError(
-                f"server {server} refused node {node}: it does not know the node's key, or still takes it for "
-                f"connected (it notices a crash within a minute); see {os.fspath(out / LOG)!r}"
-            )
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-class _Unreachable(DpemError):
-    """Nobody answers at the server's address."""
-
-
-def require_server(host: str, port: int, authority: Path) -> None:
-    """Raise DpemError unless a server whose certificate this authority has signed answers by TLS."""
-    address = f"{host}:{port}"
-    try:
-        trust = ssl.create_default_context(cafile=os.fspath(authority))
-        with socket.create_connection((host, port), timeout=10.0) as plain, trust.wrap_socket(
-            plain, server_hostname=host
-        ):
-            pass
-    except ssl.SSLCertVerificationError as error:
-        raise DpemError(
-            f"server {address} is not one that {os.fspath(authority)!r} vouches for: {error.verify_message}"
-        ) from None
-    except ssl.SSLError as error:
-        raise DpemError(f"server {address} does not speak TLS, or {os.fspath(authority)!r} is none: {error}") from None
-    except OSError as error:
-        raise _Unreachable(f"server {address} is not reachable: {error}") from None
+def _run_node(options: list[str], out: Path) -> bool:
+    """Run a SuperNode until the federation ends; False if it had been let in and then lost its server."""
+    (out / LOG).unlink(missing_ok=True)
+    with _process("supernode", [*options, "--port", str(free_port())], out) as process:
+        while process.poll() is None:
+            if (out / POLICY_FILE).exists():
+                return True
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    log = (out / LOG).read_text(encoding="utf-8", errors="replace")
+    if OTHER_APP in log:
+        raise DpemError(f"{OTHER_APP}: is it of the same version? See {os.fspath(out / LOG)!r}")
+    if CONNECTED not in log:
+        raise Later(
+            "the server refused this node: it does not know the node's key, or still takes it for connected (it "
+            f"notices a crash within a minute); see {os.fspath(out / LOG)!r}"
+        )
+    return False
 
 
 class _Control:
@@ -151,7 +138,7 @@ class _Control:
     def __init__(self, host: str, port: int, authority: Path) -> None:
         from flwr.supercore.control import ControlHttpClient
 
-        self.client = ControlHttpClient.from_server_address(f"{_bracketed(host)}:{port}", False, os.fspath(authority), [])
+        self.client = ControlHttpClient.from_serveraddress_of(joined(host, port), False, os.fspath(authority), [])
 
     def __enter__(self) -> _Control:
         return self
@@ -173,7 +160,6 @@ class _Control:
 
     def start(self) -> int:
         """Start the app; returns its run's number."""
-        from dpem_agents.federated.flower_processes import app_bundle
         from flwr.common.serde import fab_to_proto
         from flwr.proto.control_pb2 import StartRunRequest
         from flwr.supercore.fab import Fab
@@ -205,7 +191,7 @@ def _follow(control: _Control, link: subprocess.Popen[bytes], plan: Plan, out: P
             return
         if link.poll() is not None:
             raise DpemError(f"the SuperLink has stopped: see {os.fspath(out / LOG)!r}")
-        time.sleep(1.0)
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _rounds(path: Path) -> list[dict[str, Any]]:
@@ -247,14 +233,15 @@ def _await_link(link: subprocess.Popen[bytes], host: str, port: int, authority: 
     while True:
         try:
             return require_server(host, port, authority)
-        except _Unreachable:
+        except Later:
             if link.poll() is not None or time.monotonic() > until:
                 raise DpemError(f"the SuperLink did not start: see {os.fspath(out / LOG)!r}") from None
             time.sleep(0.2)
 
 
-def _prepare(plan: Plan, out: Path) -> None:
-    """Make the folder; DpemError if it is another federation's."""
+def _prepare(plan: Plan, nodes: int, out: Path) -> None:
+    """Make the folder; DpemError if it is another federation's, or if this one is impossible."""
+    plan.federation.protection(nodes, plan.rounds)  # complains
     make_writable(out)
     if (out / PLAN).exists():
         before = Plan.load(out)[0]
@@ -262,42 +249,12 @@ def _prepare(plan: Plan, out: Path) -> None:
             raise DpemError(f"{os.fspath(out)!r} is of a federation with other settings: choose another folder")
 
 
-def _require_free(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            raise DpemError(f"{host}:{port} cannot be served: {error}; choose another --port") from None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _address(server: str) -> tuple[str, int]:
-    host, colon, port = server.rpartition(":")
-    if not colon or not host or not port.isdecimal():
-        raise DpemError(f"server is {server!r}; expected HOST:PORT, such as 127.0.0.1:9092")
-    return host.strip("[]"), int(port)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 def _text(path: str | os.PathLike[str] | None) -> str | None:
     return None if path is None else os.path.abspath(path)
 
 
-def _flower() -> Any:
+def _flower() -> ModuleType:
     """The apps that Flower runs; DpemError tells how to install it."""
-    from dpem_agents.federated import flower  # noqa: F401 - first: complains, and keeps Flower quiet
     from dpem_agents.federated import flower_apps
-    from dpem_agents.libraries import agents_extra
 
-    with agents_extra():
-        return flower_apps
+    return flower_apps

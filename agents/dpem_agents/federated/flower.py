@@ -7,6 +7,7 @@ is all: no report, and no number of examples, since every node weighs the same.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -31,7 +32,7 @@ for _switch, _off in {
 try:
     from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
     from flwr.clientapp import ClientApp
-    from flwr.serverapp import Grid
+    from flwr.serverapp import Grid, ServerApp
     from flwr.serverapp.strategy import Strategy
 except ImportError as error:
     raise DpemError(
@@ -40,6 +41,7 @@ except ImportError as error:
 
 Learn = Callable[[Vector, str, Context], Vector | NoisedUpdate]
 Finish = Callable[[Vector, Context], None]
+LOG = logging.getLogger(__name__)
 SECONDS_BETWEEN_LOOKS = 1.0  # at who is connected
 
 
@@ -47,8 +49,8 @@ class AveragerStrategy(Strategy):
     """Rounds of a `FederatedAverager`; `nodes` are the names of all that may join, by Flower's numbers of them.
 
     A round begins once all nodes are connected, or after `patience` s with those that are, if any. It ends when the
-    cohort has replied, or after `patience` s: nodes that are gone or failed then contribute zeros. Updates are summed in
-    the order of `nodes`, so that the same updates make the same weights, whichever comes first.
+    cohort has replied, or after `patience` s: nodes that are gone or failed then contribute zeros. Updates are summed
+    in the order of `nodes`, so that the same updates make the same weights, whichever comes first.
 
     `settings` is sent along, for nodes to refuse if theirs are others; `at_round` is told of every round.
     """
@@ -90,7 +92,13 @@ class AveragerStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Average what came. Whatever a node sent instead of an update is rejected, and loses nobody else's."""
-        received = {reply.metadata.src_node_id: reply for reply in replies if reply.has_content()}
+        received = {}
+        for reply in replies:
+            number = reply.metadata.src_node_id
+            if reply.has_error():
+                LOG.warning("round %s: node %s sent no update: %s", server_round, self.nodes.get(number), reply.error)
+            else:
+                received[number] = reply
         updates = {node: self._update(received[number]) for number, node in self.nodes.items() if number in received}
         weights, report = self.averager.aggregate(updates)
         self.at_round(report)
@@ -109,9 +117,7 @@ class AveragerStrategy(Strategy):
     def summary(self) -> None:
         """Log nothing: the averager's reports tell what there is."""
 
-    def _messages(
-        self, grid: Grid, kind: str, arrays: ArrayRecord, group: str, nodes: Iterable[int]
-    ) -> list[Message]:
+    def _messages(self, grid: Grid, kind: str, arrays: ArrayRecord, group: str, nodes: Iterable[int]) -> list[Message]:
         """What goes to those of the nodes that are connected; outdated once the round is over."""
         content = RecordDict({"weights": arrays, "about": ConfigRecord({"settings": self.settings})})
         connected = self._connected(grid)
@@ -139,7 +145,14 @@ class AveragerStrategy(Strategy):
         return NoisedUpdate(vector) if local else vector
 
 
-def client_app(learn: Learn, finish: Finish = lambda weights, context: None) -> ClientApp:
+def make_server_app(serve: Callable[[Grid, Context], None]) -> ServerApp:
+    """An aggregator that does this."""
+    app = ServerApp()
+    app.main()(serve)
+    return app
+
+
+def make_client_app(learn: Learn, finish: Finish = lambda weights, context: None) -> ClientApp:
     """A node: `learn` makes an update of global weights and the server's settings; `finish` gets the final weights."""
     app = ClientApp()
 

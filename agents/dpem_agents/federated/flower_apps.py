@@ -1,7 +1,6 @@
 """What Flower runs in a deployment: `server_app` at the aggregator, `client_app` at a node.
 
-Both read the folder they work in from the environment. The app that Flower sends around is `APP`: a reference to these
-two, without any code, so that every machine runs its own installed package.
+Both read the folder they work in from the environment.
 """
 
 from __future__ import annotations
@@ -14,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import Context
-from flwr.serverapp import Grid, ServerApp
 
-from dpem_agents.federated import flower
+from dpem_agents.federated.flower import AveragerStrategy, Context, Grid, make_client_app, make_server_app
 from dpem_agents.federated.mechanism import NoisedUpdate, node_update
 from dpem_agents.federated.plan import Plan
 from dpem_agents.federated.reports import RoundReport
@@ -30,26 +27,8 @@ from dpem_env.files import whole_file, write_json
 FOLDER = "DPEM_FEDERATION"  # the environment variable that names it
 GLOBAL = "global.npz"  # the aggregator's weights, and how many rounds made them
 ROUNDS, OPERATOR = "rounds.json", "operator-only.json"  # reports of all rounds: to publish, and never to
-APP = """\
-[project]
-name = "dpem-federation"
-version = "1.0.0"
-description = "Federated averaging of dpem_agents"
-license = "MIT"
-dependencies = ["flwr>=1.41.0,<1.42"]
-
-[tool.flwr.app]
-publisher = "dpem-env"
-
-[tool.flwr.app.components]
-serverapp = "dpem_agents.federated.flower_apps:server_app"
-clientapp = "dpem_agents.federated.flower_apps:client_app"
-"""
-
-server_app = ServerApp()
 
 
-@server_app.main()
 def _serve(grid: Grid, context: Context) -> None:
     """Play the rounds that are left; whatever ends them, the nodes are told the final weights and leave."""
     with one_thread():
@@ -73,7 +52,7 @@ class Aggregator:
                 self.rounds = int(stored["rounds"])
                 averaging.restore(self.rounds, stored["weights"])
         self.averager = averaging.averager
-        self.strategy = flower.AveragerStrategy(
+        self.strategy = AveragerStrategy(
             self.averager,
             {int(number): node for number, node in here["nodes"].items()},
             settings=self.plan.fingerprint,
@@ -158,7 +137,8 @@ def _finish(weights: Vector, context: Context) -> None:
         LocalLearning(Path(os.environ[FOLDER])).finish(weights)
 
 
-client_app = flower.client_app(_learn, _finish)
+server_app = make_server_app(_serve)
+client_app = make_client_app(_learn, _finish)
 
 
 def _append(path: Path, entry: dict[str, Any]) -> None:

@@ -14,9 +14,23 @@ import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from dpem_agents.federated import flower  # noqa: F401 - first: keeps Flower from reporting to its makers
-from dpem_agents.federated.flower_apps import APP
+# What Flower sends around: the names of the apps and no code, so that every machine runs its own installed package.
+APP = """\
+[project]
+name = "dpem-federation"
+version = "1.0.0"
+description = "Federated averaging of dpem_agents"
+license = "MIT"
+dependencies = ["flwr>=1.41.0,<1.42"]
 
+[tool.flwr.app]
+publisher = "dpem-env"
+
+[tool.flwr.app.components]
+serverapp = "dpem_agents.federated.flower_apps:server_app"
+clientapp = "dpem_agents.federated.flower_apps:client_app"
+"""
+OTHER_APP = "the server sent another app than this node's own"  # what a node says that refuses it
 NODES = "/v1/fleet/"  # paths of the interface for nodes, which asks for their keys
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Scope]]
@@ -83,12 +97,13 @@ def supernode() -> None:
 
     def configuration_of_known(app: bytes, run: Any) -> Any:
         if not same_app(app, known):
-            flwr_exit(ExitCode.SUPERNODE_INVALID_TRUSTED_ENTITIES, "The server sent another app than this node's own.")
+            flwr_exit(ExitCode.SUPERNODE_INVALID_TRUSTED_ENTITIES, OTHER_APP)
         return configuration(app, run)
 
     loop.get_fused_config_from_fab = configuration_of_known
     start_parent_process_monitor(os.getppid())
     flower_supernode()
+    os._exit(1)  # it has lost its server, and threads of it would wait forever
 
 
 def _files(bundle: bytes) -> list[tuple[str, bytes]]:

@@ -15,6 +15,7 @@ from dpem_agents.ppo.training import Settings
 from dpem_env import scenarios
 from dpem_env.errors import DpemError
 from dpem_env.files import write_json
+from dpem_env.forecast import get_forecaster
 from dpem_env.network import build_network
 from dpem_env.scenarios import Scenario
 
@@ -39,6 +40,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not isinstance(self.rounds, int) or self.rounds < 1:
             raise DpemError(f"rounds is {self.rounds!r}; expected a whole number >= 1")
+        get_forecaster(self.forecaster)  # complains
 
     @property
     def settings(self) -> Settings:
