@@ -117,20 +117,19 @@ learners: setup
 	$(call TRAINED,ppo-mesh20) $(MESH20)
 	$(call TRAINED,ppo-mesh100) $(MESH100)
 	for delay in 0 0.5; do $(call TRAINED,central-ppo-mesh20-$$delay) $(MESH20) --mode central --delay $$delay || exit; done
-	for delay in 0 0.5; do $(call TRAINED,central-ppo-mesh100-$$delay) $(MESH100) --mode central --delay $$delay || exit; done
+	$(call TRAINED,central-ppo-mesh100-0.5) $(MESH100) --mode central --delay 0.5
 
-# $(1) is a mesh: its learning curves beside rules on the same episodes; then everybody on evaluation episodes.
+# $(1) is a mesh, $(2) the control delays: learning curves beside rules on the same episodes; then all on evaluation episodes.
 define SCORED
 	$(LEARNED) small --scenario $(1)-v0 --split validation --seeds 10 --policies $(RIVALS) --delay 0 --delay 0.5 --out $(LEARNING)/$(1)/rules
-	$(BIN)/dpem curve --runs 'shared=$(LEARNT)/ppo-$(1)/seed*' --runs 'central at once=$(LEARNT)/central-ppo-$(1)-0/seed*' \
-		--runs 'central half a second late=$(LEARNT)/central-ppo-$(1)-0.5/seed*' --beside $(LEARNING)/$(1)/rules/summary.json --out $(LEARNING)/$(1)
+	$(BIN)/dpem curve --runs 'shared=$(LEARNT)/ppo-$(1)/seed*' $(foreach delay,$(2),--runs 'central $(delay) s late=$(LEARNT)/central-ppo-$(1)-$(delay)/seed*') --beside $(LEARNING)/$(1)/rules/summary.json --out $(LEARNING)/$(1)
 	$(LEARNED) small --scenario $(1)-v0 --seeds 20 --policies '$(RIVALS),central-lp,ppo:$(LEARNT)/ppo-$(1)/seed*' --delay 0 --delay 0.5 --out $(LEARNING)/$(1)/evaluation
-	for delay in 0 0.5; do $(LEARNED) small --scenario $(1)-v0 --seeds 20 --policies "local-predictive,central-ppo:$(LEARNT)/central-ppo-$(1)-$$delay/seed*" --delay $$delay --out $(LEARNING)/$(1)/central-$$delay || exit; done
+	for delay in $(2); do $(LEARNED) small --scenario $(1)-v0 --seeds 20 --policies "local-predictive,central-ppo:$(LEARNT)/central-ppo-$(1)-$$delay/seed*" --delay $$delay --out $(LEARNING)/$(1)/central-$$delay || exit; done
 endef
 
 learned: setup
-	$(call SCORED,mesh20)
-	$(call SCORED,mesh100)
+	$(call SCORED,mesh20,0 0.5)
+	$(call SCORED,mesh100,0.5)
 	$(LEARNED) sizes --seeds 5 --policies 'local-reactive,maxweight,ppo:$(LEARNT)/ppo-mesh100/seed*' --out $(LEARNING)/sizes
 	$(BIN)/python docs/update.py
 

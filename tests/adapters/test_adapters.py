@@ -75,20 +75,27 @@ def test_an_adapter_that_waits_always_passes_since_random_legal_floods_the_netwo
 
 
 def test_an_illegal_action_in_training_is_found_out(write_adapter: Write) -> None:
-    assert failures(ILLEGAL_TRAINING, write_adapter) == ["800 illegal actions while training"]
+    assert failures(ILLEGAL_TRAINING, write_adapter) == ["1600 illegal actions while training"]
 
 
 def test_an_illegal_action_in_play_is_found_out(write_adapter: Write) -> None:
-    assert failures(LEGAL.replace(WAITS, ILLEGAL), write_adapter) == ["12800 illegal actions while playing"]
+    assert failures(LEGAL.replace(WAITS, ILLEGAL), write_adapter) == ["25600 illegal actions while playing"]
+
+
+def test_an_adapter_that_looks_at_no_mask_is_found_out_where_nodes_are_crowded(write_adapter: Write) -> None:
+    blind = LEGAL.replace(WAITS, "np.full(len(masks), 1)")  # always the first peer
+    (failure,) = (found for found in failures(blind, write_adapter) if "illegal" in found)
+    assert failure.endswith("illegal actions while playing")
+    assert 0 < int(failure.split()[0]) < 12_800
 
 
 def test_a_library_without_masks_may_train_on_illegal_actions_but_not_play_them(write_adapter: Write) -> None:
     source = "ILLEGAL_ACTIONS_POSSIBLE = True\n" + ILLEGAL_TRAINING.replace(WAITS, ILLEGAL)
     write_adapter(source)
     found = harness.trial("made_up")
-    assert found["illegal_actions_training"] == 800
+    assert found["illegal_actions_training"] == 1600
     assert found["illegal_actions_possible"]
-    assert found["failures"] == ["12800 illegal actions while playing"]
+    assert found["failures"] == ["25600 illegal actions while playing"]
 
 
 def test_an_adapter_that_learned_nothing_fails(write_adapter: Write) -> None:
@@ -132,7 +139,7 @@ def test_a_trial_that_fails_says_why_and_still_writes_its_result(
     monkeypatch.setattr(sys, "argv", ["trial", "made_up", "--out", str(out)])
     assert harness.main() == 1
     assert "made_up: " in (said := capsys.readouterr().out)
-    assert "800 illegal actions while training" in said
+    assert "1600 illegal actions while training" in said
     assert not json.loads(out.read_text(encoding="utf-8"))["passed"]
 
 

@@ -4,8 +4,9 @@ python -m dpem_agents.adapters.trial cleanrl --out cleanrl.json
 
 An adapter is a module of this package with ``LIBRARY``, the distribution it uses, ``MASKS``, how illegal actions are
 kept out, in a few words, and ``train(scenario, timesteps, seed)``, which trains one policy that agents share, for so
-many agents × slots, and returns it as an `Actor`. It steps environments in this process, whose simulators count what
-they play. ``ILLEGAL_ACTIONS_POSSIBLE = True`` says that the library cannot mask: then only those played fail the trial.
+many agents × slots of a scenario (its name or itself), and returns it as an `Actor`. It steps environments in this
+process, whose simulators count what they play. ``ILLEGAL_ACTIONS_POSSIBLE = True`` says that the library cannot mask:
+then only those played fail the trial.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from dpem_env.work import ONE_THREAD
 Actor = Callable[[NDArray[np.float32], NDArray[np.int8]], NDArray[np.int64]]
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py") if path.stem != "trial")
 SCENARIO = "star8-v0"
+CROWDED = {"rows": 1}  # of allocations, instead of 4: there, and hardly ever before, actions are illegal
+CROWDED_TIMESTEPS = 50_000
 EPISODES = 40  # of the validation split, played by the learned policy and at random
 
 
@@ -80,7 +83,11 @@ def play(scenario: Scenario, policy: Policy) -> tuple[NDArray[np.float64], int]:
 
 
 def trial(name: str, timesteps: int | None = None) -> dict[str, Any]:
-    """Train and play the adapter of that name; plain data, with what is wrong under "failures"."""
+    """Train and play the adapter of that name; plain data, with what is wrong under "failures".
+
+    A second, short training on nodes of one row each, where a node that waits for its pair may do nothing else, is for
+    the counts of illegal actions alone.
+    """
     adapter = importlib.import_module(f"dpem_agents.adapters.{name}")
     scenario = scenarios.get(SCENARIO)
     random_returns, _ = play(scenario, get_policy("random-legal"))  # first: it compiles the simulator
@@ -90,7 +97,11 @@ def trial(name: str, timesteps: int | None = None) -> dict[str, Any]:
         start, cpu_start = time.perf_counter(), time.process_time()
         actor = adapter.train(SCENARIO, timesteps=timesteps, seed=0)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    crowded = scenarios.get(SCENARIO, **CROWDED)
+    with watched(lambda decisions: None) as crowded_plays:
+        crowded_actor = adapter.train(crowded, timesteps=min(timesteps, CROWDED_TIMESTEPS), seed=0)
     returns, illegal = play(scenario, Learned(actor))
+    _, crowded_illegal = play(crowded, Learned(crowded_actor))
     gain = returns - random_returns  # paired: of the same episodes
     result = {
         "library": adapter.LIBRARY,
@@ -106,8 +117,8 @@ def trial(name: str, timesteps: int | None = None) -> dict[str, Any]:
         "cpu_seconds": cpu_seconds,
         "agent_steps_per_second": plays["decided"] / cpu_seconds,  # of this process: others disturb less
         "illegal_actions_possible": getattr(adapter, "ILLEGAL_ACTIONS_POSSIBLE", False),
-        "illegal_actions_training": plays["illegal"],
-        "illegal_actions_playing": illegal,
+        "illegal_actions_training": plays["illegal"] + crowded_plays["illegal"],
+        "illegal_actions_playing": illegal + crowded_illegal,
         "episodes": EPISODES,
         "return": returns.mean(),
         "return_random_legal": random_returns.mean(),
