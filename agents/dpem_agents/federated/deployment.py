@@ -138,7 +138,7 @@ class _Control:
     def __init__(self, host: str, port: int, authority: Path) -> None:
         from flwr.supercore.control import ControlHttpClient
 
-        self.client = ControlHttpClient.from_serveraddress_of(joined(host, port), False, os.fspath(authority), [])
+        self.client = ControlHttpClient.from_server_address(joined(host, port), False, os.fspath(authority), [])
 
     def __enter__(self) -> _Control:
         return self

@@ -138,10 +138,10 @@ class AveragerStrategy(Strategy):
         local = self.averager.dp.mode == "local"
         vector: Any = None
         try:
-            if bool(reply.content["about"]["noised"]) == local:
-                vector = reply.content["update"]["update"].numpy()
-        except (KeyError, TypeError, ValueError, EOFError):  # what Flower and numpy raise for other content
-            pass
+            if bool(reply.content.config_records["about"]["noised"]) == local:
+                vector = np.array(reply.content.array_records["update"]["update"].numpy(), dtype=np.float64)
+        except Exception as problem:  # whatever a stranger's bytes make Flower and numpy raise
+            LOG.warning("node %s sent no update: %s", self.nodes[reply.metadata.src_node_id], problem)
         return NoisedUpdate(vector) if local else vector
 
 
