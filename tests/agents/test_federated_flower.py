@@ -591,15 +591,15 @@ def supernode(server: str, options: list[str], folder: Path) -> tuple[bool, str]
         "--max-retries",
         "0",
     ]
-    process = subprocess.Popen(
-        [*command, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    with open(folder / "stranger.txt", "wb") as said:
+        process = subprocess.Popen([*command, *options], env=environment, stdout=said, stderr=said)
     try:
-        said = process.communicate(timeout=120)[0]
-        return process.returncode != 0, said
+        refused = process.wait(120) != 0
     except subprocess.TimeoutExpired:
         process.terminate()
-        return False, process.communicate(timeout=30)[0]
+        process.wait(30)
+        refused = False
+    return refused, (folder / "stranger.txt").read_text()
 
 
 @contextmanager

@@ -63,11 +63,11 @@ def serve(
     with _process("superlink", options, out) as link:
         near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         _await_link(link, near, port, authority, out)
-        with _Control(near, port, authority) as control:
+        with _Control(near, port, authority, out) as control:
             numbers = {control.register(path): node for node, path in zip(nodes, public, strict=True)}
             plan.save(out, {"nodes": numbers, "patience": patience, "data": _text(data_dir)})
             tell(f"waiting for {len(nodes)} nodes on {host}:{port}")
-            _follow(control, link, plan, out, tell)
+            _follow(control, plan, out, tell)
     return out / apps.GLOBAL
 
 
@@ -135,16 +135,21 @@ def _run_node(options: list[str], out: Path) -> bool:
 class _Control:
     """The SuperLink's interface for its operator."""
 
-    def __init__(self, host: str, port: int, authority: Path) -> None:
+    def __init__(self, host: str, port: int, authority: Path, out: Path) -> None:
         from flwr.supercore.control import ControlHttpClient
 
+        self.out = out
         self.client = ControlHttpClient.from_server_address(joined(host, port), False, os.fspath(authority), [])
 
     def __enter__(self) -> _Control:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        from httpx import HTTPError
+
         self.client.close()
+        if isinstance(error, HTTPError):
+            raise DpemError(f"the SuperLink has failed: {error}; see {os.fspath(self.out / LOG)!r}") from None
 
     def register(self, public_key: Path) -> int:
         """Make a node known by its key; returns Flower's number of it."""
@@ -173,7 +178,7 @@ class _Control:
         return self.client.ListRuns(ListRunsRequest(run_id=run)).run_dict[run].status
 
 
-def _follow(control: _Control, link: subprocess.Popen[bytes], plan: Plan, out: Path, tell: Tell) -> None:
+def _follow(control: _Control, plan: Plan, out: Path, tell: Tell) -> None:
     """Tell of the rounds until the last; DpemError if the run ends otherwise."""
     reports = out / _flower().ROUNDS
     told = len(_rounds(reports))
@@ -189,8 +194,6 @@ def _follow(control: _Control, link: subprocess.Popen[bytes], plan: Plan, out: P
                 reason = status.details.removeprefix("ServerApp failed with exception: ")
                 raise DpemError(f"{reason or status.sub_status} (see {os.fspath(out / LOG)!r})")
             return
-        if link.poll() is not None:
-            raise DpemError(f"the SuperLink has stopped: see {os.fspath(out / LOG)!r}")
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
