@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -280,7 +281,12 @@ def test_an_interruption_that_a_compiler_swallows_is_still_one(
             time.sleep(0.01)
 
     monkeypatch.setattr("dpem_env.reports.print_list", compile_something)
-    assert dpem("list") == 130
+    # Tests that a shell has put in the background ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert dpem("list") == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "dpem: interrupted\n"
 
 
