@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from dpem_agents.federated.embedded import Averaging
 from dpem_agents.federated.flower import AveragerStrategy, Context, Grid, make_client_app, make_server_app
-from dpem_agents.federated.mechanism import NoisedUpdate, node_update
+from dpem_agents.federated.mechanism import NoisedUpdate
 from dpem_agents.federated.plan import Plan
 from dpem_agents.federated.reports import RoundReport
 from dpem_agents.federated.spec import Vector
@@ -83,18 +84,15 @@ class LocalLearning:
         self.plan, here = Plan.load(folder)
         self.node = int(here["node"])
         self.learner = self.plan.learner(folder, here["data"])
-        assert self.learner.averaging is not None
-        self.spec, self.averager = self.learner.averaging.spec, self.learner.averaging.averager
         if (folder / FILE).exists():
             self.learner.restore(load(folder / FILE, training=True))
 
     def learn(self, weights: Vector) -> Vector | NoisedUpdate:
         """The update of this node, after a round's rollouts. In mode "local" the node books it itself, before."""
-        learner, dp, ledger = self.learner, self.averager.dp, self.averager.ledger
-        finished = ledger.rounds
-        if dp.mode == "local":
-            ledger.charge(dp)
-        self.spec.set_all(learner.model, weights)
+        learner, averaging = self.learner, self.averaging
+        dp, ledger = averaging.averager.dp, averaging.averager.ledger
+        ledger.require_room(dp)
+        self._take_over(weights, averaging.rounds + 1)
         goal = learner.timesteps + self.plan.federation.rollouts * self._rollout
 
         def stop_at_goal() -> None:
@@ -104,13 +102,26 @@ class LocalLearning:
         with suppress(_RoundOver):
             learner.learn(stop_at_goal, lambda: None)
         self._save()
-        return node_update(dp, self.spec.get_all(learner.model)[self.node], weights, finished, self.node)
+        update = averaging.averager.update_of(self.node, averaging.spec.get_all(learner.model)[self.node])
+        if dp.mode == "local":
+            ledger.charge(dp)
+        return update
 
     def finish(self, weights: Vector) -> None:
         """Take over the final weights, and write the policy for playing: the sign that all is over."""
-        self.spec.set_all(self.learner.model, weights)
+        self._take_over(weights, self.averaging.rounds)
         self._save()
         load(self.folder / FILE).for_playing().save(self.folder / POLICY_FILE)
+
+    @property
+    def averaging(self) -> Averaging:
+        """What is shared, and how; global weights are the latest that came."""
+        assert self.learner.averaging is not None
+        return self.learner.averaging
+
+    def _take_over(self, weights: Vector, rounds: int) -> None:
+        self.averaging.restore(rounds, weights)
+        self.averaging.spec.set_all(self.learner.model, weights)
 
     @property
     def _rollout(self) -> int:
