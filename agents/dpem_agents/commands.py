@@ -35,6 +35,11 @@ def add_train_forecaster(commands: Any) -> None:
     parser.add_argument("--hidden", type=int, default=8, help="units of a recurrent cell (default: 8)")
     parser.add_argument("--epochs", type=float, default=3.0, help="passes over the history (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and batches (default: 0)")
+    parser.add_argument(
+        "--federate", action="append", default=[], metavar="NAME=VALUE",
+        help="average recurrent networks of nodes now and then, and how: epsilon=8, share=whole, period=8 (batches) or "
+        "privacy=off; the budget is booked beside FILE, in FILE-privacy/ (all: dpem_agents.federated.embedded)",
+    )  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.npz", help="checkpoint to write")
     parser.set_defaults(run=_train_forecaster)
 
@@ -72,7 +77,7 @@ def add_train(commands: Any) -> None:
     )
     parser.add_argument(
         "--federate", action="append", default=[], metavar="NAME=VALUE",
-        help="with mode federated: how, such as epsilon=2, share=policy, rollouts=8 or privacy=off (all: "
+        help="with mode federated: how, such as epsilon=2, share=whole, period=8 or privacy=off (all: "
         "dpem_agents.federated.embedded)",
     )  # fmt: skip
     parser.add_argument("--delay", type=float, default=0.0, metavar="S", help="of central control, in s (default: 0)")
@@ -217,6 +222,7 @@ def _slots_each(scenario: Scenario, data_dir: str | None) -> int:
 
 
 def _train_forecaster(arguments: argparse.Namespace) -> int:
+    from dpem_agents.federated.embedded import federation
     from dpem_agents.forecasters.ridge import train_ridge
     from dpem_agents.forecasters.training import train_forecasters
 
@@ -226,10 +232,16 @@ def _train_forecaster(arguments: argparse.Namespace) -> int:
         raise DpemError(f"--hidden is {arguments.hidden}, --epochs {arguments.epochs}; expected at least 1, above 0")
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
     common: dict[str, Any] = {"hours": arguments.hours, "data_dir": arguments.data}
+    federate = overrides(arguments.federate, "--federate epsilon=2")
     if arguments.model == "ridge":
+        if federate:
+            raise DpemError("--federate averages recurrent networks: choose --model gru, lstm or rnn")
         checkpoint = train_ridge(scenario, arguments.topology, **common)
     else:
         options = {name: getattr(arguments, name) for name in ("hidden", "epochs", "seed")}
+        if federate:
+            ledgers = arguments.out.with_name(f"{arguments.out.stem}-privacy")
+            options |= {"federation": federation(**federate), "ledgers": ledgers}
         checkpoint = train_forecasters(scenario, arguments.topology, cell=arguments.model, **options, **common)
     checkpoint.save(arguments.out)
     print(f"wrote {arguments.out}; use it as --forecaster {arguments.model}:{arguments.out}")

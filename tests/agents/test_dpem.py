@@ -21,7 +21,7 @@ from dpem_env.session import EpisodeSeeds
 
 CHAIN = scenarios.get("chain3-v0", slots=50)
 QUICK = Hyperparameters(networks=1, slots=16, minibatches=2, epochs=1, hidden=4, encoder="plain")
-PRIVATE = federation(rollouts=1, epsilon=4.0, delta=1e-2)
+PRIVATE = federation(period=1, epsilon=4.0, delta=1e-2)
 
 
 def trained(out: Path, timesteps: int = 96) -> Path:

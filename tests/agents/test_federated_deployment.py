@@ -171,7 +171,7 @@ def test_a_plan_is_read_back_unchanged_and_anything_agreed_on_changes_its_finger
         replace(PLAN, topology_seed=1),
         replace(PLAN, forecaster="persistence"),
         replace(PLAN, scenario=scenarios.get("chain3-v0", slots=60)),
-        replace(PLAN, federation=federation(privacy="off", rollouts=3)),
+        replace(PLAN, federation=federation(privacy="off", period=3)),
         replace(PLAN, hyperparameters=replace(PLAN.hyperparameters, discount=0.9)),
     ]
     assert len({plan.fingerprint for plan in [PLAN, *changed]}) == len(changed) + 1
@@ -180,7 +180,7 @@ def test_a_plan_is_read_back_unchanged_and_anything_agreed_on_changes_its_finger
 
 def test_the_command_starts_server_and_nodes_with_one_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     common = (
-        "--scenario chain3-v0 --set slots=50 --rounds 3 --federate privacy=off --federate rollouts=2 --keys k --out o"
+        "--scenario chain3-v0 --set slots=50 --rounds 3 --federate privacy=off --federate period=2 --keys k --out o"
     )
     learn = [f"--learn={name}" for name in ("slots=16", "epochs=2", "hidden=8")]
     started: list[Any] = []
@@ -310,7 +310,7 @@ def test_in_mode_local_a_node_books_its_own_releases_and_stops_at_its_budget(tmp
     from dpem_agents.federated import BudgetExhausted
     from dpem_agents.federated.flower_apps import LocalLearning
 
-    plan = replace(PLAN, federation=federation(privacy="local", rollouts=1, delta=1e-2, epsilon=4.0), rounds=2)
+    plan = replace(PLAN, federation=federation(privacy="local", period=1, delta=1e-2, epsilon=4.0), rounds=2)
     plan.save(tmp_path, {"node": 1, "data": None})
     weights = LocalLearning(tmp_path).averaging.averager.weights
     for finished_rounds in (1, 2):

@@ -27,8 +27,8 @@ from dpem_env.session import EpisodeSeeds
 CHAIN = scenarios.get("chain3-v0", slots=50)
 QUICK = Hyperparameters(networks=1, slots=16, minibatches=2, epochs=2, hidden=8, encoder="plain")
 ROLLOUT = 16 * 3
-OPEN = federation(privacy="off", rollouts=2)
-SEEDED = federation(rollouts=2, noise_seed=7, delta=1e-2)
+OPEN = federation(privacy="off", period=2)
+SEEDED = federation(period=2, noise_seed=7, delta=1e-2)
 
 
 def trained(out: Path, chosen: Federation | None = OPEN, rollouts: int = 6, **arguments: Any) -> Path:
@@ -53,7 +53,7 @@ def assert_equal_over_nodes(arrays: dict[str, Any], names: list[str]) -> None:
 def test_after_a_round_nodes_have_the_shared_weights_in_common_and_no_others(tmp_path: Path) -> None:
     head = ["actor.2.weight", "actor.2.bias"]
     assert_equal_over_nodes(actors(trained(tmp_path / "head")), head)
-    whole = federation(privacy="off", rollouts=2, share="policy")
+    whole = federation(privacy="off", period=2, share="whole")
     path = trained(tmp_path / "policy", whole)
     assert_equal_over_nodes(actors(path), list(actors(path)))
     critics = {name: a for name, a in load(path, training=True).arrays.items() if "weights.critic" in name}
@@ -78,7 +78,7 @@ def test_the_shared_weights_are_the_mean_of_what_nodes_have_learned(tmp_path: Pa
 
 
 def test_between_rounds_it_is_independent_learning(tmp_path: Path) -> None:
-    never = federation(privacy="off", rollouts=100)
+    never = federation(privacy="off", period=100)
     path = trained(tmp_path / "federated", never, 3)
     weights = actors(path)
     # From the same start for all nodes, which independent learners do not have: put it into theirs.
@@ -118,7 +118,7 @@ def test_an_interrupted_training_goes_on_where_it_was(
 
 
 def test_privacy_is_booked_and_a_longer_training_finds_the_budget_exhausted(tmp_path: Path) -> None:
-    chosen = federation(rollouts=2, epsilon=4.0, delta=1e-2)
+    chosen = federation(period=2, epsilon=4.0, delta=1e-2)
     path = trained(tmp_path, chosen)
     ledger = Ledger(tmp_path / "ledger.json")
     assert ledger.rounds == 3
@@ -135,7 +135,7 @@ def test_privacy_is_booked_and_a_longer_training_finds_the_budget_exhausted(tmp_
 
 
 def test_noise_is_not_repeatable_unless_it_is_seeded(tmp_path: Path) -> None:
-    private = federation(rollouts=2, epsilon=4.0, delta=1e-2)
+    private = federation(period=2, epsilon=4.0, delta=1e-2)
     first, second = (actors(trained(tmp_path / name, private, 2)) for name in ("a", "b"))
     assert not np.array_equal(first["actor.2.weight"], second["actor.2.weight"])
     assert Ledger(tmp_path / "a" / "ledger.json").private
@@ -156,9 +156,9 @@ def test_the_command_trains_and_tells_how(tmp_path: Path, capsys: pytest.Capture
         "--federate",
         "epsilon=4",
         "--federate",
-        "rollouts=1",
+        "period=1",
         "--federate",
-        "share=policy",
+        "share=whole",
         "--federate",
         "delta=0.01",
     )
@@ -173,7 +173,7 @@ def test_the_command_trains_and_tells_how(tmp_path: Path, capsys: pytest.Capture
         ({"shared": "head"}, "unknown field of a federation 'shared'; did you mean 'share'"),
         ({"share": "all"}, "share is 'all'; expected one of 'head', 'policy'"),
         ({"privacy": "none"}, "privacy is 'none'; expected one of 'central', 'local', 'off'"),
-        ({"rollouts": 0}, "federation's rollouts is 0"),
+        ({"period": 0}, "federation's period is 0"),
         ({"privacy": "off", "epsilon": 2.0}, "none with 'off'"),
         ({"epsilon": None}, "expected an epsilon with privacy 'central'"),
     ],

@@ -129,16 +129,18 @@ def test_each_node_of_a_stack_shares_its_own_weights(tmp_path: Path) -> None:
 
 
 def test_the_head_of_a_stack_and_of_a_policy_per_peer_is_what_makes_the_logits(tmp_path: Path) -> None:
-    stack = learner(CHAIN, "independent", tmp_path).model
-    actions = stack.action_space.n
-    assert SharedSpec.from_stack(stack).shapes == ((1, actions), (8, actions))
-    shared = learner(CHAIN, "shared", tmp_path).model
+    plain = learner(CHAIN, "independent", tmp_path, encoder="plain").model
+    actions = plain.action_space.n
+    assert SharedSpec.from_stack(plain).shapes == ((1, actions), (8, actions))
+    stack = learner(CHAIN, "independent", tmp_path, encoder="per-peer").model
     qualities = CHAIN.control.qualities
-    assert SharedSpec.from_sb3(shared).shapes == ((qualities,), (qualities, 8), (1,), (1, 8))
-    before = shared.policy.mlp_extractor.actor(torch.ones(1, *shared.observation_space.shape))
+    assert SharedSpec.from_stack(stack).shapes == ((1, qualities), (8, qualities), (1, 1), (8, 1))
+    shared = learner(CHAIN, "shared", tmp_path).model
     spec = SharedSpec.from_sb3(shared)
+    assert spec.size == SharedSpec.from_stack(stack).size
+    before = shared.policy.mlp_extractor.actor(torch.ones(1, 1, *shared.observation_space.shape))
     spec.set(shared, np.zeros(spec.size))
-    after = shared.policy.mlp_extractor.actor(torch.ones(1, *shared.observation_space.shape))
+    after = shared.policy.mlp_extractor.actor(torch.ones(1, 1, *shared.observation_space.shape))
     assert before.any()
     assert not after.any()
 

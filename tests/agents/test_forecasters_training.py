@@ -155,7 +155,7 @@ def test_an_interrupted_training_keeps_what_was_learned(monkeypatch: pytest.Monk
     scenario = scenarios.get("chain3-v0")
     batches = Training.run
 
-    def interrupted(self: Training, epochs: float) -> Iterator[tuple[int, int]]:
+    def interrupted(self: Training, epochs: float, *_: Any) -> Iterator[tuple[int, int]]:
         for done, total in batches(self, epochs):
             if len(begun) == 2:
                 raise KeyboardInterrupt

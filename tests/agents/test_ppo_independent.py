@@ -45,7 +45,7 @@ def weights_of(stacked: IndependentPPO, node: int) -> dict[str, Tensor]:
 
 def collected(folder: Path, **changed: Any) -> Learner:
     """A learner with random weights that has played a rollout across the end of an episode."""
-    made = learner(CHAIN, "independent", folder, slots=40, warm_start="none", **changed)
+    made = learner(CHAIN, "independent", folder, slots=40, warm_start="none", **{"encoder": "plain"} | changed)
     draw_weights(made, 0.3)
     model = made.model
     _, callback = model._setup_learn(10_000, Nobody())
@@ -100,9 +100,26 @@ def test_every_node_learns_what_a_learner_of_its_own_would(norm: float, tmp_path
         assert (theirs["action_net.weight"] - before[node]).abs().max() > 1e-3  # they did learn
 
 
+@pytest.mark.parametrize("encoder", ["per-peer", "plain"])
+def test_every_nodes_networks_are_those_of_a_policy_of_its_own(encoder: str, tmp_path: Path) -> None:
+    made = collected(tmp_path, encoder=encoder)
+    stack = made.model.policy.mlp_extractor
+    rows = torch.from_numpy(np.random.default_rng(0).random((6, *made.env.observation_space.shape), dtype=np.float32))
+    logits, values = stack.forward_actor(rows), stack.forward_critic(rows)
+    for node in range(made.nodes):
+        alone = learner(CHAIN, "shared", tmp_path, encoder=encoder).model.policy.mlp_extractor
+        with torch.no_grad():
+            for ours, theirs in zip(stack.parameters(), alone.parameters(), strict=True):
+                theirs.copy_(ours[node : node + 1])
+        alone.warm_start = "none"
+        own = rows[node :: made.nodes]
+        torch.testing.assert_close(alone.forward_actor(own), logits[node :: made.nodes])
+        torch.testing.assert_close(alone.forward_critic(own), values[node :: made.nodes])
+
+
 def test_a_rollout_is_valued_by_each_nodes_own_critic(tmp_path: Path) -> None:
     # Critics that say 1, 2, 3, … for ever: the last reward of an episode grows by γ times that of the node's own.
-    made = learner(CHAIN, "independent", tmp_path, slots=40, networks=2)
+    made = learner(CHAIN, "independent", tmp_path, slots=40, networks=2, encoder="plain")
     critic = made.model.policy.mlp_extractor.critic
     says = np.arange(1.0, made.nodes + 1.0)
     with torch.no_grad():

@@ -51,6 +51,7 @@ def logits_of(policy: PpoPolicy, seen: Observations) -> NDArray[np.float32]:
         ("shared", {"encoder": "plain"}),
         ("shared", {"hidden_blocks": ("topology", "resources")}),
         ("independent", {}),
+        ("independent", {"encoder": "plain"}),
         ("independent", {"hidden_blocks": ("stock",)}),
     ],
 )
@@ -132,7 +133,10 @@ def test_a_node_decides_by_its_own_row_alone(mode: str, tmp_path: Path) -> None:
     assert not np.allclose(alone, logits_of(policy, seen), atol=1e-2)
 
 
-@pytest.mark.parametrize(("mode", "encoder"), [("shared", "per-peer"), ("shared", "plain"), ("independent", "plain")])
+@pytest.mark.parametrize(
+    ("mode", "encoder"),
+    [("shared", "per-peer"), ("shared", "plain"), ("independent", "per-peer"), ("independent", "plain")],
+)
 def test_hidden_blocks_reach_no_network_and_the_prior_still_reads_them(mode: str, encoder: str, tmp_path: Path) -> None:
     made = learner(STAR, mode, tmp_path, encoder=encoder, hidden_blocks=("demand", "forecast"))
     draw_weights(made)
@@ -248,7 +252,7 @@ def test_files_that_are_no_checkpoints_are_refused_in_one_line(tmp_path: Path) -
         "warm_start is 'hot'": relearnt(good, warm_start="hot"),
         "unknown hyperparameter 'colour'": relearnt(good, colour="red"),
         "topology is None in mode independent": spoilt(good, mode="independent"),
-        "format 'other' instead of 'dpem-ppo-1'": spoilt(good, format="other"),
+        "format 'other' instead of 'dpem-ppo-2'": spoilt(good, format="other"),
         "'about' is missing|about is not a file": b"npz",
         "hidden.weight has shape \\(2, 2\\)": Checkpoint(
             good.about, good.arrays | {name: np.zeros((2, 2), dtype=np.float32)}

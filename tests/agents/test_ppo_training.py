@@ -215,7 +215,6 @@ def test_a_checkpoint_without_the_state_of_its_training_cannot_be_gone_on_from(t
     ("changed", "kind", "line"),
     [
         ({"mode": "teamwork"}, ScenarioError, "mode is 'teamwork'; expected one of 'shared', 'independent'"),
-        ({"mode": "independent", "hyperparameters": QUICK}, DpemError, "their encoder is 'plain'"),
         ({"delay": -1.0}, ScenarioError, "delay is -1.0; expected seconds >= 0"),
         ({"device": "cuda"}, DpemError, "device is 'cuda', but PyTorch finds no CUDA device here"),
         ({"device": "abacus"}, DpemError, "device is 'abacus'; Expected one of"),

@@ -160,9 +160,7 @@ class FederatedAverager:
 
     def _report(self, usable: int, diagnostics: OperatorDiagnostics) -> RoundReport:
         dp = self.dp
-        # Locally each update that came brought its own noise.
-        noises = math.sqrt(usable) if dp.mode == "local" else 1.0
-        multiplier = dp.update_multiplier * noises / dp.expected_cohort
+        multiplier = dp.average_multiplier(usable)
         return RoundReport(
             round=self.ledger.rounds,
             mode=dp.mode,

@@ -29,6 +29,8 @@ def add_federate(commands: Any) -> None:
     _add_certificates(kinds)
     _add_server(kinds)
     _add_node(kinds)
+    _add_noise(kinds)
+    _add_attacks(kinds)
 
 
 def _add_certificates(kinds: Any) -> None:
@@ -83,6 +85,54 @@ def _add_node(kinds: Any) -> None:
     parser.set_defaults(run=_node)
 
 
+def _add_noise(kinds: Any) -> None:
+    parser = kinds.add_parser(
+        "noise",
+        help="what privacy would cost: noise beside the clip, and bytes",
+        description="For every ε, mode, number of nodes and of shared weights: the least noise multiplier, how long "
+        "the noise of a round's average is compared to the longest update that is let through, and what a node sends. "
+        "Above 1, a round moves the weights further by noise than any node could.",
+        epilog="example: dpem federate noise --weights 196 --nodes 100 --nodes 1000 --rounds 40 --epsilon 8",
+    )
+    several = {"action": "append", "required": True}
+    parser.add_argument(
+        "--weights", type=int, metavar="D", help="shared by a node; may be given several times", **several
+    )
+    parser.add_argument("--nodes", type=int, metavar="N", help="may be given several times", **several)
+    parser.add_argument("--rounds", type=int, required=True, metavar="N", help="of averaging")
+    parser.add_argument(
+        "--epsilon", type=float, metavar="E", help="after all rounds; may be given several times", **several
+    )
+    parser.add_argument("--mode", action="append", choices=("central", "local"), help="(default: both)")
+    parser.add_argument("--delta", type=float, default=1e-5, metavar="D", help="(default: 1e-5)")
+    parser.add_argument("--sample-rate", type=float, default=1.0, metavar="Q", help="of nodes in a round (default: 1)")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="result to write, too")
+    parser.set_defaults(run=_noise)
+
+
+def _add_attacks(kinds: Any) -> None:
+    parser = kinds.add_parser(
+        "attacks",
+        help="what a trained federation withstands",
+        description="Go on from a training in mode federated while some nodes send updates made to spoil it: their "
+        "own with the sign flipped, 100 times their own, or random numbers; against mean, mean + clip, trimmed mean "
+        "and median. FILE tells how the policy then plays evaluation episodes; the same command again tries only what "
+        "is missing.",
+        epilog="example: dpem federate attacks --scenario mesh20-v0 --training runs/mesh20-federated --out "
+        "attacks.json",
+    )
+    add_common(parser, "--scenario", "--set", "--data")
+    parser.add_argument("--training", type=Path, required=True, metavar="DIR", help="with checkpoint.npz of dpem train")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="under attack (default: 20)")
+    parser.add_argument("--adversaries", type=float, default=0.2, metavar="SHARE", help="of nodes (default: 0.2)")
+    parser.add_argument("--clip-norm", type=float, default=0.5, metavar="C", help="of mean + clip (default: 0.5)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trials of each kind (default: 3)")
+    parser.add_argument("--episodes", type=int, default=10, metavar="N", help="that score a trial (default: 10)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="result to write")
+    parser.set_defaults(run=_attacks)
+
+
 def _add_plan(parser: argparse.ArgumentParser) -> None:
     """What server and nodes must have in common, and where their files are."""
     add_common(parser, "--scenario", "--set", "--data", "--out")
@@ -92,7 +142,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--forecaster", metavar="NAME[:ARGUMENT]", help="fills the observations (default: none)")
     parser.add_argument(
         "--federate", action="append", default=[], metavar="NAME=VALUE",
-        help="such as epsilon=2, share=policy, rollouts=8 or privacy=off (all: dpem_agents.federated.embedded)",
+        help="such as epsilon=2, share=whole, period=8 or privacy=off (all: dpem_agents.federated.embedded)",
     )  # fmt: skip
     parser.add_argument(
         "--learn", action="append", default=[], metavar="NAME=VALUE",
@@ -162,6 +212,57 @@ def _node(arguments: argparse.Namespace) -> int:
         tell=_tell,
     )
     _tell(f"wrote {path}; use it as --policy ppo:{path.parent}")
+    return 0
+
+
+def _noise(arguments: argparse.Namespace) -> int:
+    from dpem_agents.federated.noise import noise_table, print_noise
+    from dpem_env.files import make_writable, write_json
+
+    table = noise_table(
+        arguments.weights,
+        arguments.nodes,
+        arguments.rounds,
+        arguments.epsilon,
+        arguments.mode or ("central", "local"),
+        delta=arguments.delta,
+        sample_rate=arguments.sample_rate,
+    )
+    print_noise(table)
+    if arguments.out is not None:
+        make_writable(arguments.out.parent)
+        write_json(arguments.out, table)
+        print(f"wrote {arguments.out}")
+    return 0
+
+
+def _attacks(arguments: argparse.Namespace) -> int:
+    from dpem_agents.federated.attacks import ATTACKS, DEFENCES, Setting, withstand
+    from dpem_env.files import make_writable
+    from dpem_env.reports import progress
+
+    if arguments.workers < 1 or arguments.seeds < 1:
+        raise DpemError(f"--workers is {arguments.workers}, --seeds {arguments.seeds}; expected at least 1")
+    setting = Setting(
+        arguments.training,
+        scenarios.get(arguments.scenario, **overrides(arguments.set)),
+        arguments.rounds,
+        arguments.adversaries,
+        arguments.clip_norm,
+        arguments.episodes,
+    )
+    make_writable(arguments.out.parent)
+    with progress() as bar:
+        task = bar.add_task("trials", total=len(ATTACKS) * len(DEFENCES) * arguments.seeds)
+        withstand(
+            setting,
+            arguments.out,
+            seeds=range(arguments.seeds),
+            workers=arguments.workers,
+            data_dir=arguments.data,
+            on_trial=lambda: bar.advance(task),
+        )
+    print(f"wrote {arguments.out}")
     return 0
 
 

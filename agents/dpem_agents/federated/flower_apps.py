@@ -93,7 +93,7 @@ class LocalLearning:
         dp, ledger = averaging.averager.dp, averaging.averager.ledger
         ledger.require_room(dp)
         self._take_over(weights, averaging.rounds + 1)
-        goal = learner.timesteps + self.plan.federation.rollouts * self._rollout
+        goal = learner.timesteps + self.plan.federation.period * self._rollout
 
         def stop_at_goal() -> None:
             if learner.timesteps >= goal:
@@ -125,7 +125,7 @@ class LocalLearning:
 
     @property
     def _rollout(self) -> int:
-        return self.learner.total // (self.plan.rounds * self.plan.federation.rollouts)
+        return self.learner.total // (self.plan.rounds * self.plan.federation.period)
 
     def _save(self) -> None:
         self.learner.checkpoint({"curve": [], "seconds": 0.0}).save(self.folder / FILE)

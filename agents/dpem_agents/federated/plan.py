@@ -70,7 +70,7 @@ class Plan:
         """Slots × nodes that all rounds take in one process."""
         chosen = self.hyperparameters
         rollout = chosen.slots * chosen.networks * self.nodes(data_dir)
-        return self.rounds * self.federation.rollouts * rollout
+        return self.rounds * self.federation.period * rollout
 
     def learner(self, folder: Path, data_dir: str | os.PathLike[str] | None) -> Learner:
         """A fresh one: the same everywhere, since it depends on what is agreed on alone."""

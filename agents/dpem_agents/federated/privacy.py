@@ -138,6 +138,11 @@ class DPConfig:
             return float(self.noise_multiplier)
         return (self.noise_multiplier**-2 - (2.0 * self.count_noise) ** -2) ** -0.5
 
+    def average_multiplier(self, received: float) -> float:
+        """Noise on each coordinate of a round's average over the clip, where that many updates came."""
+        noises = math.sqrt(received) if self.mode == "local" else 1.0  # locally each update brings its own
+        return self.update_multiplier * noises / self.expected_cohort
+
     def epsilon(self, rounds: int) -> float:
         """ε after that many rounds."""
         one = self.charge

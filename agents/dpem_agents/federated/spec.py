@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -30,6 +30,9 @@ WHOLE_POLICY = (
     "mlp_extractor.policy_net.*",
     "mlp_extractor.actor.*",
 )
+# The same of forecasters, whose weights have these names in `dpem_agents.forecasters`.
+FORECASTER_HEAD = ("output", "output_bias")
+WHOLE_FORECASTER = (*FORECASTER_HEAD, "input", "input_bias", "recurrent", "recurrent_bias")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class SharedSpec:
     number of shared weights, so fewer are better. Value networks, the optimiser's state and observation statistics stay
     with the node. `nodes` is the size of a stack of policies, None for a model of one.
 
-    It reads `named_parameters()`, not `state_dict()`: that one lists a shared extractor three times, and buffers.
+    A model is one of Stable-Baselines3, or its parameters by name, as the training of forecasters has them. Of the
+    former it reads `named_parameters()`, not `state_dict()`: that lists a shared extractor three times, and buffers.
     """
 
     names: tuple[str, ...]
@@ -50,18 +54,18 @@ class SharedSpec:
     @classmethod
     def from_sb3(cls, model: Any, include: Sequence[str] = POLICY_HEAD, exclude: Sequence[str] = ()) -> SharedSpec:
         """Of a model of Stable-Baselines3 with one policy; patterns are those of `fnmatch`, such as "action_net.*"."""
-        if hasattr(model.policy, "nodes"):
+        if isinstance(model, Mapping) or hasattr(model.policy, "nodes"):
             raise DpemError("this model is a stack of one policy per node: use SharedSpec.from_stack")
         chosen = _chosen(model, include, exclude)
         return cls(tuple(chosen), tuple(tuple(parameter.shape) for parameter in chosen.values()))
 
     @classmethod
     def from_stack(cls, model: Any, include: Sequence[str] = POLICY_HEAD, exclude: Sequence[str] = ()) -> SharedSpec:
-        """Of an `IndependentPPO`, whose parameters have the node as their first axis."""
-        nodes = getattr(model.policy, "nodes", None)
-        if nodes is None:
+        """Of an `IndependentPPO`, or of forecasters' parameters: those have the node as their first axis."""
+        if not isinstance(model, Mapping) and not hasattr(model.policy, "nodes"):
             raise DpemError("this model is not a stack of one policy per node: use SharedSpec.from_sb3")
         chosen = _chosen(model, include, exclude)
+        [nodes] = {len(parameter) for parameter in chosen.values()}
         return cls(tuple(chosen), tuple(tuple(parameter.shape[1:]) for parameter in chosen.values()), nodes)
 
     @property
@@ -107,7 +111,7 @@ class SharedSpec:
 
     def _parameters(self, model: Any) -> list[Any]:
         """The model's parameters in the order of the spec; DpemError if it has others."""
-        named = dict(model.policy.named_parameters())
+        named = _named(model)
         for name, shape in zip(self.names, self.shapes, strict=True):
             expected = shape if self.nodes is None else (self.nodes, *shape)
             found = tuple(named[name].shape) if name in named else None
@@ -129,13 +133,18 @@ def _chosen(model: Any, include: Sequence[str], exclude: Sequence[str]) -> dict[
         if isinstance(patterns, str):
             raise DpemError(f"{field} is {patterns!r}; expected a list of patterns, such as ['{patterns}']")
     # What is not learned only costs noise; integers cannot be.
-    learned = {name: parameter for name, parameter in model.policy.named_parameters() if parameter.requires_grad}
+    learned = {name: parameter for name, parameter in _named(model).items() if parameter.requires_grad}
     names = [name for name in sorted(learned) if _matches(name, include) and not _matches(name, exclude)]
     idle = [pattern for pattern in exclude if not any(fnmatchcase(name, pattern) for name in learned)]
     if idle or not names:
         what = f"exclude pattern {idle[0]!r} matches none" if idle else "include and exclude leave none"
         raise DpemError(f"{what} of the learned parameters: {', '.join(sorted(learned))}")
     return {name: learned[name] for name in names}
+
+
+def _named(model: Any) -> Mapping[str, Any]:
+    """Parameters by name."""
+    return model if isinstance(model, Mapping) else dict(model.policy.named_parameters())
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -1,7 +1,8 @@
 """Training of recurrent forecasters, each node's on that node's own history: nothing passes between nodes.
 
 Each node has its own loss, gradient clipping and stopping: it keeps the weights that did best on the last tenth of its
-history. Adam works entry by entry, so nodes share nothing there either.
+history. Adam works entry by entry, so nodes share nothing there either. In a federation they do: now and then weights,
+never counts or scales, are averaged under differential privacy.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpem_agents.federated.embedded import Averaging, Federation
 from dpem_agents.forecasters.cells import Batch, clip, initial, loss
 from dpem_agents.forecasters.checkpoint import GATES, Arrays, Checkpoint
 from dpem_agents.forecasters.history import History, draw_history, steps_ahead
@@ -38,10 +41,14 @@ def train_forecasters(
     epochs: float = 3.0,
     learning_rate: float = 0.03,
     seed: int = 0,
+    federation: Federation | None = None,
+    ledgers: str | os.PathLike[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Checkpoint:
     """Networks for the nodes of these topologies, each from `hours` simulated hours of its own requests.
 
+    With a `federation`, the nodes of a topology average what they share; the privacy of each topology is booked in a
+    file ledger-SEED.json of its own in the folder `ledgers`, and BudgetExhausted raised if it was spent before.
     Ctrl-C ends training; what has been learned by then is returned.
     """
     require_one_of("cell", cell, tuple(GATES))
@@ -51,12 +58,15 @@ def train_forecasters(
     with progress() as bar:
         try:
             for topology_seed in topology_seeds:
-                task = bar.add_task(f"{cell} of {scenario.name}, topology {topology_seed}", total=None)
+                name = f"{cell} of {scenario.name}, topology {topology_seed}"
+                task = bar.add_task(name, total=None)
                 history = draw_history(scenario, topology_seed, hours, data_dir)
                 training = Training(history, cell, hidden, horizon, scenario.episode.slots, learning_rate, seed)
+                ledger = None if ledgers is None else Path(ledgers) / f"ledger-{topology_seed}.json"
                 try:
-                    for done, total in training.run(epochs):
-                        bar.update(task, completed=done, total=total)
+                    for done, total in training.run(epochs, federation, ledger):
+                        told = name if training.averaging is None else f"{name}, {training.averaging.told()}"
+                        bar.update(task, completed=done, total=total, description=told)
                 finally:
                     topologies.append(training.best())
         except KeyboardInterrupt:
@@ -99,13 +109,18 @@ class Training:
         self._optimizer = torch.optim.Adam(self.weights.values(), lr=learning_rate)
         self.lowest = np.full(len(self.scale), np.inf)  # each node's lowest loss on the end of its history
         self._best = {name: array.copy() for name, array in weights.items()}
+        self.averaging: Averaging | None = None
 
-    def run(self, epochs: float) -> Iterator[tuple[int, int]]:
-        """Learn; yields batches done and batches in all."""
+    def run(
+        self, epochs: float, federation: Federation | None = None, ledger: Path | None = None
+    ) -> Iterator[tuple[int, int]]:
+        """Learn, averaging now and then in a federation; yields batches done and batches in all."""
         per_epoch = math.ceil(len(self.training) / BATCH)
         total = max(round(epochs * per_epoch), 1)
         check = max(per_epoch // CHECKS, 1)
         order: list[NDArray[np.int64]] = []
+        if federation is not None:
+            self.averaging = Averaging(federation, self.weights, total // federation.period, ledger)
         with one_thread():
             self._keep_the_better()
             for done in range(1, total + 1):
@@ -117,6 +132,8 @@ class Training:
                     node_losses.sum().backward()
                     clip(self.weights)
                     self._optimizer.step()
+                if self.averaging is not None and done % self.averaging.federation.period == 0:
+                    self.averaging.average()
                 if done % check == 0 or done == total:
                     self._keep_the_better()
                 yield done, total

@@ -25,7 +25,7 @@ from dpem_env.network import Network
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator.simulator import fingerprint
 
-FORMAT = "dpem-ppo-1"
+FORMAT = "dpem-ppo-2"
 FILE = "checkpoint.npz"  # in the folder of a training
 POLICY_FILE = "policy.npz"  # there as well: the actor alone
 Arrays = dict[str, NDArray[Any]]

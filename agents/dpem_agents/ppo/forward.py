@@ -16,42 +16,51 @@ Weights = dict[str, F32]
 OWN = len(NODE_FEATURES)  # columns of a node's own features
 
 
-def shapes(encoder: str, interface: dict[str, int], hidden: int, stacked: int) -> dict[str, tuple[int, ...]]:
-    """Shape of every weight of the actor by name; `interface` as in a checkpoint, plain networks are `stacked`."""
+def shapes(encoder: str, interface: dict[str, int], hidden: int, nodes: int) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight of the actors of so many nodes by name; `interface` as in a checkpoint."""
     peers, block = interface["peers per node"], interface["features per peer"]
     if encoder == "per-peer":
         linear = {
-            "context": (hidden, OWN + block),
+            "context": (OWN + block, hidden),
             "hidden": (hidden, hidden),
-            "quality": (interface["qualities"], hidden),
-            "wait": (1, hidden),
+            "quality": (hidden, interface["qualities"]),
+            "wait": (hidden, 1),
         }
-        named: dict[str, tuple[int, ...]] = {f"actor.{name}.weight": size for name, size in linear.items()}
-        named |= {f"actor.{name}.bias": size[:1] for name, size in linear.items()}
-        return named | {"actor.peer.weight": (hidden, block)}
-    widths = (OWN + peers * block, hidden, hidden, 1 + peers * interface["qualities"])
-    named = {f"actor.{layer}.weight": (stacked, *widths[layer : layer + 2]) for layer in range(3)}
-    return named | {f"actor.{layer}.bias": (stacked, 1, widths[layer + 1]) for layer in range(3)}
+        first: dict[str, tuple[int, ...]] = {"actor.peer.weight": (nodes, block, hidden)}
+    else:
+        widths = (OWN + peers * block, hidden, hidden, 1 + peers * interface["qualities"])
+        linear = {f"{layer}": widths[layer : layer + 2] for layer in range(3)}
+        first = {}
+    weights = {f"actor.{name}.weight": (nodes, *size) for name, size in linear.items()}
+    return first | weights | {f"actor.{name}.bias": (nodes, 1, size[1]) for name, size in linear.items()}
 
 
 def per_peer_logits(weights: Weights, peers: int, matrix: F32) -> F32:
     """(N, actions) logits from (N, F) observations: every peer through the same small network."""
 
     def linear(name: str, features: F32) -> F32:
-        return features @ weights[f"actor.{name}.weight"].T + weights[f"actor.{name}.bias"]
+        return features @ weights[f"actor.{name}.weight"] + weights[f"actor.{name}.bias"]
 
-    blocks = matrix[:, OWN:].reshape(len(matrix), peers, -1)
-    context = linear("context", np.concatenate([matrix[:, :OWN], blocks.mean(axis=1)], axis=1))
-    hidden = np.tanh(blocks @ weights["actor.peer.weight"].T + context[:, None])
+    rows = _by_node(weights, "actor.hidden.weight", matrix)
+    own, blocks = rows[:, :, :OWN], rows[:, :, OWN:].reshape(*rows.shape[:2], peers, -1)
+    context = linear("context", np.concatenate([own, blocks.mean(axis=2)], axis=2))
+    each = blocks.reshape(len(rows), -1, blocks.shape[3]) @ weights["actor.peer.weight"]
+    hidden = np.tanh(each + np.repeat(context, peers, axis=1))
     hidden = np.tanh(linear("hidden", hidden))
-    allocating = linear("quality", hidden).reshape(len(matrix), -1)
-    return np.concatenate([linear("wait", hidden.mean(axis=1)), allocating], axis=1)
+    waiting = linear("wait", hidden.reshape(*rows.shape[:2], peers, -1).mean(axis=2))
+    allocating = linear("quality", hidden)
+    return np.concatenate([waiting.reshape(len(matrix), -1), allocating.reshape(len(matrix), -1)], axis=1)
 
 
 def plain_logits(weights: Weights, matrix: F32) -> F32:
     """(N, actions) logits from (N, F) observations: every node through its own network, or all through the only one."""
-    features = matrix[:, None]
+    features = _by_node(weights, "actor.0.weight", matrix)
     for layer in range(3):
         features = features @ weights[f"actor.{layer}.weight"] + weights[f"actor.{layer}.bias"]
         features = np.tanh(features) if layer < 2 else features
-    return features[:, 0]
+    return features.reshape(len(matrix), -1)
+
+
+def _by_node(weights: Weights, name: str, matrix: F32) -> F32:
+    """(S, rows, F): the rows of each network of a stack of S, which is one of all nodes or one of each."""
+    return matrix.reshape(len(weights[name]), -1, matrix.shape[1])

@@ -23,12 +23,12 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor, nn
 
 from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters
-from dpem_agents.ppo.networks import ActorCritic, plain_networks
+from dpem_agents.ppo.networks import actor_critic
 from dpem_env.features import FeatureTable
 
 
 class StackedPolicy(MaskableActorCriticPolicy):
-    """Actors and critics of all nodes, two tanh layers each; row e·N + i of a batch is of node i."""
+    """Actors and critics of all nodes; row e·N + i of a batch is of node i."""
 
     def __init__(
         self,
@@ -42,8 +42,7 @@ class StackedPolicy(MaskableActorCriticPolicy):
         super().__init__(*arguments, **named)
 
     def _build(self, lr_schedule: Schedule) -> None:
-        networks = plain_networks(self.nodes, self.table, self.hyperparameters.hidden)
-        self.mlp_extractor = ActorCritic(*networks, self.table, self.hyperparameters)
+        self.mlp_extractor = actor_critic(self.nodes, self.table, self.hyperparameters)
         self.action_net = self.value_net = nn.Identity()
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 

@@ -83,7 +83,7 @@ class Learner:
         self.model.set_logger(configure(os.fspath(folder / "tensorboard"), ["tensorboard"]))
         self.averaging: Averaging | None = None
         if settings.federation is not None:
-            rounds = math.ceil(total / self._rollout) // settings.federation.rollouts
+            rounds = math.ceil(total / self._rollout) // settings.federation.period
             self.averaging = Averaging(settings.federation, self.model, rounds, folder / LEDGER)
 
     @property
@@ -94,7 +94,7 @@ class Learner:
     def average_if_due(self) -> None:
         """Average what nodes share, if enough rollouts have passed; BudgetExhausted leaves all as it is."""
         if self.averaging is not None:
-            due = self.timesteps // self._rollout // self.averaging.federation.rollouts
+            due = self.timesteps // self._rollout // self.averaging.federation.period
             if due > self.averaging.rounds:
                 self.averaging.average()
 

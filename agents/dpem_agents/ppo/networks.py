@@ -1,12 +1,12 @@
-"""The networks in PyTorch: of an actor that all nodes share, and stacks of networks, one per node.
+"""The networks in PyTorch: stacks, one network per node, or a single one that all nodes share.
 
-In a stack every weight has the node as its first axis and no number of one node ever meets one of another.
+Every weight has the node as its first axis and no number of one node ever meets one of another. A stack of one is what
+all nodes share.
 """
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from dpem_agents.ppo.hyperparameters import Hyperparameters
 from dpem_agents.ppo.prior import prior
 from dpem_env.features import FeatureTable
 
+HIDDEN = math.sqrt(2.0)  # gain of layers before a tanh
 SMALL = 0.01  # gain of the last layer of an actor: it starts at the prior (Andrychowicz et al. 2021, choice C57)
 
 
@@ -47,9 +48,7 @@ class ActorCritic(nn.Module):
         return torch.from_numpy(prior(self.warm_start, seen)).to(observations.device)
 
     def apply_to_rows(self, network: nn.Module, rows: Tensor) -> Tensor:
-        """What a network makes of rows of a `NodeVecEnv`, which have the nodes inside the networks."""
-        if not isinstance(network, StackedNetwork):
-            return network(rows)
+        """What a stack makes of rows of a `NodeVecEnv`, which have the nodes inside the networks."""
         by_node = rows.unflatten(0, (-1, network.nodes)).transpose(0, 1)
         return network(by_node).transpose(0, 1).flatten(0, 1)
 
@@ -60,61 +59,59 @@ class PeerActor(nn.Module):
     Two tanh layers shared by all peers give a peer's Q logits; the logit of waiting comes from their mean over peers.
     """
 
-    def __init__(self, table: FeatureTable, hidden: int) -> None:
+    def __init__(self, nodes: int, table: FeatureTable, hidden: int) -> None:
         super().__init__()
         scenario = table.scenario
-        self.peers = scenario.demand.peers
+        self.nodes, self.peers = nodes, scenario.demand.peers
         # The first layer, in two parts: what differs between peers, and what does not.
-        self.peer = nn.Linear(table.peer_width, hidden, bias=False)
-        self.context = nn.Linear(OWN + table.peer_width, hidden)
-        self.hidden = nn.Linear(hidden, hidden)
-        self.quality = nn.Linear(hidden, scenario.control.qualities)
-        self.wait = nn.Linear(hidden, 1)
-        for layer in (self.peer, self.context, self.hidden):
-            orthogonal(layer, math.sqrt(2.0))
-        for layer in (self.quality, self.wait):
-            orthogonal(layer, SMALL)
+        self.peer = StackedLinear(nodes, table.peer_width, hidden, HIDDEN, bias=False)
+        self.context = StackedLinear(nodes, OWN + table.peer_width, hidden, HIDDEN)
+        self.hidden = StackedLinear(nodes, hidden, hidden, HIDDEN)
+        self.quality = StackedLinear(nodes, hidden, scenario.control.qualities, SMALL)
+        self.wait = StackedLinear(nodes, hidden, 1, SMALL)
 
     def forward(self, observations: Tensor) -> Tensor:
-        """(B, 1 + D·Q) from (B, F)."""
-        blocks = observations[:, OWN:].unflatten(1, (self.peers, -1))
-        context = self.context(torch.cat([observations[:, :OWN], blocks.mean(dim=1)], dim=1))
-        hidden = torch.tanh(self.peer(blocks) + context.unsqueeze(1))
-        hidden = torch.tanh(self.hidden(hidden))
-        return torch.cat([self.wait(hidden.mean(dim=1)), self.quality(hidden).flatten(1)], dim=1)
+        """(N, B, 1 + D·Q) from (N, B, F)."""
+        own, blocks = split(observations, self.peers)
+        context = self.context(torch.cat([own, blocks.mean(dim=2)], dim=2))
+        hidden = torch.tanh(self.by_peer(self.peer, blocks) + context.unsqueeze(2))
+        hidden = torch.tanh(self.by_peer(self.hidden, hidden))
+        allocating = self.by_peer(self.quality, hidden).flatten(2)
+        return torch.cat([self.wait(hidden.mean(dim=2)), allocating], dim=2)
+
+    def by_peer(self, layer: nn.Module, features: Tensor) -> Tensor:
+        """(N, B, D, outputs) from (N, B, D, inputs)."""
+        return layer(features.flatten(1, 2)).unflatten(1, (-1, self.peers))
 
 
 class PooledCritic(nn.Module):
     """The value of what a node sees of itself, of its peers on average, and of the most of them."""
 
-    def __init__(self, table: FeatureTable, hidden: int) -> None:
+    def __init__(self, nodes: int, table: FeatureTable, hidden: int) -> None:
         super().__init__()
-        self.peers = table.scenario.demand.peers
-        widths = (OWN + 2 * table.peer_width, hidden, hidden)
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(widths):
-            layers += [orthogonal(nn.Linear(inputs, outputs), math.sqrt(2.0)), nn.Tanh()]
-        self.layers = nn.Sequential(*layers, orthogonal(nn.Linear(hidden, 1), 1.0))
+        self.nodes, self.peers = nodes, table.scenario.demand.peers
+        self.layers = StackedNetwork(nodes, (OWN + 2 * table.peer_width, hidden, hidden, 1), 1.0)
 
     def forward(self, observations: Tensor) -> Tensor:
-        """(B, 1) from (B, F)."""
-        blocks = observations[:, OWN:].unflatten(1, (self.peers, -1))
-        pooled = [observations[:, :OWN], blocks.mean(dim=1), blocks.amax(dim=1)]
-        return self.layers(torch.cat(pooled, dim=1))
+        """(N, B, 1) from (N, B, F)."""
+        own, blocks = split(observations, self.peers)
+        return self.layers(torch.cat([own, blocks.mean(dim=2), blocks.amax(dim=2)], dim=2))
 
 
 class StackedLinear(nn.Module):
     """A linear layer of each node."""
 
-    def __init__(self, nodes: int, inputs: int, outputs: int, gain: float) -> None:
+    def __init__(self, nodes: int, inputs: int, outputs: int, gain: float, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(nodes, inputs, outputs))
-        self.bias = nn.Parameter(torch.zeros(nodes, 1, outputs))
-        for own in self.weight.data:
+        self.bias = nn.Parameter(torch.zeros(nodes, 1, outputs)) if bias else None
+        for own in self.weight.data:  # Saxe, McClelland & Ganguli 2014
             nn.init.orthogonal_(own, gain)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, B, outputs) from (N, B, inputs)."""
+        if self.bias is None:
+            return torch.bmm(features, self.weight)
         return torch.baddbmm(self.bias, features, self.weight)
 
 
@@ -122,7 +119,7 @@ class StackedNetwork(nn.ModuleList):
     """A multilayer perceptron of each node."""
 
     def __init__(self, nodes: int, widths: tuple[int, ...], last_gain: float) -> None:
-        gains = [math.sqrt(2.0)] * (len(widths) - 2) + [last_gain]
+        gains = [HIDDEN] * (len(widths) - 2) + [last_gain]
         super().__init__(
             StackedLinear(nodes, inputs, outputs, gain)
             for inputs, outputs, gain in zip(widths[:-1], widths[1:], gains, strict=True)
@@ -137,17 +134,19 @@ class StackedNetwork(nn.ModuleList):
         return last(features)
 
 
-def plain_networks(nodes: int, table: FeatureTable, hidden: int) -> tuple[StackedNetwork, StackedNetwork]:
-    """Actors and critics of the whole observation, two tanh layers each."""
+def actor_critic(nodes: int, table: FeatureTable, hyperparameters: Hyperparameters) -> ActorCritic:
+    """The networks of so many nodes, of two tanh layers each."""
+    hidden = hyperparameters.hidden
+    if hyperparameters.encoder == "per-peer":
+        actor, critic = PeerActor(nodes, table, hidden), PooledCritic(nodes, table, hidden)
+        return ActorCritic(actor, critic, table, hyperparameters)
     scenario = table.scenario
     actions = 1 + scenario.demand.peers * scenario.control.qualities
-    actor = StackedNetwork(nodes, (table.width, hidden, hidden, actions), SMALL)
-    return actor, StackedNetwork(nodes, (table.width, hidden, hidden, 1), 1.0)
+    plain_actor = StackedNetwork(nodes, (table.width, hidden, hidden, actions), SMALL)
+    plain_critic = StackedNetwork(nodes, (table.width, hidden, hidden, 1), 1.0)
+    return ActorCritic(plain_actor, plain_critic, table, hyperparameters)
 
 
-def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
-    """The layer with orthogonal weights (Saxe, McClelland & Ganguli 2014) and no bias."""
-    nn.init.orthogonal_(layer.weight, gain)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
+def split(observations: Tensor, peers: int) -> tuple[Tensor, Tensor]:
+    """What nodes see of themselves (N, B, own), and of each peer (N, B, D, features)."""
+    return observations[..., :OWN], observations[..., OWN:].unflatten(2, (peers, -1))

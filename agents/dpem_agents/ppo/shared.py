@@ -9,7 +9,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from dpem_agents.ppo.hyperparameters import Hyperparameters
-from dpem_agents.ppo.networks import ActorCritic, PeerActor, PooledCritic, plain_networks
+from dpem_agents.ppo.networks import actor_critic
 from dpem_env.features import FeatureTable
 
 
@@ -28,12 +28,7 @@ class SharedPolicy(MaskableActorCriticPolicy):
         super().__init__(*arguments, **named)
 
     def _build(self, lr_schedule: Schedule) -> None:
-        table, hidden = self.table, self.hyperparameters.hidden
-        actor: nn.Module = PeerActor(table, hidden)
-        critic: nn.Module = PooledCritic(table, hidden)
-        if self.hyperparameters.encoder == "plain":
-            actor, critic = plain_networks(1, table, hidden)
-        self.mlp_extractor = ActorCritic(actor, critic, table, self.hyperparameters)
+        self.mlp_extractor = actor_critic(1, self.table, self.hyperparameters)
         self.action_net = self.value_net = nn.Identity()
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 

@@ -49,8 +49,6 @@ class Settings:
     def __post_init__(self) -> None:
         if (self.mode == "federated") != (self.federation is not None):
             raise DpemError(f"mode is {self.mode!r}; a federation goes with mode 'federated', and with no other")
-        if self.mode in STACKED and self.hyperparameters.encoder != "plain":
-            raise DpemError(f"{self.mode} policies are plain networks: their encoder is 'plain'")
 
     def as_plain(self) -> dict[str, Any]:
         """As a checkpoint keeps them."""
@@ -255,8 +253,8 @@ class Training:
     def _description(self, speed: float) -> str:
         told = [f"{self.learner.scenario.name}, {self.learner.settings.mode}"]
         told += [f"{name.replace('_', ' ')} {mean:.4f}" for name, mean in self.learner.env.finished.items()]
-        if self.learner.averaging is not None and (report := self.learner.averaging.report) is not None:
-            told += [f"round {self.learner.averaging.rounds}", f"ε {report.epsilon:.2f}"]
+        if self.learner.averaging is not None:
+            told.append(self.learner.averaging.told())
         return ", ".join([*told, f"{speed:,.0f} steps/s"])
 
 
