@@ -21,6 +21,11 @@ WORKERS ?= 2
 PEERS ?=
 SLOW := baselines/results/test-all.txt
 
+# What needs Flower or Ray: tested in a virtual environment of its own, since Flower's pins are older than ours.
+FLOWER := tests/agents/test_federated_flower.py tests/agents/test_federated_deployment.py
+FLOWER += tests/notebooks/test_notebooks.py::test_a_notebook_runs[federation_and_privacy]
+FLOWER += tests/test_work.py
+
 .PHONY: setup demo test test-all tuned forecasters forecasts searched learners learned results bench golden coverage
 
 setup: $(INSTALLED)
@@ -46,9 +51,10 @@ test: setup
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow" -n 2
 
-test-all: test
+test-all: test .adapters/flower/installed
 	date -u +"slow suites, %Y-%m-%d" > $(SLOW)
-	$(BIN)/python -m pytest -m slow --no-header -rpsfE >> $(SLOW) || (cat $(SLOW); false)
+	$(BIN)/python -m pytest -m slow $(FLOWER:%=--deselect %) --no-header -rpsfE >> $(SLOW) || (cat $(SLOW); false)
+	.adapters/flower/bin/python -m pytest $(FLOWER) --no-header -rpsfE >> $(SLOW) || (cat $(SLOW); false)
 	cat $(SLOW)
 
 # Every rule with a search space; +FORECASTER has forecasts of another kind than its own.
@@ -147,6 +153,8 @@ SETS := main benchmarl agilerl
 LIBRARIES_main := torch torchrl tianshou 'ray[rllib]'
 LIBRARIES_benchmarl := torch benchmarl
 LIBRARIES_agilerl := torch agilerl peft
+LIBRARIES_flower := torch 'flwr[simulation]' nbclient ipykernel
+EXTRAS_flower := [flower]
 ADAPTERS_main := cleanrl torchrl torchrl_pettingzoo rllib tianshou
 ADAPTERS_benchmarl := benchmarl
 ADAPTERS_agilerl := agilerl
@@ -165,7 +173,7 @@ $(foreach set,$(SETS),$(eval $(call trials_of_set,$(set))))
 
 .adapters/%/installed: pyproject.toml tests/adapters/constraints-%.txt
 	$(PYTHON) -m venv .adapters/$*
-	.adapters/$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/adapters/constraints-$*.txt $(LIBRARIES_$*) pytest --editable .
+	.adapters/$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/adapters/constraints-$*.txt $(LIBRARIES_$*) pytest --editable '.$(EXTRAS_$*)'
 	touch $@
 
 bench: setup
