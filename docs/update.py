@@ -17,6 +17,7 @@ from typing import Any
 
 import adapter_table
 import benchmark_tables
+import federated_tables
 import forecast_tables
 import learning_tables
 
@@ -139,6 +140,7 @@ TABLES = {
     "torchrl": torchrl_line,
     **adapter_table.TABLES,
     **benchmark_tables.TABLES,
+    **federated_tables.TABLES,
     **forecast_tables.TABLES,
     **learning_tables.TABLES,
 }

@@ -130,6 +130,11 @@ COMMON: dict[str, dict[str, Any]] = {
         "default": "evaluation",
         "help": "frozen seed lists to take the episodes from (default: evaluation)",
     },
+    "--topology": {
+        "type": int,
+        "metavar": "SEED",
+        "help": "play this network instead of the split's (what nodes learn there)",
+    },
     "--workers": {"type": int, "default": 1, "metavar": "W", "help": "processes (default: 1)"},
     "--data": {"metavar": "DIR", "help": "folder of data that is not shipped (default: $DPEM_DATA)"},
     "--out": {"required": True, "type": Path, "metavar": "DIR", "help": "folder for the results; made if missing"},
@@ -167,7 +172,7 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--forecaster", help="fills the forecast features for every contestant (default: its own)")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="episodes per contestant (default: 5)")
     parser.add_argument("--logs", choices=("first", "all"), default="first", help="episodes to log (default: first)")
-    add_common(parser, "--scenario", "--set", "--delay", "--split", "--data", "--out")
+    add_common(parser, "--scenario", "--set", "--topology", "--delay", "--split", "--data", "--out")
     parser.set_defaults(run=_run)
 
 
@@ -195,9 +200,6 @@ def _add_benchmark(commands: Any) -> None:
         "--forecasters", metavar="A,B,…", help="each fills the forecast features of every policy (default: its own)"
     )
     parser.add_argument(
-        "--topology", type=int, metavar="SEED", help="play this network instead of the split's (what nodes learn there)"
-    )
-    parser.add_argument(
         "--tuned", type=Path, metavar="DIR", help="play every policy with the options found there by dpem tune"
     )
     parser.add_argument(
@@ -205,7 +207,7 @@ def _add_benchmark(commands: Any) -> None:
         help="bound every episode and score the policies: 0 acts at random, 1 reaches the bound",
     )  # fmt: skip
     parser.add_argument("--reference", metavar="ARM", help="policy or label to compare with (default: the first)")
-    add_common(parser, "--policies", "--delay", "--split", "--workers", "--data", "--out")
+    add_common(parser, "--policies", "--topology", "--delay", "--split", "--workers", "--data", "--out")
     parser.set_defaults(run=_benchmark)
 
 
@@ -270,8 +272,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
     from dpem_env.evaluation import arms
     from dpem_env.runs import run_and_save
+    from dpem_env.session import require_seed
 
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
+    if arguments.topology is not None:
+        require_seed("--topology", arguments.topology)
+        scenario = scenario.on_topology(arguments.topology, arguments.split)
     _require_delays(arguments.delay, scenario.episode.slots * scenario.control.slot_duration)
     _require_at_least_1("--seeds", arguments.seeds)
     contestants = arms(arguments.policy, arguments.delay, arguments.forecaster)

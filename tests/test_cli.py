@@ -190,6 +190,13 @@ def test_a_split_is_played_from_its_own_seeds(tmp_path: Path) -> None:
     assert results["seeds"] == [{"topology": 1_000, "demand": 1_000_000}]
 
 
+def test_one_network_is_played_on_the_demand_of_the_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dpem("run", *QUICK, "--topology", "7", "--out", str(tmp_path)) == 0
+    assert results_in(tmp_path)["seeds"] == [{"topology": 7, "demand": 2_000_000}]
+    capsys.readouterr()
+    assert "--topology is -1" in complaint(capsys, "run", *QUICK, "--topology", "-1", "--out", str(tmp_path / "no"))
+
+
 def test_a_run_without_requests_has_nulls_for_what_does_not_exist(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
