@@ -21,6 +21,9 @@ WORKERS ?= 2
 PEERS ?=
 SLOW := baselines/results/test-all.txt
 
+SPACE := $(subst ,, )
+COMMA := ,
+
 # What needs Flower or Ray: tested in a virtual environment of its own, since Flower's pins are older than ours.
 FLOWER := tests/agents/test_federated_flower.py tests/agents/test_federated_deployment.py
 FLOWER += tests/notebooks/test_notebooks.py::test_a_notebook_runs[federation_and_privacy]
@@ -137,6 +140,43 @@ learned: setup
 	$(call SCORED,mesh20,0 0.5)
 	$(call SCORED,mesh100,0.5)
 	$(LEARNED) sizes --seeds 5 --policies 'local-reactive,maxweight,ppo:$(LEARNT)/ppo-mesh100/seed*' --out $(LEARNING)/sizes
+	$(BIN)/python docs/update.py
+
+# What averaging brings, what privacy costs, what attacks do, and the paper's system: trainings on one network of mesh100,
+# with settings chosen on another. make -j trains several at once; all of it is resumable.
+FEDERATED := baselines/results/federated
+ON2000 := --scenario mesh100-v0 --topology 2000
+HEAD := --mode federated $(AVERAGE) --federate server_lr=3 --federate share=head
+WHOLE := --mode federated $(AVERAGE) --federate server_lr=3 --federate share=whole
+OPTIONS_alone := --mode independent $(AVERAGE)
+OPTIONS_head-off := $(HEAD) --federate privacy=off
+OPTIONS_head-epsilon8 := $(HEAD) --federate clip_norm=0.1 --federate epsilon=8
+OPTIONS_head-epsilon2 := $(HEAD) --federate clip_norm=0.1 --federate epsilon=2
+OPTIONS_head-local8 := $(HEAD) --federate clip_norm=0.1 --federate epsilon=8 --federate privacy=local
+OPTIONS_whole-off := $(WHOLE) --federate privacy=off
+OPTIONS_whole-epsilon8 := $(WHOLE) --federate clip_norm=0.2 --federate epsilon=8
+OPTIONS_whole-epsilon2 := $(WHOLE) --federate clip_norm=0.2 --federate epsilon=2
+FIVE_SEEDS := alone head-off head-epsilon8 head-epsilon2 head-local8
+THREE_SEEDS := whole-off whole-epsilon8 whole-epsilon2
+ARMS := $(FIVE_SEEDS) $(THREE_SEEDS)
+TRAININGS := $(foreach seed,0 1 2,$(ARMS:%=runs/privacy/%/seed$(seed))) $(foreach seed,3 4,$(FIVE_SEEDS:%=runs/privacy/%/seed$(seed)))
+.PHONY: federated federated-trainings
+
+federated-trainings: $(TRAININGS:%=%/policy.npz)
+
+define training_of_arm
+runs/privacy/$(1)/%/policy.npz: | setup
+	$(BIN)/dpem train $(ON2000) --timesteps 2000000 --validation-episodes 5 $(OPTIONS_$(1)) --seed $$(*:seed%=%) --out $$(@D)
+endef
+$(foreach arm,$(ARMS),$(eval $(call training_of_arm,$(arm))))
+
+federated: setup
+	$(MAKE) -j $(WORKERS) federated-trainings
+	$(BIN)/dpem curve $(foreach arm,$(ARMS),--runs '$(arm)=runs/privacy/$(arm)/seed*') --out $(FEDERATED)/privacy
+	$(LEARNED) small $(ON2000) --seeds 20 --delay 0.5 --policies '$(subst $(SPACE),$(COMMA),$(ARMS:%=ppo:runs/privacy/%/seed*) local-reactive maxweight central-reactive central-maxweight)' --out $(FEDERATED)/privacy
+	$(BIN)/dpem federate noise --rounds 19 --weights 68 --weights 1220 --nodes 20 --nodes 100 --nodes 1000 --nodes 10000 $(foreach epsilon,1 2 4 8 16,--epsilon $(epsilon)) --out $(FEDERATED)/noise.json
+	$(BIN)/dpem federate attacks --scenario mesh100-v0 --training runs/privacy/whole-off/seed0 --clip-norm 0.2 --workers $(WORKERS) --out $(FEDERATED)/attacks.json
+	$(BIN)/python docs/figures.py
 	$(BIN)/python docs/update.py
 
 results: setup

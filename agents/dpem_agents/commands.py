@@ -53,7 +53,7 @@ def add_train(commands: Any) -> None:
         "own, on the network --topology alone, 'federated' the same with a part of them averaged, 'central' one for a "
         "controller that sees the network --delay s late. DIR gets checkpoint.npz, learning_curve.json and TensorBoard "
         "files. Ctrl-C saves; the same command again goes on exactly where it was. The result is played as --policy "
-        "ppo:DIR, or central-ppo:DIR.",
+        "ppo:DIR, or central-ppo:DIR; nodes' own policies on --topology alone.",
         epilog="example: dpem train --scenario mesh20-v0 --timesteps 2000000 --out runs/mesh20, then "
         "dpem run --scenario mesh20-v0 --policy ppo:runs/mesh20 --policy local-reactive --out results",
     )
@@ -189,7 +189,7 @@ def _tune_ppo(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from dpem_agents.dpem import train_dpem
     from dpem_agents.federated.embedded import federation
-    from dpem_agents.ppo.hyperparameters import PRESETS, changed
+    from dpem_agents.ppo.hyperparameters import PRESETS, STACKED, changed
     from dpem_agents.ppo.training import train
 
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
@@ -211,7 +211,8 @@ def _train(arguments: argparse.Namespace) -> int:
     else:
         own = {"forecaster": arguments.forecaster, "delay": arguments.delay, "device": arguments.device}
         path = train(scenario, mode, timesteps, out, **own, **common)
-    print(f"wrote {path}; use it as --policy {'central-ppo' if mode == 'central' else 'ppo'}:{path.parent}")
+    there = f" --topology {arguments.topology}" if mode in STACKED else ""
+    print(f"wrote {path}; use it as --policy {'central-ppo' if mode == 'central' else 'ppo'}:{path.parent}{there}")
     return 0
 
 

@@ -171,7 +171,7 @@ def test_the_command_trains_and_tells_how(tmp_path: Path, capsys: pytest.Capture
     ("values", "line"),
     [
         ({"shared": "head"}, "unknown field of a federation 'shared'; did you mean 'share'"),
-        ({"share": "all"}, "share is 'all'; expected one of 'head', 'policy'"),
+        ({"share": "all"}, "share is 'all'; expected one of 'head', 'whole'"),
         ({"privacy": "none"}, "privacy is 'none'; expected one of 'central', 'local', 'off'"),
         ({"period": 0}, "federation's period is 0"),
         ({"privacy": "off", "epsilon": 2.0}, "none with 'off'"),
