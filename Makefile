@@ -166,7 +166,7 @@ federated-trainings: $(TRAININGS:%=%/policy.npz)
 
 define training_of_arm
 runs/privacy/$(1)/%/policy.npz: | setup
-	$(BIN)/dpem train $(ON2000) --timesteps 2000000 --validation-episodes 5 $(OPTIONS_$(1)) --seed $$(*:seed%=%) --out $$(@D)
+	$(BIN)/dpem train $(ON2000) --timesteps 2000000 --validation-episodes 2 $(OPTIONS_$(1)) --seed $$(*:seed%=%) --out $$(@D)
 endef
 $(foreach arm,$(ARMS),$(eval $(call training_of_arm,$(arm))))
 
