@@ -146,8 +146,8 @@ learned: setup
 # with settings chosen on another. make -j trains several at once; all of it is resumable.
 FEDERATED := baselines/results/federated
 ON2000 := --scenario mesh100-v0 --topology 2000
-HEAD := --mode federated $(AVERAGE) --federate server_lr=3 --federate share=head
-WHOLE := --mode federated $(AVERAGE) --federate server_lr=3 --federate share=whole
+HEAD := --mode federated $(AVERAGE) --federate period=8 --federate server_lr=3 --federate share=head
+WHOLE := --mode federated $(AVERAGE) --federate period=8 --federate server_lr=3 --federate share=whole
 OPTIONS_alone := --mode independent $(AVERAGE)
 OPTIONS_head-off := $(HEAD) --federate privacy=off
 OPTIONS_head-epsilon8 := $(HEAD) --federate clip_norm=0.1 --federate epsilon=8

@@ -30,15 +30,18 @@ SHARES: dict[Share, tuple[str, ...]] = {
 class Federation:
     """What the nodes of a training average, how often, and how that is protected.
 
-    `epsilon` is of the whole training; noise is chosen to spend it, and no round is released beyond it.
+    `epsilon` is of the whole training; noise is chosen to spend it, and no round is released beyond it. The noise of a
+    round grows with the square root of their number and of that of the shared weights: unless told otherwise rounds are
+    few, and the head is shared. A good `clip_norm` is about the median length of updates, longer for a whole policy and
+    for a longer period.
     """
 
-    period: int = 8  # of local learning in a round: rollouts of a policy, batches of a forecaster
+    period: int = 32  # of local learning in a round: rollouts of a policy, batches of a forecaster
     share: Share = "head"
     privacy: Mode = "central"
     epsilon: float | None = 8.0  # None with privacy "off"
     delta: float = 1e-5
-    clip_norm: float | None = 0.5  # None with privacy "off": no clip
+    clip_norm: float | None = 0.1  # None with privacy "off": no clip
     sample_rate: float = 1.0  # of nodes joining a round
     aggregator: Aggregator = "mean"
     server_lr: float = 1.0
