@@ -4,6 +4,7 @@
 # make test-adapters   train with every RL library there is an adapter for
 # make tuned    search the baselines' options (an hour)         make forecasters forecasts   train and score them (half an hour)
 # make searched learners learned   search, train and score PPO policies (hours)
+# make federated dpem   averaging, privacy and attacks; the paper's system on mesh100 (two hours)
 # make golden  record the golden episodes again, after rules changed on purpose
 # make coverage  branch coverage of dpem_env, at least 95 %
 # Data that is not shipped is used where DPEM_DATA names its folder (see: dpem list).
@@ -160,7 +161,7 @@ FIVE_SEEDS := alone head-off head-epsilon8 head-epsilon2 head-local8
 THREE_SEEDS := whole-off whole-epsilon8 whole-epsilon2
 ARMS := $(FIVE_SEEDS) $(THREE_SEEDS)
 TRAININGS := $(foreach seed,0 1 2,$(ARMS:%=runs/privacy/%/seed$(seed))) $(foreach seed,3 4,$(FIVE_SEEDS:%=runs/privacy/%/seed$(seed)))
-.PHONY: federated federated-trainings
+.PHONY: federated federated-trainings dpem
 
 federated-trainings: $(TRAININGS:%=%/policy.npz)
 
@@ -177,6 +178,13 @@ federated: setup
 	$(BIN)/dpem federate noise --rounds 19 --weights 68 --weights 1220 --nodes 20 --nodes 100 --nodes 1000 --nodes 10000 $(foreach epsilon,1 2 4 8 16,--epsilon $(epsilon)) --out $(FEDERATED)/noise.json
 	$(BIN)/dpem federate attacks --scenario mesh100-v0 --training runs/privacy/whole-off/seed0 --clip-norm 0.2 --workers $(WORKERS) --out $(FEDERATED)/attacks.json
 	$(BIN)/python docs/figures.py
+	$(BIN)/python docs/update.py
+
+DPEM := $(LEARNT)/dpem-mesh100/seed0
+dpem: setup
+	$(BIN)/dpem train $(ON2000) --preset dpem --timesteps 4000000 --validation-episodes 5 --federate share=whole --federate period=16 --federate server_lr=3 --federate clip_norm=0.25 --out $(DPEM)
+	$(BIN)/dpem curve --runs 'DPEM=$(DPEM)' --out $(FEDERATED)/dpem
+	$(LEARNED) small $(ON2000) --seeds 20 --delay 0 --delay 0.5 --policies 'ppo:$(DPEM),$(RIVALS),central-reactive,central-lp' --out $(FEDERATED)/dpem
 	$(BIN)/python docs/update.py
 
 results: setup
@@ -221,6 +229,7 @@ bench: setup
 	$(BIN)/python tests/bench/scale.py --out baselines/results/scale.json
 	$(BIN)/python tests/bench/parts.py --out baselines/results/parts.json
 	$(BIN)/python tests/bench/solve_times.py --out baselines/results/solve_times.json
+	$(BIN)/python tests/bench/federated.py --out baselines/results/federated/cost.json
 	$(BIN)/python tests/bench/peers.py --out baselines/results/peers.json $(PEERS)
 	$(BIN)/python docs/update.py
 

@@ -52,6 +52,18 @@ def privacy_table() -> str:
     return with_note(lines, note)
 
 
+def cost_line() -> str:
+    """What rounds cost in training time."""
+    cost = _read("cost")
+    seconds = cost["cpu_seconds"]
+    ratios = ", ".join(f"{share}: {seconds[share] / seconds['alone']:.2f}" for share in ("head", "whole"))
+    return (
+        f"CPU time of a rollout with its update, and a round after it, over that of the same nodes alone: {ratios} "
+        f"({cost['scenario']}, medians of {cost['rollouts']}, {seconds['alone']:.2f} s alone; {cost['machine']}, "
+        f"{cost['date']})."
+    )
+
+
 def noise_table() -> str:
     """Noise beside the clip for every ε, and what a node sends."""
     table = _read("noise")
@@ -166,6 +178,7 @@ def _gain(ours: Arm, theirs: Arm) -> str:
 
 TABLES = {
     "privacy": privacy_table,
+    "federated-cost": cost_line,
     "noise": noise_table,
     "attacks": attacks_table,
     "dpem": dpem_table,
