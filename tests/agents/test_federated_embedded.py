@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,13 @@ def actors(path: Path) -> dict[str, Any]:
 def assert_equal_over_nodes(arrays: dict[str, Any], names: list[str]) -> None:
     for name, array in arrays.items():
         assert np.array_equal(array[0], array[1]) == (name in names), name
+
+
+def test_the_head_of_networks_per_peer_is_shared_and_nothing_else_of_them(tmp_path: Path) -> None:
+    path = trained(tmp_path, hyperparameters=replace(QUICK, encoder="per-peer"))
+    head = [f"actor.{layer}.{kind}" for layer in ("quality", "wait") for kind in ("weight", "bias")]
+    assert set(head) < set(actors(path))
+    assert_equal_over_nodes(actors(path), head)
 
 
 def test_after_a_round_nodes_have_the_shared_weights_in_common_and_no_others(tmp_path: Path) -> None:
