@@ -26,10 +26,10 @@ def delay_curve_table() -> str:
     delays = sorted({arm["delay"] for arm in scenario["methods"]} - {None})
     lines = head(["policy", *(f"δ = {delay:g} s" for delay in delays), "contention", "reward", "score"])
     for policy, arms in _by_policy(scenario).items():
-        rates = [_value(arm, "delivery_rate", 3) for arm in sorted(arms, key=lambda arm: arm["delay"] or 0.0)]
+        rates = [value_of(arm, "delivery_rate", 3) for arm in sorted(arms, key=lambda arm: arm["delay"] or 0.0)]
         rates += [""] * (len(delays) - len(rates))
         at_point = _arm(scenario, policy, POINT)
-        others = (_value(at_point, *shown) for shown in (("contention", 4), ("reward", 2), ("score", 2)))
+        others = (value_of(at_point, *shown) for shown in (("contention", 4), ("reward", 2), ("score", 2)))
         lines.append(row([policy, *rates, *others]))
     bound = np.mean(scenario["bound"]["delivery_rate"])
     note = (
@@ -131,7 +131,7 @@ def _side_by_side(
     lines = head(["policy", *(f"{title}, {names[metric]}" for title in titles for metric in metrics)])
     for policy in _by_policy(scenarios[0]):
         arms = [_arm(scenario, policy, delay) for scenario in scenarios]
-        lines.append(row([policy, *(_value(arm, metric, digits[metric]) for arm in arms for metric in metrics)]))
+        lines.append(row([policy, *(value_of(arm, metric, digits[metric]) for arm in arms for metric in metrics)]))
     bounds = [f"{np.mean(scenario['bound']['delivery_rate']):.3f}" for scenario in scenarios]
     empty = [""] * (len(metrics) - 1)
     lines.append(row(["*clairvoyant bound*", *(cell for bound in bounds for cell in (bound, *empty))]))
@@ -173,12 +173,17 @@ def _relative(ours: Arm, theirs: Arm, metric: str) -> str:
     return f"{ratio[0]:+.0f} [{ratio[1]:+.0f}, {ratio[2]:+.0f}]"
 
 
+def gain_of(ours: Arm, theirs: Arm) -> str:
+    """The paired difference of rewards, with its interval."""
+    return change(_difference(ours, theirs, "reward"), 2)
+
+
 def change(interval: Interval, digits: int) -> str:
     """A difference with its interval."""
     return f"{interval.value:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
 
 
-def _value(arm: Arm, metric: str, digits: int) -> str:
+def value_of(arm: Arm, metric: str, digits: int) -> str:
     """The mean and half the width of its interval."""
     mean = arm["metrics"][metric]["mean"]
     return f"{mean['value']:.{digits}f} ± {(mean['high'] - mean['low']) / 2:.{digits}f}"

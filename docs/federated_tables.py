@@ -6,9 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
-from benchmark_tables import METRICS, RESULTS, Arm, change, head, row, summary_of, with_note
-
-from dpem_env.statistics import paired_difference
+from benchmark_tables import METRICS, RESULTS, Arm, gain_of, head, row, summary_of, value_of, with_note
 
 FEDERATED = RESULTS / "federated"
 NODES = 100
@@ -35,14 +33,14 @@ def privacy_table() -> str:
         share, mode, epsilon = ARMS[folder]
         ratio = "" if epsilon is None else f"{noise[mode, share, epsilon]:.2f}"
         shown = "∞" if mode == "off" else "" if epsilon is None else f"{epsilon:g}"
-        values = (_value(arm, metric, digits) for metric, (_, digits) in METRICS.items())
-        gain = "" if folder == "alone" else _gain(arm, arms["alone"])
+        values = (value_of(arm, metric, digits) for metric, (_, digits) in METRICS.items())
+        gain = "" if folder == "alone" else gain_of(arm, arms["alone"])
         lines.append(
             row([share, mode, shown, ratio, str(arm["training_seeds"]), *values, gain, f"{minutes[folder]:.1f}"])
         )
     for arm in rules(scenario):
-        values = (_value(arm, metric, digits) for metric, (_, digits) in METRICS.items())
-        lines.append(row([f"*{rule_name(arm)}*", "", "", "", "", *values, _gain(arm, arms["alone"]), ""]))
+        values = (value_of(arm, metric, digits) for metric, (_, digits) in METRICS.items())
+        lines.append(row([f"*{rule_name(arm)}*", "", "", "", "", *values, gain_of(arm, arms["alone"]), ""]))
     table = _read("noise")
     note = (
         f"{scenario['name']}, {len(scenario['episodes'])} paired evaluation episodes, mean ± 95 % CI over training "
@@ -113,9 +111,9 @@ def dpem_table() -> str:
     [ours] = [arm for arm in arms if arm["policy"].startswith("ppo:")]
     lines = head(["policy", *(name for name, _ in METRICS.values()), "reward − DPEM's"])
     for arm in arms:
-        values = (_value(arm, metric, digits) for metric, (_, digits) in METRICS.items())
+        values = (value_of(arm, metric, digits) for metric, (_, digits) in METRICS.items())
         name = "**DPEM**" if arm is ours else rule_name(arm)
-        lines.append(row([name, *values, "" if arm is ours else _gain(arm, ours)]))
+        lines.append(row([name, *values, "" if arm is ours else gain_of(arm, ours)]))
     version = ", ".join(f"{name} {number}" for name, number in summary_of("federated/dpem")["version"].items())
     note = f"{scenario['name']}, {len(scenario['episodes'])} paired evaluation episodes, mean ± 95 % CI ({version})."
     return with_note(lines, note)
@@ -164,16 +162,6 @@ def _minutes() -> dict[str, float]:
 
 def _read(name: str) -> Any:
     return json.loads((FEDERATED / f"{name}.json").read_text("utf-8"))
-
-
-def _value(arm: Arm, metric: str, digits: int) -> str:
-    mean = arm["metrics"][metric]["mean"]
-    return f"{mean['value']:.{digits}f} ± {(mean['high'] - mean['low']) / 2:.{digits}f}"
-
-
-def _gain(ours: Arm, theirs: Arm) -> str:
-    values = (arm["episodes"]["reward"] for arm in (ours, theirs))
-    return change(paired_difference(*values, np.random.default_rng(0)), 2)
 
 
 TABLES = {

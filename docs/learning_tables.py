@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
-from benchmark_tables import METRICS, RESULTS, Arm, change, head, row, summary_of, with_note
-
-from dpem_env.statistics import paired_difference
+from benchmark_tables import METRICS, RESULTS, Arm, gain_of, head, row, summary_of, value_of, with_note
 
 LEARNING = RESULTS / "learning"
 CURVES = ("mesh20", "mesh100")
@@ -61,8 +58,8 @@ def learned_table(mesh: str) -> str:
     titles = [name for name, _ in METRICS.values()]
     lines = head(["policy", *titles, "reward − base stock's", "reward − local maxweight's"])
     for label, arm in arms.items():
-        cells = [_value(arm, metric, digits) for metric, (_, digits) in METRICS.items()]
-        gains = ["" if arms[rule] is arm else _gain(arm, arms[rule]) for rule in ("local-predictive", "maxweight")]
+        cells = [value_of(arm, metric, digits) for metric, (_, digits) in METRICS.items()]
+        gains = ["" if arms[rule] is arm else gain_of(arm, arms[rule]) for rule in ("local-predictive", "maxweight")]
         lines.append(row([label, *cells, *gains]))
     version = ", ".join(f"{n} {number}" for n, number in summary_of(f"learning/{mesh}/evaluation")["version"].items())
     note = (
@@ -79,8 +76,8 @@ def sizes_table() -> str:
     for scenario in scenarios:
         arms = {_label(arm): arm for arm in scenario["methods"]}
         for label, arm in arms.items():
-            cells = [_value(arm, metric, digits) for metric, (_, digits) in METRICS.items()]
-            gain = "" if label == "local-reactive" else _gain(arm, arms["local-reactive"])
+            cells = [value_of(arm, metric, digits) for metric, (_, digits) in METRICS.items()]
+            gain = "" if label == "local-reactive" else gain_of(arm, arms["local-reactive"])
             lines.append(row([str(scenario["nodes"]), label, *cells, gain]))
     return with_note(lines, f"{len(scenarios[0]['episodes'])} paired evaluation episodes each, mean ± 95 % CI.")
 
@@ -95,16 +92,6 @@ def _label(arm: Arm) -> str:
 
 def _reward(arm: Arm) -> float:
     return float(arm["metrics"]["reward"]["mean"]["value"])
-
-
-def _value(arm: Arm, metric: str, digits: int) -> str:
-    mean = arm["metrics"][metric]["mean"]
-    return f"{mean['value']:.{digits}f} ± {(mean['high'] - mean['low']) / 2:.{digits}f}"
-
-
-def _gain(ours: Arm, theirs: Arm) -> str:
-    values = (arm["episodes"]["reward"] for arm in (ours, theirs))
-    return change(paired_difference(*values, np.random.default_rng(0)), 2)
 
 
 def _ends(training: dict[str, Any]) -> tuple[list[float], list[float]]:
