@@ -65,10 +65,11 @@ class Checkpoint:
                 raise PolicyError(f"the PPO checkpoint is for {theirs} {name}; {scenario.name} has {ours}")
         topology = self.about["topology"]
         if topology is not None and topology != topology_hash(network):
+            seed = self.about["settings"]["topology_seed"]
             raise PolicyError(
                 f"the {self.about['mode']} PPO checkpoint is for one topology of {self.about['scenario']} (topology "
-                f"seed {self.about['settings']['topology_seed']}, {self.about['nodes']} nodes), not for this one of "
-                f"{network.num_nodes}: a node plays with what it has learned in its place"
+                f"seed {seed}, {self.about['nodes']} nodes), not for this one of {network.num_nodes}: a node plays with "
+                f"what it has learned in its place; --topology {seed} plays there"
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
