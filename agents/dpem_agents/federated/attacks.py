@@ -125,7 +125,8 @@ def withstand(
     about = {"format": FORMAT} | _plain(setting, trained)
     known = _known(out, about)
     about["before"] = _scores(setting, trained, data_dir)
-    trials = [Trial(*each) for each in product(ATTACKS, DEFENCES, seeds)]
+    # Seed by seed: where it is interrupted, what it has is of all kinds.
+    trials = [Trial(attack, defence, seed) for seed, attack, defence in product(seeds, ATTACKS, DEFENCES)]
     for _ in range(len(trials) - len(missing := [trial for trial in trials if trial not in known])):
         on_trial()
     for trial, scores in played(partial(play, setting, data_dir=data_dir), missing, workers):

@@ -68,8 +68,8 @@ class Checkpoint:
             seed = self.about["settings"]["topology_seed"]
             raise PolicyError(
                 f"the {self.about['mode']} PPO checkpoint is for one topology of {self.about['scenario']} (topology "
-                f"seed {seed}, {self.about['nodes']} nodes), not for this one of {network.num_nodes}: a node plays with "
-                f"what it has learned in its place; --topology {seed} plays there"
+                f"seed {seed}, {self.about['nodes']} nodes), not for this one of {network.num_nodes}: a node plays "
+                f"with what it has learned in its place; --topology {seed} plays there"
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
