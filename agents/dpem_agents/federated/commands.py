@@ -21,9 +21,10 @@ def add_federate(commands: Any) -> None:
     """Add ``dpem federate``."""
     parser = commands.add_parser(
         "federate",
-        help="federated training of separate processes, by Flower",
-        description="An aggregator and a process for every node of one network, connected by TLS. All are started with "
-        "the same scenario, topology, seed, rounds and options --federate and --learn; see docs/federation.md.",
+        help="federated training of separate processes, by Flower; what privacy costs, what attacks do",
+        description="An aggregator and a process for every node of one network, connected by TLS. Server and nodes are "
+        "started with the same scenario, topology, seed, rounds and options --federate and --learn; see "
+        "docs/federation.md. Training in one process is dpem train --mode federated.",
     )
     kinds = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_certificates(kinds)
