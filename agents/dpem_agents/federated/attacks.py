@@ -48,10 +48,10 @@ ATTACKS: dict[str, Attack] = {
 }
 # How the aggregator averages, and whether it clips.
 DEFENCES: dict[str, tuple[Aggregator, bool]] = {
-    "mean": ("mean", False),
     "mean + clip": ("mean", True),
     "trimmed mean": ("trimmed_mean", False),
     "median": ("median", False),
+    "mean": ("mean", False),
 }
 
 
@@ -125,8 +125,7 @@ def withstand(
     about = {"format": FORMAT} | _plain(setting, trained)
     known = _known(out, about)
     about["before"] = _scores(setting, trained, data_dir)
-    # Seed by seed: where it is interrupted, what it has is of all kinds.
-    trials = [Trial(attack, defence, seed) for seed, attack, defence in product(seeds, ATTACKS, DEFENCES)]
+    trials = [Trial(attack, defence, seed) for defence, seed, attack in product(DEFENCES, seeds, ATTACKS)]
     for _ in range(len(trials) - len(missing := [trial for trial in trials if trial not in known])):
         on_trial()
     for trial, scores in played(partial(play, setting, data_dir=data_dir), missing, workers):
