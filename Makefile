@@ -182,6 +182,7 @@ federated: setup
 
 DPEM := $(LEARNT)/dpem-mesh100/seed0
 dpem: setup
+	mkdir -p $(DPEM) && cp -n $(LEARNT)/mesh100-gru.npz $(DPEM)/gru.npz  # layer 1, as make forecasters trains it
 	$(BIN)/dpem train $(ON2000) --preset dpem --timesteps 4000000 --validation-episodes 5 --federate share=whole --federate period=16 --federate server_lr=3 --federate clip_norm=0.25 --out $(DPEM)
 	$(BIN)/dpem curve --runs 'DPEM=$(DPEM)' --out $(FEDERATED)/dpem
 	$(LEARNED) small $(ON2000) --seeds 20 --delay 0 --delay 0.5 --policies 'ppo:$(DPEM),$(RIVALS),central-reactive,central-lp' --out $(FEDERATED)/dpem
