@@ -155,10 +155,11 @@ OPTIONS_head-epsilon8 := $(HEAD) --federate clip_norm=0.1 --federate epsilon=8
 OPTIONS_head-epsilon2 := $(HEAD) --federate clip_norm=0.1 --federate epsilon=2
 OPTIONS_head-local8 := $(HEAD) --federate clip_norm=0.1 --federate epsilon=8 --federate privacy=local
 OPTIONS_whole-off := $(WHOLE) --federate privacy=off
+OPTIONS_whole-clip := $(WHOLE) --federate privacy=off --federate clip_norm=0.2
 OPTIONS_whole-epsilon8 := $(WHOLE) --federate clip_norm=0.2 --federate epsilon=8
 OPTIONS_whole-epsilon2 := $(WHOLE) --federate clip_norm=0.2 --federate epsilon=2
 FIVE_SEEDS := alone head-off head-epsilon8 head-epsilon2 head-local8
-THREE_SEEDS := whole-off whole-epsilon8 whole-epsilon2
+THREE_SEEDS := whole-off whole-clip whole-epsilon8 whole-epsilon2
 ARMS := $(FIVE_SEEDS) $(THREE_SEEDS)
 TRAININGS := $(foreach seed,0 1 2,$(ARMS:%=runs/privacy/%/seed$(seed))) $(foreach seed,3 4,$(FIVE_SEEDS:%=runs/privacy/%/seed$(seed)))
 .PHONY: federated federated-trainings dpem

@@ -18,6 +18,7 @@ ARMS: dict[str, tuple[str, str, float | None]] = {
     "head-epsilon2": ("head", "central", 2.0),
     "head-local8": ("head", "local", 8.0),
     "whole-off": ("whole", "off", None),
+    "whole-clip": ("whole", "clip alone", None),
     "whole-epsilon8": ("whole", "central", 8.0),
     "whole-epsilon2": ("whole", "central", 2.0),
 }
@@ -32,7 +33,7 @@ def privacy_table() -> str:
     for folder, arm in arms.items():
         share, mode, epsilon = ARMS[folder]
         ratio = "" if epsilon is None else f"{noise[mode, share, epsilon]:.2f}"
-        shown = "∞" if mode == "off" else "" if epsilon is None else f"{epsilon:g}"
+        shown = f"{epsilon:g}" if epsilon is not None else "∞" if mode else ""
         values = (value_of(arm, metric, digits) for metric, (_, digits) in METRICS.items())
         gain = "" if folder == "alone" else gain_of(arm, arms["alone"])
         lines.append(

@@ -153,7 +153,8 @@ def _curve(arguments: argparse.Namespace) -> int:
         value, low, high = training["reward"][-1]
         when, end = training["mean_converged_at"], training["timesteps"][-1]
         told = f"converged after {when:,}" if when is not None else "not converged"
-        print(f"{training['name']}: reward {value:.2f} [{low:.2f}, {high:.2f}] after {end:,} agent-steps; {told}")
+        interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"  # none of one training seed
+        print(f"{training['name']}: reward {value:.2f}{interval} after {end:,} agent-steps; {told}")
     print(f"wrote {arguments.out / 'curve.json'} and curve.png")
     return 0
 

@@ -86,6 +86,14 @@ def test_the_command_writes_numbers_and_a_picture_beside_rules(
     assert (out / "curve.png").read_bytes().startswith(PNG)
 
 
+def test_the_curve_of_one_training_seed_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_curve(tmp_path / "seed0", 0, [1.0, 2.0, 2.0])
+    assert dpem("curve", "--runs", f"alone={tmp_path / 'seed0'}", "--out", str(tmp_path / "out")) == 0
+    assert "alone: reward 2.00 after" in capsys.readouterr().out
+    [training] = json.loads((tmp_path / "out" / "curve.json").read_text())["trainings"]
+    assert training["reward"][-1] == [2.0, None, None]
+
+
 def test_what_does_not_belong_together_is_refused_in_one_line(
     runs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
