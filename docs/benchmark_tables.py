@@ -48,7 +48,7 @@ def claim_table() -> str:
     for policy, arms in _by_policy(scenario).items():
         if arms[0]["delay"] is not None and "+" not in policy:
             for metric in ("delivery_rate", "contention"):
-                ratios = (_relative(local, _arm(scenario, policy, delay), metric) for delay in delays)
+                ratios = (relative_of(local, _arm(scenario, policy, delay), metric) for delay in delays)
                 lines.append(row([policy, METRICS[metric][0], *ratios]))
     note = "Relative differences of means in per cent, with 95 % intervals of the paired bootstrap. "
     return with_note(lines, note + _measured("delay-curve", scenario))
@@ -167,7 +167,8 @@ def _difference(ours: Arm, theirs: Arm, metric: str) -> Interval:
     return paired_difference(*values, np.random.default_rng(0))
 
 
-def _relative(ours: Arm, theirs: Arm, metric: str) -> str:
+def relative_of(ours: Arm, theirs: Arm, metric: str) -> str:
+    """How much more ours is, in per cent, with its interval."""
     values = [arm["episodes"][metric] for arm in (ours, theirs)]
     ratio = [100 * part for part in relative_difference(*values, np.random.default_rng(0))]
     return f"{ratio[0]:+.0f} [{ratio[1]:+.0f}, {ratio[2]:+.0f}]"

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
-from benchmark_tables import METRICS, RESULTS, Arm, gain_of, head, row, summary_of, value_of, with_note
+from benchmark_tables import METRICS, RESULTS, Arm, gain_of, head, relative_of, row, summary_of, value_of, with_note
 
 FEDERATED = RESULTS / "federated"
 NODES = 100
@@ -110,11 +110,13 @@ def dpem_table() -> str:
     [scenario] = summary_of("federated/dpem")["scenarios"]
     arms = sorted(scenario["methods"], key=lambda arm: -float(arm["metrics"]["reward"]["mean"]["value"]))
     [ours] = [arm for arm in arms if arm["policy"].startswith("ppo:")]
-    lines = head(["policy", *(name for name, _ in METRICS.values()), "reward − DPEM's"])
+    against = ["DPEM delivers more by (%)", "and contends more by (%)", "reward − DPEM's"]
+    lines = head(["policy", *(name for name, _ in METRICS.values()), *against])
     for arm in arms:
         values = (value_of(arm, metric, digits) for metric, (_, digits) in METRICS.items())
         name = "**DPEM**" if arm is ours else rule_name(arm)
-        lines.append(row([name, *values, "" if arm is ours else gain_of(arm, ours)]))
+        ratios = [relative_of(ours, arm, metric) for metric in ("delivery_rate", "contention")]
+        lines.append(row([name, *values, *([""] * 3 if arm is ours else [*ratios, gain_of(arm, ours)])]))
     version = ", ".join(f"{name} {number}" for name, number in summary_of("federated/dpem")["version"].items())
     note = f"{scenario['name']}, {len(scenario['episodes'])} paired evaluation episodes, mean ± 95 % CI ({version})."
     return with_note(lines, note)

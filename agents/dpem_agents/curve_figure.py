@@ -23,7 +23,8 @@ def save_curve_figure(path: Path, curves: dict[str, Any], rules: dict[str, dict[
             steps = np.array(training["timesteps"]) / 1e6
             value, low, high = np.array(training[metric], dtype=np.float64).T
             seeds = len(training["training_seeds"])
-            axes.plot(steps, value, color=f"C{number}", label=f"{training['name']}, {seeds} seeds")
+            label = training["name"] + (f", {seeds} seeds" if seeds > 1 else "")
+            axes.plot(steps, value, color=f"C{number}", label=label)
             axes.fill_between(steps, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
         for number, (label, means) in enumerate(rules.items(), start=len(curves["trainings"])):
             axes.axhline(means[metric], color=f"C{number}", linestyle="--", linewidth=1, label=label)
