@@ -177,7 +177,7 @@ federated: setup
 	$(BIN)/dpem curve $(foreach arm,$(ARMS),--runs '$(arm)=runs/privacy/$(arm)/seed*') --out $(FEDERATED)/privacy
 	$(LEARNED) small $(ON2000) --seeds 20 --delay 0.5 --policies '$(subst $(SPACE),$(COMMA),$(ARMS:%=ppo:runs/privacy/%/seed*) local-reactive maxweight central-reactive central-maxweight)' --out $(FEDERATED)/privacy
 	$(BIN)/dpem federate noise --rounds 19 --weights 68 --weights 1220 --nodes 20 --nodes 100 --nodes 1000 --nodes 10000 $(foreach epsilon,1 2 4 8 16,--epsilon $(epsilon)) --out $(FEDERATED)/noise.json
-	$(BIN)/dpem federate attacks --scenario mesh100-v0 --training runs/privacy/whole-off/seed0 --clip-norm 0.2 --workers $(WORKERS) --out $(FEDERATED)/attacks.json
+	$(BIN)/dpem federate attacks --scenario mesh100-v0 --training runs/privacy/whole-off/seed0 --period 2 --clip-norm 0.2 --workers $(WORKERS) --out $(FEDERATED)/attacks.json
 	$(BIN)/python docs/figures.py
 	$(BIN)/python docs/update.py
 

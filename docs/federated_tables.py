@@ -98,9 +98,9 @@ def attacks_table() -> str:
     before = ", ".join(f"{name} {found['before'][metric]:.{digits}f}" for metric, (name, digits) in METRICS.items())
     seeds = len(next(iter(scores.values())))
     note = (
-        f"{found['scenario']}, {found['rounds']} rounds in which {found['adversaries']:.0%} of {found['nodes']} nodes "
-        f"attack; mean and standard deviation over {seeds} seeds, each the mean of {found['episodes']} evaluation "
-        f"episodes. Clip: {found['clip_norm']:g}. Before: {before}."
+        f"{found['scenario']}, {found['rounds']} rounds of {found['period']} rollouts in which "
+        f"{found['adversaries']:.0%} of {found['nodes']} nodes attack; mean and standard deviation over {seeds} seeds, "
+        f"each the mean of {found['episodes']} evaluation episodes. Clip: {found['clip_norm']:g}. Before: {before}."
     )
     return with_note(lines, note)
 

@@ -34,7 +34,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def setting(training: Path, **changed: Any) -> Setting:
-    return Setting(training, STAR, **{"rounds": 2, "adversaries": 0.25, "episodes": 1} | changed)
+    return Setting(training, STAR, **{"rounds": 2, "period": 1, "adversaries": 0.25, "episodes": 1} | changed)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,8 @@ def test_every_defence_is_the_aggregator_it_says_without_noise(
     assert averager.dp.mode == "off"
     assert averager.aggregator == {"trimmed mean": "trimmed_mean", "median": "median"}.get(defence, "mean")
     assert averager.clip_norm == (0.3 if defence == "mean + clip" else np.inf)
-    assert made[0].federation.period == 2
+    assert made[0].federation.period == 1
+    assert made[0].federation.share == TRAINED.share
     assert np.array_equal(averager.weights, load(training, training=True).arrays["federated.weights"])
 
 
@@ -117,6 +118,7 @@ def test_results_are_kept_and_only_what_is_missing_is_tried(
     ("changed", "line"),
     [
         ({"rounds": 0}, "rounds is 0; expected a whole number >= 1"),
+        ({"period": 0}, "period is 0; expected a whole number >= 1"),
         ({"adversaries": 0.5}, r"adversaries is 0.5; expected a share of the nodes from 0 to below 0.5"),
         ({"clip_norm": 0.0}, "clip_norm is 0.0; expected a number above 0"),
     ],
@@ -128,7 +130,20 @@ def test_a_setting_is_checked(changed: dict[str, Any], line: str, tmp_path: Path
 
 def test_the_command_writes_all_trials(training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "attacks.json"
-    options = ["--rounds", "1", "--episodes", "1", "--seeds", "1", "--training", str(training), "--out", str(out)]
+    options = [
+        "--rounds",
+        "1",
+        "--period",
+        "1",
+        "--episodes",
+        "1",
+        "--seeds",
+        "1",
+        "--training",
+        str(training),
+        "--out",
+        str(out),
+    ]
     assert dpem("federate", "attacks", "--scenario", "star8-v0", "--set", "slots=30", *options) == 0
     assert f"wrote {out}" in capsys.readouterr().out
     trials = json.loads(out.read_text())["trials"]

@@ -62,12 +62,13 @@ class Setting:
     training: Path  # folder of a training in mode "federated", with its checkpoint
     scenario: Scenario
     rounds: int = 20
+    period: int = 8  # rollouts of local learning in a round
     adversaries: float = 0.2  # share of the nodes
     clip_norm: float = 0.5  # of "mean + clip"
     episodes: int = 10  # that a trial is scored on
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "episodes"):
+        for name in ("rounds", "period", "episodes"):
             given = getattr(self, name)
             if not isinstance(given, int) or given < 1:
                 raise DpemError(f"{name} is {given!r}; expected a whole number >= 1")
@@ -80,8 +81,8 @@ class Setting:
         """The federation of the training, averaging without noise and in another way."""
         aggregator, clips = DEFENCES[defence]
         clip = self.clip_norm if clips else None
-        shared = {"period": trained.period, "share": trained.share, "server_lr": trained.server_lr}
-        return federation(privacy="off", aggregator=aggregator, clip_norm=clip, **shared)
+        shared = {"share": trained.share, "server_lr": trained.server_lr}
+        return federation(privacy="off", period=self.period, aggregator=aggregator, clip_norm=clip, **shared)
 
 
 @dataclass(frozen=True)
@@ -176,13 +177,16 @@ def _learner(
         federated,
     )
     chosen, nodes = trained.hyperparameters, trained.about["nodes"]
-    to_come = setting.rounds * federated.period * chosen.slots * chosen.networks * nodes
-    learner = Learner(setting.scenario, settings, trained.about["timesteps"] + to_come, "cpu", data_dir, folder)
+    a_round = setting.period * chosen.slots * chosen.networks * nodes  # in timesteps
+    done = trained.about["timesteps"] // a_round
+    total = trained.about["timesteps"] + setting.rounds * a_round
+    learner = Learner(setting.scenario, settings, total, "cpu", data_dir, folder)
     learner.averaging = AttackedAveraging(federated, learner.model, setting.rounds)
     draws = generator("federated adversaries", trial.seed)
     adversaries = draws.choice(nodes, round(setting.adversaries * nodes), replace=False)
     learner.averaging.under(trial.attack, frozenset(adversaries.tolist()), trial.seed)
     learner.restore(trained)
+    learner.averaging.rounds = done  # as many as if it had always gone on like this: the next is a period away
     return learner
 
 

@@ -125,6 +125,7 @@ def _add_attacks(kinds: Any) -> None:
     add_common(parser, "--scenario", "--set", "--data")
     parser.add_argument("--training", type=Path, required=True, metavar="DIR", help="with checkpoint.npz of dpem train")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="under attack (default: 20)")
+    parser.add_argument("--period", type=int, default=8, metavar="N", help="rollouts in a round (default: 8)")
     parser.add_argument("--adversaries", type=float, default=0.2, metavar="SHARE", help="of nodes (default: 0.2)")
     parser.add_argument("--clip-norm", type=float, default=0.5, metavar="C", help="of mean + clip (default: 0.5)")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trials of each kind (default: 3)")
@@ -247,10 +248,11 @@ def _attacks(arguments: argparse.Namespace) -> int:
     setting = Setting(
         arguments.training,
         scenarios.get(arguments.scenario, **overrides(arguments.set)),
-        arguments.rounds,
-        arguments.adversaries,
-        arguments.clip_norm,
-        arguments.episodes,
+        rounds=arguments.rounds,
+        period=arguments.period,
+        adversaries=arguments.adversaries,
+        clip_norm=arguments.clip_norm,
+        episodes=arguments.episodes,
     )
     make_writable(arguments.out.parent)
     with progress() as bar:
