@@ -35,7 +35,7 @@ needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not inst
 PLAN = Plan(
     scenarios.get("chain3-v0", slots=50),
     federation(privacy="off", period=2),
-    Hyperparameters(networks=1, slots=16, minibatches=2, epochs=2, hidden=8, encoder="plain"),
+    Hyperparameters(networks=1, slots=16, minibatches=2, epochs=2, hidden=8),
     rounds=3,
 )
 NODES = 3
