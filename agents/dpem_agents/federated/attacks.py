@@ -127,7 +127,8 @@ def withstand(
     known = _known(out, about)
     about["before"] = _scores(setting, trained, data_dir)
     trials = [Trial(attack, defence, seed) for defence, seed, attack in product(DEFENCES, seeds, ATTACKS)]
-    for _ in range(len(trials) - len(missing := [trial for trial in trials if trial not in known])):
+    missing = [trial for trial in trials if trial not in known]
+    for _ in range(len(trials) - len(missing)):
         on_trial()
     for trial, scores in played(partial(play, setting, data_dir=data_dir), missing, workers):
         known[trial] = scores
@@ -186,7 +187,7 @@ def _learner(
     adversaries = draws.choice(nodes, round(setting.adversaries * nodes), replace=False)
     learner.averaging.under(trial.attack, frozenset(adversaries.tolist()), trial.seed)
     learner.restore(trained)
-    learner.averaging.rounds = done  # as many as if it had always gone on like this: the next is a period away
+    learner.averaging.rounds = done  # as if rounds had always been as long: no earlier one is due any more
     return learner
 
 
