@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from federated_processes import (
 from dpem_agents.federated import Ledger, NoisedUpdate
 from dpem_agents.federated.commands import add_federate
 from dpem_agents.federated.connections import free_port, require_free, require_server
-from dpem_agents.federated.deployment import join, serve
+from dpem_agents.federated.deployment import end, join, serve
 from dpem_agents.federated.embedded import federation
 from dpem_agents.federated.flower_processes import OnlyNodesFromAfar
 from dpem_agents.federated.plan import Plan
@@ -199,6 +200,17 @@ def test_the_command_starts_server_and_nodes_with_one_plan(tmp_path: Path, monke
 # Separate processes
 
 
+def test_what_a_process_has_started_ends_with_it_even_if_it_ended_by_itself() -> None:
+    code = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid, flush=True)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    assert process.wait(60) == 0
+    os.kill(child, 0)  # it is still there
+    end(process)
+    wait_until(lambda: not is_running(child), seconds=30.0)
+
+
 @needs_flower
 @pytest.mark.slow
 def test_processes_learn_what_one_process_does_and_strangers_are_refused(
@@ -319,6 +331,13 @@ def test_in_mode_local_a_node_books_its_own_releases_and_stops_at_its_budget(tmp
         assert Ledger(tmp_path / "ledger.json").rounds == finished_rounds
     with pytest.raises(BudgetExhausted):
         LocalLearning(tmp_path).learn(weights)
+
+
+def is_running(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def is_free(port: int) -> bool:
