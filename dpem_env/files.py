@@ -1,27 +1,43 @@
-"""Files written whole or not at all."""
+"""Files: written whole or not at all, by one process at a time, named by anything, read without trust."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import math
 import os
 import re
+import secrets
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.lib import format as npy
+from numpy.typing import DTypeLike, NDArray
 
 from dpem_env.errors import DpemError
+
+LONGEST_NAME = 120  # bytes of a file name made from a text; file systems take 255, of which others need some
+LARGEST_TEXT = 64 * 2**20  # bytes of JSON that are read
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields the path to write to; it becomes `path` when the block succeeds and is removed when it does not."""
+    """Yields the path to write to; it becomes `path`, safe from a power cut, when the block succeeds."""
     target = Path(path)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         yield partial
+        _sync(partial)
         partial.replace(target)
+        _sync(target.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -42,3 +58,167 @@ def make_writable(folder: Path) -> None:
             pass
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         raise DpemError(f"--out {os.fspath(folder)!r} cannot be written: {getattr(error, 'strerror', error)}") from None
+
+
+@contextmanager
+def sole_writer(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Nobody else writes this file, or this folder, meanwhile; DpemError at once if another process is doing so.
+
+    The lock is a hidden file in the folder, or beside the file. It ends with the process, however that ends.
+    """
+    target = Path(path)
+    lock = target / ".lock" if target.is_dir() else target.with_name(f".{file_name(target.name)}.lock")
+    try:
+        with FileLock(lock, blocking=False):
+            yield
+    except Timeout:
+        raise DpemError(
+            f"another process is writing {os.fspath(target)!r}: wait for it to end, or choose another --out"
+        ) from None
+
+
+def file_name(text: str) -> str:
+    """A file name for any text: another for every other text, the text itself where that is possible.
+
+    Without separators and patterns; what is too long ends in a hash.
+    """
+    name = quote(text, safe="+=@,() ")
+    if name.strip(".") == "":
+        name = name.replace(".", "%2E")
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - 17]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return name
+
+
+@contextmanager
+def reading(what: str, path: str | os.PathLike[str], kind: type[DpemError] = DpemError) -> Iterator[None]:
+    """Whatever goes wrong inside becomes one line, "`what` `path` cannot be used: why".
+
+    Decoders raise nearly anything on damaged files. Errors that say so themselves (DpemError) keep their reason.
+    """
+    try:
+        yield
+    except MemoryError:
+        reason = "it does not fit into memory"
+    except KeyError as error:
+        reason = f"{error} is missing"
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except OSError as error:
+        reason = error.strerror or f"{error}"
+    except Exception as error:
+        reason = f"{error}" or type(error).__name__
+    else:
+        return
+    raise kind(f"{what} {os.fspath(path)!r} cannot be used: {reason}")
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A JSON object from a file; to be called inside `reading`."""
+    size = os.path.getsize(path)
+    if size > LARGEST_TEXT:
+        raise ValueError(f"it has {size:,} bytes; expected at most {LARGEST_TEXT:,}")
+    return json_object(Path(path).read_text(encoding="utf-8"))
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object from a text; ValueError if it is something else, or holds NaN or numbers beyond floats."""
+    data = json.loads(text, parse_int=_finite_int, parse_float=_finite, parse_constant=_finite)
+    if not isinstance(data, dict):
+        raise ValueError(f"it holds a {type(data).__name__}; expected a JSON object")
+    return data
+
+
+class ArrayFile:
+    """Arrays in an .npz file, of which nothing is unpacked before its size is known to be right.
+
+    To be used inside `reading`: what is wrong is a ValueError or KeyError, or whatever a decoder raises.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._archive = zipfile.ZipFile(path)
+        try:
+            entries = self._archive.infolist()
+            self._entries = {entry.filename.removesuffix(".npy"): entry for entry in entries}
+            if len(self._entries) != len(entries):
+                raise ValueError("it holds two arrays of one name")
+        except BaseException:
+            self._archive.close()
+            raise
+
+    def __enter__(self) -> ArrayFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._archive.close()
+
+    @property
+    def names(self) -> list[str]:
+        """Of the arrays, in the order of the file."""
+        return list(self._entries)
+
+    def declared(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and type that an array says it has; only its first bytes are read."""
+        with self._archive.open(self._entries[name]) as stream:
+            return self._header(name, stream)
+
+    def read(self, name: str, shape: Sequence[int], dtypes: str | DTypeLike) -> NDArray[Any]:
+        """An array that must have this shape and type, or one of these kinds of type ("fi")."""
+        with self._archive.open(self._entries[name]) as stream:
+            found, dtype = self._header(name, stream)
+            right = dtype.kind in dtypes if isinstance(dtypes, str) else dtype == np.dtype(dtypes)
+            if found != tuple(shape) or not right:
+                raise ValueError(f"{name} has shape {found} and type {dtype} instead of {tuple(shape)} {dtypes}")
+            size = math.prod(found) * dtype.itemsize
+            content = stream.read(size + 1)  # to the end, where the checksum is compared
+            if len(content) != size:
+                raise ValueError(f"{name} has not the {size} bytes it declares")
+        return np.frombuffer(bytearray(content), dtype).reshape(found)
+
+    def read_about(self, largest: int = LARGEST_TEXT) -> dict[str, Any]:
+        """The JSON object in the array "about"."""
+        _, dtype = self.declared("about")
+        if dtype.itemsize > largest:
+            raise ValueError(f"about has {dtype.itemsize:,} bytes; expected at most {largest:,}")
+        return json_object(str(self.read("about", (), "U")))
+
+    def require_names(self, expected: Sequence[str]) -> None:
+        """ValueError if there are others; a missing one is a KeyError when it is read."""
+        for name in self._entries:
+            if name not in expected:
+                raise ValueError(f"it holds an array {name!r}, which does not belong there")
+
+    @staticmethod
+    def _header(name: str, stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        start = io.BytesIO(stream.read(8))
+        version = npy.read_magic(start)
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+        if read is None:
+            raise ValueError(f"{name} has version {version} of the .npy format; expected 1.0 or 2.0")
+        shape, fortran, dtype = read(stream)
+        if dtype.hasobject or (fortran and len(shape) > 1):
+            raise ValueError(f"{name} holds objects, or runs column by column")
+        return shape, dtype
+
+
+def _finite_int(text: str) -> int:
+    _finite(text)
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"it holds {text[:20]}, which is no finite number")
+    return number
+
+
+def _sync(path: Path) -> None:
+    """Have the system write to disk what it still holds in memory, where a file opened for reading allows that."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
