@@ -1,4 +1,4 @@
-"""Provenance: by content, what an episode follows from. It keys caches and tells results of changed code or files apart."""
+"""Provenance: what results follow from, by content. It keys caches, and tells results of other code or files apart."""
 
 from __future__ import annotations
 
@@ -13,41 +13,39 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 LIBRARIES = ("numba", "numpy")  # whose versions decide with ours what compiled code and random draws come to
-# What decides an episode: all that `evaluation` imports, directly or not. A test compares.
-DECIDING = (
+# What caches hold follows from these: compiled rules, and networks. A test compares them with what those import.
+WORLD = (
     "compiled",
-    "control",
     "demand",
     "errors",
-    "evaluation",
     "feature_writer",
-    "features",
     "files",
-    "forecast",
-    "metrics",
     "network",
     "network_cache",
     "physics",
-    "policies",
     "provenance",
-    "rewards",
     "route_search",
     "routes",
     "scenarios",
     "seeding",
-    "session",
     "simulator",
     "topology",
     "traces",
 )
+# With these, an episode.
+PLAY = ("control", "evaluation", "features", "forecast", "metrics", "policies", "rewards", "session")
+
+
+@cache
+def world_fingerprint() -> str:
+    """Changes with every source file that decides networks and compiled rules, and with Python, numba and numpy."""
+    return _of_modules(WORLD)
 
 
 @cache
 def code_fingerprint() -> str:
-    """Changes with every source file that decides an episode, and with Python, numba and numpy."""
-    sources = (path for name in DECIDING for path in _sources(PACKAGE / name))
-    versions = [platform.python_version(), *map(version, LIBRARIES)]
-    return _digest([*versions, *map(_content, sources)])
+    """Changes with every source file of this package that decides an episode, and with Python, numba and numpy."""
+    return _of_modules(WORLD + PLAY)
 
 
 @cache
@@ -64,6 +62,11 @@ def path_fingerprint(path: str | os.PathLike[str]) -> str | None:
     files = sorted(place.rglob("*")) if place.is_dir() else [place]
     found = [(str(file.relative_to(place)), _content(file)) for file in files if file.is_file()]
     return _digest(part for pair in found for part in pair) if found else None
+
+
+def _of_modules(names: Iterable[str]) -> str:
+    versions = [platform.python_version(), *map(version, LIBRARIES)]
+    return _digest([*versions, *(_content(path) for name in names for path in _sources(PACKAGE / name))])
 
 
 def _sources(place: Path) -> list[Path]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import runpy
 from pathlib import Path
 
 import pytest
@@ -11,15 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def _fingerprint() -> str:
-    sources = hashlib.sha256()
-    for path in sorted((ROOT / "dpem_env").rglob("*.py")):
-        sources.update(path.read_bytes())
-    return sources.hexdigest()[:12]
-
+_provenance = runpy.run_path(str(ROOT / "dpem_env" / "provenance.py"))  # without the package, which compiles
 
 # Before numba is imported: numba notices changes of the calling file only, not of what it calls.
-os.environ["NUMBA_CACHE_DIR"] = os.environ["DPEM_CACHE"] = str(ROOT / ".numba_cache" / _fingerprint())
+os.environ["NUMBA_CACHE_DIR"] = os.environ["DPEM_CACHE"] = str(
+    ROOT / ".numba_cache" / _provenance["world_fingerprint"]()
+)
 
 
 @pytest.fixture(scope="session")
