@@ -23,7 +23,8 @@ LAYERS = (
     ("parallel_env", "testing", "central_env", "vector_env", "evaluation", "log_format", "records", "replay"),
     ("work", "tuning", "forecast_skill", "comparison"),
     ("render", "render.network_map", "render.results_figure", "render.benchmark_figure", "render.forecast_figure"),
-    ("reports", "runs", "benchmark", "cli"),
+    ("reports", "runs", "benchmark"),
+    ("syntax", "experiments.declared", "experiments.reproduce", "experiments.command", "experiments", "cli"),
 )
 ORDER = [module for layer in LAYERS for module in layer]
 

@@ -1,0 +1,201 @@
+"""Running a declared experiment: only steps whose declaration, inputs, code or outputs are no longer what they were.
+
+What a step was last run with stands beside the declaration, in NAME.lock.json: committed, it tells a reader whether
+the committed results are still what their declaration would give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from dpem_env.errors import DpemError
+from dpem_env.experiments.declared import Experiment, Step
+from dpem_env.files import file_name, read_json, reading, sole_writer, write_json
+from dpem_env.provenance import path_fingerprint
+from dpem_env.syntax import results_fingerprint, syntax_fingerprint
+from dpem_env.topology import data_folder
+from dpem_env.traces import SOURCES
+
+FORMAT = "dpem-reproduced-1"
+DPEM = (sys.executable, "-c", "import sys; from dpem_env.cli import main; sys.exit(main())")
+LOGS = Path("runs/reproduce")  # what the steps print
+Stamp = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Due:
+    """A step that is to be run, and why."""
+
+    step: Step
+    why: str
+
+
+class Lock:
+    """What every step of an experiment was last run with."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.steps: dict[str, Stamp] = {}
+        self.begun: dict[str, Stamp] = {}  # steps that were not finished, and what they were begun with
+        if path.exists():
+            with reading("record of steps", path):
+                found = read_json(path)
+                if found["format"] != FORMAT:
+                    raise ValueError(f"format {found['format']!r} instead of {FORMAT!r}")
+                self.steps, self.begun = dict(found["steps"]), dict(found["begun"])
+
+    @classmethod
+    def of(cls, declaration: Path) -> Lock:
+        """The one beside a declaration."""
+        return cls(declaration.with_suffix(".lock.json"))
+
+    def core_minutes(self, step: Step) -> float:
+        """What the step takes: measured when it was last run, else as declared."""
+        return float(self.steps.get(step.name, {}).get("core_minutes", step.core_minutes))
+
+    def due(self, experiment: Experiment, data_dir: str | None) -> list[Due]:
+        """Steps that are to be run, in order: those that changed, and those that read what such a step leaves."""
+        due: list[Due] = []
+        for step in experiment.steps:
+            before = [earlier.step for earlier in due if _reads(step, earlier.step)]
+            why = f"reads what {before[0].name} makes" if before else self._why(experiment, step, data_dir)
+            if why is not None:
+                due.append(Due(step, why))
+        return due
+
+    def begin(self, experiment: Experiment, step: Step, data_dir: str | None) -> None:
+        """Note what the step runs with; what was begun with something else is cleared away."""
+        basis = _basis(experiment, step, data_dir)
+        if self.begun.get(step.name) != basis:
+            for place in map(Path, step.scratch):
+                shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+        self.begun[step.name] = basis
+        self._write()
+
+    def finish(self, step: Step, **more: Any) -> None:
+        """Note what a step that was begun has left; DpemError if not all it was declared to leave."""
+        outputs = {output: path_fingerprint(output) for output in step.outputs}
+        missing = [output for output, found in outputs.items() if found is None]
+        if missing:
+            raise DpemError(f"it has left no {missing[0]}: mend its outputs in the declaration")
+        date = datetime.now(UTC).date().isoformat()
+        self.steps[step.name] = self.begun.pop(step.name) | {"outputs": outputs, "date": date} | more
+        self._write()
+
+    def adopt(self, experiment: Experiment, step: Step, reason: str, data_dir: str | None) -> None:
+        """Take what is there for what the step would leave, for a reason that is kept."""
+        self.begun[step.name] = _basis(experiment, step, data_dir)
+        self.finish(step, adopted=reason)
+
+    def _write(self) -> None:
+        write_json(self.path, {"format": FORMAT, "steps": self.steps, "begun": self.begun})
+
+    def _why(self, experiment: Experiment, step: Step, data_dir: str | None) -> str | None:
+        """Why a step is to be run; None if it is not."""
+        last = self.steps.get(step.name)
+        if last is None:
+            return "was never run"
+        now = _basis(experiment, step, data_dir)
+        if now["declared"] != last["declared"]:
+            return "its declaration changed"
+        for part, word in (("inputs", ""), ("code", "the code of ")):
+            for name in sorted({*now[part], *last[part]}):
+                if now[part].get(name) != last[part].get(name):
+                    return f"{word}{name} changed"
+        for output in step.outputs:
+            if last["outputs"].get(output) != path_fingerprint(output):
+                return f"{output} is {'missing' if path_fingerprint(output) is None else 'not what it left'}"
+        return None
+
+
+def with_data_at_hand(experiment: Experiment, data_dir: str | None) -> Experiment:
+    """The experiment without the steps whose data is absent, with a line that names them."""
+    folder = data_folder(data_dir)
+    absent = {name for name, source in SOURCES.items() if folder is None or not (folder / source.file).is_file()}
+    kept = tuple(step for step in experiment.steps if not absent & set(step.data))
+    left_out = [step.name for step in experiment.steps if step not in kept]
+    if left_out:
+        print(f"left out for want of data (dpem list says where to get it): {', '.join(left_out)}")
+    return experiment.model_copy(update={"steps": kept})
+
+
+def run_steps(experiment: Experiment, lock: Lock, due: Sequence[Due], workers: int, data_dir: str | None) -> int:
+    """Run what is due, `workers` steps at a time; returns an exit code. What is finished is never run again."""
+    logs = LOGS / file_name(experiment.name)
+    logs.mkdir(parents=True, exist_ok=True)
+    waiting, failed = list(due), False
+    running: dict[Future[float], Step] = {}
+    with sole_writer(lock.path), ThreadPoolExecutor(workers) as pool:
+        try:
+            while waiting or running:
+                for each in [] if failed else list(waiting):
+                    before = [*running.values(), *(other.step for other in waiting[: waiting.index(each)])]
+                    if len(running) < workers and not any(_reads(each.step, other) for other in before):
+                        waiting.remove(each)
+                        print(f"{each.step.name}: {each.why}; dpem {' '.join(each.step.command)}", flush=True)
+                        lock.begin(experiment, each.step, data_dir)
+                        log = logs / f"{file_name(each.step.name)}.log"
+                        running[pool.submit(_run, each.step, log, data_dir)] = each.step
+                if not running:
+                    break
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    step = running.pop(future)
+                    try:
+                        minutes = future.result()
+                        lock.finish(step, core_minutes=round(minutes, 2))
+                        print(f"{step.name}: done, {minutes:.1f} core minutes", flush=True)
+                    except DpemError as error:
+                        failed = True
+                        print(f"{step.name}: {error}", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:  # the steps were told, too: they save what they have
+            wait(running)
+            print("interrupted; the same command again runs the rest", file=sys.stderr)
+            return 130
+    return 1 if failed else 0
+
+
+def _run(step: Step, log: Path, data_dir: str | None) -> float:
+    """Run a step to its end; returns the core minutes it took. DpemError if it fails, with its last line."""
+    program = [sys.executable, *step.command[1:]] if step.command[0] == "python" else [*DPEM, *step.command]
+    environment = os.environ | ({"DPEM_DATA": data_dir} if data_dir else {})
+    with log.open("wb") as stream:
+        process = subprocess.Popen(program, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no message"])[-1]
+        raise DpemError(f"failed with exit code {process.returncode}: {last} (all of it: {log})")
+    return (usage.ru_utime + usage.ru_stime) / 60
+
+
+def _basis(experiment: Experiment, step: Step, data_dir: str | None) -> Stamp:
+    """What the outputs of a step follow from, by content."""
+    declared = json.dumps(step.model_dump(exclude={"core_minutes"}), sort_keys=True)
+    files = sorted({file for pattern in step.inputs for file in glob(pattern, recursive=True) or [pattern]})
+    folder = data_folder(data_dir) or Path()
+    sources = {f"data of {name}": path_fingerprint(folder / SOURCES[name].file) for name in step.data}
+    return {
+        "declared": hashlib.sha256(declared.encode()).hexdigest()[:16],
+        "inputs": {file: path_fingerprint(file) for file in files} | sources,
+        "code": {"dpem_env": results_fingerprint()} | {name: syntax_fingerprint(name) for name in experiment.code},
+    }
+
+
+def _reads(step: Step, earlier: Step) -> bool:
+    """Whether one of the step's inputs lies in what the earlier one leaves, or the other way round."""
+    paths = [Path(pattern.partition("*")[0]) for pattern in step.inputs]
+    left = [Path(output) for output in earlier.outputs]
+    return any(a == b or a in b.parents or b in a.parents for a in paths for b in left)
