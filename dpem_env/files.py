@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -135,7 +135,7 @@ class ArrayFile:
     To be used inside `reading`: what is wrong is a ValueError or KeyError, or whatever a decoder raises.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str] | IO[bytes]) -> None:
         self._archive = zipfile.ZipFile(path)
         try:
             entries = self._archive.infolist()

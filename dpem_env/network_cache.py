@@ -1,25 +1,21 @@
 """Networks kept on disk: drawing a big one and searching its routes takes seconds, reading it milliseconds.
 
-Kept are networks that follow from scenario and topology seed alone, under a name made from both and from the code that
-draws them, in ``DPEM_CACHE`` or the user's cache folder. The folder may be deleted at any time. Where it cannot be
-written, nothing is kept; a file that cannot be read is drawn again.
+Kept are networks that follow from scenario and topology seed alone, under a name made from both (see `disk_cache`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-import zipfile
 from collections.abc import Callable
-from dataclasses import fields
-from functools import cache
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dpem_env.files import whole_file
+from dpem_env import disk_cache
+from dpem_env.files import ArrayFile
 from dpem_env.routes import RouteTable
 from dpem_env.scenarios import MeshNetwork, Scenario, SessionDemand
 from dpem_env.topology import Topology
@@ -29,25 +25,46 @@ if TYPE_CHECKING:
 
 WORTH_KEEPING = 50  # nodes; smaller networks are drawn as fast as read
 RELEVANT = ("network", "hardware", "routing", "demand", "control")  # sections of a scenario a network depends on
-SOURCES = ("network", "network_cache", "physics", "route_search", "routes", "seeding", "topology")
-PARTS: tuple[tuple[str, Any], ...] = (("topology", Topology), ("routes", RouteTable))
+Arrays = dict[str, tuple[str, type[np.generic]]]  # axes and type by name
+TOPOLOGY: Arrays = {
+    "position": ("N2", np.float64),
+    "popularity": ("N", np.float64),
+    "generation_rate": ("N", np.float64),
+    "swap_rate": ("N", np.float64),
+    "memory": ("N", np.int32),
+    "coherence_time": ("N", np.float64),
+    "links": ("L2", np.int32),
+    "length": ("L", np.float64),
+    "emitter": ("L", np.int32),
+    "transmission": ("L", np.float64),
+    "link_key": ("L", np.int64),
+}
+ROUTES: Arrays = {
+    "hops": ("NDk", np.int32),
+    "links": ("NDkH", np.int32),
+    "nodes": ("NDkJ", np.int32),
+    "build_time": ("NDk", np.float64),
+    "quality": ("NDkC", np.int32),
+}
+NETWORK: Arrays = {"peers": ("ND", np.int32), "weights": ("ND", np.float64)}
 
 
 def kept(scenario: Scenario, topology_seed: int, draw: Callable[[], Network]) -> Network:
     """The network from disk, or drawn and then kept."""
-    path = _path(scenario, topology_seed)
-    if path is None:
+    name = _name(scenario, topology_seed)
+    if name is None:
         return draw()
-    try:
-        return _read(path)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        network = draw()
-    _write(path, network)
+    content = disk_cache.read(name)
+    if content is not None:
+        with suppress(Exception):  # whatever a decoder raises
+            return _unpacked(content, scenario)
+    network = draw()
+    disk_cache.write(name, _packed(network))
     return network
 
 
-def _path(scenario: Scenario, topology_seed: int) -> Path | None:
-    """Where the network is kept; None if it is not."""
+def _name(scenario: Scenario, topology_seed: int) -> str | None:
+    """What the network is kept as; None if it is not."""
     mesh = scenario.network
     if (
         not isinstance(mesh, MeshNetwork)
@@ -56,42 +73,49 @@ def _path(scenario: Scenario, topology_seed: int) -> Path | None:
     ):
         return None
     sections = {name: getattr(scenario, name).model_dump(mode="json") for name in RELEVANT}
-    name = hashlib.sha256(json.dumps([_code(), sections, topology_seed], sort_keys=True).encode()).hexdigest()[:24]
-    folder = os.environ.get("DPEM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dpem_env"
-    return Path(folder).expanduser() / "networks" / f"{name}.npz"
+    decides = json.dumps([sections, topology_seed], sort_keys=True)
+    return f"networks/{hashlib.sha256(decides.encode()).hexdigest()[:24]}"
 
 
-@cache
-def _code() -> str:
-    here = Path(__file__).parent
-    return hashlib.sha256(b"".join((here / f"{name}.py").read_bytes() for name in SOURCES)).hexdigest()
+def _packed(network: Network) -> bytes:
+    arrays: dict[str, Any] = {}
+    for prefix, part, names in (
+        ("topology.", network.topology, TOPOLOGY),
+        ("routes.", network.routes, ROUTES),
+        ("", network, NETWORK),
+    ):
+        arrays |= {prefix + name: np.ascontiguousarray(getattr(part, name)) for name in names}
+    about = {"names": network.topology.names, "excluded": network.excluded}
+    stream = io.BytesIO()
+    np.savez_compressed(stream, about=np.array(json.dumps(about)), **arrays)
+    return stream.getvalue()
 
 
-def _write(path: Path, network: Network) -> None:
-    arrays: dict[str, Any] = {"peers": network.peers, "weights": network.weights}
-    for part, kind in PARTS:
-        arrays |= {f"{part}.{f.name}": np.asarray(getattr(getattr(network, part), f.name)) for f in fields(kind)}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial, open(partial, "wb") as stream:
-            np.savez_compressed(stream, excluded=np.array(json.dumps(network.excluded)), **arrays)
-    except (OSError, RuntimeError):  # read-only, full, or no home folder
-        return
-
-
-def _read(path: Path) -> Network:
+def _unpacked(content: bytes, scenario: Scenario) -> Network:
     from dpem_env.network import Network
 
-    with np.load(path) as file:
-        arrays = {name: file[name] for name in file.files}
-    for array in arrays.values():
-        array.setflags(write=False)
-    parts: dict[str, Any] = {part: {f.name: arrays[f"{part}.{f.name}"] for f in fields(kind)} for part, kind in PARTS}
-    parts["topology"]["names"] = tuple(arrays["topology.names"].tolist())
-    return Network(
-        topology=Topology(**parts["topology"]),
-        peers=arrays["peers"],
-        weights=arrays["weights"],
-        routes=RouteTable(**parts["routes"]),
-        excluded=json.loads(str(arrays["excluded"])),
-    )
+    with ArrayFile(io.BytesIO(content)) as file:
+        about = file.read_about()
+        sizes = {
+            "N": len(about["names"]),
+            "L": file.declared("topology.links")[0][0],
+            "D": scenario.demand.peers,
+            "k": scenario.routing.routes_per_peer,
+            "H": scenario.routing.max_hops,
+            "J": scenario.routing.max_hops + 1,
+            "C": len(scenario.demand.fidelity_classes),
+            "2": 2,
+        }
+
+        def read(prefix: str, names: Arrays) -> dict[str, Any]:
+            arrays = {name: file.read(prefix + name, [sizes[a] for a in axes], t) for name, (axes, t) in names.items()}
+            for array in arrays.values():
+                array.setflags(write=False)
+            return arrays
+
+        return Network(
+            topology=Topology(names=tuple(about["names"]), **read("topology.", TOPOLOGY)),
+            routes=RouteTable(**read("routes.", ROUTES)),
+            excluded=about["excluded"],
+            **read("", NETWORK),
+        )

@@ -1,22 +1,15 @@
-"""Shared fixtures. Compiled code is cached per state of the sources, so a test never runs a stale kernel."""
+"""Shared fixtures. Tests leave the user's cache alone."""
 
 from __future__ import annotations
 
 import os
-import runpy
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-
-_provenance = runpy.run_path(str(ROOT / "dpem_env" / "provenance.py"))  # without the package, which compiles
-
-# Before numba is imported: numba notices changes of the calling file only, not of what it calls.
-os.environ["NUMBA_CACHE_DIR"] = os.environ["DPEM_CACHE"] = str(
-    ROOT / ".numba_cache" / _provenance["world_fingerprint"]()
-)
+os.environ.setdefault("DPEM_CACHE", str(ROOT / ".cache"))
 
 
 @pytest.fixture(scope="session")

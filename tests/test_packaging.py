@@ -64,7 +64,7 @@ def test_wheel_installs_into_an_empty_environment(distributions: tuple[Path, Pat
     python, constraints = str(home / "bin" / "python"), str(ROOT / "constraints.txt")
     pip = [python, "-m", "pip", "install", "--quiet", "--constraint", constraints, str(distributions[1])]
     _outside(tmp_path, *pip)
-    _outside(tmp_path, str(home / "bin" / "dpem"), *RUN, "--out", "results", NUMBA_CACHE_DIR=str(tmp_path / "numba"))
+    _outside(tmp_path, str(home / "bin" / "dpem"), *RUN, "--out", "results", DPEM_CACHE=str(tmp_path / "cache"))
     assert (tmp_path / "results" / "results.png").is_file()
     replayed = _outside(tmp_path, str(home / "bin" / "dpem"), "replay", "results/local-reactive-0.parquet")
     assert "verified" in replayed.stdout

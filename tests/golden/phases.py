@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numba import njit
 from numpy.typing import NDArray
 
+from dpem_env.compiled import cached
 from dpem_env.files import whole_file
 from dpem_env.records import EpisodeLog
 from dpem_env.session import Session
@@ -51,7 +51,7 @@ class Phase(IntEnum):
         return "telemetry" if self is Phase.TELEMETRY else f"phase {self.value} ({self.name.lower()})"
 
 
-@njit(cache=True, _nrt=False)
+@cached(_nrt=False)
 def _play(phase, rules, world, state, work, action, route, priority, actors):  # type: ignore[no-untyped-def]
     """Play one phase; `actors` is what phase 1 returned."""
     if phase == Phase.ARRIVALS:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-import conftest  # noqa: F401 - before numba is imported: rules that just changed must not come from its cache
 from dpem_env.evaluation import run_episode
 from dpem_env.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView, Policy, get_policy

@@ -11,11 +11,11 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import poisson
 
 from dpem_env import scenarios
+from dpem_env.compiled import cached
 from dpem_env.demand import NO_PIECES, Demand, tabulate
 from dpem_env.network import Network, with_routes
 from dpem_env.scenarios import Scenario
@@ -45,7 +45,7 @@ class Phase(IntEnum):
     TELEMETRY = 6
 
 
-@njit(cache=True, _nrt=False)
+@cached(_nrt=False)
 def _play(phase, rules, world, state, work, action, route, priority):  # type: ignore[no-untyped-def]
     if phase == 0:
         kernel.arrivals(rules, world, state)
@@ -64,19 +64,19 @@ def _play(phase, rules, world, state, work, action, route, priority):  # type: i
         telemetry.take_snapshot(rules, world, state, work, state.slot[0])
 
 
-@njit(cache=True)
+@cached()
 def bits(stream_key, slot, purpose, owner, row, hop, attempt):  # type: ignore[no-untyped-def]
     """The kernel's 64 random bits of a key."""
     return randomness.bits(randomness.slot_key(stream_key, slot), purpose, owner, row, hop, attempt)
 
 
-@njit(cache=True)
+@cached()
 def uniform(stream_key, slot, purpose, owner, row, hop, attempt):  # type: ignore[no-untyped-def]
     """The kernel's uniform number of a key."""
     return randomness.uniform(randomness.slot_key(stream_key, slot), purpose, owner, row, hop, attempt)
 
 
-@njit(cache=True)
+@cached()
 def poisson_count(mean, u):  # type: ignore[no-untyped-def]
     """The kernel's Poisson count at quantile u."""
     return randomness.poisson(mean, u)
