@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +17,9 @@ import numpy as np
 from dpem_env.anova import require_statsmodels
 from dpem_env.comparison import Table, compare, on_network_size
 from dpem_env.errors import DpemError, PolicyError, nearest
-from dpem_env.evaluation import Arm, Method, methods
-from dpem_env.files import make_writable, write_json
+from dpem_env.evaluation import Arm, Method, methods, played_delays, require_delays
+from dpem_env.files import read_json, require_files, result_folder, write_json
+from dpem_env.origins import Origins, changed
 from dpem_env.records import simulator_version
 from dpem_env.reports import TABLE, print_benchmark, progress, working
 from dpem_env.runs import try_out
@@ -27,11 +28,21 @@ from dpem_env.statistics import Array, normalized_score
 from dpem_env.suites import Suite, data_missing
 from dpem_env.topology import data_folder
 from dpem_env.tuning import Tuned
-from dpem_env.work import BoundItem, EpisodeItem, WorkItem, play, played
+from dpem_env.work import BoundItem, EpisodeItem, WorkItem, expected_of, play, played, require_result_of
 
 METRICS = tuple(metric for metric, _, _ in TABLE)
 FLOOR, BOUND = "random-legal", "clairvoyant"  # ends of the scale of scores
 Episodes = dict[EpisodeItem, dict[str, Any]]
+Expected = dict[EpisodeItem, dict[str, Any]]  # what each result must say of itself
+# What a kept result says of itself: where it belongs, by its name, and what may have changed since.
+PLACE = ("scenario", "split", "index", "policy", "delay", "forecaster", "bound")
+CONTENT = {
+    "format": "the format of results",
+    "version": "the version of dpem_env",
+    "scenario_hash": "the scenario",
+    "seeds": "the seeds",
+    "options": "the options",
+}
 
 
 @dataclass(frozen=True)
@@ -99,10 +110,11 @@ def make_plan(
 ) -> Plan:
     """The suite's scenarios and delays, or those given instead; the reference is named by policy or label.
 
-    Scenarios whose data is absent are left out, with a line that says so; DpemError if none is left. For scores, the
-    random policy is added to the contestants. `topology` plays that one network in place of the split's.
+    Scenarios whose data is absent are left out, with a line that says so; DpemError if none is left, or if two of them
+    have one name. For scores, the random policy is added to the contestants. `topology` plays that one network in place
+    of the split's. Whatever is named twice is played once.
     """
-    chosen = []
+    chosen: list[Scenario] = []
     for scenario in suite.settings(scenarios):
         if missing := data_missing(scenario, data_dir):
             print(f"{scenario.name} left out: no {', '.join(missing)} data (dpem list says where to get it)")
@@ -110,18 +122,32 @@ def make_plan(
             chosen.append(scenario if topology is None else scenario.on_topology(topology, split))
     if not chosen:
         raise DpemError(f"suite {suite.name}: no scenario is left to play; pass --data DIR or set DPEM_DATA")
+    chosen = list(dict.fromkeys(chosen))
+    _require_names_of_their_own(chosen)
+    for scenario in chosen:
+        require_delays(delays, scenario)
+    forecasters = list(dict.fromkeys(forecasters))
     if len(forecasters) > 1:  # architecture by prediction; told before hours are played
         require_statsmodels()
-    delays = delays or suite.delays
+    delays = played_delays(chosen, delays or suite.delays)
     contestants = [method for name in forecasters or (None,) for method in methods(policies, delays, name)]
     if score and FLOOR not in {method.policy for method in contestants}:
         contestants += methods([FLOOR], ())
+    contestants = list(dict.fromkeys(contestants))
     named = {name: method for method in reversed(contestants) for name in (method.policy, method.name, method.label)}
     if reference is not None and reference not in named:
         raise PolicyError(f"--reference is {reference!r}; {nearest(reference, named)}")
     first = contestants[0] if reference is None else named[reference]
     bound = BOUND if score else None
     return Plan(suite.name, tuple(chosen), tuple(contestants), first, num_seeds, split, tuned, bound)
+
+
+def _require_names_of_their_own(chosen: Sequence[Scenario]) -> None:
+    """Results are kept and told by the names of scenarios."""
+    known: dict[str, Scenario] = {}
+    for scenario in chosen:
+        if known.setdefault(scenario.name, scenario) != scenario:
+            raise DpemError(f"two scenarios are called {scenario.name!r}: give one of them another name")
 
 
 def run_benchmark(
@@ -132,72 +158,103 @@ def run_benchmark(
     ray: str | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> int:
-    """Play what `out` does not hold yet, then compare; returns an exit code. Interrupted, it keeps what is finished."""
-    items = plan.items()
-    episodes = _finished(items, out)
-    missing = [item for item in items if item not in episodes]
-    try_out(list(dict.fromkeys(item.scenario for item in missing)), plan.split, data_dir)
-    make_writable(out)
+    """Play what `out` does not hold yet, then compare; returns an exit code. Interrupted, it keeps what is finished.
+
+    Kept episodes that were made from something else, such as other code or another checkpoint of that name, are played
+    again; so are those of another scenario of that name.
+    """
     folder = data_folder(data_dir)
-    function = partial(play, data_dir=folder and folder.resolve())
-    interrupted = False
-    with progress() as bar, closing(played(function, missing, workers, ray)) as results:
-        task = bar.add_task("playing", total=len(items), completed=len(episodes))
-        try:
-            for item, episode in results:
-                _require_result_of(item, episode, "a worker")
-                path = out / item.file
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(path, episode)
-                episodes[item] = episode
-                bar.update(task, advance=1, description=f"{item.scenario.name}: {', '.join(item.name)}")
-        except KeyboardInterrupt:
-            interrupted = True
-    if not interrupted or any(plan.complete_seeds(scenario, episodes) for scenario in plan.scenarios):
-        with working("comparing …"):
-            summary = summarise(plan, episodes)
-        _write_summary(out, summary)
-        print_benchmark(summary)
-        print(f"wrote {out / 'summary.json'} and {out / 'benchmark.png'}")
+    folder = folder and folder.resolve()
+    origins = Origins(folder)
+    expected = {item: expected_of(item, origins) for item in plan.items()}
+    kept, _ = _kept(expected, out)
+    try_out(list(dict.fromkeys(item.scenario for item in expected if item not in kept)), plan.split, data_dir)
+    with result_folder(out):
+        episodes, outdated = _kept(expected, out)
+        for what, number in outdated.items():
+            print(f"playing {number} episode{'s' * (number > 1)} again: {what} changed", file=sys.stderr)
+        interrupted = _play_missing(expected, episodes, out, partial(play, data_dir=folder), workers, ray)
+        require_files(out, [out / item.file for item in episodes])
+        if not interrupted or any(plan.complete_seeds(scenario, episodes) for scenario in plan.scenarios):
+            with working("comparing …"):
+                summary = summarise(plan, episodes)
+            _write_summary(out, summary)
+            print_benchmark(summary)
+            print(f"wrote {out / 'summary.json'} and {out / 'benchmark.png'}")
     if interrupted:
         print(
-            f"interrupted after {len(episodes)} of {len(items)} episodes; the same command again plays the rest",
+            f"interrupted after {len(episodes)} of {len(expected)} episodes; the same command again plays the rest",
             file=sys.stderr,
         )
         return 130
     return 0
 
 
-def _finished(items: Sequence[EpisodeItem], out: Path) -> Episodes:
-    """The items whose results `out` holds; DpemError if it holds any of another version or scenario of that name."""
-    hashes = {item.scenario.name: item.scenario.hash for item in items}
-    found = {path: _read(path) for path in sorted(out.glob("episodes/*/*.json"))}
-    for path, episode in found.items():
-        wanted = {"version": simulator_version(), "scenario_hash": hashes.get(episode["scenario"])}
-        for name, value in wanted.items():
-            if value is not None and episode[name] != value:
-                raise DpemError(f"{path} has {name} {episode[name]}, this run {value}; give another --out")
-    episodes = {item: found[out / item.file] for item in items if out / item.file in found}
-    for item, episode in episodes.items():
-        _require_result_of(item, episode, str(out / item.file))
-    return episodes
+def _play_missing(
+    expected: Expected,
+    episodes: Episodes,
+    out: Path,
+    function: Callable[[EpisodeItem], dict[str, Any]],
+    workers: int,
+    ray: str | None,
+) -> bool:
+    """Play what `episodes` lacks and keep it there and in `out`; returns whether Ctrl-C ended it."""
+    missing = [item for item in expected if item not in episodes]
+    (out / "episodes").mkdir(exist_ok=True)
+    with progress() as bar, closing(played(function, missing, workers, ray)) as results:
+        task = bar.add_task("playing", total=len(expected), completed=len(episodes))
+        try:
+            for item, episode in results:
+                require_result_of(expected[item], episode, "a worker")
+                path = out / item.file
+                path.parent.mkdir(exist_ok=True)  # but none above it: whoever removed those wants no results
+                write_json(path, episode)
+                episodes[item] = episode
+                bar.update(task, advance=1, description=f"{item.scenario.name}: {', '.join(item.name)}")
+        except KeyboardInterrupt:
+            return True
+    return False
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _kept(expected: Expected, out: Path) -> tuple[Episodes, Counter[str]]:
+    """The results that `out` holds, and of how many others what has changed; DpemError for what is no result."""
+    episodes: Episodes = {}
+    outdated: Counter[str] = Counter()
+    for item, wanted in expected.items():
+        path = out / item.file
+        if not path.exists():
+            continue
+        episode = _read(path, item)
+        for name in PLACE:
+            if episode.get(name) != wanted.get(name):
+                raise DpemError(
+                    f"{path} has a result with {name} {episode.get(name)}, this run {wanted.get(name)}; remove it"
+                )
+        changes = [word for name, word in CONTENT.items() if episode.get(name) != wanted.get(name)]
+        if not changes:
+            changes = changed(wanted["sources"], episode["sources"])
+        if changes:
+            outdated[", ".join(changes)] += 1
+        else:
+            episodes[item] = episode
+    return episodes, outdated
+
+
+def _read(path: Path, item: EpisodeItem) -> dict[str, Any]:
+    """A result with all that the comparison reads; DpemError for another file."""
     try:
-        episode = json.loads(path.read_text(encoding="utf-8"))
-        metrics = {"delivery_rate"} if "bound" in episode else set(METRICS)
-        if episode["metrics"].keys() >= metrics and episode.keys() >= {"version", "scenario", "scenario_hash"}:
-            return dict(episode)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        pass
-    raise DpemError(f"{path} is no result of an episode; remove it")
-
-
-def _require_result_of(item: EpisodeItem, episode: dict[str, Any], origin: str) -> None:
-    for name, value in item.identity().items():
-        if episode.get(name) != value:
-            raise DpemError(f"{origin} has a result with {name} {episode.get(name)}, this run {value}")
+        episode = read_json(path)
+        metrics = episode["metrics"]
+        for name in METRICS if isinstance(item, WorkItem) else ("delivery_rate",):
+            if not isinstance(metrics[name], int | float | None):
+                raise ValueError(f"{name} is {metrics[name]!r}")
+        if isinstance(item, WorkItem) and not (isinstance(episode["nodes"], int) and episode["nodes"] > 0):
+            raise ValueError(f"nodes is {episode['nodes']!r}")
+        if not isinstance(episode.setdefault("sources", {}), dict):
+            raise ValueError(f"sources is {episode['sources']!r}")
+    except Exception as error:  # whatever decoders raise on damaged files
+        raise DpemError(f"{path} is no result of an episode; remove it ({type(error).__name__}: {error})") from None
+    return episode
 
 
 def summarise(plan: Plan, episodes: Episodes) -> dict[str, Any]:

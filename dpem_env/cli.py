@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import _thread
 import argparse
-import math
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dpem_env import __version__
-from dpem_env.errors import DpemError
+from dpem_env.errors import DpemError, DpemWarning
 
 COMMANDS = "dpem_env.commands"  # entry points of further commands: called with the subparsers, to add theirs
 EXAMPLES = """\
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 fine, 1 a replay that differs, 2 bad input, 130 interrupted."""
     arguments = _parser().parse_args(argv)
     try:
-        with _no_interrupt_lost():
+        with _no_interrupt_lost(), _warnings_in_one_line():
             code: int = arguments.run(arguments)
         sys.stdout.flush()  # a pipe that was closed shows here, not while Python exits
         return code
@@ -92,6 +92,23 @@ def _no_interrupt_lost() -> Iterator[None]:
             repeat.cancel()
 
 
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Those that are this package's own, each once."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            if issubclass(category, DpemWarning):
+                _complain(f"dpem: warning: {message}")
+            else:
+                usual(message, category, *place, **options)
+
+        warnings.simplefilter("default", DpemWarning)
+        warnings.showwarning = show
+        yield
+
+
 def _complain(message: str) -> None:
     """One line on standard error, whatever names and foreign messages it quotes."""
     print(" ".join(message.split()), file=sys.stderr)
@@ -123,7 +140,8 @@ COMMON: dict[str, dict[str, Any]] = {
         "type": float,
         "default": [],
         "metavar": "S",
-        "help": "control delay in s of central policies; may be given several times (default: 0, or the suite's)",
+        "help": "control delay in s of central policies, played as the nearest whole slots; may be given several times "
+        "(default: 0, or the suite's)",
     },
     "--split": {
         "choices": ("train", "validation", "evaluation"),
@@ -183,7 +201,8 @@ def _add_benchmark(commands: Any) -> None:
         description="Play the same episodes of every scenario of a suite with every policy and compare them. Central "
         "policies run once per delay; 'central:NAME' puts a local policy under central control, NAME+FORECASTER has "
         "that forecaster. Every episode is kept in --out when it is finished: the same command again plays only what "
-        "is missing. Writes summary.json and benchmark.png.",
+        "is missing, or was made with other files, options, code or another scenario of that name, and says so. Writes "
+        "summary.json and benchmark.png.",
         epilog="example: dpem benchmark delay-curve --policies local-reactive,central-reactive --seeds 20 --workers 4 "
         "--out results",
     )
@@ -217,7 +236,8 @@ def _add_tune(commands: Any) -> None:
         help="search the options of policies, with an equal budget, on validation seeds",
         description="Try options of every policy, each on the same validation episodes; the best mean reward wins. "
         "Central policies are searched once per --delay. What is finished is kept in DIR/SCENARIO.json; the same "
-        "command again goes on from there. dpem benchmark --tuned DIR plays what was found.",
+        "command again goes on from there, and searches again what was found with other files, code or another "
+        "scenario of that name. dpem benchmark --tuned DIR plays what was found.",
     )
     parser.add_argument("--trials", type=int, default=16, metavar="N", help="per policy and delay (default: 16)")
     parser.add_argument("--episodes", type=int, default=3, metavar="N", help="per trial (default: 3)")
@@ -270,7 +290,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
-    from dpem_env.evaluation import arms
+    from dpem_env.evaluation import arms, played_delays, require_delays
     from dpem_env.runs import run_and_save
     from dpem_env.session import require_seed
 
@@ -278,9 +298,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.topology is not None:
         require_seed("--topology", arguments.topology)
         scenario = scenario.on_topology(arguments.topology, arguments.split)
-    _require_delays(arguments.delay, scenario.episode.slots * scenario.control.slot_duration)
+    require_delays(arguments.delay, scenario)
     _require_at_least_1("--seeds", arguments.seeds)
-    contestants = arms(arguments.policy, arguments.delay, arguments.forecaster)
+    contestants = arms(arguments.policy, played_delays([scenario], arguments.delay), arguments.forecaster)
     if arguments.delay and all(arm.delay is None for arm in contestants):
         raise DpemError("--delay is given, but no --policy is central; central:NAME puts a local one under control")
     return run_and_save(
@@ -297,6 +317,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _benchmark(arguments: argparse.Namespace) -> int:
     from dpem_env.benchmark import make_plan, run_benchmark
     from dpem_env.session import require_seed
+    from dpem_env.specs import listed
     from dpem_env.suites import get_suite
     from dpem_env.tuning import Tuned
 
@@ -305,10 +326,10 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     _require_at_least_1("--workers", arguments.workers)
     if arguments.topology is not None:
         require_seed("--topology", arguments.topology)
-    forecasters = arguments.forecasters.split(",") if arguments.forecasters else []
+    forecasters = listed(arguments.forecasters) if arguments.forecasters else []
     plan = make_plan(
         suite,
-        arguments.policies.split(","),
+        listed(arguments.policies),
         arguments.seeds,
         scenarios=arguments.scenario,
         delays=arguments.delay,
@@ -320,27 +341,26 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         split=arguments.split,
         data_dir=arguments.data,
     )
-    for scenario in plan.scenarios:
-        _require_delays(arguments.delay, scenario.episode.slots * scenario.control.slot_duration)
     return run_benchmark(plan, arguments.out, workers=arguments.workers, ray=arguments.ray, data_dir=arguments.data)
 
 
 def _tune(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
-    from dpem_env.evaluation import arms
+    from dpem_env.evaluation import arms, played_delays, require_delays
     from dpem_env.files import make_writable
     from dpem_env.reports import print_tuned, progress
     from dpem_env.runs import try_out
-    from dpem_env.tuning import tune
+    from dpem_env.specs import listed
+    from dpem_env.tuning import result_file, tune
 
     scenario = scenarios.get(arguments.scenario)
-    _require_delays(arguments.delay, scenario.episode.slots * scenario.control.slot_duration)
+    require_delays(arguments.delay, scenario)
     for option in ("trials", "episodes", "workers"):
         _require_at_least_1(f"--{option}", getattr(arguments, option))
-    contestants = arms(arguments.policies.split(","), arguments.delay)
+    contestants = arms(listed(arguments.policies), played_delays([scenario], arguments.delay))
     try_out([scenario], "validation", arguments.data)
     make_writable(arguments.out)
-    path = arguments.out / f"{scenario.name}.json"
+    path = result_file(arguments.out, scenario.name)
     with progress() as bar:
         task = bar.add_task("tuning", total=None)
         tuned = tune(
@@ -361,7 +381,7 @@ def _tune(arguments: argparse.Namespace) -> int:
 
 def _forecast(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
-    from dpem_env.files import make_writable, write_json
+    from dpem_env.files import result_folder, write_json
     from dpem_env.forecast_skill import measure_skill
     from dpem_env.render.forecast_figure import save_forecast_figure
     from dpem_env.reports import print_forecasts, progress
@@ -374,21 +394,21 @@ def _forecast(arguments: argparse.Namespace) -> int:
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
     name = scenario.name  # the horizon is how far is looked, nothing about the scenario
     scenario = scenario.override(name=name, forecast_horizon=arguments.horizon)
-    make_writable(arguments.out)
-    with progress() as bar:
-        task = bar.add_task("forecasting", total=arguments.seeds * len({*arguments.forecaster, "mean-rates"}))
-        summary = measure_skill(
-            scenario,
-            arguments.forecaster,
-            arguments.seeds,
-            split=arguments.split,
-            topologies=arguments.topology,
-            workers=arguments.workers,
-            data_dir=arguments.data,
-            on_episode=lambda forecaster: bar.update(task, advance=1, description=forecaster),
-        )
-    write_json(arguments.out / "forecast.json", summary)
-    save_forecast_figure(arguments.out / "forecast.png", summary)
+    with result_folder(arguments.out):
+        with progress() as bar:
+            task = bar.add_task("forecasting", total=arguments.seeds * len({*arguments.forecaster, "mean-rates"}))
+            summary = measure_skill(
+                scenario,
+                arguments.forecaster,
+                arguments.seeds,
+                split=arguments.split,
+                topologies=arguments.topology,
+                workers=arguments.workers,
+                data_dir=arguments.data,
+                on_episode=lambda forecaster: bar.update(task, advance=1, description=forecaster),
+            )
+        write_json(arguments.out / "forecast.json", summary)
+        save_forecast_figure(arguments.out / "forecast.png", summary)
     print_forecasts(summary)
     print(f"wrote {arguments.out / 'forecast.json'} and {arguments.out / 'forecast.png'}")
     return 0
@@ -397,12 +417,6 @@ def _forecast(arguments: argparse.Namespace) -> int:
 def _require_at_least_1(option: str, given: int) -> None:
     if given < 1:
         raise DpemError(f"{option} is {given}; expected at least 1")
-
-
-def _require_delays(delays: Sequence[float], duration: float) -> None:
-    for delay in delays:
-        if not (math.isfinite(delay) and 0 <= delay < duration):
-            raise DpemError(f"--delay is {delay}; expected seconds >= 0, less than an episode ({duration:g} s)")
 
 
 def _replay(arguments: argparse.Namespace) -> int:

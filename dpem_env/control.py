@@ -9,6 +9,7 @@ state itself. Serving from stock and delivering a finished pair stay local.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import deque
 from numbers import Real
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env.errors import ScenarioError
+from dpem_env.errors import DpemWarning, ScenarioError
 from dpem_env.features import Observer
 from dpem_env.forecast import Forecaster, get_forecaster, setting_of
 from dpem_env.policies import Decision, NetworkView
@@ -28,11 +29,30 @@ from dpem_env.simulator.state import State
 
 
 def delay_in_slots(scenario: Scenario, delay: float) -> int:
-    """A control delay (s) as a number of slots: to the nearest, halves down. Raises ScenarioError unless it is >= 0."""
-    longest = MAX_SLOTS * scenario.control.slot_duration
+    """A control delay (s) as a number of slots: to the nearest, halves down, with a DpemWarning if that is another.
+
+    Raises ScenarioError unless it is >= 0.
+    """
+    slot = scenario.control.slot_duration
+    longest = MAX_SLOTS * slot
     if isinstance(delay, bool) or not isinstance(delay, Real) or not 0 <= delay <= longest:
         raise ScenarioError(f"delay is {delay!r}; expected seconds >= 0, at most {longest:g}")
-    return max(math.ceil(delay / scenario.control.slot_duration - 0.5 - 1e-9), 0)
+    slots = max(math.ceil(delay / slot - 0.5 - 1e-9), 0)
+    if not math.isclose(float(delay), slots * slot, rel_tol=1e-9, abs_tol=1e-9 * slot):
+        played = f"{_seconds(slots, slot):.12g} s"
+        warnings.warn(
+            f"a control delay of {delay} s is played as {played}: slots last {slot:.12g} s", DpemWarning, stacklevel=2
+        )
+    return slots
+
+
+def played_delay(scenario: Scenario, delay: float) -> float:
+    """The control delay (s) that is played where `delay` is asked for, warnings and errors as for `delay_in_slots`."""
+    return _seconds(delay_in_slots(scenario, delay), scenario.control.slot_duration)
+
+
+def _seconds(slots: int, slot: float) -> float:
+    return float(f"{slots * slot:.12g}")  # 3 × 0.1 s is 0.3 s, not 0.30000000000000004 s
 
 
 class CentralControl:

@@ -16,6 +16,10 @@ class DpemError(ValueError):
         super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - 200]} … {line[-197:]}")
 
 
+class DpemWarning(UserWarning):
+    """Something is done in another way than it was asked for; the command says it in one line on standard error."""
+
+
 class ScenarioError(DpemError):
     """A scenario is unknown, malformed or describes an impossible network."""
 

@@ -6,7 +6,6 @@ emissions, outages and admission order.
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +14,14 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import stats
 
-from dpem_env.control import CentralControl
+from dpem_env.control import CentralControl, played_delay
 from dpem_env.errors import PolicyError
 from dpem_env.forecast import get_forecaster
 from dpem_env.metrics import EpisodeMetrics, episode_metrics
 from dpem_env.policies import CentralPolicy, Decision, LocalPolicy, Policy, get_policy
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.session import EpisodeSeeds, Session, episode_seeds
+from dpem_env.specs import members, policy_and_forecaster
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,13 @@ class Arm:
         """How tables call it."""
         forecast = f" +{self.forecaster}" if self.forecaster else ""
         chosen = f" [{self.settings}]" if self.options else ""
-        return self.policy + chosen + forecast + ("" if self.delay is None else f" (delay {self.delay:g} s)")
+        return self.policy + chosen + forecast + ("" if self.delay is None else f" (delay {self.delay:.12g} s)")
+
+    @property
+    def file_parts(self) -> list[str]:
+        """What names its files: policy, forecaster if another than its own, delay if central."""
+        delay = None if self.delay is None else f"delay{self.delay:.12g}"
+        return [part for part in (self.policy, self.forecaster and f"+{self.forecaster}", delay) if part is not None]
 
     @property
     def settings(self) -> str:
@@ -93,34 +99,45 @@ def methods(policies: Iterable[str], delays: Sequence[float], forecaster_of_all:
     """Local policies once, central ones once per delay (0 if none is given).
 
     "NAME+FORECASTER" has its own forecaster. "NAME:PATTERN" is one method with every checkpoint whose path matches, as
-    in ``ppo:runs/seed*/final.zip``. Raises PolicyError for what is unknown or matches nothing.
+    in ``ppo:runs/seed*/final.zip``; a path that exists is none. Raises PolicyError for what is unknown or matches
+    nothing.
     """
     found = []
     for policy in policies:
-        name, _, own = policy.partition("+")
-        forecaster = own or forecaster_of_all
+        name, own = policy_and_forecaster(policy)
+        forecaster = forecaster_of_all if own is None else own
         get_forecaster(forecaster)
-        members = _members(name)
-        central = isinstance(get_policy(members[0]), CentralPolicy)
+        of_method = members(name)
+        central = isinstance(get_policy(of_method[0]), CentralPolicy)
         for delay in dict.fromkeys(delays or (0.0,)) if central else (None,):
-            found.append(Method(name, tuple(Arm(member, delay, forecaster) for member in members)))
+            found.append(Method(name, tuple(Arm(member, delay, forecaster) for member in of_method)))
     return list(dict.fromkeys(found))
 
 
 def arms(policies: Iterable[str], delays: Sequence[float], forecaster_of_all: str | None = None) -> list[Arm]:
     """Those of all methods, each by itself."""
-    return [arm for method in methods(policies, delays, forecaster_of_all) for arm in method.arms]
+    found = [arm for method in methods(policies, delays, forecaster_of_all) for arm in method.arms]
+    return list(dict.fromkeys(found))
 
 
-def _members(name: str) -> list[str]:
-    prefix = "central:" if name.startswith("central:") else ""
-    kind, colon, pattern = name.removeprefix(prefix).partition(":")
-    if glob.escape(pattern) == pattern:
-        return [name]
-    paths = sorted(glob.glob(pattern))
-    if not paths:
-        raise PolicyError(f"no file matches {pattern!r} of policy {name!r}")
-    return [f"{prefix}{kind}{colon}{path}" for path in paths]
+def require_delays(delays: Iterable[float], scenario: Scenario) -> None:
+    """PolicyError unless control delays that were asked for (s) are shorter than an episode."""
+    duration = scenario.episode.slots * scenario.control.slot_duration
+    for delay in delays:
+        if not 0 <= delay < duration:
+            raise PolicyError(f"--delay is {delay}; expected seconds >= 0, less than an episode ({duration:g} s)")
+
+
+def played_delays(scenarios: Sequence[Scenario], delays: Iterable[float]) -> list[float]:
+    """The control delays that are played where `delays` are asked for, each once; PolicyError if scenarios differ."""
+    found: dict[float, None] = {}
+    for delay in delays:
+        played = {played_delay(scenario, delay): scenario.name for scenario in scenarios}
+        if len(played) > 1:
+            told = ", ".join(f"{seconds:.12g} s on {name}" for seconds, name in played.items())
+            raise PolicyError(f"--delay {delay} would be {told}: choose one that is whole slots of all")
+        found |= dict.fromkeys(played)
+    return list(found)
 
 
 def run_episode(

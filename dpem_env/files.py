@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
@@ -11,7 +12,7 @@ import re
 import secrets
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -77,17 +78,57 @@ def sole_writer(path: str | os.PathLike[str]) -> Iterator[None]:
         ) from None
 
 
-def file_name(text: str) -> str:
-    """A file name for any text: another for every other text, the text itself where that is possible.
+@contextmanager
+def result_folder(folder: Path) -> Iterator[None]:
+    """Make the folder for results; nobody else writes to it meanwhile, or removes it without a DpemError."""
+    make_writable(folder)
+    with sole_writer(folder), staying(folder):
+        yield
 
-    Without separators and patterns; what is too long ends in a hash.
+
+@contextmanager
+def staying(folder: Path) -> Iterator[None]:
+    """Where a file cannot be written because the folder, or one in it, is gone: a DpemError that says so."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        missing = Path(os.fsdecode(error.filename or ""))
+        if folder in missing.parents or folder == missing:
+            raise _removed(folder, f"{os.fspath(missing.parent)!r} is gone") from None
+        raise
+
+
+def require_files(folder: Path, files: Iterable[Path]) -> None:
+    """DpemError unless all are there that were written to a folder of results."""
+    lost = sum(not file.is_file() for file in files)
+    if lost:
+        raise _removed(folder, f"{lost} of its files {'is' if lost == 1 else 'are'} gone")
+
+
+def _removed(folder: Path, what: str) -> DpemError:
+    return DpemError(f"--out {os.fspath(folder)!r} was removed while results were written to it: {what}; run it again")
+
+
+def file_name(*parts: str) -> str:
+    """A file name for any texts: another for all others, the text itself where that is possible.
+
+    Without separators, patterns and other signs that systems or shells give a meaning; what is too long ends in a hash.
     """
-    name = quote(text, safe="+=@,() ")
+    name = ",".join(quote(part, safe="+=@() ", errors="surrogatepass") for part in parts)
     if name.strip(".") == "":
         name = name.replace(".", "%2E")
     if len(name) > LONGEST_NAME:
-        name = f"{name[: LONGEST_NAME - 17]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        name = f"{name[: LONGEST_NAME - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     return name
+
+
+def matching(pattern: str) -> list[str]:
+    """Paths that match a pattern. As much of it as exists is taken as it is written: any sign may be in a name."""
+    there = pattern
+    while there and not os.path.exists(there):
+        there = os.path.dirname(there) if os.path.dirname(there) != there else ""
+    rest = pattern[len(there) :]
+    return sorted(glob.glob(glob.escape(there) + rest)) if rest else [pattern] * bool(pattern)
 
 
 @contextmanager

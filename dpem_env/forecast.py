@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.demand import Demand, mean_rates
-from dpem_env.errors import PolicyError, nearest
+from dpem_env.errors import PolicyError
 from dpem_env.network import Network
+from dpem_env.plugins import made, unknown
 from dpem_env.scenarios import Scenario
 from dpem_env.seeding import generator
 
@@ -83,7 +84,11 @@ class ForecastSetting:
 
 @runtime_checkable
 class Forecaster(Protocol):
-    """Forecasts for all nodes of one environment."""
+    """Forecasts for all nodes of one environment.
+
+    One that reads files may say which as `sources`, a list of paths; without, it is the argument in its name, if that
+    is a path. Results then tell when they were made with other files.
+    """
 
     clairvoyant: ClassVar[bool]
 
@@ -259,14 +264,8 @@ def _found(text: str) -> Any:
     name, colon, argument = text.partition(":")
     known = available()
     if name not in known:
-        raise PolicyError(f"unknown forecaster {name!r}; {nearest(name, [*known, 'none'])}")
-    try:
-        return _factory(name)(*([argument] if colon else []))
-    except ImportError as error:
-        raise PolicyError(f"forecaster {name!r} needs a package that is not installed: {error}") from None
-    except TypeError as error:
-        what = f"does not take {argument!r}" if colon else f"needs an argument: {name}:ARGUMENT"
-        raise PolicyError(f"forecaster {name!r} {what} ({error})") from None
+        raise unknown("forecaster", name, [*known, "none"])
+    return made("forecaster", name, lambda: _factory(name), argument if colon else None)
 
 
 def _factory(name: str) -> Callable[..., Any]:

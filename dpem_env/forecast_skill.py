@@ -27,6 +27,7 @@ from dpem_env.demand import draw_demand
 from dpem_env.errors import DpemError, PolicyError
 from dpem_env.forecast import Forecaster, NewRequests, get_forecaster, setting_of
 from dpem_env.network import build_network
+from dpem_env.origins import Origins, Sources, unchanged
 from dpem_env.records import simulator_version
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.seeding import generator
@@ -108,9 +109,14 @@ def measure_skill(
         episodes = [seeds._replace(topology=topologies[k % len(topologies)]) for k, seeds in enumerate(episodes)]
     items = [ForecastItem(scenario, seeds, name) for seeds in episodes for name in names]
     found: dict[ForecastItem, dict[str, Any]] = {}
-    for item, result in played(partial(score_episode, data_dir=data_dir), items, workers):
-        found[item] = result
-        on_episode(str(item.forecaster))
+
+    def sources(origins: Origins) -> list[Sources]:
+        return [origins.of_scenario(scenario), *map(origins.of_forecaster, names)]
+
+    with unchanged(sources, data_dir):
+        for item, result in played(partial(score_episode, data_dir=data_dir), items, workers):
+            found[item] = result
+            on_episode(str(item.forecaster))
     results = {name: [found[ForecastItem(scenario, seeds, name)] for seeds in episodes] for name in names}
     return {
         "format": "dpem-forecast-1",

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env.errors import PolicyError, nearest
+from dpem_env.errors import PolicyError
 from dpem_env.features import Observations
 from dpem_env.network import Network
+from dpem_env.plugins import made, unknown
 from dpem_env.scenarios import Scenario
 
 GROUP = "dpem_env.policies"
@@ -64,6 +65,7 @@ class LocalPolicy(ABC):
     """A rule every node follows by itself, on its own observation row."""
 
     forecaster: Any = None  # name or Forecaster this policy wants its observations filled by
+    sources: Any = None  # paths it reads, of which its decisions follow; None: the argument in its name, if it is one
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:  # noqa: B027
         """A new episode begins; `seed` feeds a policy's own randomness."""
@@ -77,6 +79,7 @@ class CentralPolicy(ABC):
     """One controller that decides for all nodes from a delayed view of the whole network."""
 
     forecaster: Any = None
+    sources: Any = None
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:  # noqa: B027
         """A new episode begins."""
@@ -111,25 +114,27 @@ def available() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
-def get_policy(name: str, **options: Any) -> Policy:
-    """An installed policy by name; ``central:NAME`` puts a local rule under central control.
+def get_policy(name: str | Policy, **options: Any) -> Policy:
+    """An installed policy by name, or one's own as it is; ``central:NAME`` puts a local rule under central control.
 
     ``NAME:ARGUMENT`` hands the policy an argument, such as the path of a checkpoint. Raises PolicyError for an unknown
     name (with the nearest) or options the policy does not take.
     """
+    if isinstance(name, LocalPolicy | CentralPolicy) and not options:
+        return name
+    if not isinstance(name, str):
+        made_of = f"; make one of the class: {name.__name__}()" if isinstance(name, type) else ""
+        raise PolicyError(f"policy is {name!r}; expected a name, or a LocalPolicy or CentralPolicy{made_of}")
     wrapped = name.removeprefix("central:")
     kind, colon, argument = wrapped.partition(":")
     known = available()
     if kind not in known:
-        raise PolicyError(f"unknown policy {kind!r}; {nearest(kind, known)}")
-    try:
-        policy = known[kind].load()(*([argument] if colon else []), **options)
-    except ImportError as error:
-        raise PolicyError(f"policy {kind!r} needs a package that is not installed: {error}") from None
-    except TypeError as error:
-        raise PolicyError(f"policy {wrapped!r} does not take these options: {error}") from None
+        raise unknown("policy", kind, known)
+    policy = made("policy", kind, known[kind].load, argument if colon else None, options)
+    if not isinstance(policy, LocalPolicy | CentralPolicy):
+        raise PolicyError(f"policy {kind!r} is a {type(policy).__name__}; expected a LocalPolicy or CentralPolicy")
     if wrapped == name:
-        return policy  # type: ignore[no-any-return]
+        return policy
     if not isinstance(policy, LocalPolicy):
         raise PolicyError(f"policy {wrapped!r} is central already; drop 'central:'")
     return Centralized(policy)

@@ -35,7 +35,18 @@ WORLD = (
     "traces",
 )
 # With these, an episode.
-PLAY = ("control", "evaluation", "features", "forecast", "metrics", "policies", "rewards", "session")
+PLAY = (
+    "control",
+    "evaluation",
+    "features",
+    "forecast",
+    "metrics",
+    "plugins",
+    "policies",
+    "rewards",
+    "session",
+    "specs",
+)
 
 Content = tuple[str, ...]  # of source files: name and hash of each; empty if a source is missing
 

@@ -164,9 +164,11 @@ def print_tuned(tuned: Sequence[dict[str, Any]]) -> None:
         table.add_column(column, justify="left" if column in ("policy", "options") else "right", overflow="fold")
     for found in tuned:
         label = found["policy"] + (f"+{found['forecaster']}" if found["forecaster"] else "")
-        delay = "-" if found["delay"] is None else f"{found['delay']:g}"
+        delay = "-" if found["delay"] is None else f"{found['delay']:.12g}"
         options = ", ".join(f"{name}={value}" for name, value in found["best"]["options"].items()) or "its defaults"
-        table.add_row(Text(label), delay, f"{found['default_reward']:.3f}", f"{found['best']['reward']:.3f}", options)
+        table.add_row(
+            Text(label), delay, f"{found['default_reward']:.3f}", f"{found['best']['reward']:.3f}", Text(options)
+        )
     console().print(table)
 
 

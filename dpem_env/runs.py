@@ -13,7 +13,8 @@ import numpy as np
 from rich.progress import Progress, TaskID
 
 from dpem_env.evaluation import Arm, ArmResult, Recorder, evaluate, paired_difference
-from dpem_env.files import make_writable, write_json
+from dpem_env.files import file_name, require_files, result_folder, write_json
+from dpem_env.origins import Origins, Sources, unchanged
 from dpem_env.records import EpisodeRecorder, simulator_version
 from dpem_env.reports import TABLE, print_results, progress, working
 from dpem_env.scenarios import Scenario, Split
@@ -32,14 +33,31 @@ def run_and_save(
 ) -> int:
     """Evaluate and write everything to `out`; returns an exit code. Interrupted, it keeps what was finished."""
     try_out([scenario], split, data_dir)
-    make_writable(out)
+    with result_folder(out):
+        return _run_and_save(scenario, contestants, num_seeds, out, split, data_dir, log_all)
+
+
+def _run_and_save(
+    scenario: Scenario,
+    contestants: Sequence[Arm],
+    num_seeds: int,
+    out: Path,
+    split: Split,
+    data_dir: str | os.PathLike[str] | None,
+    log_all: bool,
+) -> int:
     from dpem_env.render.network_map import LoadMeter
     from dpem_env.render.results_figure import save_results_figure
 
     meter = LoadMeter()
     results = [ArmResult(arm, []) for arm in contestants]
+    saved: list[Path] = []
     interrupted = False
-    with progress() as bar:
+
+    def sources(origins: Origins) -> list[Sources]:
+        return [origins.of_scenario(scenario), *map(origins.of_arm, contestants)]
+
+    with unchanged(sources, data_dir), progress() as bar:
         task = bar.add_task("", total=num_seeds * len(contestants))
         logs: dict[Arm, EpisodeRecorder] = {}
 
@@ -55,7 +73,8 @@ def run_and_save(
 
         def on_episode(arm: Arm, index: int, session: Session) -> None:
             if arm in logs:
-                logs.pop(arm).save(out / f"{_file_stem(arm)}-{index}.parquet")
+                saved.append(out / f"{file_name(*arm.file_parts)}-{index}.parquet")
+                logs.pop(arm).save(saved[-1])
             bar.update(task, completed=sum(len(result.episodes) for result in results))
 
         try:
@@ -70,6 +89,7 @@ def run_and_save(
             )
         except KeyboardInterrupt:
             interrupted = True
+    require_files(out, saved)
     complete = min(len(result.episodes) for result in results)
     if complete == 0:
         print("dpem: interrupted before the first seed was finished; no results", file=sys.stderr)
@@ -151,8 +171,3 @@ def _summary(scenario: Scenario, split: Split, results: Sequence[ArmResult], wan
 
 def _numbers(mean: float, width: float) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in (("mean", mean), ("ci95", width))}
-
-
-def _file_stem(arm: Arm) -> str:
-    delay = "" if arm.delay is None else f"-delay{arm.delay:g}"
-    return arm.policy.replace(":", "-").replace(os.sep, "-") + delay

@@ -18,16 +18,17 @@ from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from dpem_env.bounds import get_bound
 from dpem_env.errors import DpemError
 from dpem_env.evaluation import Arm, run_episode
+from dpem_env.files import file_name
+from dpem_env.origins import Origins, Sources, changed
 from dpem_env.records import simulator_version
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.session import episode_seeds
 
-FORMAT = "dpem-episode-1"
+FORMAT = "dpem-episode-2"
 DEATHS = 3  # of workers in a row, with nothing finished between, that are put up with
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
@@ -46,8 +47,7 @@ class EpisodeItem(ABC):
     @property
     def file(self) -> Path:
         """Where its result belongs, below the folder of a benchmark."""
-        folder = "--".join(quote(part, safe="+=") for part in (self.scenario.name, *self.name))
-        return Path("episodes", folder, f"{self.split}-{self.index:05d}.json")
+        return Path("episodes", file_name(self.scenario.name, *self.name), f"{self.split}-{self.index:05d}.json")
 
     @property
     @abstractmethod
@@ -57,6 +57,10 @@ class EpisodeItem(ABC):
     @abstractmethod
     def play(self, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
         """Do the work; returns what is found as plain data, "metrics" among it."""
+
+    @abstractmethod
+    def sources(self, origins: Origins) -> Sources:
+        """What its result follows from besides, by content."""
 
     def identity(self) -> dict[str, Any]:
         """What its result says it is the result of."""
@@ -80,8 +84,11 @@ class WorkItem(EpisodeItem):
     @property
     def name(self) -> Sequence[str]:
         """Policy, forecaster if another than its own, delay if central."""
-        delay = None if self.arm.delay is None else f"delay{self.arm.delay}"
-        return [part for part in (self.arm.policy, self.arm.forecaster, delay) if part is not None]
+        return self.arm.file_parts
+
+    def sources(self, origins: Origins) -> Sources:
+        """Those of scenario, policy and forecaster."""
+        return origins.of_scenario(self.scenario) | origins.of_arm(self.arm)
 
     def identity(self) -> dict[str, Any]:
         """The episode and the arm."""
@@ -116,6 +123,10 @@ class BoundItem(EpisodeItem):
         """The bound's name, said to be one."""
         return ["bound", self.bound]
 
+    def sources(self, origins: Origins) -> Sources:
+        """Those of scenario and bound."""
+        return origins.of_scenario(self.scenario) | origins.of_bound(self.bound)
+
     def identity(self) -> dict[str, Any]:
         """The episode and the bound."""
         return super().identity() | {"bound": self.bound}
@@ -126,9 +137,29 @@ class BoundItem(EpisodeItem):
         return {"metrics": {"delivery_rate": get_bound(self.bound)(self.scenario, seeds, data_dir)}}
 
 
+def expected_of(item: EpisodeItem, origins: Origins) -> dict[str, Any]:
+    """What a result must say that it is the result of, sources included."""
+    return item.identity() | {"sources": item.sources(origins)}
+
+
 def play(item: EpisodeItem, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """Do the work of an item; returns its identity and what was found, as plain data."""
-    return item.identity() | item.play(data_dir)
+    """Do the work of an item; returns its identity and what was found, as plain data.
+
+    Sources are looked at afterwards, here: whoever compares them with those of before knows that this is what was read.
+    """
+    found = item.play(data_dir)
+    return expected_of(item, Origins(data_dir)) | found
+
+
+def require_result_of(expected: dict[str, Any], result: dict[str, Any], origin: str) -> None:
+    """DpemError unless a result is of what was asked for, made from the same sources."""
+    for name, value in expected.items():
+        given = result.get(name)
+        if name == "sources" and given != value:
+            changes = ", ".join(changed(value, given if isinstance(given, dict) else {}))
+            raise DpemError(f"{origin} has a result with other sources than this run: {changes} changed meanwhile")
+        if given != value:
+            raise DpemError(f"{origin} has a result with {name} {given}, this run {value}")
 
 
 def played(

@@ -14,14 +14,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module imports only modules named before it. A new module takes the first place where that holds.
 LAYERS = (
-    ("errors", "files", "physics", "seeding", "search", "provenance", "disk_cache", "compiled", "statistics", "anova"),
+    ("errors", "files", "plugins", "physics", "seeding", "search", "provenance", "disk_cache", "compiled", "statistics", "anova"),
     ("scenarios", "topology", "traces", "route_search", "routes", "network_cache", "network", "demand", "suites"),
     ("simulator.addresses", "simulator.randomness", "simulator.state", "simulator.telemetry"),
     ("simulator.kernel", "simulator.foresight", "simulator.threads", "simulator.simulator", "simulator"),
-    ("feature_writer", "features", "rewards", "forecast"),
+    ("feature_writer", "features", "rewards", "forecast", "specs"),
     ("policies", "session", "bounds", "control", "metrics"),
     ("parallel_env", "testing", "central_env", "vector_env", "evaluation", "log_format", "records", "replay"),
-    ("work", "tuning", "forecast_skill", "comparison"),
+    ("origins", "work", "tuning", "forecast_skill", "comparison"),
     ("render", "render.network_map", "render.results_figure", "render.benchmark_figure", "render.forecast_figure"),
     ("reports", "runs", "benchmark"),
     ("syntax", "experiments.declared", "experiments.reproduce", "experiments.command", "experiments", "cli"),

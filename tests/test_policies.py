@@ -95,7 +95,7 @@ def test_what_follows_a_colon_is_handed_to_the_policy(monkeypatch: pytest.Monkey
     central = get_policy("central:learned:x.zip")
     assert isinstance(central, Centralized)
     assert isinstance(central.rule, Learned)
-    with pytest.raises(PolicyError, match="does not take these options"):
+    with pytest.raises(PolicyError, match="policy 'learned' needs an argument: learned:ARGUMENT, such as a file"):
         get_policy("learned")
     with pytest.raises(PolicyError, match="unknown policy 'laerned'"):
         get_policy("laerned:x.zip")

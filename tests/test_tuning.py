@@ -28,7 +28,8 @@ def found(
     policy: str, limit: float, delay: float | None = None, forecaster: str | None = None, option: str = "link_cost"
 ) -> dict[str, Any]:
     best = {"options": {option: limit}, "reward": 1.0}
-    return {"policy": policy, "delay": delay, "forecaster": forecaster, "best": best, "trials": [best]}
+    key = {"policy": policy, "delay": delay, "forecaster": forecaster}
+    return key | {"best": best, "default_reward": 0.5, "trials": [best]}
 
 
 def test_every_trial_is_scored_by_its_mean_reward_on_validation_episodes(tmp_path: Path) -> None:
@@ -128,10 +129,10 @@ def test_a_policy_without_a_search_space_needs_no_tuning(tmp_path: Path) -> None
 
 
 def test_what_was_not_tuned_or_tuned_otherwise_is_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match=r"dpem tune --scenario small .*writes it"):
+    with pytest.raises(PolicyError, match=r"dpem tune --scenario FILE.toml --policies acp .*writes it"):
         Tuned(tmp_path).arm(SMALL, Arm("acp"))
     tuned = save(tmp_path, found("local-predictive", 0.4))
-    with pytest.raises(PolicyError, match=r"holds no acp; dpem tune --scenario small --policies acp"):
+    with pytest.raises(PolicyError, match=r"holds no acp; dpem tune --scenario FILE.toml --policies acp"):
         tuned.arm(SMALL, Arm("acp"))
     with pytest.raises(PolicyError, match="another version of small"):
         tuned.arm(SMALL.override(name="small", request_rate=1.0), Arm("local-predictive"))
@@ -142,7 +143,7 @@ def test_what_was_not_tuned_or_tuned_otherwise_is_told_in_one_line(tmp_path: Pat
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "dpem-tuning-1", "tuned": [{"policy": "acp"}]}'])
 def test_a_broken_file_is_told_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "small.json").write_text(text)
-    with pytest.raises(DpemError, match="is no result of dpem tune; remove it"):
+    with pytest.raises(DpemError, match=r"tuning file .* cannot be used: "):
         Tuned(tmp_path).arm(SMALL, Arm("acp"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import math
 import os
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from dpem_agents.ppo.training import CURVE
 from dpem_env.errors import DpemError
+from dpem_env.files import matching
 from dpem_env.seeding import generator
 from dpem_env.statistics import mean_interval
 
@@ -72,7 +72,7 @@ def _together(name: str, curves: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _read(name: str, pattern: str) -> list[dict[str, Any]]:
     curves = []
-    for folder in sorted(glob.glob(pattern)):
+    for folder in matching(pattern):
         path = Path(folder) / CURVE
         try:
             curve = json.loads(path.read_text("utf-8"))

@@ -25,7 +25,7 @@ def save_results_figure(path: Path, scenario: str, results: Sequence[ArmResult],
     title = f"{scenario}: mean load under {map_of}, first seed"
     draw_network(map_axes, meter.network, meter.memory_used / slots, meter.allocations / slots, title)
     places = np.arange(len(results))
-    labels = [result.arm.label.replace(" (", "\n(") for result in results]
+    labels = [result.arm.label.replace(" (", "\n(").replace("$", r"\$") for result in results]
     means, widths = np.array([result.mean_and_interval("delivery_rate") for result in results]).T
     delivery.bar(places, means, yerr=np.nan_to_num(widths), color="0.6", capsize=4, width=0.6)
     delivery.set_title("delivery rate (higher is better)", fontsize=10)

@@ -89,9 +89,7 @@ def load(path: str | os.PathLike[str], training: bool = False) -> Checkpoint:
     Without `training` arrays are the actor's weights only.
     """
     try:
-        in_folder = (Path(path) / FILE, Path(path) / POLICY_FILE)
-        file = next(filter(Path.exists, in_folder), Path(path))
-        with np.load(file, allow_pickle=False) as stored:
+        with np.load(file_of(path), allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             if about["format"] != FORMAT:
                 raise PolicyError(f"format {about['format']!r} instead of {FORMAT!r}")
@@ -103,6 +101,12 @@ def load(path: str | os.PathLike[str], training: bool = False) -> Checkpoint:
         reason = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
         raise PolicyError(f"checkpoint {os.fspath(path)!r} cannot be used: {reason}") from None
     return checkpoint
+
+
+def file_of(path: str | os.PathLike[str]) -> Path:
+    """The file that is read where a checkpoint, or the folder of a training, is asked for."""
+    in_folder = (Path(path) / FILE, Path(path) / POLICY_FILE)
+    return next(filter(Path.exists, in_folder), Path(path))
 
 
 def interface(scenario: Scenario) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_agents.ppo.checkpoint import Checkpoint, load
+from dpem_agents.ppo.checkpoint import Checkpoint, file_of, load
 from dpem_agents.ppo.forward import per_peer_logits, plain_logits
 from dpem_agents.ppo.hyperparameters import STACKED
 from dpem_agents.ppo.prior import prior
@@ -31,7 +31,7 @@ class PpoPolicy(LocalPolicy):
 
     def __init__(self, checkpoint: Checkpoint | str | os.PathLike[str]) -> None:
         self.actor = Actor(checkpoint, ("shared", *STACKED))
-        self.forecaster = self.actor.forecaster
+        self.forecaster, self.sources = self.actor.forecaster, self.actor.sources
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Check that the policy is one for this network."""
@@ -50,7 +50,7 @@ class CentralPpoPolicy(CentralPolicy):
 
     def __init__(self, checkpoint: Checkpoint | str | os.PathLike[str]) -> None:
         self.actor = Actor(checkpoint, ("central",))
-        self.forecaster = self.actor.forecaster
+        self.forecaster, self.sources = self.actor.forecaster, self.actor.sources
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Check that the policy is one for this network."""
@@ -71,7 +71,9 @@ class Actor:
             name = "central-ppo" if about["mode"] == "central" else "ppo"
             raise PolicyError(f"the PPO checkpoint was trained with mode {about['mode']!r}: play it as '{name}:PATH'")
         self.forecaster: str | None = about["settings"]["forecaster"]
+        self.sources: list[Path] = []
         if not isinstance(checkpoint, Checkpoint):
+            self.sources = [file_of(checkpoint)]
             self.forecaster = _beside(Path(checkpoint), self.forecaster)
         self._warm_start, self._hidden_blocks = chosen.warm_start, chosen.hidden_blocks
         self._network = (
