@@ -56,15 +56,20 @@ def members(policy: str) -> list[str]:
 
 
 def _readings(text: str) -> Iterator[tuple[str, str | None]]:
-    """Every way to tell a policy from its forecaster, the longest policy first."""
-    yield text, None
-    for place in reversed(range(len(text))):
-        if text[place] == "+":
-            yield text[:place], text[place + 1 :]
+    """Every way to tell a policy from its forecaster, the longest policy first; the name of a policy has no plus."""
+    places = [place for place, sign in enumerate(text) if sign == "+"]
+    readings = [(text, None), *((text[:place], text[place + 1 :]) for place in reversed(places))]
+    yield from (reading for reading in readings if "+" not in _kind(reading[0]))
 
 
 def _is_one(text: str) -> bool:
     """Whether all commas are in paths that exist."""
-    return any(
-        all("," not in part or matching(argument(part)) for part in reading if part) for reading in _readings(text)
-    )
+    return any(all("," not in part or _names_files(part) for part in reading if part) for reading in _readings(text))
+
+
+def _names_files(name: str) -> bool:
+    return "," not in _kind(name) and bool(matching(argument(name)))
+
+
+def _kind(name: str) -> str:
+    return name.removeprefix(CENTRAL).partition(":")[0]
