@@ -29,30 +29,26 @@ from dpem_env.simulator.state import State
 
 
 def delay_in_slots(scenario: Scenario, delay: float) -> int:
-    """A control delay (s) as a number of slots: to the nearest, halves down, with a DpemWarning if that is another.
-
-    Raises ScenarioError unless it is >= 0.
-    """
+    """A control delay (s) as a number of slots: to the nearest, halves down. Raises ScenarioError unless it is >= 0."""
     slot = scenario.control.slot_duration
     longest = MAX_SLOTS * slot
     if isinstance(delay, bool) or not isinstance(delay, Real) or not 0 <= delay <= longest:
         raise ScenarioError(f"delay is {delay!r}; expected seconds >= 0, at most {longest:g}")
-    slots = max(math.ceil(delay / slot - 0.5 - 1e-9), 0)
-    if not math.isclose(float(delay), slots * slot, rel_tol=1e-9, abs_tol=1e-9 * slot):
-        played = f"{_seconds(slots, slot):.12g} s"
-        warnings.warn(
-            f"a control delay of {delay} s is played as {played}: slots last {slot:.12g} s", DpemWarning, stacklevel=2
-        )
-    return slots
+    return max(math.ceil(delay / slot - 0.5 - 1e-9), 0)
 
 
 def played_delay(scenario: Scenario, delay: float) -> float:
-    """The control delay (s) that is played where `delay` is asked for, warnings and errors as for `delay_in_slots`."""
-    return _seconds(delay_in_slots(scenario, delay), scenario.control.slot_duration)
+    """The control delay (s) that is played where `delay` is asked for: whole slots. ScenarioError as above."""
+    seconds = delay_in_slots(scenario, delay) * scenario.control.slot_duration
+    return float(f"{seconds:.12g}")  # 3 × 0.1 s is 0.3 s, not 0.30000000000000004 s
 
 
-def _seconds(slots: int, slot: float) -> float:
-    return float(f"{slots * slot:.12g}")  # 3 × 0.1 s is 0.3 s, not 0.30000000000000004 s
+def warn_if_rounded(scenario: Scenario, delay: float) -> None:
+    """A DpemWarning if another control delay (s) is played than this one."""
+    played, slot = played_delay(scenario, delay), scenario.control.slot_duration
+    if not math.isclose(float(delay), played, rel_tol=1e-9, abs_tol=1e-9 * slot):
+        told = f"a control delay of {delay} s is played as {played:.12g} s: slots last {slot:.12g} s"
+        warnings.warn(told, DpemWarning, stacklevel=3)
 
 
 class CentralControl:
@@ -61,6 +57,7 @@ class CentralControl:
     def __init__(self, session: Session, delay: float, forecaster: str | Forecaster | None = None) -> None:
         self.session = session
         self.delay = delay_in_slots(session.scenario, delay)
+        warn_if_rounded(session.scenario, delay)
         self.forecaster = get_forecaster(forecaster)
         self._shadow = Simulator(session.scenario)  # the controller's picture of the network
         self._observer = Observer(self._shadow, session.observer.routes)

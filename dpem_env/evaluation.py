@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import stats
 
-from dpem_env.control import CentralControl, played_delay
+from dpem_env.control import CentralControl, played_delay, warn_if_rounded
 from dpem_env.errors import PolicyError
 from dpem_env.forecast import get_forecaster
 from dpem_env.metrics import EpisodeMetrics, episode_metrics
@@ -129,13 +129,17 @@ def require_delays(delays: Iterable[float], scenario: Scenario) -> None:
 
 
 def played_delays(scenarios: Sequence[Scenario], delays: Iterable[float]) -> list[float]:
-    """The control delays that are played where `delays` are asked for, each once; PolicyError if scenarios differ."""
+    """The control delays that are played where `delays` are asked for, each once, with a warning if they are others.
+
+    PolicyError where they would not be the same on all scenarios.
+    """
     found: dict[float, None] = {}
     for delay in delays:
         played = {played_delay(scenario, delay): scenario.name for scenario in scenarios}
         if len(played) > 1:
             told = ", ".join(f"{seconds:.12g} s on {name}" for seconds, name in played.items())
             raise PolicyError(f"--delay {delay} would be {told}: choose one that is whole slots of all")
+        warn_if_rounded(scenarios[0], delay)
         found |= dict.fromkeys(played)
     return list(found)
 

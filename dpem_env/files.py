@@ -92,8 +92,8 @@ def staying(folder: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        missing = Path(os.fsdecode(error.filename or ""))
-        if folder in missing.parents or folder == missing:
+        missing = Path(os.fsdecode(error.filename or folder))  # not every library says which
+        if not folder.is_dir() or folder in missing.parents:
             raise _removed(folder, f"{os.fspath(missing.parent)!r} is gone") from None
         raise
 

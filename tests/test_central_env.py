@@ -15,7 +15,7 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from numpy.typing import NDArray
 
 from dpem_env import CentralEnv, parallel_env, scenarios
-from dpem_env.errors import ActionError, DpemError, ScenarioError
+from dpem_env.errors import ActionError, DpemError, DpemWarning, ScenarioError
 from dpem_env.metrics import episode_metrics
 
 # Gymnasium expects images or vectors; ours is one row of features per node, as documented.
@@ -231,3 +231,15 @@ def test_infos_tell_what_rewards_are_made_of_and_what_the_episode_came_to() -> N
     assert (info["delivery_rate"], info["contention"]) == (metrics.delivery_rate, metrics.contention)
     assert delivered == metrics.delivered > 0
     assert info["contention"] > 0
+
+
+def test_a_delay_that_is_no_whole_slots_is_played_as_the_nearest_with_a_warning() -> None:
+    with pytest.warns(DpemWarning, match=r"a control delay of 0\.1 s is played as 0 s: slots last 0\.25 s"):
+        env = CentralEnv("chain3-v0", delay=0.1)
+    assert env.control.delay == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DpemWarning)
+        for delay, slots in ((0.0, 0), (0.25, 1), (0.75, 3)):
+            assert CentralEnv("chain3-v0", delay=delay).control.delay == slots
+        tenths = {"slot_duration": 0.1, "telemetry_period": 1.0}
+        assert CentralEnv("chain3-v0", delay=0.3, **tenths).control.delay == 3  # 3 × 0.1 is not quite 0.3

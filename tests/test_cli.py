@@ -45,7 +45,7 @@ def results_in(folder: Path) -> dict[str, Any]:
 
 
 def files_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +70,11 @@ LABELS = [
     "central:local-reactive +mean-rates (delay 0.5 s)",
 ]
 STEMS = [
-    "local-reactive",
-    "central-reactive-delay0",
-    "central-reactive-delay0.5",
-    "central-local-reactive-delay0",
-    "central-local-reactive-delay0.5",
+    "local-reactive,+mean-rates",
+    "central-reactive,+mean-rates,delay0",
+    "central-reactive,+mean-rates,delay0.5",
+    "central%3Alocal-reactive,+mean-rates,delay0",
+    "central%3Alocal-reactive,+mean-rates,delay0.5",
 ]
 
 
@@ -173,7 +173,7 @@ def test_every_log_of_a_run_replays(finished: Path, capsys: pytest.CaptureFixtur
 def test_only_first_episodes_are_logged_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert dpem("run", *QUICK, "--policy", "central-reactive", "--seeds", "2", "--out", str(out)) == 0
-    logs = ["central-reactive-delay0-0.parquet", "local-reactive-0.parquet"]
+    logs = ["central-reactive,delay0-0.parquet", "local-reactive-0.parquet"]
     assert files_in(out) == [*logs, "results.json", "results.png"]
     assert all(row["forecast"] is None for row in read_log(out / logs[0]).rows)
     said = capsys.readouterr()
@@ -240,8 +240,8 @@ def test_an_interrupted_run_writes_the_seeds_it_finished(
     assert [len(arm["episodes"]) for arm in results["arms"]] == [2, 2]
     assert imread(tmp_path / "results.png").size > 0
     assert files_in(tmp_path) == [
-        "central-local-reactive-delay0-0.parquet",
-        "central-local-reactive-delay0-1.parquet",
+        "central%3Alocal-reactive,delay0-0.parquet",
+        "central%3Alocal-reactive,delay0-1.parquet",
         "local-reactive-0.parquet",
         "local-reactive-1.parquet",
         "local-reactive-2.parquet",

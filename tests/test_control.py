@@ -58,7 +58,6 @@ def idle(control: CentralControl, slots: int = 1) -> None:
         control.step(decision(control.session, {}))
 
 
-@pytest.mark.filterwarnings("ignore::dpem_env.errors.DpemWarning")
 @pytest.mark.parametrize(
     ("delay", "slots"),
     [(0.0, 0), (0.1, 0), (0.125, 0), (0.126, 1), (0.25, 1), (0.374, 1), (0.375, 1), (0.376, 2), (0.5, 2), (2.0, 8)],
@@ -67,7 +66,6 @@ def test_a_delay_goes_to_the_nearest_slot_halves_down(delay: float, slots: int) 
     assert delay_in_slots(scenarios.get("chain3-v0"), delay) == slots
 
 
-@pytest.mark.filterwarnings("ignore::dpem_env.errors.DpemWarning")
 @pytest.mark.parametrize("n", range(1, 40))
 def test_halves_go_down_whatever_the_rounding_of_the_quotient(n: int) -> None:
     scenario = scenarios.get("chain3-v0", slot_duration=0.1, telemetry_period=1.0)

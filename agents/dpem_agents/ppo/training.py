@@ -18,7 +18,7 @@ from dpem_agents.ppo.checkpoint import FILE, POLICY_FILE, Checkpoint, load
 from dpem_agents.ppo.hyperparameters import MODES, PRESETS, STACKED, Hyperparameters
 from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
 from dpem_env import scenarios
-from dpem_env.control import played_delay
+from dpem_env.control import played_delay, warn_if_rounded
 from dpem_env.errors import DpemError, require_one_of
 from dpem_env.evaluation import run_episode
 from dpem_env.files import make_writable, write_json
@@ -96,7 +96,7 @@ def train(
     require_one_of("mode", mode, MODES)
     require_seed("seed", seed)
     require_seed("topology_seed", topology_seed)
-    delay = played_delay(scenario, delay)
+    warn_if_rounded(scenario, delay)
     plan = Plan(timesteps, validation_episodes, validations, save_every, show_progress)
     chosen = hyperparameters or PRESETS[mode]
     get_forecaster(forecaster)
@@ -108,7 +108,7 @@ def train(
         mode,
         seed,
         forecaster,
-        delay if mode == "central" else None,
+        played_delay(scenario, delay) if mode == "central" else None,
         topology_seed if mode in STACKED else None,
         chosen,
         (federation or Federation()) if mode == "federated" else federation,
