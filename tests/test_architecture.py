@@ -14,7 +14,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module imports only modules named before it. A new module takes the first place where that holds.
 LAYERS = (
-    ("errors", "files", "plugins", "physics", "seeding", "search", "provenance", "disk_cache", "compiled", "statistics", "anova"),
+    (
+        "errors",
+        "files",
+        "plugins",
+        "physics",
+        "seeding",
+        "search",
+        "provenance",
+        "disk_cache",
+        "compiled",
+        "statistics",
+        "anova",
+    ),
     ("scenarios", "topology", "traces", "route_search", "routes", "network_cache", "network", "demand", "suites"),
     ("simulator.addresses", "simulator.randomness", "simulator.state", "simulator.telemetry"),
     ("simulator.kernel", "simulator.foresight", "simulator.threads", "simulator.simulator", "simulator"),

@@ -144,6 +144,35 @@ def test_a_damaged_or_lost_result_is_told_or_played_again(copied: Path, capsys: 
     assert len(others) == SEEDS * 3 - 1
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metrics": []},
+        {"metrics": {"delivery_rate": 0.5}},
+        {"nodes": "twenty"},
+        {"nodes": 0},
+        {"sources": ["a"]},
+        *({"metrics": dict.fromkeys(benchmark.METRICS, wrong)} for wrong in ("0.5", [0.5], {})),
+    ],
+    ids=str,
+)
+def test_a_crafted_result_is_told_in_one_line(
+    copied: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
+) -> None:
+    victim = sorted(copied.glob("episodes/*/*.json"))[0]
+    victim.write_text(json.dumps(json.loads(victim.read_text()) | change))
+    said = complaint(capsys, *QUICK, "--seeds", str(SEEDS), "--out", str(copied))
+    assert f"{victim} is no result of an episode; remove it" in said
+
+
+@pytest.mark.parametrize("text", ["[]", "1", '{"metrics": NaN}', "[" * 100_000, '{"nodes": ' + "9" * 5_000 + "}"])
+def test_so_is_what_is_no_result_at_all(copied: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    victim = sorted(copied.glob("episodes/*/*.json"))[0]
+    victim.write_text(text)
+    said = complaint(capsys, *QUICK, "--seeds", str(SEEDS), "--out", str(copied))
+    assert f"{victim} is no result of an episode; remove it" in said
+
+
 def test_an_interrupted_benchmark_sums_up_what_it_finished_and_goes_on_where_it_was(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -289,7 +289,7 @@ def test_what_stands_after_the_colon_is_the_forecasters_argument() -> None:
         ("moving-average:1.5", "window of a forecaster is '1.5'"),
         ("seasonal:-3", "period of a forecaster is '-3'"),
         ("permuted-oracle:-1", "seed of a forecaster is '-1'; expected a whole number >= 0"),
-        ("mean-rates:3", "forecaster 'mean-rates' does not take '3'"),
+        ("mean-rates:3", "forecaster 'mean-rates' takes no argument, given '3'"),
         ("persistance:3", "unknown forecaster 'persistance'; did you mean 'persistence'"),
         ("none:3", "unknown forecaster 'none'"),
         ("", "unknown forecaster ''"),

@@ -146,3 +146,45 @@ def test_a_wrapped_rule_sees_the_nodes_observations_and_orders_no_admissions() -
     assert chosen.priority is None
     assert chosen.route is not None
     assert chosen.route.tolist() == [-1, -1, -1]
+
+
+def test_ones_own_policy_is_taken_as_it_is() -> None:
+    policy = LocalReactive()
+    assert get_policy(policy) is policy
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (LocalReactive, "expected a name, or a LocalPolicy or CentralPolicy; make one of the class: LocalReactive()"),
+        (None, "policy is None; expected a name"),
+        (5, "policy is 5; expected a name"),
+        (["idle"], "policy is ['idle']; expected a name"),
+        ("idle,acp", "unknown policy 'idle,acp'; one at a time is named here, as in --policy idle --policy acp"),
+    ],
+)
+def test_what_is_no_policy_is_told_in_one_line(given: Any, message: str) -> None:
+    with pytest.raises(PolicyError) as error:
+        get_policy(given)
+    assert message in one_line(error)
+
+
+def make_nothing() -> None:
+    """A factory that gives no policy."""
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("make_nothing", "policy 'own' is a NoneType; expected a LocalPolicy or CentralPolicy"),
+        ("NoSuchClass", "policy 'own' needs a package that is not installed"),
+    ],
+)
+def test_an_entry_point_that_leads_to_no_policy_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, place: str, message: str
+) -> None:
+    point = EntryPoint("own", f"{__name__}:{place}", policies.GROUP)
+    monkeypatch.setattr(policies, "available", lambda: {"own": point})
+    with pytest.raises(PolicyError) as error:
+        get_policy("own")
+    assert message in one_line(error)

@@ -140,11 +140,119 @@ def test_what_was_not_tuned_or_tuned_otherwise_is_told_in_one_line(tmp_path: Pat
         Tuned(tmp_path / "none")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "dpem-tuning-1", "tuned": [{"policy": "acp"}]}'])
-def test_a_broken_file_is_told_in_one_line(tmp_path: Path, text: str) -> None:
-    (tmp_path / "small.json").write_text(text)
-    with pytest.raises(DpemError, match=r"tuning file .* cannot be used: "):
+def whole() -> dict[str, Any]:
+    return tuning.header(SMALL, 16, 3) | {"tuned": [found("acp", 2.0, option="eagerness")]}
+
+
+def with_changed(place: str, value: Any) -> str:
+    """A good file with one entry, named like tuned.0.delay, replaced."""
+    file = json.loads(json.dumps(whole()))
+    *path, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+    entry = file
+    for part in path:
+        entry = entry[part]
+    entry[last] = value
+    return json.dumps(file)
+
+
+WRONG = {
+    "empty": "",
+    "a list": "[]",
+    "no entries": "{}",
+    "half": json.dumps(whole())[:100],
+    "nested deeply": '{"tuned": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "no number": with_changed("tuned.0.best.reward", 1.5).replace("1.5", "NaN"),
+    "digits without end": with_changed("tuned.0.delay", 77).replace("77", "7" * 5_000),
+    "a key too many": with_changed("tuned.0.more", 1),
+} | {
+    f"{place} {value!r}": with_changed(place, value)
+    for place, value in (
+        ("format", "dpem-tuning-0"),
+        ("trials", "16"),
+        ("trials", None),
+        ("scenario", ["small"]),
+        ("tuned", {}),
+        ("tuned", ["acp"]),
+        ("tuned.0.policy", None),
+        ("tuned.0.forecaster", 1),
+        ("tuned.0.delay", "0.5"),
+        ("tuned.0.delay", -1.0),
+        ("tuned.0.delay", True),
+        ("tuned.0.best", []),
+        ("tuned.0.best.options", ["eagerness"]),
+        ("tuned.0.best.options", "eagerness"),
+        ("tuned.0.best.options", {"eagerness": {"a": 1}}),
+        ("tuned.0.best.options", {"eagerness": [[1]]}),
+        ("tuned.0.best.reward", "much"),
+        ("tuned.0.default_reward", None),
+        ("tuned.0.trials", [1]),
+        ("tuned.0.sources", {"the file w": 1}),
+    )
+}
+
+
+@pytest.mark.parametrize("text", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("command", ["benchmark", "tune"])
+def test_a_wrong_file_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, command: str
+) -> None:
+    scenario, folder = tmp_path / "small.toml", tmp_path / "tuned"
+    SMALL.save(scenario)
+    folder.mkdir()
+    (folder / "small.json").write_text(text)
+    common = ("--scenario", str(scenario), "--policies", "acp")
+    if command == "benchmark":
+        arguments = ("benchmark", "coherence", *common, "--seeds", "1", "--tuned", str(folder), "--out", str(tmp_path))
+    else:
+        arguments = ("tune", *common, "--trials", "16", "--episodes", "3", "--out", str(folder))
+    assert f"tuning file {str(folder / 'small.json')!r} cannot be used: " in complaint(capsys, *arguments)
+    assert (folder / "small.json").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eagernes": 2.0}, "acp has no option 'eagernes' to tune; did you mean 'eagerness'?"),
+        ({"__class__": 1}, "acp has no option '__class__' to tune"),
+        ({"eagerness": "2"}, "eagerness of acp is '2'; expected one of"),
+        ({"eagerness": "log"}, "eagerness of acp is 'log'"),
+        ({"eagerness": 1e300}, "eagerness of acp is 1e+300"),
+        ({"eagerness": None}, "eagerness of acp is None"),
+        ({"eagerness": [1.0]}, "eagerness of acp is (1.0,)"),
+        ({"quota": 1.5}, "quota of acp is 1.5"),
+        ({"quota": -1}, "quota of acp is -1"),
+    ],
+)
+def test_options_that_are_not_the_policys_to_tune_are_told(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    changed = found("acp", 2.0)
+    changed["best"] = {"options": options, "reward": 1.0}
+    with pytest.raises(PolicyError) as error:
+        save(tmp_path, changed).arm(SMALL, Arm("acp"))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_of_another_scenario_in_its_place_is_told(tmp_path: Path) -> None:
+    save(tmp_path, found("acp", 2.0, option="eagerness"), scenario=SMALL.override(name="other"))
+    (tmp_path / "other.json").rename(tmp_path / "small.json")
+    with pytest.raises(PolicyError, match="is of 'other', not of 'small'; remove it and tune again"):
         Tuned(tmp_path).arm(SMALL, Arm("acp"))
+
+
+SHIPPED = sorted((Path(__file__).resolve().parents[1] / "baselines" / "tuned").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_committed_file_can_be_played(path: Path) -> None:
+    tuned, scenario = Tuned(path.parent), scenarios.get(path.stem)
+    entries = json.loads(path.read_text())["tuned"]
+    assert entries
+    for entry in entries:
+        arm = tuned.arm(scenario, Arm(entry["policy"], entry["delay"], entry["forecaster"]))
+        assert dict(arm.options) == entry["best"]["options"]
+        arm.make()
 
 
 def test_the_command_writes_what_a_benchmark_plays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

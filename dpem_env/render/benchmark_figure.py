@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dpem_env.files import whole_file
+from dpem_env.render import shown
 
 LINES = ("-", "--", ":")  # one for every ten schemes
 FAR = 4.0  # times the second largest: an outlier
@@ -29,7 +30,7 @@ def save_benchmark_figure(path: Path, summary: dict[str, Any]) -> None:
             if metric == "delivery_rate" and scenario["bound"]:
                 bound = float(np.mean(scenario["bound"]["delivery_rate"]))
                 axes.axhline(bound, color="black", linestyle="--", label=f"{scenario['bound']['name']} bound")
-            axes.set_title(scenario["name"].replace("$", r"\$"), fontsize=9)
+            axes.set_title(shown(scenario["name"]), fontsize=9)
             axes.set_xlabel("control delay (s)")
             axes.set_ylabel(name)
             axes.spines[["top", "right"]].set_visible(False)
@@ -44,7 +45,7 @@ def _draw(axes: Axes, arms: list[dict[str, Any]], metric: str) -> None:
     for arm in arms:
         if arm["metrics"][metric] is not None:
             name = arm["policy"] + (f" +{arm['forecaster']}" if arm["forecaster"] else "")
-            schemes.setdefault(name.replace("$", r"\$"), []).append(arm)
+            schemes.setdefault(name, []).append(arm)
     longest = max((arm["delay"] or 0.0 for arm in arms), default=0.0) or 1.0
     for number, (name, members) in enumerate(schemes.items()):
         colour, line = f"C{number % 10}", LINES[number // 10 % len(LINES)]
@@ -56,10 +57,10 @@ def _draw(axes: Axes, arms: list[dict[str, Any]], metric: str) -> None:
         ).T
         if delays == [None]:
             delays, (means, lows, highs) = [0.0, longest], np.repeat([means, lows, highs], 2, axis=1)
-            axes.plot(delays, means, line, color=colour, label=name)
+            axes.plot(delays, means, line, color=colour, label=shown(name))
         else:
             errors = [means - lows, highs - means]
-            axes.errorbar(delays, means, errors, fmt=line, color=colour, marker="o", capsize=3, label=name)
+            axes.errorbar(delays, means, errors, fmt=line, color=colour, marker="o", capsize=3, label=shown(name))
         axes.fill_between(delays, lows, highs, color=colour, alpha=0.2, linewidth=0)
 
 
@@ -73,5 +74,5 @@ def _leave_out_outliers(axes: Axes, arms: list[dict[str, Any]], metric: str) -> 
         return
     [label] = [name for name, value in means.items() if value == ordered[-1]][:1]
     axes.set_ylim(-0.02 * ordered[-2], 1.25 * ordered[-2])
-    note = f"{label}: {ordered[-1]:.3g} (off the scale)".replace("$", r"\$")
+    note = f"{shown(label)}: {ordered[-1]:.3g} (off the scale)"
     axes.text(0.02, 0.98, note, transform=axes.transAxes, va="top", fontsize=7)

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dpem_env.files import whole_file
+from dpem_env.render import shown
 
 MARKERS = ("o", "s", "^")  # one for every ten forecasters
 
@@ -28,7 +29,7 @@ def save_forecast_figure(path: Path, summary: dict[str, Any]) -> None:
         values, low, high, mase = (
             np.array(forecaster[score], dtype=np.float64) for score in ("skill", "skill_low", "skill_high", "mase")
         )
-        skill.plot(ahead, values, line, label=name.replace("$", r"\$"), **style)
+        skill.plot(ahead, values, line, label=shown(name), **style)
         skill.fill_between(ahead, low, high, color=style["color"], alpha=0.2, linewidth=0)
         error.plot(ahead, mase, line, **style)
     best = max((s for f in summary["forecasters"] for s in f["skill_high"] if s is not None), default=0.1)
@@ -39,6 +40,6 @@ def save_forecast_figure(path: Path, summary: dict[str, Any]) -> None:
         axes.set_xlabel(f"slots ahead ({summary['slot_duration']:g} s each)")
         axes.spines[["top", "right"]].set_visible(False)
     error.legend(*skill.get_legend_handles_labels(), fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    figure.suptitle(summary["scenario"].replace("$", r"\$"), fontsize=10)
+    figure.suptitle(shown(summary["scenario"]), fontsize=10)
     with whole_file(path) as partial:
         figure.savefig(partial, format="png")

@@ -66,7 +66,7 @@ def draw_network(
         linewidths=0.5,
         zorder=3,
     )
-    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.set_title(title, fontsize=10)
     axes.set_xlabel("km")
     axes.set_aspect("equal")
     axes.autoscale_view()

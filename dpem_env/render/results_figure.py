@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from dpem_env.evaluation import ArmResult
 from dpem_env.files import whole_file
+from dpem_env.render import shown
 from dpem_env.render.network_map import LoadMeter, draw_network
 
 KINDS = {"contention_sources": "sources", "contention_swaps": "swap engines", "contention_memories": "memories"}
@@ -22,10 +23,10 @@ def save_results_figure(path: Path, scenario: str, results: Sequence[ArmResult],
     FigureCanvasAgg(figure)
     map_axes, delivery, contention = figure.subplots(1, 3, width_ratios=(2.2, 1, 1))
     slots = max(meter.slots, 1)
-    title = f"{scenario}: mean load under {map_of}, first seed"
+    title = f"{shown(scenario)}: mean load under {shown(map_of)}, first seed"
     draw_network(map_axes, meter.network, meter.memory_used / slots, meter.allocations / slots, title)
     places = np.arange(len(results))
-    labels = [result.arm.label.replace(" (", "\n(").replace("$", r"\$") for result in results]
+    labels = [shown(result.arm.label).replace(" (", "\n(") for result in results]
     means, widths = np.array([result.mean_and_interval("delivery_rate") for result in results]).T
     delivery.bar(places, means, yerr=np.nan_to_num(widths), color="0.6", capsize=4, width=0.6)
     delivery.set_title("delivery rate (higher is better)", fontsize=10)
