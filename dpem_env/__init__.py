@@ -2,11 +2,12 @@
 
     import dpem_env
     env = dpem_env.parallel_env("mesh100-v0")           # PettingZoo: one agent per node
+    env = dpem_env.env("mesh100-v0")                    # the same, agents acting in turn (AEC)
     env = dpem_env.CentralEnv("mesh100-v0", delay=0.5)  # Gymnasium: one controller, half a second late
     envs = dpem_env.make_vec("mesh100-v0", num_envs=64)  # Gymnasium: all agents of 64 networks, as arrays
 
-Importing registers every scenario with PettingZoo (``pettingzoo.make("parallel", "dpem/mesh100-v0")``, where this
-registry exists) and its central view with Gymnasium (``gymnasium.make("dpem/mesh100-central-v0")``).
+Importing registers every scenario with PettingZoo (``pettingzoo.make("parallel", "dpem/mesh100-v0")``, or ``"aec"``,
+where this registry exists) and its central view with Gymnasium (``gymnasium.make("dpem/mesh100-central-v0")``).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pettingzoo
 
 from dpem_env.central_env import CentralEnv
 from dpem_env.errors import DpemError
-from dpem_env.parallel_env import EntanglementEnv, parallel_env
+from dpem_env.parallel_env import EntanglementEnv, env, parallel_env, raw_env
 from dpem_env.scenarios import SCENARIOS, Scenario
 from dpem_env.vector_env import EntanglementVectorEnv, make_vec
 
@@ -30,8 +31,10 @@ __all__ = [
     "EntanglementVectorEnv",
     "Scenario",
     "__version__",
+    "env",
     "make_vec",
     "parallel_env",
+    "raw_env",
 ]
 
 
@@ -42,12 +45,9 @@ def _register() -> None:
         if central not in gymnasium.registry:
             gymnasium.register(central, entry_point="dpem_env.central_env:CentralEnv", kwargs={"scenario": name})
         if hasattr(pettingzoo, "register") and f"dpem/{name}" not in pettingzoo.parallel_registry:
-            pettingzoo.register(
-                "parallel",
-                f"dpem/{name}",
-                entry_point="dpem_env.parallel_env:parallel_env",
-                kwargs={"scenario": name},
-            )
+            for kind, constructor in (("parallel", "parallel_env"), ("aec", "env")):
+                entry_point = f"dpem_env.parallel_env:{constructor}"
+                pettingzoo.register(kind, f"dpem/{name}", entry_point=entry_point, kwargs={"scenario": name})
 
 
 _register()

@@ -11,7 +11,6 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dpem_env.control import CentralControl
-from dpem_env.errors import ActionError
 from dpem_env.forecast import Forecaster
 from dpem_env.metrics import contention, delivery_rate
 from dpem_env.parallel_env import EntanglementEnv
@@ -81,27 +80,23 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         self.observation_space = spaces.Box(0.0, 1.0, (nodes, observer.table.width), np.float32)
         self.action_space = spaces.MultiDiscrete(np.full(nodes, observer.num_actions))
         self._illegal = 0
-        self._playing = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Begin an episode."""
-        super().reset(seed=seed)
         self._nodes.reset(seed, options)
+        super().reset(seed=None if seed is None else int(seed))  # which takes no integers of NumPy
         self.control.begin()
         self._illegal = 0
-        self._playing = True
         return self._observe()
 
     def step(self, action: NDArray[np.int64]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Play one slot; raises ActionError unless `action` is (N,) integers, and after the last slot."""
-        if not self._playing:
-            raise ActionError("the episode is over (or has not begun): call reset() before step()")
+        self.session.require_running()
         chosen = as_actions("action", action, (self.session.network.num_nodes,))
         self.control.step(Decision(*self.session.observer.decode(chosen)))
         self._illegal += int(self.session.simulator.refused.sum())
-        self._playing = not self.session.done
         observation, info = self._observe()
         return observation, float(self.session.rewards().sum()), False, self.session.done, info
 

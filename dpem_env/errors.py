@@ -29,7 +29,7 @@ class DataError(DpemError):
 
 
 class ActionError(DpemError):
-    """Actions have the wrong type or shape, or name an agent that does not exist."""
+    """Actions have the wrong type or shape, name an agent that does not exist, or come while no episode runs."""
 
 
 class PolicyError(DpemError):

@@ -10,14 +10,15 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-from pettingzoo import ParallelEnv
+from pettingzoo import AECEnv, ParallelEnv
+from pettingzoo.utils.conversions import parallel_to_aec, parallel_to_aec_wrapper
 
 from dpem_env import scenarios
 from dpem_env.errors import ActionError, require_one_of
 from dpem_env.forecast import Forecaster
 from dpem_env.network import build_network
 from dpem_env.scenarios import Scenario, Split
-from dpem_env.session import EpisodeChoice, Session, episode_seeds, require_slots
+from dpem_env.session import EpisodeChoice, Session, as_actions, episode_seeds, require_slots
 
 AgentID = str
 
@@ -71,7 +72,8 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     p+15..22 forecast         requests    4              now       expected new requests in each of the next H slots
     ======== ================ =========== ============== ========= =====================================================
 
-    With ``observation="dict"`` the observation is ``{"observation": …, "action_mask": …}``.
+    With ``observation="dict"`` the observation is ``{"observation": …, "action_mask": …}``, and the mask is in no info:
+    libraries look for it in one of the two places.
 
     **Reward.** Requests delivered to the node in the slot minus β = 0.05 times the contended resources it claimed.
 
@@ -119,12 +121,14 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         self.agents: list[AgentID] = []
         self._dict_observation = observation == "dict"
         width, actions = self.session.observer.table.width, self.session.observer.num_actions
-        flat = spaces.Box(0.0, 1.0, (width,), np.float32)
-        mask = spaces.Box(0, 1, (actions,), np.int8)
-        self.observation_spaces = {
-            agent: spaces.Dict({"observation": flat, "action_mask": mask}) if self._dict_observation else flat
-            for agent in self.possible_agents
-        }
+
+        def observation_space() -> spaces.Space[Any]:
+            flat = spaces.Box(0.0, 1.0, (width,), np.float32)
+            mask = spaces.Box(0, 1, (actions,), np.int8)
+            return spaces.Dict({"observation": flat, "action_mask": mask}) if self._dict_observation else flat
+
+        # Every agent has spaces of its own, so that each is seeded and sampled apart.
+        self.observation_spaces = {agent: observation_space() for agent in self.possible_agents}
         self.action_spaces = {agent: spaces.Discrete(actions) for agent in self.possible_agents}
         self.state_space = spaces.Box(0.0, 1.0, (len(self.possible_agents) * width,), np.float32)
 
@@ -133,7 +137,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     ) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
         """Begin an episode; returns observations and infos by agent."""
         require_slots(self.max_cycles)
-        self.session.begin(self._choice.choose(seed, options or {}), self.max_cycles)
+        self.session.begin(self._choice.choose(seed, options), self.max_cycles)
         self.agents = self.possible_agents[:]
         self._illegal = [0] * len(self.agents)
         return self._observe()
@@ -151,12 +155,10 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
 
         Raises ActionError for an unknown or missing agent, or an action that is no integer.
         """
-        agents = self.agents
-        if not agents:
-            if isinstance(actions, dict) and not actions:
-                return {}, {}, {}, {}, {}
-            raise ActionError("the episode is over (or has not begun): call reset() before step()")
-        session = self.session
+        agents, session = self.agents, self.session
+        if session.done and isinstance(actions, dict) and not actions:
+            return {}, {}, {}, {}, {}
+        session.require_running()
         session.step(*session.observer.decode(self._as_array(actions)))
         refused = session.simulator.refused[0]
         if refused.any():
@@ -187,6 +189,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
 
     def render(self) -> NDArray[np.uint8] | None:
         """(height, width, 3) picture of the network, coloured by load, if ``render_mode="rgb_array"``."""
+        self.session.require_begun()
         if self.render_mode is None:
             return None
         from dpem_env.render.network_map import network_image
@@ -198,27 +201,24 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
 
     def _observe(self) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
         agents, matrix, masks = self.possible_agents, self.session.observations(), self.session.masks()
-        infos = {
-            agent: {"action_mask": mask, "illegal_actions": illegal}
-            for agent, mask, illegal in zip(agents, masks, self._illegal, strict=True)
-        }
+        rows = list(zip(agents, matrix, masks, self._illegal, strict=True))
         if self._dict_observation:
-            return {
-                agent: {"observation": row, "action_mask": mask.copy()}
-                for agent, row, mask in zip(agents, matrix, masks, strict=True)
-            }, infos
-        return dict(zip(agents, matrix, strict=True)), infos
+            return (
+                {agent: {"observation": row, "action_mask": mask} for agent, row, mask, _ in rows},
+                {agent: {"illegal_actions": illegal} for agent, _, _, illegal in rows},
+            )
+        return (
+            {agent: row for agent, row, _, _ in rows},
+            {agent: {"action_mask": mask, "illegal_actions": illegal} for agent, _, mask, illegal in rows},
+        )
 
     def _as_array(self, actions: dict[AgentID, int]) -> NDArray[np.int64]:
-        chosen = np.empty(0)
         try:
             if len(actions) == len(self.agents):
-                chosen = np.array(self._in_order(actions))
-        except (LookupError, ValueError, TypeError):
+                return as_actions("actions", self._in_order(actions), (len(self.agents),))[None]
+        except (LookupError, TypeError, ActionError):
             pass  # told apart below
-        if chosen.shape != (len(self.agents),) or chosen.dtype.kind not in "iu":
-            raise ActionError(self._what_is_wrong(actions))
-        return chosen.astype(np.int64, copy=False)[None]
+        raise ActionError(self._what_is_wrong(actions))
 
     def _what_is_wrong(self, actions: Any) -> str:
         if not isinstance(actions, dict):
@@ -235,11 +235,28 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
 
 
 def _is_integer(action: Any) -> bool:
-    if isinstance(action, np.ndarray):
-        return action.shape == () and action.dtype.kind in "iu"
-    return isinstance(action, int | np.integer) and not isinstance(action, bool)
+    if type(action) is int:
+        return True  # of any size
+    try:
+        as_actions("action", action, ())
+    except ActionError:
+        return False
+    return True
 
 
 def parallel_env(scenario: str | Scenario = "mesh100-v0", **arguments: Any) -> EntanglementEnv:
     """A PettingZoo parallel environment; arguments and scenario overrides as documented on `EntanglementEnv`."""
     return EntanglementEnv(scenario, **arguments)
+
+
+def env(scenario: str | Scenario = "mesh100-v0", **arguments: Any) -> AECEnv:
+    """The same as a PettingZoo AEC environment: agents act in turn, and the slot is played after the last of them.
+
+    It checks the order of calls, but not actions: one out of range is a wait and counted, as in `EntanglementEnv`.
+    """
+    return parallel_to_aec(parallel_env(scenario, **arguments))
+
+
+def raw_env(scenario: str | Scenario = "mesh100-v0", **arguments: Any) -> AECEnv:
+    """`env` without checks of the order of calls."""
+    return parallel_to_aec_wrapper(parallel_env(scenario, **arguments))

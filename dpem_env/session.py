@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpem_env.demand import Demand, draw_demand
-from dpem_env.errors import ActionError, PolicyError, ScenarioError, require_one_of
+from dpem_env.errors import ActionError, PolicyError, ScenarioError, nearest, require_one_of
 from dpem_env.features import Observer
 from dpem_env.forecast import Forecaster, NewRequests, get_forecaster, setting_of
 from dpem_env.network import Network, build_network
@@ -46,11 +45,13 @@ class EpisodeChoice:
         self.split: Split = split
         self._rng: np.random.Generator | None = None
 
-    def choose(self, seed: int | None, options: Mapping[str, Any] = MappingProxyType({})) -> EpisodeSeeds:
+    def choose(self, seed: int | None, options: Mapping[str, Any] | None = None) -> EpisodeSeeds:
         """Seeds of the `seed`-th episode; of one drawn if it is None; options may name topology_seed and demand_seed.
 
-        A seed also fixes what is drawn later without one. Raises ScenarioError unless every seed is an int >= 0.
+        A seed also fixes what is drawn later without one. Raises ScenarioError, before anything is drawn, unless every
+        seed is an int >= 0, and for an option of another name.
         """
+        named = _named_seeds(options)
         if seed is not None:
             require_seed("reset(seed=...)", seed)
             self._rng = np.random.default_rng(int(seed))
@@ -58,18 +59,26 @@ class EpisodeChoice:
         else:
             self._rng = self._rng or np.random.default_rng()
             index = int(self._rng.integers(2**31))
-        if not isinstance(options, Mapping):
-            raise ScenarioError(f"reset options is {type(options).__name__}; expected a dict or None")
-        drawn = episode_seeds(self.scenario, self.split, index)._asdict()
-        chosen = {name: options.get(f"{name}_seed", default) for name, default in drawn.items()}
-        for name, value in chosen.items():
-            require_seed(f"reset option {name}_seed", value)
-        return EpisodeSeeds(**{name: int(value) for name, value in chosen.items()})
+        return episode_seeds(self.scenario, self.split, index)._replace(**named)
+
+
+def _named_seeds(options: Mapping[str, Any] | None) -> dict[str, int]:
+    """Those of the `EpisodeSeeds` that reset options name."""
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise ScenarioError(f"reset options is {type(options).__name__}; expected a dict or None")
+    seeds = {f"{field}_seed": field for field in EpisodeSeeds._fields}
+    for option, value in options.items():
+        if option not in seeds:
+            raise ScenarioError(f"unknown reset option {option!r}; {nearest(str(option), seeds)}")
+        require_seed(f"reset option {option}", value)
+    return {seeds[option]: int(value) for option, value in options.items()}
 
 
 def require_seed(name: str, value: Any) -> None:
     """Raise ScenarioError unless it is an int >= 0."""
-    if not isinstance(value, int | np.integer) or value < 0:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
         raise ScenarioError(f"{name} is {value!r}; expected an int >= 0")
 
 
@@ -81,13 +90,17 @@ def require_slots(max_cycles: Any) -> None:
 
 
 def as_actions(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """`given` as an array of actions; raises ActionError unless it is integers of that shape."""
+    """`given` as an array of actions; raises ActionError unless it is integers of that shape, none of them a bool."""
     try:
         chosen = np.asarray(given)
     except ValueError:
         raise ActionError(f"{name} is a ragged list; expected {shape} integers") from None
     if chosen.shape != shape or chosen.dtype.kind not in "iu":
         raise ActionError(f"{name} has shape {chosen.shape} and type {chosen.dtype}; expected {shape} integers")
+    # NumPy makes ints of bools that stand among ints.
+    elements = () if hasattr(given, "dtype") or not shape else given
+    if any(np.asarray(element).dtype == np.bool_ for element in elements if type(element) is not int):
+        raise ActionError(f"{name} has a bool among its integers; expected {shape} integers")
     return chosen.astype(np.int64, copy=False)
 
 
@@ -110,6 +123,8 @@ class Session:
         self.network: Network
         self.demand: Demand
         self.seeds: EpisodeSeeds
+        self.forecast: NDArray[np.float32] | None = None
+        self._begun = False
 
     def begin(self, seeds: EpisodeSeeds, slots: int | None = None) -> None:
         """Draw network and demand from the seeds and start an episode of `slots` (default: the scenario's)."""
@@ -122,7 +137,7 @@ class Session:
         """Start an episode on a given network with a given demand."""
         self.network, self.demand, self.seeds, self.slots = network, demand, seeds, slots
         self.simulator.begin([Episode(network, demand, seeds.demand, slots)])
-        self.forecast: NDArray[np.float32] | None = None
+        self._begun = True
         if self.forecaster is not None:
             setting = setting_of(self.scenario, network, demand, self.forecaster.clairvoyant)
             self.forecaster.reset(setting)
@@ -130,13 +145,25 @@ class Session:
 
     def step(self, action: ArrayLike, route: ArrayLike | None = None, priority: ArrayLike | None = None) -> None:
         """Play one slot; arguments as for `Simulator.step`, of shape (N,)."""
+        self.require_begun()
         self.simulator.step(action, route, priority)
         if self.forecaster is not None and not self.done:
             self._update_forecast()
 
+    def require_begun(self) -> None:
+        """Raise ActionError unless there is an episode to look at or to play."""
+        if not self._begun:
+            raise ActionError("no episode has begun: call reset() first")
+
+    def require_running(self) -> None:
+        """Raise ActionError unless there is a slot to play."""
+        if self.done:
+            raise ActionError("the episode is over: call reset() first")
+
     @property
     def slot(self) -> int:
         """The slot about to be decided."""
+        self.require_begun()
         return int(self.simulator.state.slot[0, 0])
 
     @property
@@ -146,26 +173,31 @@ class Session:
 
     def observations(self) -> NDArray[np.float32]:
         """(N, F) what each node knows, a fresh array."""
+        self.require_begun()
         rows: NDArray[np.float32] = self.observer.observe(self.forecast)[0]
         return rows
 
     def global_state(self) -> NDArray[np.float32]:
         """(N, F) the same features with remote ones as of now: for centralized training only."""
+        self.require_begun()
         rows: NDArray[np.float32] = self.observer.observe(self.forecast, fresh=True)[0]
         return rows
 
     def masks(self) -> NDArray[np.int8]:
         """(N, actions) 1 where an action is legal, a fresh array."""
+        self.require_begun()
         masks: NDArray[np.int8] = self.observer.masks()[0]
         return masks
 
     def rewards(self) -> NDArray[np.float64]:
         """(N,) reward of the last step."""
+        self.require_begun()
         reward: NDArray[np.float64] = rewards(self.simulator, self.scenario)[0]
         return reward
 
     def new_requests(self, slot: int) -> NewRequests:
         """The requests that arrived in `slot`."""
+        self.require_begun()
         return NewRequests.of_slot(self.scenario, self.network, self.demand, slot)
 
     def _update_forecast(self) -> None:

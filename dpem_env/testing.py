@@ -15,9 +15,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gymnasium
 import numpy as np
@@ -25,11 +25,13 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dpem_env.errors import ContractError, DpemError
-from dpem_env.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable
+from dpem_env.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observer
 from dpem_env.parallel_env import EntanglementEnv
+from dpem_env.scenarios import SPLITS
 from dpem_env.simulator import WHERE_PAIRS_GO, Tally, Verdict
 
 ACTING, ERRING = 0.5, 0.05  # shares of agents that choose a legal, an illegal action; the others wait
+GLANCE = 8  # slots of waiting by which episodes are told apart
 
 Actions = dict[str, int]
 Prints = dict[str, Any]  # what was returned for whom -> its fingerprint
@@ -42,7 +44,8 @@ def check_env(
     """Raise ContractError at the first promise of `EntanglementEnv` that `env` breaks.
 
     For an `EntanglementEnv` or one changed by subclassing, not wrapped; features of its own come after the standard
-    ones. It is played in copies and stays as it is. Global random generators are never seeded.
+    ones, infos of its own beside them. It is played in copies and stays as it is; a constructor that takes `scenario`
+    and `split` is called, too. Global random generators are never seeded.
 
     seeds: two or more; each plays episodes of random legal actions, some illegal ones and waits.
     slots: per episode (default: `env.max_cycles`).
@@ -78,6 +81,14 @@ class Returned(NamedTuple):
     infos: dict[str, dict[str, Any]]
     state: NDArray[np.float32]
 
+    @property
+    def masks(self) -> dict[str, NDArray[np.int8]]:
+        """By agent: in observations that are dicts, else in the infos."""
+        return {
+            agent: (observation if isinstance(observation, dict) else self.infos[agent])["action_mask"]
+            for agent, observation in self.observations.items()
+        }
+
     def prints(self) -> Prints:
         """Fingerprint of every part."""
         prints: Prints = {"state()": _fingerprint(self.state)}
@@ -112,8 +123,8 @@ class Moment:
 
     @cached_property
     def masks(self) -> NDArray[np.int8]:
-        """(N, actions) masks of the infos."""
-        return np.stack([self.returned.infos[agent]["action_mask"] for agent in self.env.possible_agents])
+        """(N, actions) the masks."""
+        return np.stack(list(self.returned.masks.values()))
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,18 @@ class Trial:
     def fresh(self) -> EntanglementEnv:
         """A copy to play with."""
         return copy.deepcopy(self.pristine)
+
+    def standard(self) -> EntanglementEnv:
+        """An `EntanglementEnv` of the same arguments, with flat observations."""
+        env, session = self.pristine, self.pristine.session
+        return EntanglementEnv(
+            env.scenario,
+            split=env.split,
+            routes=session.observer.routes,
+            forecaster=copy.deepcopy(session.forecaster),
+            data_dir=session.data_dir,
+            max_cycles=env.max_cycles,
+        )
 
     def first_episode(self, seed: int) -> Iterator[Moment]:
         """The moments of a seed's first episode; remembers actions and fingerprints."""
@@ -151,8 +174,7 @@ def _explore(
     returned, slot = _begin(env, seed), 0
     yield Moment(env, slot, returned, refused)
     while env.agents and slot <= env.max_cycles:
-        masks = {agent: returned.infos[agent]["action_mask"] for agent in env.agents}
-        actions = {agent: _choose(mask, rng, acting, erring) for agent, mask in masks.items()}
+        actions = {agent: _choose(mask, rng, acting, erring) for agent, mask in returned.masks.items()}
         if played is not None:
             played.append(actions)
         returned, slot = _step(env, actions), slot + 1
@@ -174,8 +196,8 @@ def _replay(env: EntanglementEnv, seed: int, actions: Sequence[Actions]) -> Iter
         yield _step(env, chosen)
 
 
-def _begin(env: EntanglementEnv, seed: int | None = None) -> Returned:
-    observations, infos = env.reset(seed=seed)
+def _begin(env: EntanglementEnv, seed: int | None = None, options: dict[str, Any] | None = None) -> Returned:
+    observations, infos = env.reset(seed=seed, options=options)
     return Returned(observations, {}, {}, {}, infos, env.state())
 
 
@@ -260,26 +282,41 @@ def _misfits(space: gymnasium.Space[Any], value: Any) -> Complaints:
 
 
 def _infos(moment: Moment) -> Complaints:
-    """Every info has a mask and counts illegal actions."""
+    """Every info counts illegal actions, and has the mask if the observation does not."""
     for agent, info in moment.returned.infos.items():
-        for key in ("action_mask", "illegal_actions"):
-            if key not in info:
-                yield f"{agent}: found {', '.join(info) or 'nothing'}; expected {key!r} in the info"
+        with_mask = not isinstance(moment.returned.observations[agent], dict)
+        for key, expected in (("action_mask", with_mask), ("illegal_actions", True)):
+            if (key in info) != expected:
+                where = "in the info" if expected else "in the observation alone"
+                yield f"{agent}: found {', '.join(info) or 'nothing'}; expected {key!r} {where}"
 
 
 def _mask_form(moment: Moment) -> Complaints:
-    """Masks are int8 zeros and ones, allow waiting, and agree with those in the observations."""
-    for agent, info in moment.returned.infos.items():
-        mask, actions = info["action_mask"], moment.env.action_space(agent)
+    """Masks are int8 zeros and ones, and allow waiting."""
+    for agent, mask in moment.returned.masks.items():
+        actions = moment.env.action_space(agent)
         if not isinstance(actions, spaces.Discrete):
             yield f"{agent}: action space is {actions}; expected Discrete"
         elif mask.dtype != np.int8 or mask.shape != (actions.n,):
             yield f"{agent}: action_mask is {mask.dtype} {mask.shape}; expected int8 ({actions.n},)"
         elif mask[0] != 1 or mask.min() < 0 or mask.max() > 1:
             yield f"{agent}: action_mask begins with {mask[0]}, range {mask.min()} to {mask.max()}; expected 1, 0 to 1"
-        observation = moment.returned.observations[agent]
-        if isinstance(observation, dict) and not np.array_equal(observation["action_mask"], mask):
-            yield f"{agent}: action_mask of the observation differs from that of the info"
+
+
+def _legal(moment: Moment) -> Complaints:
+    """Masks allow what the simulator's rule of legality does."""
+    session = moment.env.session
+    legal = Observer(session.simulator, session.observer.routes).masks()[0]
+    if moment.masks.shape != legal.shape:
+        yield f"found {moment.masks.shape[1]} actions; expected {legal.shape[1]}"
+        return
+    for i, action in np.argwhere(moment.masks != legal)[:1]:
+        yield _wrong_mask(i, action, moment.masks, legal[i, action])
+
+
+def _wrong_mask(i: int, action: int, masks: NDArray[np.int8], accepted: Any) -> str:
+    verdict = "accepts" if accepted else "refuses"
+    return f"agent_{i}: mask of action {action} is {masks[i, action]}; the simulator {verdict} it"
 
 
 def _rewards(moment: Moment) -> Complaints:
@@ -408,6 +445,26 @@ def _spaces(trial: Trial) -> Complaints:
                 yield f"{agent}: {kind} is {getattr(other, kind)(agent)} in a pickled copy; expected {space}"
 
 
+def _samples(trial: Trial) -> Complaints:
+    """Every agent's spaces are sampled apart from all others, and a copy's from the original's."""
+    env = trial.fresh()
+    owned = [
+        (agent, kind, getattr(each, kind)(agent))
+        for each in (env, copy.deepcopy(env), _pickled(env))
+        for agent in env.possible_agents
+        for kind in ("observation_space", "action_space")
+    ]
+    alone = []
+    for *_, space in owned:
+        space.seed(0)
+        alone.append(_fingerprint(space.sample()))
+    for *_, space in owned:
+        space.seed(0)
+    for (agent, kind, space), sample in zip(owned, alone, strict=True):
+        if _fingerprint(space.sample()) != sample:
+            yield f"{agent}: {kind} shares its generator with another agent's or a copy's; expected one of its own"
+
+
 def _determinism(trial: Trial) -> Complaints:
     """Equal seeds and actions give equal episodes, whatever was played before; global generators are left alone."""
     env, before = trial.fresh(), _global_generators()
@@ -476,16 +533,15 @@ COPIES: tuple[tuple[str, Callable[[EntanglementEnv], EntanglementEnv]], ...] = (
 
 
 def _masks(trial: Trial) -> Complaints:
-    """The mask allows exactly what the simulator accepts: every action tried by all agents in copies."""
+    """The mask allows exactly what the simulator accepts: every action tried by all nodes in copies."""
     for moment in _tried(trial):
         masks, before = moment.masks, f"seed {trial.seeds[0]}, slot {moment.slot}"
         for action in range(masks.shape[1]):
-            other = copy.deepcopy(moment.env)
-            other.step(dict.fromkeys(other.agents, action))
-            accepted = other.session.simulator.state.verdict[0] != Verdict.ILLEGAL
+            session = copy.deepcopy(moment.env.session)
+            session.step(*session.observer.decode(np.full((1, len(masks)), action)))
+            accepted = session.simulator.state.verdict[0] != Verdict.ILLEGAL
             for i in np.flatnonzero(accepted != (masks[:, action] == 1))[:1]:
-                verdict = "accepts" if accepted[i] else "refuses"
-                yield f"{before}, agent_{i}: mask of action {action} is {masks[i, action]}; the simulator {verdict} it"
+                yield f"{before}, {_wrong_mask(i, action, masks, accepted[i])}"
 
 
 def _illegal(trial: Trial) -> Complaints:
@@ -547,6 +603,156 @@ def _aliasing(trial: Trial) -> Complaints:
                 array[...] = 0
 
 
+def _refusals(trial: Trial) -> Complaints:
+    """Wrong actions and resets raise a DpemError, and nothing is played."""
+    env = trial.fresh()
+    _begin(env, trial.seeds[0])
+    agents, waits = env.possible_agents, _waits(env)
+    wrong: dict[str, Callable[[], Any]] = {
+        "step() without an agent": partial(env.step, dict.fromkeys(agents[1:], 0)),
+        "step() with an unknown agent": partial(env.step, waits | {"nobody": 0}),
+        "step() with a bool among ints": partial(env.step, waits | {agents[0]: True}),
+        "step() with bools": partial(env.step, dict.fromkeys(agents, True)),
+        "step() with a float": partial(env.step, waits | {agents[0]: cast(int, 1.0)}),
+        "reset() with a negative seed": partial(env.reset, seed=-1),
+        "reset() with a misspelt option": partial(env.reset, options={"topology_sed": 1}),
+        "reset() with an option that is no seed": partial(env.reset, options={"demand_seed": None}),
+    }
+    before = env.session.simulator.digest()
+    for what, call in wrong.items():
+        found = _refused(call)
+        if found:
+            yield f"{what} {found}; expected a DpemError"
+        if env.session.simulator.digest() != before:
+            yield f"{what} changes the simulator's state; expected that nothing is played"
+
+
+def _refused(call: Callable[[], Any]) -> str:
+    """What a call does instead of raising a DpemError, "" if it does."""
+    try:
+        call()
+    except DpemError:
+        return ""
+    except Exception as error:
+        return f"raises {type(error).__name__} ({error})"
+    return "is answered"
+
+
+def _looking(trial: Trial) -> Complaints:
+    """state() and render() change nothing, and render() returns what render_mode says."""
+    env = trial.fresh()
+    _begin(env, trial.seeds[0])
+    modes: Any = env.metadata["render_modes"]
+    mode = getattr(env, "render_mode", "missing")
+    if mode is not None and mode not in modes:
+        yield f"render_mode is {mode}; expected None or one of {', '.join(modes)}"
+        return
+    before, state = env.session.simulator.digest(), _fingerprint(env.state())
+    picture = env.render()
+    kind = f"{picture.dtype}, {picture.ndim} axes" if isinstance(picture, np.ndarray) else type(picture).__name__
+    if kind != ("NoneType" if mode is None else "uint8, 3 axes"):
+        yield f"render() returns {kind}; expected {'None' if mode is None else 'an array uint8 (height, width, 3)'}"
+    if env.session.simulator.digest() != before or _fingerprint(env.state()) != state:
+        yield "the environment differs after state() and render(); expected that they change nothing"
+
+
+def _resets(trial: Trial) -> Complaints:
+    """Seeds, options and neither choose the episodes that they choose in an `EntanglementEnv`."""
+    one, another = trial.seeds[:2]
+    env, standard = trial.fresh(), trial.standard()
+    for seed, options in (
+        (one, None),
+        (None, None),
+        (None, {"topology_seed": 7, "demand_seed": 11}),
+        (another, {"topology_seed": 5}),
+        (another, {"demand_seed": 3}),
+        (None, None),
+    ):
+        for complaint in _glance(env, standard, seed, options):
+            yield f"reset(seed={seed}, options={options}): {complaint}"
+
+
+def _arguments(trial: Trial) -> Complaints:
+    """The constructor heeds split and max_cycles, adds no forecaster; what was never reset is not played or seen."""
+    pristine = trial.pristine
+    unbegun: tuple[tuple[str, tuple[Any, ...]], ...] = (("state", ()), ("render", ()), ("step", ({},)))
+    for split in SPLITS:
+        given: dict[str, Any] = {"split": split, "max_cycles": 2, "data_dir": pristine.session.data_dir}
+        try:
+            env = type(pristine)(pristine.scenario, **given)
+        except TypeError:
+            return  # a constructor of its own
+        standard = EntanglementEnv(pristine.scenario, **given)
+        for name, arguments in unbegun:
+            found = _refused(partial(getattr(env, name), *arguments))
+            if found:
+                yield f"{name}() before the first reset() {found}; expected a DpemError"
+        for complaint in _glance(env, standard, trial.seeds[0], None):
+            yield f"split={split!r}, max_cycles=2: {complaint}"
+
+
+def _rules(trial: Trial) -> Complaints:
+    """With the same seed and actions, everything standard is what it is in an `EntanglementEnv`."""
+    env, standard = trial.fresh(), trial.standard()
+    for seed in trial.seeds:
+        both = zip(_replay(env, seed, trial.actions[seed]), _replay(standard, seed, trial.actions[seed]), strict=True)
+        for slot, (found, expected) in enumerate(both):
+            for complaint in _deviations(standard.session.observer.table, found, expected):
+                yield f"seed {seed}, slot {slot}: {complaint}"
+
+
+def _glance(
+    env: EntanglementEnv, standard: EntanglementEnv, seed: int | None, options: dict[str, Any] | None
+) -> Complaints:
+    """How the episode that a reset begins differs from that of an `EntanglementEnv`, within a few slots of waiting."""
+    table = standard.session.observer.table
+    found, expected = _begin(env, seed, options), _begin(standard, seed, options)
+    if env.session.seeds != standard.session.seeds:
+        yield f"plays {env.session.seeds}; expected {standard.session.seeds}"
+    for slot in range(GLANCE):
+        for complaint in _deviations(table, found, expected):
+            yield f"slot {slot}: {complaint}"
+        if env.agents != standard.agents:
+            yield f"slot {slot}: agents holds {len(env.agents)} agents; expected {len(standard.agents)}"
+        if not standard.agents:
+            return
+        found, expected = _step(env, _waits(env)), _step(standard, _waits(standard))
+
+
+def _deviations(table: FeatureTable, found: Returned, expected: Returned) -> Complaints:
+    """What an `EntanglementEnv` would have returned otherwise; features and infos of the environment's own are left."""
+    names = _column_names(table)
+    for agent, row in expected.observations.items():
+        own = _flat(found.observations[agent])
+        if len(own) < len(row):
+            yield f"{agent}: found {len(own)} features; expected the {len(row)} standard ones first"
+            continue
+        for column in np.flatnonzero(own[: len(row)] != row)[:1]:
+            yield f"{agent}: found {own[column]} in column {column}, {names[column]}; expected {row[column]}"
+        if not np.array_equal(found.masks[agent], expected.masks[agent]):
+            yield f"{agent}: another action_mask than expected"
+        counted, count = (returned.infos[agent]["illegal_actions"] for returned in (found, expected))
+        if counted != count:
+            yield f"{agent}: found {counted} illegal actions; expected {count}"
+        for part in ("rewards", "terminated", "truncated"):
+            own_part, standard_part = (getattr(returned, part).get(agent) for returned in (found, expected))
+            if own_part != standard_part:
+                yield f"{agent}: found {own_part} in {part}; expected {standard_part}"
+    nodes = len(expected.observations)
+    rows = expected.state.reshape(nodes, -1)
+    own_rows = found.state.reshape(nodes, -1)[:, : rows.shape[1]]
+    for i, column in np.argwhere(own_rows != rows)[:1]:
+        there, here = own_rows[i, column], rows[i, column]
+        yield f"agent_{i}: found {there} in column {column} of state(), {names[column]}; expected {here}"
+
+
+def _column_names(table: FeatureTable) -> list[str]:
+    """Of the standard features, in order."""
+    node = [feature.name for feature in NODE_FEATURES]
+    peer = [feature.name for feature in PEER_FEATURES for _ in range(table.sizes[feature.size])]
+    return node + peer * table.scenario.demand.peers
+
+
 def _fresh_process(trial: Trial) -> Complaints:
     """Equal seeds and actions give equal episodes in a fresh process with other hashes."""
     if not trial.processes:
@@ -584,6 +790,7 @@ SLOT_POINTS: tuple[tuple[str, Callable[[Moment], Complaints]], ...] = (
     ("observations", _observations),
     ("infos", _infos),
     ("mask form", _mask_form),
+    ("masks", _legal),
     ("rewards", _rewards),
     ("conservation of pairs", _pairs),
     ("conservation of requests", _requests),
@@ -600,5 +807,11 @@ EPISODE_POINTS: tuple[tuple[str, Callable[[Trial], Complaints]], ...] = (
     ("masks", _masks),
     ("illegal actions", _illegal),
     ("aliasing", _aliasing),
+    ("samples", _samples),
+    ("refusals", _refusals),
+    ("looking", _looking),
+    ("rules", _rules),
+    ("resets", _resets),
+    ("arguments", _arguments),
     ("fresh process", _fresh_process),
 )

@@ -38,8 +38,8 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
     float32, (num_envs,) integers and (num_envs,) float64. Every array is fresh.
 
     **Infos.** ``action_mask`` (num_envs, actions) int8; ``illegal_actions`` (num_envs,) counts of the running episode;
-    ``delivered`` and ``contended`` (num_envs,), what the reward is made of. ``final_info`` also has the finished
-    episodes' ``delivery_rate`` and ``contention`` (num_networks,).
+    ``delivered`` and ``contended`` (num_envs,), what the reward is made of. ``final_info`` also has ``delivery_rate``
+    and ``contention`` (num_envs,) of the episode that each has finished, equal for all agents of a network.
 
     **Episode.** All sub-environments are truncated together, none is ever terminated. The autoreset mode is
     ``SAME_STEP``: the step that truncates returns the first observation of the next episode, and the last one of the
@@ -92,7 +92,7 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         """Begin an episode in every network: network e as `EntanglementEnv.reset(seed + e, options)`."""
         if seed is not None:
             require_seed("reset(seed=...)", seed)
-        self._begin([None if seed is None else seed + e for e in range(self.num_networks)], options)
+        self._begin([None if seed is None else int(seed) + e for e in range(self.num_networks)], options)
         observations, masks = self._look()
         return observations, self._infos(masks)
 
@@ -104,7 +104,7 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         Raises ActionError unless `actions` is (num_envs,) integers, and before the first reset.
         """
         if self._slot is None:
-            raise ActionError("no episode has begun: call reset() before step()")
+            raise ActionError("no episode has begun: call reset() first")
         chosen = as_actions("actions", actions, (self.num_envs,))
         self._slot += 1
         over = self._slot >= self.max_cycles
@@ -117,7 +117,8 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         infos = self._infos(masks)
         if over:
             for name, metric in (("delivery_rate", delivery_rate), ("contention", contention)):
-                infos[name] = np.array([metric(self.simulator, env) for env in range(self.num_networks)])
+                of_networks = [metric(self.simulator, network) for network in range(self.num_networks)]
+                infos[name] = np.repeat(of_networks, self.agents_per_network)
             final = {"final_obs": observations, "final_info": infos}
             final |= {f"_{name}": np.ones(self.num_envs, dtype=np.bool_) for name in final}
             self._begin([None] * self.num_networks, None)
@@ -134,7 +135,7 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
     def _begin(self, seeds: Sequence[int | None], options: dict[str, Any] | None) -> None:
         episodes = []
         for choice, seed in zip(self._choices, seeds, strict=True):
-            drawn = choice.choose(seed, options or {})
+            drawn = choice.choose(seed, options)
             network = build_network(self.scenario, drawn.topology, self.data_dir)
             demand = draw_demand(self.scenario, network, drawn.demand, self.max_cycles, self.data_dir)
             episodes.append(Episode(network, demand, drawn.demand, self.max_cycles))

@@ -13,9 +13,10 @@ from gymnasium import spaces
 
 from dpem_env import parallel_env
 from dpem_env.errors import ContractError, DpemError
-from dpem_env.forecast import MovingAverage
+from dpem_env.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observer
+from dpem_env.forecast import MovingAverage, get_forecaster
 from dpem_env.parallel_env import EntanglementEnv
-from dpem_env.session import EpisodeChoice
+from dpem_env.session import EpisodeChoice, EpisodeSeeds
 from dpem_env.simulator import Tally
 from dpem_env.testing import EPISODE_POINTS, SLOT_POINTS, check_env
 
@@ -161,6 +162,33 @@ class ReadsWhatItReturned(Unchanged):
             self._illegal[0] += 1
         self.last, infos = super()._observe()
         return self.last, infos
+
+
+class ForbidsALegalActionNowAndThen(Unchanged):
+    def _observe(self) -> Any:
+        observations, infos = super()._observe()
+        infos["agent_2"]["action_mask"][1] &= self.slot % 7 != 6
+        return observations, infos
+
+
+class AllowsTooMuchNowAndThen(Unchanged):
+    def _observe(self) -> Any:
+        observations, infos = super()._observe()
+        for info in infos.values():
+            info["action_mask"] |= np.int8(self.slot % 7 == 6)
+        return observations, infos
+
+
+class YesterdaysMasks(Unchanged):
+    last: Any = None
+
+    def _observe(self) -> Any:
+        observations, infos = super()._observe()
+        today = {agent: info["action_mask"].copy() for agent, info in infos.items()}
+        for agent, info in infos.items():
+            info["action_mask"] = (today if self.last is None else self.last)[agent].copy()
+        self.last = today
+        return observations, infos
 
 
 class ForbidsALegalAction(Unchanged):
@@ -433,6 +461,310 @@ class IllegalActionsLeaveATrace(Unchanged):
         return returned
 
 
+class TakesBools(Unchanged):
+    def step(self, actions: dict[str, int]) -> Any:
+        return super().step({agent: int(a) if a is True else a for agent, a in actions.items()})
+
+
+class FillsInWaits(Unchanged):
+    """For agents it was told nothing of."""
+
+    def step(self, actions: dict[str, int]) -> Any:
+        return super().step(dict.fromkeys(self.agents, 0) | actions)
+
+
+class Rounds(Unchanged):
+    def step(self, actions: dict[str, int]) -> Any:
+        return super().step({agent: int(a) if type(a) is float else a for agent, a in actions.items()})
+
+
+class DropsUnknownOptions(Unchanged):
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        known = {name: seed for name, seed in (options or {}).items() if name in ("topology_seed", "demand_seed")}
+        return super().reset(seed, known)
+
+
+class Stumbles(Unchanged):
+    def step(self, actions: dict[str, int]) -> Any:
+        return super().step({agent: actions[agent] for agent in self.agents} | actions)
+
+
+class PlaysBeforeItRefuses(Unchanged):
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.session.begin(EpisodeSeeds(9, 9), self.max_cycles)
+        return super().reset(seed, options)
+
+
+class NoRenderMode(Unchanged):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        del self.render_mode
+
+
+class PaintsNumbers(Unchanged):
+    def render(self) -> Any:
+        return np.zeros(3)
+
+
+class RenderTakesTokens(Unchanged):
+    def render(self) -> Any:
+        picture = super().render()
+        self.session.simulator.state.tokens[0, 1] += 0.25
+        return picture
+
+
+class ChecksOptions(Unchanged):
+    """And plays those of `heeded`."""
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        EpisodeChoice(self.scenario, self.split).choose(0, options)
+        return super().reset(seed, self.heeded(seed, options or {}))
+
+    def heeded(self, seed: int | None, options: dict[str, Any]) -> dict[str, Any]:
+        return options
+
+
+class IgnoresOptions(ChecksOptions):
+    def heeded(self, seed: int | None, options: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+
+class IgnoresTheDemandSeed(ChecksOptions):
+    def heeded(self, seed: int | None, options: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in options.items() if name != "demand_seed"}
+
+
+class IgnoresOptionsOfASeed(ChecksOptions):
+    def heeded(self, seed: int | None, options: dict[str, Any]) -> dict[str, Any]:
+        return options if seed is None else {}
+
+
+class UnseededIsTheFirst(Unchanged):
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return super().reset(0 if seed is None and options is None else seed, options)
+
+
+class SeededOnce(Unchanged):
+    seeded = False
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        first, self.seeded = not self.seeded, True
+        return super().reset(seed if first else None, options)
+
+
+class TrainsAlways(Unchanged):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options | {"split": "train"})
+
+
+class SaysAnotherSplit(Unchanged):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options | {"split": "train"})
+        self.split = "evaluation"
+
+
+class AlwaysAsLong(Unchanged):
+    """As the scenario says, whatever the caller does."""
+
+    def __init__(self, *arguments: Any, max_cycles: int | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+
+
+class LongerThanItSays(Unchanged):
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        returned = super().reset(seed, options)
+        self.session.slots += 1
+        return returned
+
+
+class Clairvoyant(Unchanged):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options | {"forecaster": "oracle"})
+
+
+class AnswersBeforeTheFirstReset(Unchanged):
+    def state(self) -> Any:
+        return super().state() if self.agents or self.slot else np.zeros(self.state_space.shape, np.float32)
+
+
+class OneSpaceForAll(Unchanged):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.observation_spaces = dict.fromkeys(self.possible_agents, self.observation_spaces["agent_0"])
+
+
+class CopiesShareSpaces(Unchanged):
+    def __deepcopy__(self, memo: dict[int, Any]) -> CopiesShareSpaces:
+        memo[id(self.action_spaces)] = self.action_spaces
+        other = type(self).__new__(type(self))
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
+
+
+class CopiesShareTheirDraws(Unchanged):
+    def __deepcopy__(self, memo: dict[int, Any]) -> CopiesShareTheirDraws:
+        memo[id(self._choice)] = self._choice
+        other = type(self).__new__(type(self))
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
+
+
+class ColumnsChanged(Unchanged):
+    """What nodes see is changed by `see(table, rows)`, (N, F) in place; state() is as it was."""
+
+    def see(self, table: FeatureTable, rows: Any) -> None:
+        raise NotImplementedError
+
+    def _observe(self) -> Any:
+        observations, infos = super()._observe()
+        rows = np.stack(list(observations.values()))
+        self.see(self.session.observer.table, rows)
+        return dict(zip(observations, rows, strict=True)), infos
+
+
+def columns(table: FeatureTable, feature: str) -> list[int]:
+    """Of a feature of the first peer."""
+    start = len(NODE_FEATURES) + table.offset[feature]
+    size = next(table.sizes[f.size] for f in PEER_FEATURES if f.name == feature)
+    return list(range(start, start + size))
+
+
+class FreshTelemetry(ColumnsChanged):
+    def see(self, table: FeatureTable, rows: Any) -> None:
+        for feature in (f.name for f in PEER_FEATURES if f.age == TELEMETRY):
+            now = self.session.global_state()
+            rows[:, columns(table, feature)] = now[:, columns(table, feature)]
+
+
+class TelemetryASlotEarly(Unchanged):
+    """In the simulator itself."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        rules = self.session.simulator.rules
+        self.session.simulator.rules = rules._replace(telemetry_delay=rules.telemetry_delay - 1)
+
+
+class YesterdaysTelemetry(ColumnsChanged):
+    last: Any = None
+
+    def see(self, table: FeatureTable, rows: Any) -> None:
+        load, last = columns(table, "route_load"), self.last
+        self.last = rows[:, load].copy()
+        if self.slot and last is not None:
+            rows[:, load] = last
+
+
+class MemoryOfTheMean(Unchanged):
+    """In the observations and in state()."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.session.observer = MeanMemory(self.session.simulator, self.session.observer.routes)
+
+
+class MeanMemory(Observer):
+    def observe(self, forecast: Any = None, fresh: bool = False) -> Any:
+        rows = super().observe(forecast, fresh)
+        rows[:, :, 0] = rows[:, :, 0].mean()
+        return rows
+
+
+class TheFuture(Observer):
+    """True requests of the next slots where no forecaster was asked for."""
+
+    session: Any = None
+
+    def observe(self, forecast: Any = None, fresh: bool = False) -> Any:
+        rows = super().observe(forecast, fresh)
+        requests, (first, *_, last) = self.session.demand.requests, columns(self.table, "forecast")
+        for slot, source in zip(requests.slot, requests.source, strict=True):
+            ahead = slot - self.session.slot - 1
+            if 0 <= ahead <= last - first:
+                rows[0, source, first + ahead] = 1.0
+        return rows
+
+
+class SeesTheFuture(Unchanged):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.session.observer = TheFuture(self.session.simulator)
+        self.session.observer.session = self.session
+
+
+class AnOracleFromTheFirstReset(Unchanged):
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.session.forecaster = get_forecaster("oracle")
+        return super().reset(seed, options)
+
+
+class ForecastASlotLate(Unchanged):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.session.observer = LateForecast(self.session.simulator)
+
+
+class LateForecast(Observer):
+    shown: Any = None
+    last: Any = None
+
+    def observe(self, forecast: Any = None, fresh: bool = False) -> Any:
+        if not fresh:
+            begins = self.simulator.state.slot[0, 0] == 0
+            self.shown, self.last = forecast if begins else self.last, forecast
+        return super().observe(self.shown, fresh)
+
+
+class RowsOfOthers(Unchanged):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.session.observer = Turned(self.session.simulator)
+
+
+class Turned(Observer):
+    def observe(self, forecast: Any = None, fresh: bool = False) -> Any:
+        return np.ascontiguousarray(np.roll(super().observe(forecast, fresh), 1, axis=1))
+
+
+class StaleGlobalState(Unchanged):
+    """Remote features of state() are those that nodes see."""
+
+    def state(self) -> Any:
+        return self.session.observations().ravel()
+
+
+class SwapsTwoAgents(Unchanged):
+    """Whose actions are then each other's, as are their illegal ones."""
+
+    def step(self, actions: dict[str, int]) -> Any:
+        if self.slot == 27 and len(actions) == len(self.agents):
+            actions = actions | {"agent_0": actions["agent_2"], "agent_2": actions["agent_0"]}
+        return super().step(actions)
+
+
+class AnotherRule(Unchanged):
+    """Swaps succeed more often than the scenario says."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.session.simulator.rules = self.session.simulator.rules._replace(swap_success=1.0)
+
+
+class RewardsOfNeighbours(Unchanged):
+    def step(self, actions: dict[str, int]) -> Any:
+        observations, rewards, *rest = super().step(actions)
+        return observations, dict(zip(rewards, np.roll(list(rewards.values()), 1).tolist(), strict=True)), *rest
+
+
+class RewardsASlotLate(Unchanged):
+    last: Any = None
+
+    def step(self, actions: dict[str, int]) -> Any:
+        observations, rewards, *rest = super().step(actions)
+        shown, self.last = self.last or dict.fromkeys(rewards, 0.0), rewards
+        return observations, shown, *rest
+
+
 class OtherAgentOrder(Unchanged):
     def step(self, actions: dict[str, int]) -> Any:
         observations, rewards, *rest = super().step(actions)
@@ -449,6 +781,9 @@ DEFECTS = [
     (OneRewardDict, "aliasing", "rewards of agent_"),
     (TwoAgentsOneMask, "aliasing", "share memory"),
     (ReadsWhatItReturned, "aliasing", "written to"),
+    (ForbidsALegalActionNowAndThen, "masks", "slot 6: agent_2: mask of action 1 is 0; the simulator accepts it"),
+    (AllowsTooMuchNowAndThen, "masks", "is 1; the simulator refuses it"),
+    (YesterdaysMasks, "masks", "the simulator"),
     (ForbidsALegalAction, "masks", "agent_2: mask of action 2 is 0; the simulator accepts it"),
     (AllowsAnIllegalAction, "masks", "agent_1: mask of action 1 is 1; the simulator refuses it"),
     (ForbidsWaiting, "mask form", "agent_1: action_mask begins with 0"),
@@ -482,6 +817,40 @@ DEFECTS = [
     (NoNumber, "rewards", "slot 20: agent_1: found nan; expected a finite number"),
     (Uncounted, "illegal actions", "agent_1: found 1 in the info; expected 2"),
     (IllegalActionsCostTokens, "illegal actions", "after a wait"),
+    (RewardsOfNeighbours, "rewards", "contended"),
+    (RewardsASlotLate, "rewards", "contended"),
+    (LongerThanItSays, "end of the episode", f"slot {SLOTS}: agent_0 is not truncated"),
+    (SeededOnce, "determinism", "differ from the first time"),
+    (CopiesShareTheirDraws, "copies", "reset(): "),
+    (OneSpaceForAll, "samples", "observation_space shares its generator"),
+    (CopiesShareSpaces, "samples", "action_space shares its generator"),
+    (TakesBools, "refusals", "step() with a bool among ints is answered"),
+    (FillsInWaits, "refusals", "step() without an agent is answered"),
+    (Rounds, "refusals", "step() with a float is answered"),
+    (Stumbles, "refusals", "step() without an agent raises KeyError"),
+    (DropsUnknownOptions, "refusals", "reset() with a misspelt option is answered"),
+    (PlaysBeforeItRefuses, "refusals", "changes the simulator's state"),
+    (NoRenderMode, "looking", "render_mode is missing"),
+    (PaintsNumbers, "looking", "render() returns float64, 1 axes; expected None"),
+    (RenderTakesTokens, "looking", "differs after state() and render()"),
+    (IgnoresOptions, "resets", "reset(seed=None, options={'topology_seed': 7, 'demand_seed': 11}): plays"),
+    (IgnoresTheDemandSeed, "resets", "'demand_seed': 11}): plays"),
+    (IgnoresOptionsOfASeed, "resets", "reset(seed=1, options={'topology_seed': 5}): plays"),
+    (UnseededIsTheFirst, "resets", "reset(seed=None, options=None): plays"),
+    (SaysAnotherSplit, "rules", "seed 0, slot 0: agent_0: found"),
+    (TrainsAlways, "arguments", "split='validation', max_cycles=2: plays EpisodeSeeds(topology=0"),
+    (AlwaysAsLong, "arguments", "split='train', max_cycles=2: slot 0: "),
+    (Clairvoyant, "arguments", "forecast; expected 0.0"),
+    (AnswersBeforeTheFirstReset, "arguments", "state() before the first reset() is answered"),
+    (FreshTelemetry, "rules", "expected 0.0"),
+    (TelemetryASlotEarly, "rules", "slot 0: agent_0: found 0.125 in column 16, hops; expected 0.0"),
+    (YesterdaysTelemetry, "rules", "route_load"),
+    (MemoryOfTheMean, "rules", "in column 0, free_memory"),
+    (ForecastASlotLate, "rules", "forecast"),
+    (RowsOfOthers, "rules", "agent_0: found"),
+    (StaleGlobalState, "rules", "of state(), "),
+    (SwapsTwoAgents, "rules", "seed 0, slot "),
+    (AnotherRule, "rules", "free_memory"),
     (IllegalActionsLeaveATrace, "illegal actions", "request_from_stock of the simulator differs"),
 ]
 
@@ -499,17 +868,27 @@ class OutsideInADict(Unchanged):
         return observations, infos
 
 
-class TwoOpinions(Unchanged):
+class TwoMasks(Unchanged):
+    """TorchRL's wrapper takes out one and stops at the other."""
+
     def _observe(self) -> Any:
         observations, infos = super()._observe()
-        observations["agent_1"]["action_mask"][2] ^= 1
+        infos["agent_1"]["action_mask"] = observations["agent_1"]["action_mask"].copy()
+        return observations, infos
+
+
+class ForbidsInADictNowAndThen(Unchanged):
+    def _observe(self) -> Any:
+        observations, infos = super()._observe()
+        observations["agent_2"]["action_mask"][1] &= self.slot % 7 != 6
         return observations, infos
 
 
 DEFECTS_OF_DICTS = [
     (VectorsAlone, "observations", "agent_1: found ndarray; expected a dict of"),
     (OutsideInADict, "observations", "agent_1: observation: column 3: found"),
-    (TwoOpinions, "mask form", "agent_1: action_mask of the observation differs from that of the info"),
+    (TwoMasks, "infos", "agent_1: found illegal_actions, action_mask; expected 'action_mask' in the observation alone"),
+    (ForbidsInADictNowAndThen, "masks", "slot 6: agent_2: mask of action 1 is 0; the simulator accepts it"),
 ]
 
 
@@ -534,6 +913,56 @@ def test_a_defect_of_dict_observations_is_found_and_named(defect: type[Unchanged
     told = complaint(defect("chain3-v0", observation="dict"))
     assert told.startswith(f"{point}: ")
     assert words in told
+
+
+@pytest.mark.parametrize("defect", [SeesTheFuture, AnOracleFromTheFirstReset])
+def test_a_forecast_of_an_environment_without_forecaster_is_found(defect: type[Unchanged]) -> None:
+    told = complaint(defect("chain3-v0"))
+    assert told.startswith(("resets: ", "rules: "))
+    assert "forecast; expected 0.0" in told
+
+
+class RoutesMixedUp(Unchanged):
+    """Every named route is the next one of its peer."""
+
+    def step(self, actions: dict[str, int]) -> Any:
+        k = self.scenario.routing.routes_per_peer
+        turned = {
+            agent: (a - 1) // k * k + a % k + 1 if type(a) is int and 0 < a < self.action_space(agent).n else a
+            for agent, a in actions.items()
+        }
+        return super().step(turned)
+
+
+def test_a_defect_of_named_routes_is_found() -> None:
+    told = complaint(RoutesMixedUp("mesh20-v0", routes=True))
+    assert told.startswith("illegal actions: ")
+
+
+class WithOwnFeatures(Unchanged):
+    """Own features behind the standard ones, an own info, and an own constructor: no defects."""
+
+    def __init__(self, scenario: str, more: int) -> None:
+        super().__init__(scenario)
+        self.more = more
+        width = self.session.observer.table.width + more
+        self.observation_spaces = {a: spaces.Box(0.0, 1.0, (width,), np.float32) for a in self.possible_agents}
+        self.state_space = spaces.Box(0.0, 1.0, (len(self.possible_agents) * width,), np.float32)
+
+    def _observe(self) -> Any:
+        observations, infos = super()._observe()
+        own = np.full(self.more, 0.5, np.float32)
+        return {agent: np.append(row, own) for agent, row in observations.items()}, {
+            agent: info | {"load": 1} for agent, info in infos.items()
+        }
+
+    def state(self) -> Any:
+        rows = super().state().reshape(len(self.possible_agents), -1)
+        return np.append(rows, np.full((len(rows), self.more), 0.5, np.float32), axis=1).ravel()
+
+
+def test_features_infos_and_a_constructor_of_ones_own_are_no_defects() -> None:
+    check_env(WithOwnFeatures("chain3-v0", 2), slots=SLOTS)
 
 
 def test_a_subclass_without_defects_passes() -> None:
