@@ -62,15 +62,15 @@ def make_writable(folder: Path) -> None:
 
 
 @contextmanager
-def sole_writer(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Nobody else writes this file, or this folder, meanwhile; DpemError at once if another process is doing so.
+def sole_writer(path: str | os.PathLike[str], patience: float = 0.0) -> Iterator[None]:
+    """Nobody else writes this file, or this folder, meanwhile; DpemError if another process does for `patience` s.
 
     The lock is a hidden file in the folder, or beside the file. It ends with the process, however that ends.
     """
     target = Path(path)
     lock = target / ".lock" if target.is_dir() else target.with_name(f".{file_name(target.name)}.lock")
     try:
-        with FileLock(lock, blocking=False):
+        with FileLock(lock, timeout=patience):
             yield
     except Timeout:
         raise DpemError(

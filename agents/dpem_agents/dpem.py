@@ -14,9 +14,9 @@ from pathlib import Path
 from dpem_agents.federated.embedded import Federation
 from dpem_agents.forecasters.training import train_forecasters
 from dpem_agents.ppo.hyperparameters import Hyperparameters
-from dpem_agents.ppo.training import train
+from dpem_agents.ppo.training import require_unspent, train
 from dpem_env import scenarios
-from dpem_env.files import make_writable
+from dpem_env.files import make_writable, sole_writer
 from dpem_env.scenarios import Scenario
 
 FORECASTER = "gru.npz"  # in the folder of a training, beside its checkpoint
@@ -45,9 +45,12 @@ def train_dpem(
     scenario, folder = scenarios.get(scenario), Path(out)
     make_writable(folder)
     forecaster = folder / FORECASTER
-    if not (resume and forecaster.exists()):
-        learned = train_forecasters(scenario, [topology_seed], hours=hours, seed=seed, data_dir=data_dir)
-        learned.save(forecaster)
+    with sole_writer(folder):
+        if not resume:
+            require_unspent(folder)
+        if not (resume and forecaster.exists()):
+            learned = train_forecasters(scenario, [topology_seed], hours=hours, seed=seed, data_dir=data_dir)
+            learned.save(forecaster)
     return train(
         scenario,
         "federated",

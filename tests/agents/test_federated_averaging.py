@@ -33,7 +33,11 @@ UNUSABLE = {
     "a number": (1.0, r"shape \(\)"),
     "with a number of examples": (([1.0, 1.0, 1.0], 500), "no vector of numbers"),
     "words": (["a", "b", "c"], "no vector of numbers"),
-    "nothing": (None, r"shape \(\)"),
+    "digits": (["1", "2", "3"], "no vector of numbers"),
+    "whole numbers of 400 digits": ([10**400, 0, 0], "no vector of numbers"),
+    "a whole number of 400 digits": (10**400, "no vector of numbers"),
+    "complex": (np.ones(3) * 1j, "no vector of numbers"),
+    "nothing": (None, "no vector of numbers"),
 }
 
 

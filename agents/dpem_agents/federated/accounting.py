@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
+
 from dpem_env.errors import DpemError
 
 Accountant = Literal["pld", "rdp"]
@@ -20,6 +22,10 @@ Accountant = Literal["pld", "rdp"]
 # rounds, within 1 % for ten thousand that cost next to nothing each.
 INTERVAL = 1e-3
 PRECISION = 1.001  # of a noise multiplier found, as a ratio
+MOST_ROUNDS = 10**6  # that are counted
+# Beyond these nothing changes for anybody, but distributions would not fit into memory, or numbers into floats.
+LARGEST_EPSILON = 1e3  # that is worth the tighter accounting; ten times what noise is chosen for
+LARGEST_MULTIPLIER = 1e6
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ def epsilon(charges: tuple[Charge, ...], delta: float, accountant: Accountant = 
     """ε of all these rounds together at δ, when one node's contributions are added or removed.
 
     "rdp" composes Rényi divergences of the sampled Gaussian mechanism (Mironov, Talwar & Zhang 2019); "pld" composes
-    privacy loss distributions (Koskela, Jälkö & Honkela 2020; Doroshenko et al. 2022), which is tighter.
+    privacy loss distributions (Koskela, Jälkö & Honkela 2020; Doroshenko et al. 2022), which is tighter, unless the
+    former come to more than `LARGEST_EPSILON`: then that is returned.
     """
     if not charges:
         return 0.0
@@ -49,17 +56,10 @@ def epsilon(charges: tuple[Charge, ...], delta: float, accountant: Accountant = 
         return math.inf
     library = _library()
     relation = library.NeighboringRelation.ADD_OR_REMOVE_ONE
-    if accountant == "pld":
-        total = library.pld.PLDAccountant(relation, value_discretization_interval=INTERVAL)
-    else:
-        total = library.rdp.RdpAccountant(neighboring_relation=relation)
-    with _quiet():
-        for charge in charges:
-            event = library.GaussianDpEvent(charge.noise_multiplier)
-            if charge.sample_rate < 1.0:
-                event = library.PoissonSampledDpEvent(charge.sample_rate, event)
-            total.compose(event, charge.rounds)
-        return float(total.get_epsilon(delta))
+    loose = _composed(library.rdp.RdpAccountant(neighboring_relation=relation), charges, delta)
+    if accountant == "rdp" or loose > LARGEST_EPSILON:
+        return loose
+    return _composed(library.pld.PLDAccountant(relation, value_discretization_interval=INTERVAL), charges, delta)
 
 
 def noise_multiplier_for(
@@ -83,6 +83,17 @@ def noise_multiplier_for(
     return high
 
 
+def _composed(total: Any, charges: tuple[Charge, ...], delta: float) -> float:
+    library = _library()
+    with _quiet():
+        for charge in charges:
+            event = library.GaussianDpEvent(min(charge.noise_multiplier, LARGEST_MULTIPLIER))
+            if charge.sample_rate < 1.0:
+                event = library.PoissonSampledDpEvent(charge.sample_rate, event)
+            total.compose(event, charge.rounds)
+        return float(total.get_epsilon(delta))
+
+
 def _library() -> Any:
     try:
         import dp_accounting
@@ -95,10 +106,11 @@ def _library() -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without warnings of Rényi orders that do not converge: leaving one out keeps ε an upper bound."""
+    """Without warnings of Rényi orders that diverge: leaving one out keeps ε an upper bound."""
     log = logging.getLogger("absl")
     before, log.disabled = log.disabled, True
     try:
-        yield
+        with np.errstate(divide="ignore", over="ignore"):
+            yield
     finally:
         log.disabled = before

@@ -29,7 +29,7 @@ from dpem_agents.ppo.policy import PpoPolicy
 from dpem_agents.ppo.training import Settings
 from dpem_env.errors import DpemError
 from dpem_env.evaluation import run_episode
-from dpem_env.files import write_json
+from dpem_env.files import read_json, reading, sole_writer, write_json
 from dpem_env.scenarios import Scenario
 from dpem_env.seeding import generator
 from dpem_env.session import EpisodeSeeds, episode_seeds
@@ -124,16 +124,17 @@ def withstand(
     """
     trained = _trained(setting)
     about = {"format": FORMAT} | _plain(setting, trained)
-    known = _known(out, about)
-    about["before"] = _scores(setting, trained, data_dir)
     trials = [Trial(attack, defence, seed) for defence, seed, attack in product(DEFENCES, seeds, ATTACKS)]
-    missing = [trial for trial in trials if trial not in known]
-    for _ in range(len(trials) - len(missing)):
-        on_trial()
-    for trial, scores in played(partial(play, setting, data_dir=data_dir), missing, workers):
-        known[trial] = scores
-        write_json(out, about | {"trials": [asdict(t) | known[t] for t in trials if t in known]})
-        on_trial()
+    with sole_writer(out):
+        known = _known(out, about)
+        about["before"] = _scores(setting, trained, data_dir)
+        missing = [trial for trial in trials if trial not in known]
+        for _ in range(len(trials) - len(missing)):
+            on_trial()
+        for trial, scores in played(partial(play, setting, data_dir=data_dir), missing, workers):
+            known[trial] = scores
+            write_json(out, about | {"trials": [asdict(t) | known[t] for t in trials if t in known]})
+            on_trial()
     return json.loads(out.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
@@ -214,10 +215,12 @@ def _known(out: Path, about: dict[str, Any]) -> dict[Trial, dict[str, Any]]:
     """Trials of the same setting that the file holds; DpemError if it holds others."""
     if not out.exists():
         return {}
-    stored = json.loads(out.read_text(encoding="utf-8"))
+    with reading("trials", out):
+        stored = read_json(out)
     if {name: stored.get(name) for name in about} != about:
         raise DpemError(f"{os.fspath(out)!r} holds trials of another setting: choose another --out")
-    return {
-        Trial(trial["attack"], trial["defence"], trial["seed"]): {name: trial[name] for name in METRICS}
-        for trial in stored["trials"]
-    }
+    with reading("trials", out):
+        return {
+            Trial(trial["attack"], trial["defence"], trial["seed"]): {name: trial[name] for name in METRICS}
+            for trial in stored["trials"]
+        }

@@ -9,9 +9,21 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dpem_agents.federated.ledger import Ledger
-from dpem_agents.federated.mechanism import NoisedUpdate, clipped, length, node_update, noised_share, randomness
-from dpem_agents.federated.privacy import NEIGHBOURS, DPConfig
+from dpem_agents.federated.accounting import Charge
+from dpem_agents.federated.ledger import Ledger, Release
+from dpem_agents.federated.mechanism import (
+    FALSE_ALARM,
+    NoisedUpdate,
+    Randomness,
+    clipped,
+    length,
+    longest_noised,
+    node_update,
+    noised_share,
+    numbers,
+    randomness,
+)
+from dpem_agents.federated.privacy import COVERS, NEIGHBOURS, DPConfig
 from dpem_agents.federated.reports import OperatorDiagnostics, RoundReport
 from dpem_agents.federated.spec import SharedSpec, Vector
 from dpem_env.errors import DpemError, require_one_of
@@ -33,12 +45,22 @@ class FederatedAverager:
 
     Under differential privacy every node weighs the same and the sum is divided by the expected cohort, whoever
     replies: so one node moves the average by no more than the clip over that number. An update of the wrong shape or
-    with entries that are no finite numbers then counts as zeros. Median and trimmed mean bound no such thing: they need
-    mode "off", where the usable updates alone are averaged.
+    with entries that are no finite numbers then counts as zeros. So does, where nodes noise their own, one that is
+    longer than clip and noise make an honest one but once in 10⁹: a node then moves the average by no more than that
+    length. Median and trimmed mean bound no such thing: they need mode "off", where the usable updates alone are
+    averaged.
 
-    `weights` (d,) are the global ones, from `start` on, which must not come from nodes' data to be private. To go on
-    after a restart give it the last weights as `start`, the ledger's file and, where the clip adapts, the last
-    `clip_norm` in the configuration.
+    `weights` (d,) are the global ones, from `start` on, which must not come from nodes' data to be private.
+
+    A program that may be stopped gives its `training` a name, and the ledger a file. The file then holds what rounds
+    released, and after a restart rounds are taken over from it, at no cost, before others follow::
+
+        averager = FederatedAverager(spec, dp, start=start, ledger=Ledger("ledger.json"), training="first")
+        while averager.repeat():
+            pass
+
+    `start` may as well be the weights after so many `rounds` of it that the program has kept itself. Without a name
+    rounds are charged, but their releases not kept.
     """
 
     def __init__(
@@ -50,6 +72,8 @@ class FederatedAverager:
         aggregator: Aggregator = "mean",
         server_lr: float = 1.0,
         ledger: Ledger | None = None,
+        training: str | None = None,
+        rounds: int = 0,
     ) -> None:
         require_one_of("aggregator", aggregator, get_args(Aggregator))
         if aggregator != "mean" and dp.mode != "off":
@@ -59,14 +83,20 @@ class FederatedAverager:
             )
         if not 0.0 < server_lr < math.inf:
             raise DpemError(f"server_lr is {server_lr!r}; expected a finite number above 0")
-        weights = np.array(start, dtype=np.float64)
+        weights = numbers(start, "start is").copy()
         if weights.shape != (spec.size,) or not np.isfinite(weights).all():
             raise DpemError(f"start has shape {weights.shape}; expected ({spec.size},), all finite")
         self.spec, self.dp, self.aggregator, self.server_lr = spec, dp, aggregator, server_lr
         self.weights = _frozen(weights)
         self.clip_norm = float(dp.clip_norm)
         self.ledger = Ledger() if ledger is None else ledger
+        self.training, self.rounds = training, rounds
         self._cohort: frozenset[Hashable] | None = None
+
+    @property
+    def released(self) -> bool:
+        """Whether the next round was released before a restart."""
+        return self._released() is not None
 
     def sample(self, nodes: Iterable[Hashable]) -> list[Hashable]:
         """The nodes that join the next round, each with probability `sample_rate` and independently.
@@ -78,6 +108,8 @@ class FederatedAverager:
         known = list(nodes)
         if len(set(known)) != len(known) or len(known) > self.dp.population:
             raise DpemError(f"there are {len(known)} nodes; expected different ones, {self.dp.population} at most")
+        if self.released:
+            raise DpemError(f"round {self.rounds + 1} was released before a restart: take it over by repeat()")
         self.ledger.require_room(self.dp)
         draws = randomness(self.dp, "federated cohort", self.ledger.rounds).random(len(known))
         cohort = [node for node, draw in zip(known, draws, strict=True) if draw < self.dp.sample_rate]
@@ -91,34 +123,85 @@ class FederatedAverager:
     def aggregate(self, updates: Mapping[Hashable, ArrayLike | NoisedUpdate]) -> tuple[Vector, RoundReport]:
         """New global weights from the updates (d,) of nodes in the cohort, once per round.
 
-        The round is charged before anything is released; if that fails, everything is as before.
+        The round is charged, and its release kept, before anything is handed out; if that fails, everything is as
+        before, and what was drawn is forgotten.
         """
         if self._cohort is None:
             raise DpemError("no round is open: sample its nodes first, and aggregate once")
         self._require_noised(updates)
         usable, rejected = self._usable(updates)
-        finished = self.ledger.rounds
-        self.ledger.charge(self.dp)
         longer = sum(length(update) > self.clip_norm for update in usable)
+        release = self._release(usable, longer)
+        self.ledger.charge(self.dp, None if self.training is None else release)
         known_to_the_aggregator = self.dp.mode != "local" and len(usable) > 0
-        report = self._report(
-            len(usable),
-            OperatorDiagnostics(
-                sampled=len(self._cohort),
-                received=len(updates),
-                rejected=rejected,
-                clipped_share=longer / len(usable) if known_to_the_aggregator else None,
-            ),
+        diagnostics = OperatorDiagnostics(
+            sampled=len(self._cohort),
+            received=len(updates),
+            rejected=rejected,
+            clipped_share=longer / len(usable) if known_to_the_aggregator else None,
         )
-        random = randomness(self.dp, "federated noise", finished)
-        self.weights = _frozen(self.weights + self.server_lr * self._average(usable, random))
-        if self.dp.adaptive is not None:
-            share = noised_share(self.dp, len(usable) - longer, longer, random)
-            self.clip_norm = self.dp.adaptive.next_clip(self.clip_norm, share)
-        self._cohort = None
+        report = self._take_over(release, self.ledger.charges, diagnostics)
         return self.weights, report
 
-    def _average(self, usable: list[Vector], random: np.random.Generator) -> Vector:
+    def repeat(self) -> RoundReport | None:
+        """Take over the next round as it was released before a restart; None if it was not."""
+        release = self._released()
+        if release is None:
+            return None
+        if release.vector.shape != (self.spec.size,):
+            raise DpemError(
+                f"release {release.name!r} has shape {release.vector.shape}; expected ({self.spec.size},): it is of "
+                "another training"
+            )
+        return self._take_over(release, self.ledger.charges_up_to(release.name), None)
+
+    def require_booked(self) -> None:
+        """DpemError unless the ledger agrees that there were so many rounds of this training, with this outcome.
+
+        Rounds of a ledger without releases, of an earlier version, are taken for this training's.
+        """
+        if self.rounds == 0:
+            return
+        release = self.ledger.release(self._name(self.rounds))
+        if release is None and self.rounds > self.ledger.unnamed:
+            raise DpemError(
+                f"{self.rounds} rounds of this training were released, which its privacy ledger does not book: put "
+                f"back {str(self.ledger.path)!r} as it was, or begin anew in another folder"
+            )
+        if release is not None and not np.array_equal(release.vector, self.weights):
+            raise DpemError(
+                f"the weights after round {self.rounds} are not those that {str(self.ledger.path)!r} has booked: they "
+                "are of another run; put together what belongs together, or begin anew in another folder"
+            )
+
+    def _name(self, number: int) -> str:
+        """Of the release of that round of this training."""
+        return f"{self.training}-{number}"
+
+    def _released(self) -> Release | None:
+        """The next round's, from before a restart."""
+        return None if self.training is None else self.ledger.release(self._name(self.rounds + 1))
+
+    def _release(self, usable: list[Vector], longer: int) -> Release:
+        """What the round comes to: new global weights, and the clip of the next."""
+        random = randomness(self.dp, "federated noise", self.ledger.rounds)
+        weights, clip_norm = self.weights + self.server_lr * self._average(usable, random), self.clip_norm
+        if self.dp.adaptive is not None:
+            share = noised_share(self.dp, len(usable) - longer, longer, random)
+            clip_norm = self.dp.adaptive.next_clip(clip_norm, share)
+        noise = self.dp.average_multiplier(len(usable)) if self.dp.mode != "off" else 0.0
+        return Release(self._name(self.rounds + 1), weights, clip_norm, noise)
+
+    def _take_over(
+        self, release: Release, charges: tuple[Charge, ...], diagnostics: OperatorDiagnostics | None
+    ) -> RoundReport:
+        """Go on from what a round released; returns its report."""
+        report = self._report(release.noise, charges, diagnostics)
+        self.weights, self.clip_norm = _frozen(release.vector), release.clip_norm
+        self.rounds, self._cohort = self.rounds + 1, None
+        return report
+
+    def _average(self, usable: list[Vector], random: Randomness) -> Vector:
         """(d,) of the usable updates; under differential privacy with their noise."""
         if self.dp.mode == "local":  # clipped and noised by the nodes
             return _rows(usable, self.spec.size).sum(axis=0) / self.dp.expected_cohort
@@ -135,11 +218,12 @@ class FederatedAverager:
     def _usable(self, updates: Mapping[Hashable, ArrayLike | NoisedUpdate]) -> tuple[list[Vector], dict[Hashable, str]]:
         """Updates that can be summed, and why the others cannot."""
         usable, rejected = [], {}
+        longest = longest_noised(self.dp, self.spec.size) if self.dp.mode == "local" else math.inf
         for node, update in updates.items():
             try:
-                vector = np.asarray(update.vector if isinstance(update, NoisedUpdate) else update, dtype=np.float64)
-            except (TypeError, ValueError):
-                rejected[node] = "its update is no vector of numbers"
+                vector = numbers(update.vector if isinstance(update, NoisedUpdate) else update, "its update is")
+            except DpemError as error:
+                rejected[node] = f"{error}"
                 continue
             if self._cohort is None or node not in self._cohort:
                 rejected[node] = "it did not join this round"
@@ -147,6 +231,11 @@ class FederatedAverager:
                 rejected[node] = f"its update has shape {vector.shape} instead of ({self.spec.size},)"
             elif not math.isfinite(length(vector)):
                 rejected[node] = "its update has entries or a length that are no finite numbers"
+            elif length(vector) > longest:
+                rejected[node] = (
+                    f"its update has length {length(vector):.4g}; clip and noise make one longer than {longest:.4g} "
+                    f"with a probability of {FALSE_ALARM:g}"
+                )
             else:
                 usable.append(vector)
         return usable, rejected
@@ -158,21 +247,23 @@ class FederatedAverager:
                 expected = "one noised at its node" if local else "the plain difference of weights"
                 raise DpemError(f"mode {self.dp.mode!r} expects of node {node!r} {expected}: what update_of returns")
 
-    def _report(self, usable: int, diagnostics: OperatorDiagnostics) -> RoundReport:
+    def _report(
+        self, noise: float, charges: tuple[Charge, ...], diagnostics: OperatorDiagnostics | None
+    ) -> RoundReport:
         dp = self.dp
-        multiplier = dp.average_multiplier(usable)
         return RoundReport(
-            round=self.ledger.rounds,
+            round=sum(charge.rounds for charge in charges),
             mode=dp.mode,
-            private=self.ledger.private,
+            private=all(charge.private for charge in charges),
             neighbours=NEIGHBOURS[dp.mode],
             delta=dp.delta,
             accountant=dp.accountant,
-            charges=self.ledger.charges,
+            charges=charges,
             expected_cohort=dp.expected_cohort,
             clip_norm=self.clip_norm,
-            noise_std=multiplier * self.clip_norm if dp.mode != "off" else 0.0,
-            noise_to_clip=multiplier * math.sqrt(self.spec.size),
+            noise_std=noise * self.clip_norm if noise else 0.0,
+            noise_to_clip=noise * math.sqrt(self.spec.size),
+            covers=COVERS if dp.mode != "off" else "nothing: no noise was added",
             operator=diagnostics,
         )
 

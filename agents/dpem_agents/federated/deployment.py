@@ -5,7 +5,6 @@ TLS throughout: nodes check the server's certificate, the server asks nodes for 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -24,7 +23,7 @@ from dpem_agents.federated.plan import FILE as PLAN
 from dpem_agents.federated.plan import Plan
 from dpem_agents.ppo.checkpoint import POLICY_FILE
 from dpem_env.errors import DpemError
-from dpem_env.files import make_writable
+from dpem_env.files import make_writable, sole_writer
 
 LOG = "flower.log"  # what Flower's processes say, in the folder of server or node
 CONNECTED = "SuperNode ID:"  # logged once the server has let a node in
@@ -47,8 +46,9 @@ def serve(
 ) -> Path:
     """Aggregate all rounds that are left, then let the nodes go; returns the path of the global weights.
 
-    `out` gets global.npz, the privacy budget in ledger.json, reports in rounds.json and what is for the operator alone
-    in operator-only.json. `patience` is in s, see `AveragerStrategy`. BudgetExhausted reads as any DpemError here.
+    `out` gets global.npz, the privacy budget in ledger.json and ledger-releases, reports in rounds.json and what is for
+    the operator alone in operator-only.json. `patience` is in s, see `AveragerStrategy`. BudgetExhausted reads as any
+    DpemError here.
     """
     apps = _flower()
     nodes = range(plan.nodes(data_dir))
@@ -60,7 +60,7 @@ def serve(
     options += ["--disable-runtime-dependency-installation"]
     options += ["--ssl-ca-certfile", os.fspath(authority)]
     options += ["--ssl-certfile", os.fspath(certificate), "--ssl-keyfile", os.fspath(key)]
-    with _process("superlink", options, out) as link:
+    with sole_writer(out), _process("superlink", options, out) as link:
         near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         _await_link(link, near, port, authority, out)
         with _Control(near, port, authority, out) as control:
@@ -91,13 +91,20 @@ def join(
     nodes = plan.nodes(data_dir)
     if not 0 <= node < nodes:
         raise DpemError(f"node is {node}; {plan.scenario.name} has nodes 0 to {nodes - 1}")
-    host, port = address_of(server)
+    address_of(server)  # complains
     authority, key = require_files(keys, (AUTHORITY, node_key(node)))
     _prepare(plan, nodes, out)
-    plan.save(out, {"node": node, "data": _text(data_dir)})
-    (out / POLICY_FILE).unlink(missing_ok=True)
     options = ["--superlink", server, "--root-certificates", os.fspath(authority)]
     options += ["--auth-supernode-private-key", os.fspath(key)]
+    with sole_writer(out):
+        plan.save(out, {"node": node, "data": _text(data_dir)})
+        (out / POLICY_FILE).unlink(missing_ok=True)
+        return _learn(node, server, authority, options, out, patience, tell)
+
+
+def _learn(node: int, server: str, authority: Path, options: list[str], out: Path, patience: float, tell: Tell) -> Path:
+    """Run SuperNodes, one after the other where it loses its server, until the federation ends."""
+    host, port = address_of(server)
     until = time.monotonic() + patience
     while True:
         try:
@@ -180,12 +187,12 @@ class _Control:
 
 def _follow(control: _Control, plan: Plan, out: Path, tell: Tell) -> None:
     """Tell of the rounds until the last; DpemError if the run ends otherwise."""
-    reports = out / _flower().ROUNDS
-    told = len(_rounds(reports))
+    apps = _flower()
+    told = len(apps.reports(out / apps.ROUNDS))
     run = control.start()
     while True:
         status = control.status(run)
-        for report in (rounds := _rounds(reports))[told:]:
+        for report in (rounds := apps.reports(out / apps.ROUNDS))[told:]:
             spent = "" if report["mode"] == "off" else f", ε {report['epsilon']:.3g} at δ = {report['delta']:g}"
             tell(f"round {report['round']} of {plan.rounds}{spent}")
         told = len(rounds)
@@ -195,10 +202,6 @@ def _follow(control: _Control, plan: Plan, out: Path, tell: Tell) -> None:
                 raise DpemError(f"{reason or status.sub_status} (see {os.fspath(out / LOG)!r})")
             return
         time.sleep(SECONDS_BETWEEN_LOOKS)
-
-
-def _rounds(path: Path) -> list[dict[str, Any]]:
-    return json.loads(path.read_text(encoding="utf-8"))["rounds"] if path.exists() else []
 
 
 @contextmanager

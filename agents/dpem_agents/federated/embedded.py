@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass, fields, replace
@@ -19,6 +21,7 @@ from dpem_env.errors import DpemError, nearest, require_one_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+LEDGER = "ledger.json"  # of privacy, in the folder of a training
 Share = Literal["head", "whole"]
 SHARES: dict[Share, tuple[str, ...]] = {
     "head": (*POLICY_HEAD, *FORECASTER_HEAD),
@@ -34,6 +37,9 @@ class Federation:
     round grows with the square root of their number and of that of the shared weights: unless told otherwise rounds are
     few, and the head is shared. A good `clip_norm` is about the median length of updates, longer for a whole policy and
     for a longer period.
+
+    ε is of the shared weights that rounds release, and of nothing else that a training writes: checkpoints and policies
+    hold every node's own weights without noise, and learning curves and event files what those came to.
     """
 
     period: int = 32  # of local learning in a round: rollouts of a policy, batches of a forecaster
@@ -89,15 +95,26 @@ def federation(**values: Any) -> Federation:
     return replace(Federation(), **values)
 
 
+def training_name(settings: dict[str, Any]) -> str:
+    """Names a training in a privacy ledger: changes with anything among its settings, which are plain data."""
+    alike = json.loads(json.dumps(settings), parse_float=_number)  # 8 and 8.0 are one
+    return hashlib.sha256(json.dumps(alike, sort_keys=True).encode()).hexdigest()[:16]
+
+
 class Averaging:
     """The rounds of one training of stacked policies or forecasters, whose nodes begin with the same weights.
+
+    With a `ledger` file and a name of the `training`, rounds that the ledger holds of it are not played again, but
+    taken over: so an interrupted training goes on from wherever it was saved, and spends what it would have.
 
     Nodes that did not join a round learn on from its outcome as well: what was released costs no privacy to hand out.
     Value networks, the optimiser's state and whatever is not shared stay with the node.
     """
 
-    def __init__(self, chosen: Federation, model: Any, rounds: int, ledger: Path | None = None) -> None:
-        self.federation, self.model = chosen, model
+    def __init__(
+        self, chosen: Federation, model: Any, rounds: int, ledger: Path | None = None, training: str | None = None
+    ) -> None:
+        self.federation, self.model, self._training = chosen, model, training
         self.spec = SharedSpec.from_stack(model, SHARES[chosen.share])
         self.rounds = 0  # done
         self.report: RoundReport | None = None  # of the latest round since this object was made
@@ -109,10 +126,8 @@ class Averaging:
 
     def average(self) -> None:
         """A round: a cohort's updates become new global weights, which every node takes over."""
-        local = self.spec.get_all(self.model)
-        cohort = self.averager.sample(range(len(local)))
-        weights, self.report = self.averager.aggregate({node: self.sent(node, local[node]) for node in cohort})
-        self.spec.set_all(self.model, weights)
+        self.report = self.averager.repeat() or self._played()
+        self.spec.set_all(self.model, self.averager.weights)
         self.rounds += 1
 
     def sent(self, node: Hashable, local: Vector) -> Vector | NoisedUpdate:
@@ -121,13 +136,32 @@ class Averaging:
 
     def restore(self, rounds: int, weights: NDArray[Any]) -> None:
         """Go on after so many rounds, from global weights; what has been spent is in the ledger."""
-        self.rounds, self.averager = rounds, self._averager(weights)
+        self.rounds = rounds
+        self.averager = self._averager(weights)
 
     def told(self) -> str:
         """Of the latest round, for people who watch."""
         if self.report is None or self.report.mode == "off":
             return f"round {self.rounds}"
         return f"round {self.rounds}, ε {self.report.epsilon:.2f}"
+
+    def require_booked(self) -> None:
+        """DpemError unless the ledger holds the rounds that were done, with their outcome."""
+        self.averager.require_booked()
+
+    def told_of_ledger(self) -> str | None:
+        """What the ledger has booked before a training that begins, if anything."""
+        if self._ledger.rounds == 0:
+            return None
+        known = f"{str(self._ledger.path)!r} has booked {self._ledger.rounds} rounds of these nodes"
+        if self.averager.released:
+            return f"{known}: those of this training are taken over from it, and not charged again"
+        return f"{known}: those of this training are charged on top"
+
+    def _played(self) -> RoundReport:
+        local = self.spec.get_all(self.model)
+        cohort = self.averager.sample(range(len(local)))
+        return self.averager.aggregate({node: self.sent(node, local[node]) for node in cohort})[1]
 
     def _averager(self, start: NDArray[Any]) -> FederatedAverager:
         chosen = self.federation
@@ -138,4 +172,11 @@ class Averaging:
             aggregator=chosen.aggregator,
             server_lr=chosen.server_lr,
             ledger=self._ledger,
+            training=self._training,
+            rounds=self.rounds,
         )
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() else number

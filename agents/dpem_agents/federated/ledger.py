@@ -1,40 +1,85 @@
-"""The privacy budget: rounds charged so far, kept in a file that outlives the program."""
+"""The privacy budget: rounds charged so far, each with what it released, in files that outlive the program."""
 
 from __future__ import annotations
 
-import json
+import hashlib
+import io
 import math
 import os
-from dataclasses import asdict, fields, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from dpem_agents.federated.accounting import Charge, epsilon
-from dpem_agents.federated.privacy import DPConfig
-from dpem_env.errors import DpemError
-from dpem_env.files import write_json
+import numpy as np
 
-FORMAT = "dpem-privacy-ledger-1"
+from dpem_agents.federated.accounting import MOST_ROUNDS, Charge, epsilon
+from dpem_agents.federated.privacy import DPConfig
+from dpem_agents.federated.spec import Vector
+from dpem_env.errors import DpemError
+from dpem_env.files import ArrayFile, file_name, read_json, reading, sole_writer, whole_file, write_json
+
+FORMAT = "dpem-privacy-ledger-2"
+READABLE = (FORMAT, "dpem-privacy-ledger-1")  # the older one knows no releases
+PATIENCE = 60.0  # s to wait for another program that charges the same ledger
 
 
 class BudgetExhausted(DpemError):
     """Another round would take ε beyond `max_epsilon`; nothing was released."""
 
 
-class Ledger:
-    """What has been spent on the same nodes, one round at a time; with a path, in a JSON file of one program at a time.
+@dataclass(frozen=True)
+class Release:
+    """What a round hands out: enough to go on from after a restart."""
 
-    A missing file is an empty ledger, a damaged one an error: it is never taken for empty.
+    name: str  # of the training and the round in it; no other release in the ledger has it
+    vector: Vector  # (d,)
+    clip_norm: float  # of the next round
+    noise: float  # standard deviation of one coordinate, in clips
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A round that was charged; with the name of its release and the SHA-256 of that file, where it has one."""
+
+    charge: Charge
+    release: str | None = None
+    sha256: str | None = None
+
+
+class Ledger:
+    """What has been spent on the same nodes, one round at a time; with a path, in a JSON file.
+
+    A round with a `Release` is charged together with it. First the release is written, to the folder "-releases" beside
+    the file, then the charge that names it by its hash; both are on disk before `charge` returns. So whatever stops the
+    program, what was handed out has been charged, and what has been charged is there to be handed out, once and the
+    same. A release that no charge names has been seen by nobody, and is overwritten.
+
+    Several programs may charge one file: each does so under a lock, on top of what it then finds there. A missing file
+    is an empty ledger. A damaged one is an error, and so is one that lacks what this object has read or written before.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = None if path is None else Path(path)
-        self.charges: tuple[Charge, ...] = () if self.path is None else _load(self.path)
+        self._booked: Counter[Entry] = Counter() if self.path is None else _read(self.path)
+
+    @property
+    def charges(self) -> tuple[Charge, ...]:
+        """Of all rounds, equal ones together."""
+        return _together(self._booked)
 
     @property
     def rounds(self) -> int:
         """Charged so far."""
-        return sum(charge.rounds for charge in self.charges)
+        return self._booked.total()
+
+    @property
+    def unnamed(self) -> int:
+        """Rounds whose release is not kept here."""
+        return sum(number for entry, number in self._booked.items() if entry.release is None)
 
     @property
     def private(self) -> bool:
@@ -45,48 +90,145 @@ class Ledger:
         """Raise BudgetExhausted unless another round keeps ε within `max_epsilon`."""
         if dp.max_epsilon == math.inf:
             return
-        spent = epsilon(self._with(dp.charge), dp.delta, dp.accountant)
+        spent = epsilon(_together(self._booked + Counter([Entry(dp.charge)])), dp.delta, dp.accountant)
         if spent > dp.max_epsilon:
             raise BudgetExhausted(
                 f"round {self.rounds + 1} would take ε to {spent:.4g}, beyond max_epsilon {dp.max_epsilon:.4g} at δ = "
                 f"{dp.delta:g}: nothing was released"
             )
 
-    def charge(self, dp: DPConfig) -> None:
-        """Book a round, before it is released: BudgetExhausted, or DpemError if the file cannot be written."""
-        self.require_room(dp)
-        charges = self._with(dp.charge)
-        if self.path is not None:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(self.path, {"format": FORMAT, "charges": [asdict(charge) for charge in charges]})
-            except (OSError, ValueError) as error:  # ValueError: a path with a null character
-                raise DpemError(f"privacy ledger {os.fspath(self.path)!r} cannot be written: {error}") from None
-        self.charges = charges
+    def charge(self, dp: DPConfig, release: Release | None = None) -> None:
+        """Book a round and, with a path, keep its release; only then it may be handed out.
 
-    def _with(self, one: Charge) -> tuple[Charge, ...]:
-        rounds = {replace(charge, rounds=1): charge.rounds for charge in self.charges}
-        rounds[one] = rounds.get(one, 0) + 1
-        return tuple(replace(kind, rounds=number) for kind, number in rounds.items())
+        BudgetExhausted, or DpemError if the files cannot be written: then nothing is booked or kept.
+        """
+        if self.path is None:
+            self.require_room(dp)
+            self._booked[Entry(dp.charge)] += 1
+            return
+        with self._sole_writer(self.path):
+            self._booked = self._read_again(self.path)
+            self.require_room(dp)
+            self._book(self.path, dp.charge, release)
+
+    def release(self, name: str) -> Release | None:
+        """What was charged by that name, None if nothing was; DpemError if the file is missing, or another."""
+        entry = next((entry for entry in self._booked if entry.release == name), None)
+        if entry is None or self.path is None:
+            return None
+        file = _file_of(self.path, name)
+        with reading("release of a charged round", file):
+            content = file.read_bytes()
+            if hashlib.sha256(content).hexdigest() != entry.sha256:
+                raise ValueError(f"it is not the one that was charged in {os.fspath(self.path)!r}")
+            with ArrayFile(io.BytesIO(content)) as stored:
+                vector = stored.read("vector", stored.declared("vector")[0], np.float64)
+                clip_norm, noise = stored.read("state", (2,), np.float64)
+        return Release(name, vector, float(clip_norm), float(noise))
+
+    def charges_up_to(self, name: str) -> tuple[Charge, ...]:
+        """Of the rounds up to the one with this release."""
+        before = takewhile(lambda entry: entry.release != name, self._booked)
+        own = (entry for entry in self._booked if entry.release == name)
+        return _together({entry: self._booked[entry] for entry in (*before, *own)})
+
+    @contextmanager
+    def _sole_writer(self, path: Path) -> Iterator[None]:
+        """The lock; DpemError for whatever keeps files from being written."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with sole_writer(path, PATIENCE):
+                yield
+        except DpemError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: a path with a null character
+            raise DpemError(f"privacy ledger {os.fspath(path)!r} cannot be written: {error}") from None
+
+    def _read_again(self, path: Path) -> Counter[Entry]:
+        """What the file holds now, with others' charges; DpemError if it lacks what is known to have been charged."""
+        now = _read(path)
+        if not self._booked <= now:
+            raise DpemError(
+                f"privacy ledger {os.fspath(path)!r} was deleted or changed while in use: {self.rounds} rounds have "
+                f"been charged, and it books {now.total()}; put it back, or go on in another folder"
+            )
+        return now
+
+    def _book(self, path: Path, charge: Charge, release: Release | None) -> None:
+        entry = Entry(charge)
+        if release is not None:
+            if any(other.release == release.name for other in self._booked):
+                raise DpemError(f"{release.name!r} has been released by another program: start this one again")
+            entry = Entry(charge, release.name, _write_release(_file_of(path, release.name), release))
+        booked = self._booked + Counter([entry])
+        try:
+            _write(path, booked)
+        except OSError:
+            if release is not None:
+                _file_of(path, release.name).unlink(missing_ok=True)
+            raise
+        self._booked = booked
 
 
-def _load(path: Path) -> tuple[Charge, ...]:
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["format"] != FORMAT:
+def _together(booked: Mapping[Entry, int]) -> tuple[Charge, ...]:
+    rounds: Counter[Charge] = Counter()
+    for entry, number in booked.items():
+        rounds[entry.charge] += number
+    return tuple(replace(charge, rounds=number) for charge, number in rounds.items())
+
+
+def _file_of(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}-releases") / f"{file_name(name)}.npz"
+
+
+def _write_release(file: Path, release: Release) -> str:
+    """Write the file; returns its hash."""
+    buffer = io.BytesIO()
+    np.savez(buffer, vector=release.vector, state=np.array([release.clip_norm, release.noise]))
+    file.parent.mkdir(exist_ok=True)
+    with whole_file(file) as partial:
+        partial.write_bytes(buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def _write(path: Path, booked: Counter[Entry]) -> None:
+    charges = []
+    for entry, number in booked.items():
+        named = {} if entry.release is None else {"release": entry.release, "sha256": entry.sha256}
+        charges.append(asdict(replace(entry.charge, rounds=number)) | named)
+    write_json(path, {"format": FORMAT, "charges": charges})
+
+
+def _read(path: Path) -> Counter[Entry]:
+    booked: Counter[Entry] = Counter()
+    with reading("privacy ledger", path):
+        try:
+            stored = read_json(path)
+        except FileNotFoundError:
+            return booked
+        if stored["format"] not in READABLE:
             raise ValueError(f"format {stored['format']!r} instead of {FORMAT!r}")
-        return tuple(_checked(**charge) for charge in stored["charges"])
-    except FileNotFoundError:
-        return ()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
-        raise DpemError(f"privacy ledger {os.fspath(path)!r} cannot be used: {reason}") from None
+        names = set()
+        for values in stored["charges"]:
+            entry, rounds = _entry(**values)
+            booked[entry] += rounds
+            if entry.release is not None:
+                if rounds != 1 or entry.release in names:
+                    raise ValueError(f"release {entry.release!r} is not of one round")
+                names.add(entry.release)
+    return booked
 
 
-def _checked(**values: Any) -> Charge:
+def _entry(release: str | None = None, sha256: str | None = None, **values: Any) -> tuple[Entry, int]:
     charge = Charge(**values)
-    kinds = {field.name: type(getattr(charge, field.name)) for field in fields(Charge)}
-    numbers = 0.0 < charge.sample_rate <= 1.0 and 0.0 <= charge.noise_multiplier < math.inf and charge.rounds >= 1
-    if not numbers or kinds["private"] is not bool or kinds["rounds"] is not int:
+    for name, kinds in (("sample_rate", (int, float)), ("noise_multiplier", (int, float)), ("rounds", (int,))):
+        if type(getattr(charge, name)) not in kinds:
+            raise ValueError(f"{name} is {getattr(charge, name)!r}")
+    numbers = 0.0 < charge.sample_rate <= 1.0 and 0.0 <= charge.noise_multiplier < math.inf
+    if not numbers or not 1 <= charge.rounds <= MOST_ROUNDS or type(charge.private) is not bool:
         raise ValueError(f"{charge} is no charge")
-    return charge
+    named = isinstance(release, str) and isinstance(sha256, str)
+    if not named and (release is not None or sha256 is not None):
+        raise ValueError(f"release {release!r} has hash {sha256!r}")
+    plain = Charge(float(charge.sample_rate), float(charge.noise_multiplier), charge.private)
+    return Entry(plain, release, sha256), charge.rounds

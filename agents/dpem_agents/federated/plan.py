@@ -14,7 +14,7 @@ from dpem_agents.ppo.hyperparameters import Hyperparameters, changed
 from dpem_agents.ppo.training import Settings
 from dpem_env import scenarios
 from dpem_env.errors import DpemError
-from dpem_env.files import write_json
+from dpem_env.files import read_json, reading, write_json
 from dpem_env.forecast import get_forecaster
 from dpem_env.network import build_network
 from dpem_env.scenarios import Scenario
@@ -87,11 +87,12 @@ class Plan:
     @classmethod
     def load(cls, folder: Path) -> tuple[Plan, dict[str, Any]]:
         """What `save` wrote."""
-        stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        here = stored.pop("here")
-        made = {
-            "scenario": scenarios.from_toml(stored["scenario"]),
-            "federation": federation(**stored["federation"]),
-            "hyperparameters": changed(Hyperparameters(), **stored["hyperparameters"]),
-        }
-        return cls(**stored | made), here
+        with reading("federation", folder / FILE):
+            stored = read_json(folder / FILE)
+            here = dict(stored.pop("here"))
+            made = {
+                "scenario": scenarios.from_toml(stored["scenario"]),
+                "federation": federation(**stored["federation"]),
+                "hyperparameters": changed(Hyperparameters(), **stored["hyperparameters"]),
+            }
+            return cls(**stored | made), here

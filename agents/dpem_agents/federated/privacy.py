@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
-from dpem_agents.federated.accounting import Accountant, Charge, epsilon, noise_multiplier_for
+from dpem_agents.federated.accounting import MOST_ROUNDS, Accountant, Charge, epsilon, noise_multiplier_for
 from dpem_env.errors import DpemError, require_one_of
 
 Mode = Literal["central", "local", "off"]
@@ -19,6 +20,13 @@ NEIGHBOURS = {
     "them; counted as if it had sent one in every round",
     "off": "none: nothing is protected",
 }
+# What ε is of, for reports.
+COVERS = (
+    "the global weights that rounds released, and these reports; not nodes' own weights (checkpoints and policies hold "
+    "them without noise), learning curves, event files, logs or how nodes act"
+)
+LARGEST_WHOLE = 2**53  # of numbers that are counted with
+LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -58,8 +66,10 @@ class DPConfig:
     Mode "off": no noise, ε infinite; a clip bounds updates if one is given.
 
     `population` is the number of nodes that may join, `delta` the δ of ε. No round is released that would take ε beyond
-    `max_epsilon`. Noise and sampling come from the operating system's entropy. With a `noise_seed` they can be
-    repeated, hence known: such a run is not private, and its ε is what another would cost.
+    `max_epsilon`. Noise and sampling come from the operating system's cryptographic generator. With a `noise_seed` they
+    can be repeated, hence known: such a run is not private, and its ε is what another would cost.
+
+    ε is of what rounds release, the global weights, and of nothing else: see `dpem_agents.federated`.
     """
 
     mode: Mode = "central"
@@ -78,9 +88,9 @@ class DPConfig:
         require_one_of("accountant", self.accountant, get_args(Accountant))
         for name, least in (("population", 1), ("noise_seed", 0)):
             given = getattr(self, name)
-            whole = isinstance(given, Integral) and not isinstance(given, bool) and given >= least
+            whole = isinstance(given, Integral) and not isinstance(given, bool) and least <= given <= LARGEST_WHOLE
             if not whole and not (name == "noise_seed" and given is None):
-                raise DpemError(f"{name} is {given!r}; expected a whole number from {least} on")
+                raise DpemError(f"{name} is {given!r}; expected a whole number from {least} on, below 2^53")
         _require("clip_norm", self.clip_norm, 0.0, math.inf, up_to=self.mode == "off")
         _require("sample_rate", self.sample_rate, 0.0, 1.0, up_to=True)
         # A mechanism that publishes all of one node's data, drawn at random, has δ = 1/population.
@@ -101,8 +111,8 @@ class DPConfig:
         """
         # With less noise than ε = 100 needs nothing is protected.
         _require("target_epsilon", target_epsilon, 0.0, 100.0, up_to=True)
-        if not isinstance(rounds, Integral) or rounds < 1:
-            raise DpemError(f"rounds is {rounds!r}; expected a whole number from 1 on")
+        if not isinstance(rounds, Integral) or not 1 <= rounds <= MOST_ROUNDS:
+            raise DpemError(f"rounds is {rounds!r}; expected a whole number from 1 on, {MOST_ROUNDS:,} at most")
         if "noise_multiplier" in settings or settings.get("mode") == "off":
             raise DpemError("calibrate finds the noise_multiplier of mode 'central' or 'local': leave it out")
         plan = cls(**settings | {"noise_multiplier": 1.0, "adaptive": None})
@@ -160,7 +170,7 @@ class DPConfig:
 
 def _require(field: str, given: Any, low: float, high: float, up_to: bool = False) -> None:
     """DpemError unless `given` is a number in (low, high), or with `up_to` in (low, high]."""
-    number = isinstance(given, Real) and not isinstance(given, bool)
+    number = isinstance(given, Real) and not isinstance(given, bool) and (given == high or abs(given) <= LARGEST)
     if not (number and low < given <= high and (up_to or given < high)):
         limit = f" and {'at most' if up_to else 'below'} {high:g}" if high < math.inf else ""
         kind = "number" if up_to or limit else "finite number"

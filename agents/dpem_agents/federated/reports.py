@@ -16,7 +16,8 @@ OPERATOR_ONLY = "operator only: not covered by ε, never to be sent to nodes or 
 class OperatorDiagnostics:
     """Exact, un-noised numbers, which ε does not cover: for the aggregator's operator alone.
 
-    The size of the cohort is among them: sampling protects only while it stays unknown who joined.
+    The size of the cohort is among them: sampling protects only while it stays unknown who joined. They are not kept:
+    a round that was released before a restart has none.
     """
 
     sampled: int  # nodes that joined the round
@@ -29,6 +30,8 @@ class OperatorDiagnostics:
 @dataclass(frozen=True)
 class RoundReport:
     """What a round released, and what all rounds have cost; `public()` leaves out the operator's diagnostics.
+
+    ε is of the global weights that rounds released, and of these reports: `covers` says so, and what it leaves out.
 
     `noise_std` is of one coordinate of the average; `noise_to_clip` compares the expected length of its noise, over all
     d coordinates, to the clip.
@@ -45,7 +48,8 @@ class RoundReport:
     clip_norm: float
     noise_std: float
     noise_to_clip: float
-    operator: OperatorDiagnostics = field(repr=False)
+    covers: str
+    operator: OperatorDiagnostics | None = field(repr=False)
 
     @property
     def epsilon(self) -> float:

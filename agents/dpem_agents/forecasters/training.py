@@ -10,17 +10,21 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_agents.federated.embedded import Averaging, Federation
+from dpem_agents.federated.embedded import Averaging, Federation, training_name
 from dpem_agents.forecasters.cells import Batch, clip, initial, loss
 from dpem_agents.forecasters.checkpoint import GATES, Arrays, Checkpoint
 from dpem_agents.forecasters.history import History, draw_history, steps_ahead
 from dpem_agents.libraries import one_thread, pytorch
 from dpem_env.errors import require_one_of
+from dpem_env.files import make_writable, sole_writer
 from dpem_env.reports import progress
 from dpem_env.scenarios import Scenario
 from dpem_env.seeding import generator
@@ -48,23 +52,33 @@ def train_forecasters(
     """Networks for the nodes of these topologies, each from `hours` simulated hours of its own requests.
 
     With a `federation`, the nodes of a topology average what they share; the privacy of each topology is booked in a
-    file ledger-SEED.json of its own in the folder `ledgers`, and BudgetExhausted raised if it was spent before.
+    file ledger-SEED.json of its own in the folder `ledgers`, with what rounds released. The same call again, whatever
+    has stopped it, learns the same from these releases and is not charged for them; another is charged on top, and
+    BudgetExhausted raised where that is too much. The ε there is of these releases alone: a checkpoint holds each
+    node's own weights, counts and scales without noise.
     Ctrl-C ends training; what has been learned by then is returned.
     """
     require_one_of("cell", cell, tuple(GATES))
     pytorch()  # complain before any work is done
     horizon = steps_ahead(scenario)
     topologies: list[Arrays] = []
-    with progress() as bar:
+    given: dict[str, Any] = {"scenario": scenario.hash, "hours": hours, "cell": cell, "hidden": hidden}
+    given |= {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
+    if ledgers is not None:
+        make_writable(Path(ledgers))
+    with nullcontext() if ledgers is None else sole_writer(ledgers), progress() as bar:
         try:
             for topology_seed in topology_seeds:
                 name = f"{cell} of {scenario.name}, topology {topology_seed}"
                 task = bar.add_task(name, total=None)
                 history = draw_history(scenario, topology_seed, hours, data_dir)
                 training = Training(history, cell, hidden, horizon, scenario.episode.slots, learning_rate, seed)
-                ledger = None if ledgers is None else Path(ledgers) / f"ledger-{topology_seed}.json"
+                if federation is not None:
+                    ledger = None if ledgers is None else Path(ledgers) / f"ledger-{topology_seed}.json"
+                    settings = given | {"topology": topology_seed, "federation": asdict(federation)}
+                    training.federate(federation, epochs, ledger, training_name(settings))
                 try:
-                    for done, total in training.run(epochs, federation, ledger):
+                    for done, total in training.run(epochs):
                         told = name if training.averaging is None else f"{name}, {training.averaging.told()}"
                         bar.update(task, completed=done, total=total, description=told)
                 finally:
@@ -111,16 +125,17 @@ class Training:
         self._best = {name: array.copy() for name, array in weights.items()}
         self.averaging: Averaging | None = None
 
-    def run(
-        self, epochs: float, federation: Federation | None = None, ledger: Path | None = None
-    ) -> Iterator[tuple[int, int]]:
+    def federate(
+        self, federation: Federation, epochs: float, ledger: Path | None = None, name: str | None = None
+    ) -> None:
+        """Have nodes average in the run of so many epochs, by that name in the privacy ledger."""
+        self.averaging = Averaging(federation, self.weights, self._batches(epochs) // federation.period, ledger, name)
+
+    def run(self, epochs: float) -> Iterator[tuple[int, int]]:
         """Learn, averaging now and then in a federation; yields batches done and batches in all."""
-        per_epoch = math.ceil(len(self.training) / BATCH)
-        total = max(round(epochs * per_epoch), 1)
+        per_epoch, total = self._per_epoch, self._batches(epochs)
         check = max(per_epoch // CHECKS, 1)
         order: list[NDArray[np.int64]] = []
-        if federation is not None:
-            self.averaging = Averaging(federation, self.weights, total // federation.period, ledger)
         with one_thread():
             self._keep_the_better()
             for done in range(1, total + 1):
@@ -142,6 +157,13 @@ class Training:
         """Arrays of a checkpoint, with every node's best weights so far."""
         own = {"peers": self.history.peers, "scale": self.scale, "size": self.size}
         return {name: array.copy() for name, array in (own | self._best).items()}
+
+    @property
+    def _per_epoch(self) -> int:
+        return math.ceil(len(self.training) / BATCH)
+
+    def _batches(self, epochs: float) -> int:
+        return max(round(epochs * self._per_epoch), 1)
 
     def _losses(self, starts: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
         """(N,) each node's loss, chunk by chunk of the segments; the hidden state goes on, gradients do not."""

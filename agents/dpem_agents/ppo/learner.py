@@ -14,7 +14,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
-from dpem_agents.federated.embedded import Averaging
+from dpem_agents.federated.embedded import LEDGER, Averaging
 from dpem_agents.ppo.checkpoint import FORMAT, Arrays, Checkpoint, interface, topology_hash
 from dpem_agents.ppo.independent import IndependentPPO, StackedPolicy
 from dpem_agents.ppo.shared import SharedPolicy
@@ -28,7 +28,6 @@ from dpem_env.seeding import stream_key
 if TYPE_CHECKING:
     from dpem_agents.ppo.training import Settings
 
-LEDGER = "ledger.json"  # of privacy, in the folder of a training
 LIBRARY_NAME = "mlp_extractor."  # of what holds actor and critic in a policy of Stable-Baselines3
 MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}  # of Adam
 
@@ -84,7 +83,7 @@ class Learner:
         self.averaging: Averaging | None = None
         if settings.federation is not None:
             rounds = math.ceil(total / self._rollout) // settings.federation.period
-            self.averaging = Averaging(settings.federation, self.model, rounds, folder / LEDGER)
+            self.averaging = Averaging(settings.federation, self.model, rounds, folder / LEDGER, settings.name)
 
     @property
     def timesteps(self) -> int:

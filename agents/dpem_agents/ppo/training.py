@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpem_agents.federated.embedded import Federation
-from dpem_agents.federated.ledger import BudgetExhausted
+from dpem_agents.federated.embedded import LEDGER, Federation, training_name
+from dpem_agents.federated.ledger import BudgetExhausted, Ledger
 from dpem_agents.libraries import agents_extra, one_thread
 from dpem_agents.ppo.checkpoint import FILE, POLICY_FILE, Checkpoint, load
 from dpem_agents.ppo.hyperparameters import MODES, PRESETS, STACKED, Hyperparameters
@@ -21,7 +21,7 @@ from dpem_env import scenarios
 from dpem_env.control import played_delay, warn_if_rounded
 from dpem_env.errors import DpemError, require_one_of
 from dpem_env.evaluation import run_episode
-from dpem_env.files import make_writable, write_json
+from dpem_env.files import make_writable, sole_writer, write_json
 from dpem_env.forecast import get_forecaster
 from dpem_env.reports import progress
 from dpem_env.scenarios import Scenario
@@ -54,6 +54,11 @@ class Settings:
         """As a checkpoint keeps them."""
         return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
 
+    @property
+    def name(self) -> str:
+        """Of trainings with these settings, in a privacy ledger."""
+        return training_name(self.as_plain())
+
 
 def train(
     scenario: str | Scenario,
@@ -81,7 +86,9 @@ def train(
     a node learns in its place, so training and evaluation share that topology, and demand alone is held out. "central"
     trains one policy for the commands of a controller whose view of the network is `delay` s old, fresh in all columns;
     ``central-ppo:PATH`` plays it. "federated" is "independent" with a `federation`: what nodes share of their policies
-    is averaged now and then, and its privacy booked in `out`/ledger.json.
+    is averaged now and then, and its privacy booked in `out`/ledger.json, with what rounds released in
+    `out`/ledger-releases. The ε there is of these releases alone: checkpoint.npz and policy.npz hold each node's own
+    weights without noise, learning_curve.json and the event files what those came to.
 
     `timesteps` are slots × nodes, over all networks. `forecaster` (a name) fills the observations. At the start and
     `validations` times after, the policy plays the first `validation_episodes` of the validation split. `out` is a
@@ -89,8 +96,11 @@ def train(
     learning_curve.json, event files of TensorBoard, and at the end policy.npz, the little of it that playing needs.
 
     With `resume`, training goes on from the checkpoint in `out` exactly as if it had never stopped. Ctrl-C saves the
-    state before the running rollout. Raises DpemError if the checkpoint there is of another training, or cannot be
-    written: then the one before is kept; BudgetExhausted, with the state saved, where privacy allows no further round.
+    state before the running rollout; whatever else stops it, rounds that were released since the last checkpoint are
+    taken over from the ledger, and cost no more. Raises DpemError if the checkpoint there is of another training, or
+    cannot be written: then the one before is kept; or if another process trains there, or the privacy ledger does not
+    agree with the checkpoint; or, without `resume`, if it has booked any round: what was released cannot be undone.
+    BudgetExhausted, with state and policy saved, where privacy allows no further round.
     """
     scenario = scenarios.get(scenario)
     require_one_of("mode", mode, MODES)
@@ -101,7 +111,7 @@ def train(
     chosen = hyperparameters or PRESETS[mode]
     get_forecaster(forecaster)
     with agents_extra():
-        from dpem_agents.ppo.learner import LEDGER, Learner, require_device
+        from dpem_agents.ppo.learner import Learner, require_device
     require_device(device)
     settings = Settings(
         scenario.hash,
@@ -114,15 +124,27 @@ def train(
         (federation or Federation()) if mode == "federated" else federation,
     )
     make_writable(Path(out))
-    before = _checkpoint_before(Path(out) / FILE, settings) if resume else None
-    if not resume:
-        (Path(out) / LEDGER).unlink(missing_ok=True)
-    with one_thread():
+    with sole_writer(out), one_thread():
+        if not resume:
+            require_unspent(Path(out))
+        before = _checkpoint_before(Path(out) / FILE, settings) if resume else None
         learner = Learner(scenario, settings, timesteps, device, data_dir, Path(out))
         training = Training(learner, plan, Path(out), data_dir)
         if before is not None:
             training.restore(before)
+        elif learner.averaging is not None and (told := learner.averaging.told_of_ledger()) is not None:
+            print(told, file=sys.stderr)
         return training.run()
+
+
+def require_unspent(folder: Path) -> None:
+    """DpemError if a training that begins anew in the folder would come on top of what its nodes have spent."""
+    ledger = Ledger(folder / LEDGER)
+    if ledger.rounds > 0:
+        raise DpemError(
+            f"privacy ledger {os.fspath(folder / LEDGER)!r} has booked {ledger.rounds} rounds, which beginning anew "
+            "does not undo: go on from there, or choose another --out; what nodes spend in both adds up"
+        )
 
 
 @dataclass(frozen=True)
@@ -165,6 +187,8 @@ class Training:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:  # what Python and torch raise
             path = os.fspath(self.out / FILE)
             raise DpemError(f"training cannot go on from {path!r}: {error}; resume=False begins anew") from None
+        if self.learner.averaging is not None:
+            self.learner.averaging.require_booked()
 
     def run(self) -> Path:
         """Train to the end; returns the path of the checkpoint."""
@@ -180,11 +204,14 @@ class Training:
                 )
             raise
         except BudgetExhausted:
-            self._save(self._state())
+            self._finish(self._state())
             raise
         assert self.checkpoint is not None
-        path = self._save(self.checkpoint)
-        self.checkpoint.for_playing().save(self.out / POLICY_FILE)
+        return self._finish(self.checkpoint)
+
+    def _finish(self, checkpoint: Checkpoint) -> Path:
+        path = self._save(checkpoint)
+        checkpoint.for_playing().save(self.out / POLICY_FILE)
         return path
 
     def _run(self) -> None:
