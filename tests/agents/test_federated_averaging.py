@@ -19,7 +19,7 @@ from scipy import stats
 
 from dpem_agents.federated import DPConfig, NoisedUpdate, SharedSpec
 from dpem_agents.federated.averaging import Aggregator
-from dpem_agents.federated.mechanism import clipped
+from dpem_agents.federated.mechanism import clipped, longest_noised
 from dpem_env import scenarios
 from dpem_env.errors import DpemError
 
@@ -131,6 +131,43 @@ def test_centrally_as_well_and_the_divisor_stays(kind: str) -> None:
     assert list(report.operator.rejected) == [1]
 
 
+def test_locally_an_update_longer_than_clip_and_noise_make_one_is_rejected_and_told() -> None:
+    # One update of 1e150 among 20 nodes would move the weights to 4e149.
+    dp, size = config(mode="local", population=20, clip_norm=0.5, noise_multiplier=2.0, noise_seed=3), 50
+    made, without = averager(dp, size), averager(dp, size)
+    honest: dict[Hashable, Any] = {node: made.update_of(node, np.full(size, 9.0)) for node in range(19)}
+    for one in (made, without):
+        one.sample(range(20))
+    bad = NoisedUpdate(np.full(size, 1e150 / math.sqrt(size)))
+    weights, report = made.aggregate(honest | {19: bad})
+    assert np.array_equal(weights, without.aggregate(honest)[0])  # divided by 20 all the same
+    assert list(report.operator.rejected) == [19]
+    assert re.search(r"length 1e\+150; clip and noise make .* a probability of 1e-09", report.operator.rejected[19])
+    assert report.noise_std == pytest.approx(2.0 * 0.5 * math.sqrt(19) / 20)
+    assert made.ledger.charges == without.ledger.charges
+
+
+@pytest.mark.parametrize("size", [1, 68, 1220])
+def test_the_longest_update_that_counts_is_the_clip_and_a_quantile_of_the_noise(size: int) -> None:
+    dp = config(mode="local", population=2, clip_norm=3.0, noise_multiplier=0.7)
+    longest = longest_noised(dp, size)
+    assert longest == pytest.approx(3.0 + 0.7 * 3.0 * stats.chi.isf(1e-9, size), rel=1e-9)
+    for length, counts in ((longest * (1 - 1e-9), True), (longest * (1 + 1e-9), False)):
+        made = averager(dp, size)
+        made.sample(range(2))
+        vector = np.zeros(size)
+        vector[0] = -length
+        weights, report = made.aggregate({0: NoisedUpdate(vector)})
+        assert weights.any() == counts == (report.operator.rejected == {})
+
+
+def test_honest_nodes_are_not_rejected_however_long_their_updates_were_before_the_clip() -> None:
+    made = averager(config(mode="local", population=1000, clip_norm=2.0, noise_multiplier=0.5), 20)
+    for _ in range(5):
+        report = play(made, {node: np.full(20, 1e6 * (node % 3)) for node in range(1000)})[1]
+        assert report.operator.rejected == {}
+
+
 def test_an_update_without_noise_is_refused_where_nodes_noise_their_own() -> None:
     made = averager(config(mode="local"), 3)
     made.sample(range(10))
@@ -238,6 +275,7 @@ def test_global_weights_cannot_be_changed_by_hand() -> None:
         ({"server_lr": 0.0}, "server_lr is 0.0"),
         ({"start": [0.0]}, r"start has shape \(1,\); expected \(2,\)"),
         ({"start": [0.0, np.nan]}, "all finite"),
+        ({"start": [0, 10**400]}, "start is no vector of numbers"),
     ],
 )
 def test_an_averager_that_cannot_work_is_refused(options: dict[str, Any], message: str) -> None:

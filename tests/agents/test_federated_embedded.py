@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from killing import Killed, killed_at, killed_at_random
 from ppo_models import TOPOLOGY
 
-from command_line import dpem
+from command_line import complaint, dpem
+from dpem_agents.dpem import train_dpem
 from dpem_agents.federated import BudgetExhausted, Ledger
 from dpem_agents.federated.embedded import Federation, federation
 from dpem_agents.ppo.checkpoint import load
@@ -23,6 +29,7 @@ from dpem_agents.ppo.training import Settings, train
 from dpem_env import scenarios
 from dpem_env.errors import DpemError, ScenarioError
 from dpem_env.evaluation import run_episode
+from dpem_env.files import sole_writer
 from dpem_env.session import EpisodeSeeds
 
 CHAIN = scenarios.get("chain3-v0", slots=50)
@@ -30,6 +37,8 @@ QUICK = Hyperparameters(networks=1, slots=16, minibatches=2, epochs=2, hidden=8,
 ROLLOUT = 16 * 3
 OPEN = federation(privacy="off", period=2)
 SEEDED = federation(period=2, noise_seed=7, delta=1e-2)
+PRIVATE = federation(period=2, epsilon=4.0, delta=1e-2)
+LOCAL = federation(period=2, epsilon=4.0, delta=1e-2, privacy="local")
 
 
 def trained(out: Path, chosen: Federation | None = OPEN, rollouts: int = 6, **arguments: Any) -> Path:
@@ -138,8 +147,170 @@ def test_privacy_is_booked_and_a_longer_training_finds_the_budget_exhausted(tmp_
     kept = load(path)
     assert kept.about["timesteps"] == 8 * ROLLOUT
     assert kept.about["federated_rounds"] == 3
-    anew = trained(tmp_path, chosen, resume=False)
-    assert load(anew).about["federated_rounds"] == 3
+    assert PpoPolicy(tmp_path / "policy.npz").actor.checkpoint.about["timesteps"] == 8 * ROLLOUT
+
+
+def test_beginning_anew_does_not_undo_what_was_spent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained(tmp_path, PRIVATE)
+    before = contents(tmp_path)
+    with pytest.raises(
+        DpemError, match=r"ledger\.json' has booked 3 rounds, which beginning anew does not undo"
+    ) as told:
+        trained(tmp_path, PRIVATE, resume=False)
+    assert "choose another --out" in str(told.value)
+    small = ("--scenario", "chain3-v0", "--set", "slots=50", "--timesteps", "96", "--out", str(tmp_path), "--again")
+    for kind in (("--mode", "federated"), ("--preset", "dpem"), ("--mode", "shared")):
+        assert "does not undo" in complaint(capsys, "train", *small, *kind)
+    assert contents(tmp_path) == before
+    other = trained(tmp_path / "another", PRIVATE, resume=False)
+    assert Ledger(other.with_name("ledger.json")).rounds == 3
+
+
+def test_one_process_trains_in_a_folder_at_a_time(tmp_path: Path) -> None:
+    with sole_writer(tmp_path), pytest.raises(DpemError, match="another process is writing"):
+        trained(tmp_path, PRIVATE)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    with sole_writer(tmp_path), pytest.raises(DpemError, match="another process is writing"):
+        train_dpem(CHAIN, 96, tmp_path)
+
+
+@pytest.mark.parametrize("change", ["deleted", "older", "of another run"])
+def test_a_ledger_that_does_not_agree_with_the_checkpoint_is_refused(change: str, tmp_path: Path) -> None:
+    path = trained(tmp_path / "one", PRIVATE)
+    ledger = path.with_name("ledger.json")
+    if change == "deleted":
+        ledger.unlink()
+    elif change == "older":
+        stored = json.loads(ledger.read_text())
+        ledger.write_text(json.dumps(stored | {"charges": stored["charges"][:2]}))
+    else:
+        other = trained(tmp_path / "two", PRIVATE).parent
+        shutil.copy(other / "ledger.json", ledger)
+        shutil.copytree(other / "ledger-releases", path.with_name("ledger-releases"), dirs_exist_ok=True)
+    before = contents(path.parent)
+    line = {
+        "deleted": r"3 rounds of this training were released, which its privacy ledger does not book: put back",
+        "older": r"3 rounds of this training were released, which its privacy ledger does not book: put back",
+        "of another run": r"the weights after round 3 are not those that .* has booked: they are of another run",
+    }
+    with pytest.raises(DpemError, match=line[change]) as told:
+        trained(tmp_path / "one", PRIVATE, rollouts=8)
+    assert "begin anew in another folder" in str(told.value)
+    assert contents(path.parent) == before
+
+
+def test_a_checkpoint_alone_that_was_copied_elsewhere_is_not_trained_on(tmp_path: Path) -> None:
+    path = trained(tmp_path / "one", PRIVATE)
+    (tmp_path / "two").mkdir()
+    shutil.copy(path, tmp_path / "two")
+    with pytest.raises(DpemError, match="which its privacy ledger does not book"):
+        trained(tmp_path / "two", PRIVATE, rollouts=8)
+    assert PpoPolicy(tmp_path / "two")  # it plays
+
+
+def test_without_its_checkpoint_a_training_takes_its_rounds_from_the_ledger(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = load(trained(tmp_path, PRIVATE), training=True)
+    spent = (tmp_path / "ledger.json").read_bytes()
+    for name in ("checkpoint.npz", "policy.npz"):
+        (tmp_path / name).unlink()
+    again = load(trained(tmp_path, PRIVATE), training=True)
+    told = "has booked 3 rounds of these nodes: those of this training are taken over from it, and not charged again"
+    assert told in capsys.readouterr().err
+    assert (tmp_path / "ledger.json").read_bytes() == spent
+    for name, array in before.arrays.items():
+        assert np.array_equal(array, again.arrays[name]), name
+
+
+def test_another_training_of_the_same_nodes_is_charged_on_top_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tmp_path, PRIVATE)
+    (tmp_path / "checkpoint.npz").unlink()
+    with pytest.raises(BudgetExhausted, match="round 4 would take ε to"):
+        trained(tmp_path, PRIVATE, seed=1)
+    assert "has booked 3 rounds of these nodes: those of this training are charged on top" in capsys.readouterr().err
+    assert Ledger(tmp_path / "ledger.json").rounds == 3
+
+
+def test_a_training_that_an_earlier_version_left_without_its_rounds_ends_with_a_policy(tmp_path: Path) -> None:
+    path = trained(tmp_path, PRIVATE, rollouts=6)
+    charge = {"sample_rate": 1.0, "noise_multiplier": Ledger(tmp_path / "ledger.json").charges[0].noise_multiplier}
+    first = {"format": "dpem-privacy-ledger-1", "charges": [charge | {"private": True, "rounds": 4}]}
+    (tmp_path / "ledger.json").write_text(json.dumps(first))  # four rounds were booked, the checkpoint knows of three
+    shutil.rmtree(tmp_path / "ledger-releases")
+    (tmp_path / "policy.npz").unlink()
+    with pytest.raises(BudgetExhausted, match="round 5"):
+        trained(tmp_path, PRIVATE, rollouts=8)
+    assert load(path).about["federated_rounds"] == 3
+    policy = PpoPolicy(tmp_path / "policy.npz")
+    assert run_episode(CHAIN, policy, EpisodeSeeds(TOPOLOGY, 3))[0].submitted > 0
+
+
+@pytest.mark.parametrize("chosen", [SEEDED, PRIVATE, LOCAL], ids=["seeded", "central", "local"])
+def test_a_training_that_is_killed_again_and_again_ends_with_the_rounds_it_was_planned_for(
+    chosen: Federation, tmp_path: Path
+) -> None:
+    """Its checkpoint is written at the end alone, or at every boundary of rollouts."""
+    straight = load(trained(tmp_path / "straight", chosen, validation_episodes=0), training=True)
+    for often, steps in ((1e9, 5), (0.0, 11)):
+        folder, kills = tmp_path / f"killed-{often}", 0
+        for moment in count(steps, steps):
+            try:
+                with killed_at(moment):
+                    path = trained(folder, chosen, validation_episodes=0, save_every=often)
+                break
+            except Killed:
+                kills += 1
+        assert kills >= 3
+        assert_same_rounds(folder, tmp_path / "straight", chosen)
+        resumed = load(path, training=True)
+        assert resumed.about["federated_rounds"] == 3
+        if chosen is SEEDED:
+            for name, array in straight.arrays.items():
+                assert np.array_equal(array, resumed.arrays[name]), name
+        assert (folder / "policy.npz").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", [SEEDED, PRIVATE], ids=["seeded", "secret"])
+def test_a_training_that_is_killed_at_random_moments_ends_as_if_it_had_not_been(
+    chosen: Federation, tmp_path: Path
+) -> None:
+    straight = load(trained(tmp_path / "straight", chosen, 24, save_every=0.5), training=True)
+    run = partial(trained, tmp_path / "killed", chosen, 24, save_every=0.5, show_progress=False)
+    began = time.monotonic()
+    trained(tmp_path / "timed", chosen, 24, save_every=0.5)
+    assert killed_at_random(run, 25, 0.5 * (time.monotonic() - began)) >= 20
+    resumed = load(tmp_path / "killed", training=True)
+    assert_same_rounds(tmp_path / "killed", tmp_path / "straight", chosen)
+    assert resumed.about["federated_rounds"] == 12
+    assert list((tmp_path / "killed" / "ledger-releases").glob(".*")) == []
+    if chosen is SEEDED:
+        for name, array in straight.arrays.items():
+            assert np.array_equal(array, resumed.arrays[name]), name
+        ours, theirs = (load(tmp_path / name / "policy.npz").actor for name in ("killed", "straight"))
+        assert all(np.array_equal(array, theirs[name]) for name, array in ours.items())
+
+
+def assert_same_rounds(ours: Path, theirs: Path, chosen: Federation) -> None:
+    """As many charges, each with one release; the same ones where noise is seeded."""
+    mine, other = Ledger(ours / "ledger.json"), Ledger(theirs / "ledger.json")
+    assert mine.charges == other.charges
+    kept, expected = (
+        {path.name: path.read_bytes() for path in (folder / "ledger-releases").glob("*.npz")}
+        for folder in (ours, theirs)
+    )
+    assert kept.keys() == expected.keys()
+    assert len(kept) == mine.rounds
+    assert (kept == expected) == (chosen is SEEDED)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Of all files but locks and what TensorBoard writes."""
+    files = (path for path in folder.rglob("*") if path.is_file() and "tfevents" not in path.name)
+    return {str(path): path.read_bytes() for path in files if not path.name.endswith("lock")}
 
 
 def test_noise_is_not_repeatable_unless_it_is_seeded(tmp_path: Path) -> None:

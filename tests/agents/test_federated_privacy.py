@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import secrets
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from federated_rounds import after_rounds, averager, config, off, play
 from scipy import optimize, stats
 
 from dpem_agents.federated import AdaptiveClipping, BudgetExhausted, DPConfig, Ledger, NoisedUpdate, node_update
-from dpem_agents.federated.accounting import Accountant, Charge, epsilon
+from dpem_agents.federated.accounting import LARGEST_EPSILON, Accountant, Charge, epsilon
+from dpem_agents.federated.mechanism import SUMMED, SystemRandomness
 from dpem_env.errors import DpemError
 
 CHANCE = 1e-9  # of a false alarm, of tests whose noise is really random
@@ -95,6 +97,21 @@ def test_without_dp_accounting_asking_for_epsilon_says_what_to_install(
     assert play(averager(off(accountant=accountant), 3), {})[1].epsilon == math.inf  # which needs no accountant
 
 
+@pytest.mark.parametrize("accountant", ["pld", "rdp"])
+@pytest.mark.parametrize(
+    "charge",
+    [Charge(1.0, 1.0, rounds=10**6), Charge(0.01, 0.5, rounds=10**6), Charge(1.0, 1e-12), Charge(1.0, 1e-300)],
+    ids=str,
+)
+def test_rounds_beyond_all_privacy_are_counted_at_once_and_without_warnings(
+    charge: Charge, accountant: Accountant, recwarn: pytest.WarningsRecorder
+) -> None:
+    # Distributions of such losses would not fit into memory.
+    assert epsilon((charge,), 1e-5, accountant) > LARGEST_EPSILON
+    assert epsilon((Charge(1.0, 1e300),), 1e-5, accountant) < 1e-3
+    assert len(recwarn) == 0
+
+
 # Noise
 
 
@@ -124,6 +141,27 @@ def test_an_experiments_seed_does_not_fix_the_noise(mode: str) -> None:
         np.random.seed(0)  # noqa: NPY002
         drawn.append(play(averager(config(mode=mode), 50), {0: np.zeros(50)})[0])
     assert not np.isclose(*drawn).any()
+
+
+def test_noise_is_drawn_from_the_systems_cryptographic_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    usual = secrets.token_bytes
+    monkeypatch.setattr(secrets, "token_bytes", lambda size: asked.append(size) or usual(size))
+    play(averager(config(), 50), {})
+    node_update(config(mode="local"), np.zeros(50), np.zeros(50))
+    assert asked == [10 * 8, SUMMED * 50 * 8, SUMMED * 50 * 8]  # the cohort of ten nodes, then noise
+
+
+def test_the_systems_randomness_is_uniform_within_the_interval_and_gaussian_to_its_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = SystemRandomness().random(100_000)
+    assert stats.kstest(drawn, "uniform").pvalue > CHANCE
+    assert_gaussian((SystemRandomness().normal(3.0, 2.0, 100_000) - 3.0), 2.0)
+    for byte, end in ((b"\0", 2.0**-53), (b"\xff", 1.0 - 2.0**-53)):
+        monkeypatch.setattr(secrets, "token_bytes", lambda size, byte=byte: byte * size)
+        assert SystemRandomness().random(2).tolist() == [end, end]
+        assert np.isfinite(SystemRandomness().normal(0.0, 1.0, 2)).all()
 
 
 def test_an_experiments_seed_does_not_fix_who_joins() -> None:
@@ -172,6 +210,8 @@ def test_a_node_clips_before_it_adds_noise_and_sends_mere_noise_for_nan() -> Non
 def test_a_node_with_weights_of_another_shape_is_told(mode: str) -> None:
     with pytest.raises(DpemError, match=r"shape \(5, 1\); expected \(5,\)"):
         node_update(config(mode=mode), np.zeros((5, 1)), np.zeros(5))
+    with pytest.raises(DpemError, match="local weights are no vector of numbers"):
+        node_update(config(mode=mode), [10**400], np.zeros(1))
 
 
 # Adaptive clipping
@@ -342,6 +382,7 @@ def test_what_may_be_published_holds_no_exact_numbers_of_nodes() -> None:
     assert public.keys() == known | {"epsilon", "warning"}
     assert (public["mode"], public["delta"], public["expected_cohort"]) == ("central", 1e-5, 10.0)
     assert "add or remove one node" in public["neighbours"]
+    assert "not nodes' own weights" in public["covers"]
     assert "operator only" in report.operator.notice
     assert report.operator.received == 2
     assert "received" not in repr(report)
@@ -354,6 +395,11 @@ def test_what_may_be_published_holds_no_exact_numbers_of_nodes() -> None:
         ({"accountant": "gdp"}, "accountant is 'gdp'; expected one of"),
         ({"population": 0}, "population is 0; expected a whole number from 1 on"),
         ({"population": 9.5}, "population is 9.5"),
+        ({"population": 10**400}, "population is 1000"),
+        ({"clip_norm": 10**400}, "clip_norm is 1000"),
+        ({"noise_multiplier": 10**400}, "noise_multiplier is 1000"),
+        ({"max_epsilon": 10**400}, "max_epsilon is 1000"),
+        ({"noise_seed": 10**400}, "noise_seed is 1000"),
         ({"clip_norm": 0.0}, "clip_norm is 0.0; expected a finite number above 0"),
         ({"clip_norm": math.inf}, "clip_norm is inf"),
         ({"clip_norm": "1"}, "clip_norm is '1'"),
@@ -391,6 +437,7 @@ def test_adaptive_clipping_that_cannot_adapt_is_refused(changed: dict[str, float
         (0.0, 10, {}),
         (1000.0, 10, {}),
         (1.0, 0, {}),
+        (1.0, 10**400, {}),
         (1.0, 10, {"noise_multiplier": 1.0}),
         (1.0, 10, {"mode": "off"}),
     ],

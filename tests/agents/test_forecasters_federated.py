@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +13,22 @@ import numpy as np
 import pytest
 import torch
 from forecasting import PEERS, drawn_counts
+from killing import Killed, killed_at, killed_at_random
 
 from command_line import complaint, dpem
 from dpem_agents.federated import BudgetExhausted, Ledger
 from dpem_agents.federated.embedded import Federation, federation
-from dpem_agents.forecasters.checkpoint import load
+from dpem_agents.forecasters.checkpoint import Arrays, Checkpoint, load
 from dpem_agents.forecasters.history import History
 from dpem_agents.forecasters.training import Training, train_forecasters
 from dpem_env import scenarios
 from dpem_env.errors import DpemError
+from dpem_env.files import sole_writer
 
 CHAIN = scenarios.get("chain3-v0", slots=50)
 OPEN = federation(privacy="off", period=2)
 PRIVATE = federation(period=2, epsilon=4.0, delta=1e-2)
+SEEDED = federation(period=2, epsilon=4.0, delta=1e-2, noise_seed=7)
 HEAD = ["output", "output_bias"]
 
 
@@ -30,7 +36,9 @@ def trained(chosen: Federation | None, cell: str = "gru", epochs: float = 2.0) -
     """Three nodes after ten batches of their histories, hence five rounds."""
     counts = drawn_counts(4300).astype(np.uint8)
     session = Training(History(counts, PEERS), cell, hidden=3, horizon=4, episode=100)
-    done = [batch for batch, _ in session.run(epochs, chosen)]
+    if chosen is not None:
+        session.federate(chosen, epochs)
+    done = [batch for batch, _ in session.run(epochs)]
     assert done == list(range(1, 11))
     return session
 
@@ -61,15 +69,78 @@ def test_what_is_averaged_is_what_nodes_have_learned() -> None:
 
 
 def test_the_privacy_of_a_topologys_nodes_has_a_ledger_of_its_own(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"hours": 0.5, "hidden": 3, "epochs": 1.0, "ledgers": tmp_path}
-    train_forecasters(CHAIN, [4, 5], federation=PRIVATE, **options)
+    learned = learn(tmp_path, [4, 5])
     rounds = [Ledger(tmp_path / f"ledger-{seed}.json").rounds for seed in (4, 5)]
     assert rounds[0] == rounds[1] > 0
     spent = (tmp_path / "ledger-5.json").read_text()
+    assert_same(learn(tmp_path, [5]).topologies, learned.topologies[1:])  # from what was released
     with pytest.raises(BudgetExhausted, match="nothing was released"):
-        train_forecasters(CHAIN, [5], federation=PRIVATE, **options)
+        learn(tmp_path, [5], seed=1)
     assert (tmp_path / "ledger-5.json").read_text() == spent
-    train_forecasters(CHAIN, [6], federation=PRIVATE, **options)  # other nodes
+    learn(tmp_path, [6])  # other nodes
+
+
+@pytest.mark.parametrize("chosen", [SEEDED, PRIVATE], ids=["seeded", "secret"])
+def test_killed_again_and_again_it_ends_with_the_rounds_it_was_planned_for(chosen: Federation, tmp_path: Path) -> None:
+    straight, kills = learn(tmp_path / "straight", [4, 5], chosen), 0
+    for moment in count(2, 3):
+        try:
+            with killed_at(moment):
+                learned = learn(tmp_path / "killed", [4, 5], chosen)
+            break
+        except Killed:
+            kills += 1
+    assert kills >= 4
+    assert_as_planned(tmp_path, chosen)
+    if chosen is SEEDED:
+        assert_same(learned.topologies, straight.topologies)
+    assert_same(learn(tmp_path / "killed", [4, 5], chosen).topologies, learned.topologies)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", [SEEDED, PRIVATE], ids=["seeded", "secret"])
+def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(chosen: Federation, tmp_path: Path) -> None:
+    straight = learn(tmp_path / "straight", [4, 5], chosen, epochs=4.0)
+    began = time.monotonic()
+    learn(tmp_path / "timed", [4, 5], chosen, epochs=4.0)
+    seconds = time.monotonic() - began
+
+    def run() -> None:
+        learn(tmp_path / "killed", [4, 5], chosen, epochs=4.0).save(tmp_path / "killed.npz")
+
+    assert killed_at_random(run, 20, 0.7 * seconds) == 20
+    assert_as_planned(tmp_path, chosen)
+    if chosen is SEEDED:
+        assert_same(load(tmp_path / "killed.npz").topologies, straight.topologies)
+
+
+def test_one_process_trains_with_a_folder_of_ledgers_at_a_time(tmp_path: Path) -> None:
+    with sole_writer(tmp_path), pytest.raises(DpemError, match="another process is writing"):
+        learn(tmp_path, [4])
+
+
+def learn(ledgers: Path, topologies: list[int], chosen: Federation = PRIVATE, **changed: Any) -> Checkpoint:
+    options: dict[str, Any] = {"hours": 0.5, "hidden": 3, "epochs": 1.0, "federation": chosen}
+    return train_forecasters(CHAIN, topologies, ledgers=ledgers, **options | changed)
+
+
+def assert_same(ours: Sequence[Arrays], theirs: Sequence[Arrays]) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        assert all(np.array_equal(array, other[name]) for name, array in one.items())
+
+
+def assert_as_planned(folder: Path, chosen: Federation) -> None:
+    """As many charges and releases as without kills, of each topology."""
+    for seed in (4, 5):
+        killed, straight = (Ledger(folder / name / f"ledger-{seed}.json") for name in ("killed", "straight"))
+        assert killed.charges == straight.charges
+        kept, expected = (
+            {path.name: path.read_bytes() for path in (folder / name / f"ledger-{seed}-releases").iterdir()}
+            for name in ("killed", "straight")
+        )
+        assert kept.keys() == expected.keys()
+        assert len(kept) == killed.rounds
+        assert (kept == expected) == (chosen is SEEDED)
 
 
 def test_nodes_with_little_history_learn_more_together() -> None:
@@ -77,7 +148,9 @@ def test_nodes_with_little_history_learn_more_together() -> None:
         """Mean over nodes of the loss on what each has kept back."""
         counts = drawn_counts(1200).astype(np.uint8)
         session = Training(History(counts, PEERS), "gru", hidden=3, horizon=4, episode=100, learning_rate=0.05)
-        for _ in session.run(20.0, chosen):
+        if chosen is not None:
+            session.federate(chosen, 20.0)
+        for _ in session.run(20.0):
             pass
         return float(session.lowest.mean())
 
@@ -93,7 +166,13 @@ def test_the_command_averages_and_books(tmp_path: Path, capsys: pytest.CaptureFi
     booked = json.loads((tmp_path / "gru-privacy" / "ledger-5.json").read_text())
     assert booked["charges"][0]["rounds"] > 0
     capsys.readouterr()
-    assert "beyond max_epsilon 4" in complaint(capsys, "train-forecaster", *small, *federate, "--out", str(out))
+    before = out.read_bytes()
+    assert dpem("train-forecaster", *small, *federate, "--out", str(out)) == 0
+    assert out.read_bytes() == before
+    capsys.readouterr()
+    other = ("--seed", "1", "--out", str(out))
+    assert "beyond max_epsilon 4" in complaint(capsys, "train-forecaster", *small, *federate, *other)
+    assert out.read_bytes() == before
     ridge = ("--model", "ridge", "--out", str(tmp_path / "ridge.npz"))
     line = complaint(capsys, "train-forecaster", *small, *federate, *ridge)
     assert "--federate averages recurrent networks: choose --model gru, lstm or rnn" in line

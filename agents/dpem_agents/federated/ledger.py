@@ -182,10 +182,12 @@ def _file_of(path: Path, name: str) -> Path:
 
 
 def _write_release(file: Path, release: Release) -> str:
-    """Write the file; returns its hash."""
+    """Write the file, and remove what killed programs have left half written; returns its hash."""
     buffer = io.BytesIO()
     np.savez(buffer, vector=release.vector, state=np.array([release.clip_norm, release.noise]))
     file.parent.mkdir(exist_ok=True)
+    for dead in file.parent.glob(".*.partial"):  # nobody else writes here now
+        dead.unlink()
     with whole_file(file) as partial:
         partial.write_bytes(buffer.getvalue())
     return hashlib.sha256(buffer.getvalue()).hexdigest()
