@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import io
 import json
 import math
 import os
 import re
 import secrets
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,11 +22,16 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dpem_env.errors import DpemError
 
 LONGEST_NAME = 120  # bytes of a file name made from a text; file systems take 255, of which others need some
-LARGEST_TEXT = 64 * 2**20  # bytes of JSON that are read
+# Bytes that are read of what others may have written. Parsed, a text of brackets takes twenty times its size.
+LARGEST_TEXT = 16 * 2**20
+# What the arrays of a file may hold: so many times its size. Zeros shrink a thousandfold, what is learned or measured
+# a few times. Below the least nobody is harmed.
+LARGEST_EXPANSION, LEAST_ROOM = 64, 16 * 2**20
 
 
 @contextmanager
@@ -70,12 +75,16 @@ def sole_writer(path: str | os.PathLike[str], patience: float = 0.0) -> Iterator
     target = Path(path)
     lock = target / ".lock" if target.is_dir() else target.with_name(f".{file_name(target.name)}.lock")
     try:
-        with FileLock(lock, timeout=patience):
-            yield
+        held = FileLock(lock, timeout=patience).acquire()
     except Timeout:
         raise DpemError(
             f"another process is writing {os.fspath(target)!r}: wait for it to end, or choose another --out"
         ) from None
+    except (OSError, ValueError, NotImplementedError) as error:  # no such folder, or no locks in this file system
+        reason = getattr(error, "strerror", None) or error
+        raise DpemError(f"{os.fspath(target)!r} cannot be locked for writing: {reason}") from None
+    with held:
+        yield
 
 
 @contextmanager
@@ -112,13 +121,15 @@ def _removed(folder: Path, what: str) -> DpemError:
 def file_name(*parts: str) -> str:
     """A file name for any texts: another for all others, the text itself where that is possible.
 
-    Without separators, patterns and other signs that systems or shells give a meaning; what is too long ends in a hash.
+    Never hidden, without separators, patterns and other signs that systems or shells give a meaning; what is too long
+    ends in a hash.
     """
+    # surrogates: bytes of a command line that are no UTF-8
     name = ",".join(quote(part, safe="+=@() ", errors="surrogatepass") for part in parts)
-    if name.strip(".") == "":
-        name = name.replace(".", "%2E")
-    if len(name) > LONGEST_NAME:
-        name = f"{name[: LONGEST_NAME - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    if name.startswith("."):
+        name = f"%2E{name[1:]}"
+    if len(name) > LONGEST_NAME:  # no quoted text holds the mark before the hash
+        name = f"{name[: LONGEST_NAME - 17]}#{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     return name
 
 
@@ -151,15 +162,16 @@ def reading(what: str, path: str | os.PathLike[str], kind: type[DpemError] = Dpe
         reason = f"{error}" or type(error).__name__
     else:
         return
-    raise kind(f"{what} {os.fspath(path)!r} cannot be used: {reason}")
+    raise kind(f"{what} {os.fspath(path)!r} cannot be used: {reason}") from None
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A JSON object from a file; to be called inside `reading`."""
-    size = os.path.getsize(path)
-    if size > LARGEST_TEXT:
-        raise ValueError(f"it has {size:,} bytes; expected at most {LARGEST_TEXT:,}")
-    return json_object(Path(path).read_text(encoding="utf-8"))
+    with open(path, "rb") as stream:
+        text = stream.read(LARGEST_TEXT + 1)  # whatever size the file says it has: some are endless
+    if len(text) > LARGEST_TEXT:
+        raise ValueError(f"it is too long; expected at most {LARGEST_TEXT:,} bytes")
+    return json_object(text.decode("utf-8-sig"))
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -170,6 +182,21 @@ def json_object(text: str) -> dict[str, Any]:
     return data
 
 
+class Part(BaseModel):
+    """Base of what a JSON object of a file must hold; it may hold more."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+def require_parts(kind: type[Part], data: object, name: str) -> None:
+    """ValueError that tells the first place of `data`, called `name`, where it is not as `kind` says."""
+    try:
+        kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ValueError(f"{'.'.join([name, *map(str, first['loc'])])}: {first['msg']}") from None
+
+
 class ArrayFile:
     """Arrays in an .npz file, of which nothing is unpacked before its size is known to be right.
 
@@ -177,6 +204,8 @@ class ArrayFile:
     """
 
     def __init__(self, path: str | os.PathLike[str] | IO[bytes]) -> None:
+        size = os.path.getsize(path) if isinstance(path, str | os.PathLike) else path.seek(0, os.SEEK_END)
+        self._room = max(LARGEST_EXPANSION * size, LEAST_ROOM)  # bytes that it may unpack to
         self._archive = zipfile.ZipFile(path)
         try:
             entries = self._archive.infolist()
@@ -200,17 +229,19 @@ class ArrayFile:
 
     def declared(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Shape and type that an array says it has; only its first bytes are read."""
-        with self._archive.open(self._entries[name]) as stream:
+        with self._open(name) as stream:
             return self._header(name, stream)
 
     def read(self, name: str, shape: Sequence[int], dtypes: str | DTypeLike) -> NDArray[Any]:
         """An array that must have this shape and type, or one of these kinds of type ("fi")."""
-        with self._archive.open(self._entries[name]) as stream:
+        with self._open(name) as stream:
             found, dtype = self._header(name, stream)
             right = dtype.kind in dtypes if isinstance(dtypes, str) else dtype == np.dtype(dtypes)
             if found != tuple(shape) or not right:
-                raise ValueError(f"{name} has shape {found} and type {dtype} instead of {tuple(shape)} {dtypes}")
+                wanted = dtypes if isinstance(dtypes, str) else np.dtype(dtypes)
+                raise ValueError(f"{name} has shape {found} and type {dtype} instead of {tuple(shape)} {wanted}")
             size = math.prod(found) * dtype.itemsize
+            self._room -= size
             content = stream.read(size + 1)  # to the end, where the checksum is compared
             if len(content) != size:
                 raise ValueError(f"{name} has not the {size} bytes it declares")
@@ -229,16 +260,22 @@ class ArrayFile:
             if name not in expected:
                 raise ValueError(f"it holds an array {name!r}, which does not belong there")
 
-    @staticmethod
-    def _header(name: str, stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        start = io.BytesIO(stream.read(8))
-        version = npy.read_magic(start)
-        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-        if read is None:
-            raise ValueError(f"{name} has version {version} of the .npy format; expected 1.0 or 2.0")
-        shape, fortran, dtype = read(stream)
+    def _open(self, name: str) -> IO[bytes]:
+        entry = self._entries[name]
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # only these unpack bit by bit
+            raise ValueError(f"{name} is packed by method {entry.compress_type}, which .npz files do not use")
+        return self._archive.open(entry)
+
+    def _header(self, name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        version = npy.read_magic(stream)
+        if version != (1, 0):  # later ones are for tables, and their headers may be of any length
+            raise ValueError(f"{name} has version {version} of the .npy format; expected (1, 0)")
+        with warnings.catch_warnings(action="ignore"):  # numpy's advice to write files of Python 2 anew
+            shape, fortran, dtype = npy.read_array_header_1_0(stream)
         if dtype.hasobject or (fortran and len(shape) > 1):
             raise ValueError(f"{name} holds objects, or runs column by column")
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > self._room:
+            raise ValueError(f"{name} has shape {shape} and type {dtype}, too much for a file of this size")
         return shape, dtype
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.errors import DataError
-from dpem_env.scenarios import LARGEST, SMALLEST, ReplayDemand
+from dpem_env.files import ArrayFile, reading
+from dpem_env.scenarios import LARGEST, MAX_COUNT, SMALLEST, ReplayDemand
 from dpem_env.topology import data_file
 
 ABILENE = "abilene/abilene_20040301_5min_14d.npz"
@@ -78,14 +79,12 @@ def load_abilene(data_dir: str | os.PathLike[str] | None = None) -> TrafficMatri
 @lru_cache(maxsize=4)
 def read_matrices(path: Path) -> TrafficMatrices:
     """Traffic matrices from an .npz with tm_mbps (T, N, N) and nodes (N); finite and not negative."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            mbps = np.asarray(archive["tm_mbps"], dtype=np.float64)
-            names = tuple(str(name) for name in archive["nodes"])
-    except Exception as error:  # zipfile, its decompressors and NumPy raise nearly anything on a damaged file
-        raise DataError(f"trace {path}: not an .npz with arrays tm_mbps and nodes: {error}") from None
-    if mbps.ndim != 3 or mbps.shape[1:] != (len(names), len(names)) or len(mbps) == 0:
-        raise DataError(f"trace {path}: tm_mbps has shape {mbps.shape}; expected (times, {len(names)}, {len(names)})")
+    with reading("trace", path, DataError), ArrayFile(path) as stored:
+        (times, *_), (nodes, *_) = ((*stored.declared(name)[0], 0) for name in ("tm_mbps", "nodes"))
+        if times == 0 or nodes > MAX_COUNT:
+            raise ValueError(f"it has {times} matrices of {nodes} nodes; expected one at least, of at most {MAX_COUNT}")
+        mbps = stored.read("tm_mbps", (times, nodes, nodes), "fiu").astype(np.float64)
+        names = tuple(map(str, stored.read("nodes", (nodes,), "U")))
     impossible = {
         "NaN or infinite": ~np.isfinite(mbps),
         "negative": mbps < 0,

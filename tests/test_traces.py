@@ -56,11 +56,17 @@ def test_a_bad_matrix_entry_is_told_with_its_place_and_value(tmp_path: Path, val
     assert "bad.npz" in message_of(error)
 
 
-@pytest.mark.parametrize("shape", [(4, 2), (4, 3, 3), (4, 2, 3), (0, 2, 2), (2, 2)])
+@pytest.mark.parametrize("shape", [(4, 2), (4, 3, 3), (4, 2, 3), (2, 2)])
 def test_matrices_of_the_wrong_shape_are_told_with_the_right_one(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    with pytest.raises(DataError, match=re.escape("expected (times, 2, 2)")) as error:
+    with pytest.raises(DataError, match=re.escape(f"instead of ({shape[0]}, 2, 2)")) as error:
         read_matrices(write_trace(tmp_path / "shape.npz", np.ones(shape)))
     assert str(shape) in message_of(error)
+
+
+def test_a_trace_of_no_matrices_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="0 matrices of 2 nodes; expected one at least") as error:
+        read_matrices(write_trace(tmp_path / "none.npz", np.ones((0, 2, 2))))
+    message_of(error)
 
 
 def test_a_trace_without_traffic_between_nodes_is_refused(tmp_path: Path) -> None:
@@ -76,7 +82,7 @@ def test_a_missing_trace_is_told_with_the_way_to_get_it(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_place_of_a_trace_is_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=re.escape("not an .npz")) as error:
+    with pytest.raises(DataError, match="cannot be used") as error:
         read_matrices(tmp_path)
     message_of(error)
 
@@ -84,14 +90,14 @@ def test_a_folder_in_place_of_a_trace_is_told_in_one_line(tmp_path: Path) -> Non
 @pytest.mark.parametrize("content", [b"", b"hello\n", b"PK\x03\x04 but no archive", b"\x93NUMPY"])
 def test_a_file_that_is_no_npz_is_told_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "odd.npz").write_bytes(content)
-    with pytest.raises(DataError, match=re.escape("not an .npz with arrays tm_mbps and nodes")) as error:
+    with pytest.raises(DataError, match="cannot be used") as error:
         read_matrices(tmp_path / "odd.npz")
     assert "odd.npz" in message_of(error)
 
 
 def test_a_single_array_in_place_of_an_archive_is_told_in_one_line(tmp_path: Path) -> None:
     np.save(tmp_path / "array.npy", np.ones((3, 2, 2)))
-    with pytest.raises(DataError, match=re.escape("not an .npz")) as error:
+    with pytest.raises(DataError, match="cannot be used") as error:
         read_matrices(tmp_path / "array.npy")
     message_of(error)
 
@@ -102,7 +108,7 @@ def test_a_damaged_archive_is_told_in_one_line(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[200:400] = bytes(200)
     path.write_bytes(content)
-    with pytest.raises(DataError, match=re.escape("not an .npz")) as error:
+    with pytest.raises(DataError, match="cannot be used") as error:
         read_matrices(path)
     message_of(error)
 
@@ -119,7 +125,7 @@ def test_a_damaged_archive_is_told_in_one_line(tmp_path: Path) -> None:
 )
 def test_an_archive_of_other_arrays_is_told_in_one_line(tmp_path: Path, arrays: dict[str, Any]) -> None:
     np.savez(tmp_path / "other.npz", **arrays)
-    with pytest.raises(DataError, match=re.escape("not an .npz with arrays tm_mbps and nodes")) as error:
+    with pytest.raises(DataError, match="cannot be used") as error:
         read_matrices(tmp_path / "other.npz")
     message_of(error)
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpem_agents.ppo.checkpoint import Point
 from dpem_agents.ppo.training import CURVE
 from dpem_env.errors import DpemError
-from dpem_env.files import matching
+from dpem_env.files import Part, matching, read_json, reading, require_parts
 from dpem_env.seeding import generator
 from dpem_env.statistics import mean_interval
 
@@ -21,6 +20,31 @@ FORMAT = "dpem-learning-curves-1"
 METRICS = ("reward", "delivery_rate", "contention")
 FINAL = 0.25  # share of the validations, the last ones, whose mean is called final
 WITHIN = 0.05  # of the final mean
+
+
+class _Seed(Part):
+    seed: int
+    mode: str
+    delay: float | None
+    forecaster: str | None
+    hyperparameters: dict[str, Any]
+
+
+class _Curve(Part):
+    scenario: str
+    settings: _Seed
+    validation_episodes: int
+    curve: list[Point]
+
+
+class _Rules(Part):
+    name: str
+    methods: list[dict[str, Any]]
+
+
+class _Summary(Part):
+    split: str
+    scenarios: list[_Rules]
 
 
 def learning_curves(runs: dict[str, str]) -> dict[str, Any]:
@@ -74,12 +98,11 @@ def _read(name: str, pattern: str) -> list[dict[str, Any]]:
     curves = []
     for folder in matching(pattern):
         path = Path(folder) / CURVE
-        try:
-            curve = json.loads(path.read_text("utf-8"))
+        with reading("learning curve", path):
+            curve = read_json(path)
+            require_parts(_Curve, curve, "it")
             if not curve["curve"]:
                 raise ValueError("it has no validation")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DpemError(f"learning curve {os.fspath(path)!r} cannot be read: {error}") from None
         curves.append(curve)
     if not curves:
         raise DpemError(f"{name}: no folder matches {pattern!r}; expected those that dpem train has written")
@@ -92,14 +115,15 @@ def _plain(number: float) -> float | None:
 
 def means_of(summary: Path, scenario: str) -> dict[str, dict[str, float]]:
     """Mean metrics by label of what `dpem benchmark` has played on the scenario."""
-    try:
-        found = json.loads(summary.read_text("utf-8"))
-        [played] = [each for each in found["scenarios"] if each["name"] == scenario]
+    with reading("summary of rules to draw beside", summary):
+        found = read_json(summary)
+        require_parts(_Summary, found, "it")
         if found["split"] != "validation":
             raise ValueError(f"it is of the {found['split']} split; learning curves are of validation episodes")
+        played = [each for each in found["scenarios"] if each["name"] == scenario]
+        if len(played) != 1:
+            raise ValueError(f"it has {len(played)} scenarios {scenario!r}; expected one")
         return {
-            method["label"]: {metric: method["metrics"][metric]["mean"]["value"] for metric in METRICS}
-            for method in played["methods"]
+            method["label"]: {metric: float(method["metrics"][metric]["mean"]["value"]) for metric in METRICS}
+            for method in played[0]["methods"]
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DpemError(f"rules to draw beside, {os.fspath(summary)!r}, cannot be used: {error}") from None

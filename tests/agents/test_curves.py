@@ -106,8 +106,8 @@ def test_what_does_not_belong_together_is_refused_in_one_line(
     for given, line in (
         ({"a": str(tmp_path / "short" / "*")}, "training seeds of 'a' have validated at other timesteps"),
         ({"a": runs, "b": str(tmp_path / "other" / "*")}, "curves of mesh20-v0, star8-v0 do not belong in one picture"),
-        ({"a": str(tmp_path / "blind" / "*")}, "cannot be read: it has no validation"),
-        ({"a": str(tmp_path / "broken")}, "cannot be read"),
+        ({"a": str(tmp_path / "blind" / "*")}, "cannot be used: it has no validation"),
+        ({"a": str(tmp_path / "broken")}, "cannot be used"),
         ({"a": str(tmp_path / "none*")}, "a: no folder matches"),
     ):
         with pytest.raises(DpemError, match=line) as told:

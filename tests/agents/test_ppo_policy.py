@@ -15,7 +15,7 @@ from ppo_models import TOPOLOGY, checkpoint_of, draw_weights, drawn_checkpoint, 
 
 from dpem_agents.ppo import checkpoint as checkpoints
 from dpem_agents.ppo.checkpoint import Checkpoint, load
-from dpem_agents.ppo.forward import OWN
+from dpem_agents.ppo.forward import OWN, shapes
 from dpem_agents.ppo.policy import PpoPolicy
 from dpem_agents.ppo.prior import prior
 from dpem_baselines.local import LocalReactive
@@ -229,6 +229,15 @@ def test_a_checkpoint_of_other_features_is_refused(tmp_path: Path, monkeypatch: 
         policy.reset(STAR, build_network(STAR, 0), 0)
 
 
+@pytest.mark.parametrize("mode", ["shared", "independent"])
+@pytest.mark.parametrize("encoder", ["per-peer", "plain"])
+def test_the_loader_knows_the_shape_of_every_weight(mode: str, encoder: str, tmp_path: Path) -> None:
+    made = learner(STAR, mode, tmp_path, encoder=encoder)
+    nodes = made.nodes if mode == "independent" else 1
+    expected = {name: tuple(weight.shape) for name, weight in made.model.policy.mlp_extractor.named_parameters()}
+    assert shapes(encoder, checkpoints.interface(STAR), 8, nodes) == expected
+
+
 def spoilt(checkpoint: Checkpoint, **about: Any) -> Checkpoint:
     return Checkpoint(checkpoint.about | about, checkpoint.arrays)
 
@@ -261,7 +270,7 @@ def test_files_that_are_no_checkpoints_are_refused_in_one_line(tmp_path: Path) -
         "actor.hidden.weight' is missing": Checkpoint(
             good.about, {key: array for key, array in good.arrays.items() if key != name}
         ),
-        "'nodes' is missing": Checkpoint({k: v for k, v in good.about.items() if k != "nodes"}, good.arrays),
+        "about.nodes: Field required": Checkpoint({k: v for k, v in good.about.items() if k != "nodes"}, good.arrays),
     }
     for message, content in files.items():
         if content == b"npz":

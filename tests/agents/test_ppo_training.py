@@ -237,7 +237,7 @@ def test_what_cannot_be_trained_is_told_in_one_line(
 def test_hyperparameters_are_checked() -> None:
     with pytest.raises(ScenarioError, match="warm_start is 'hot'; expected one of 'reactive', 'waiting', 'none'"):
         Hyperparameters(warm_start="hot")  # type: ignore[arg-type]
-    for wrong in ({"slots": 0}, {"learning_rate": float("nan")}, {"entropy_weight": -1.0}, {"clip": "wide"}):
+    for wrong in ({"learning_rate": float("nan")}, {"entropy_weight": -1.0}, {"clip": "wide"}):
         with pytest.raises(DpemError, match=rf"hyperparameter {next(iter(wrong))} is .*; expected a number >=? 0"):
             Hyperparameters(**wrong)
     for values, line in (
@@ -245,6 +245,10 @@ def test_hyperparameters_are_checked() -> None:
         ({"hidden_blocks": "stock"}, r"hidden_blocks is 'stock'; expected a list, such as \['forecast'\]"),
         ({"encoder": "magic"}, "encoder is 'magic'; expected one of 'per-peer', 'plain'"),
         ({"annealed": 1.0}, "annealed is 1.0; expected true or false"),
+        ({"slots": 0}, "slots is 0; expected a whole number >= 1, at most 1000000"),
+        ({"hidden": 2.5}, "hidden is 2.5; expected a whole number"),
+        ({"networks": True}, "networks is True; expected a whole number"),
+        ({"epochs": 10**400}, "expected a whole number"),
         ({"discont": 0.9}, "unknown hyperparameter 'discont'; did you mean 'discount'"),
     ):
         with pytest.raises(DpemError, match=line):

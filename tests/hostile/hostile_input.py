@@ -10,12 +10,15 @@ import copy
 import math
 import os
 import signal
+import tomllib
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 
 from dpem_env.errors import DpemError
 from dpem_env.scenarios import Scenario
@@ -90,6 +93,16 @@ def tried(function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any
         raise AssertionError(f"{type(error).__name__}: {str(error)[:300]} on {_shown(arguments, named)}") from error
 
 
+def peak(function: Callable[..., Any], /, *arguments: Any, **named: Any) -> tuple[Any, int]:
+    """What is `tried`, and the most bytes that Python and numpy held meanwhile."""
+    tracemalloc.start()
+    try:
+        outcome = tried(function, *arguments, **named)
+        return outcome, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def refused(outcome: object) -> bool:
     """Whether what was `tried` was refused."""
     return isinstance(outcome, DpemError)
@@ -130,6 +143,27 @@ def mutated_number(rng: np.random.Generator, value: int | float) -> Any:
     near = (value + 1, value - 1, -value, value * 2, value * 3, float(value), whole, [value, value])
     far = tuple(value * 10.0**power for power in (-12, -9, -6, -3, -1, 1, 3, 6, 9, 12))
     return one_of(rng, near if rng.random() < 0.5 else (*far, *THINGS))
+
+
+def spoil(rng: np.random.Generator, part: Any) -> None:
+    """Another value, an entry less or an entry doubled, at any depth."""
+    key = one_of(rng, list(part)) if isinstance(part, dict) else int(rng.integers(len(part)))
+    inside = part[key]
+    luck = rng.random()
+    if isinstance(inside, dict | list) and inside and luck < 0.9:
+        spoil(rng, inside)
+    elif key == "scenario" and luck < 0.9:
+        data = tomllib.loads(inside)
+        spoil(rng, data)
+        part[key] = tomli_w.dumps(data)
+    elif luck < 0.1:
+        del part[key]
+    elif luck < 0.15 and isinstance(part, list):
+        part.append(inside)
+    elif isinstance(inside, int | float) and luck < 0.8:
+        part[key] = mutated_number(rng, inside)
+    else:
+        part[key] = one_of(rng, THINGS)
 
 
 def mutated_bytes(rng: np.random.Generator, content: bytes, tokens: tuple[bytes, ...] = ()) -> bytes:

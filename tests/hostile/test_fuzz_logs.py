@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tomli_w
-from hostile_input import NUMBERS, THINGS, inputs, mutated_bytes, mutated_number, one_of, refused, report, small, tried
+from hostile_input import NUMBERS, inputs, mutated_bytes, one_of, refused, report, small, spoil, tried
 
 from dpem_env import scenarios
 from dpem_env.cli import main
@@ -50,27 +47,6 @@ def test_a_log_with_damaged_bytes_is_refused_in_one_line_or_replayed(logs: list[
         path.write_bytes(mutated_bytes(rng, one_of(rng, whole)))
         accepted.append(not refused(tried(replayed, path)))
     report("logs with damaged bytes", accepted)
-
-
-def spoil(rng: np.random.Generator, part: Any) -> None:
-    """Another value, an entry less or an entry doubled, at any depth."""
-    key = one_of(rng, list(part)) if isinstance(part, dict) else int(rng.integers(len(part)))
-    inside = part[key]
-    luck = rng.random()
-    if isinstance(inside, dict | list) and inside and luck < 0.9:
-        spoil(rng, inside)
-    elif key == "scenario" and luck < 0.9:
-        data = tomllib.loads(inside)
-        spoil(rng, data)
-        part[key] = tomli_w.dumps(data)
-    elif luck < 0.1:
-        del part[key]
-    elif luck < 0.15 and isinstance(part, list):
-        part.append(inside)
-    elif isinstance(inside, int | float) and luck < 0.8:
-        part[key] = mutated_number(rng, inside)
-    else:
-        part[key] = one_of(rng, THINGS)
 
 
 def test_a_log_with_another_header_is_refused_in_one_line_or_replayed(logs: list[Path], tmp_path: Path) -> None:

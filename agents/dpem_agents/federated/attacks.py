@@ -7,7 +7,6 @@ alone. Nothing is noised: median and trimmed mean know no privacy.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +28,7 @@ from dpem_agents.ppo.policy import PpoPolicy
 from dpem_agents.ppo.training import Settings
 from dpem_env.errors import DpemError
 from dpem_env.evaluation import run_episode
-from dpem_env.files import read_json, reading, sole_writer, write_json
+from dpem_env.files import Part, read_json, reading, require_parts, sole_writer, write_json
 from dpem_env.scenarios import Scenario
 from dpem_env.seeding import generator
 from dpem_env.session import EpisodeSeeds, episode_seeds
@@ -94,6 +93,19 @@ class Trial:
     seed: int
 
 
+class _Scores(Part):
+    attack: str
+    defence: str
+    seed: int
+    delivery_rate: float
+    contention: float
+    reward: float
+
+
+class _Results(Part):
+    trials: list[_Scores]
+
+
 class AttackedAveraging(Averaging):
     """Rounds in which some nodes replace their updates."""
 
@@ -135,7 +147,8 @@ def withstand(
             known[trial] = scores
             write_json(out, about | {"trials": [asdict(t) | known[t] for t in trials if t in known]})
             on_trial()
-    return json.loads(out.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    with reading("results", out):
+        return read_json(out)
 
 
 def play(setting: Setting, trial: Trial, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -215,11 +228,11 @@ def _known(out: Path, about: dict[str, Any]) -> dict[Trial, dict[str, Any]]:
     """Trials of the same setting that the file holds; DpemError if it holds others."""
     if not out.exists():
         return {}
-    with reading("trials", out):
+    with reading("results", out):
         stored = read_json(out)
-    if {name: stored.get(name) for name in about} != about:
-        raise DpemError(f"{os.fspath(out)!r} holds trials of another setting: choose another --out")
-    with reading("trials", out):
+        if {name: stored.get(name) for name in about} != about:
+            raise ValueError("it holds trials of another setting: choose another --out")
+        require_parts(_Results, stored, "it")
         return {
             Trial(trial["attack"], trial["defence"], trial["seed"]): {name: trial[name] for name in METRICS}
             for trial in stored["trials"]

@@ -14,15 +14,26 @@ from dpem_agents.ppo.hyperparameters import Hyperparameters, changed
 from dpem_agents.ppo.training import Settings
 from dpem_env import scenarios
 from dpem_env.errors import DpemError
-from dpem_env.files import read_json, reading, write_json
+from dpem_env.files import Part, read_json, reading, require_parts, write_json
 from dpem_env.forecast import get_forecaster
 from dpem_env.network import build_network
-from dpem_env.scenarios import Scenario
+from dpem_env.scenarios import Natural, Scenario
 
 if TYPE_CHECKING:
     from dpem_agents.ppo.learner import Learner
 
 FILE = "federation.json"
+
+
+class _Stored(Part):
+    scenario: str
+    federation: dict[str, Any]
+    hyperparameters: dict[str, Any]
+    rounds: Natural
+    seed: Natural
+    topology_seed: Natural
+    forecaster: str | None
+    here: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,8 @@ class Plan:
         """What `save` wrote."""
         with reading("federation", folder / FILE):
             stored = read_json(folder / FILE)
-            here = dict(stored.pop("here"))
+            require_parts(_Stored, stored, "it")
+            here = stored.pop("here")
             made = {
                 "scenario": scenarios.from_toml(stored["scenario"]),
                 "federation": federation(**stored["federation"]),

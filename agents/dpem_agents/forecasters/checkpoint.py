@@ -2,24 +2,26 @@
 
 A checkpoint belongs to topologies, told apart by their table of peers. For each it holds arrays whose first axis is the
 node, because nodes share nothing: the peers, the scale (mean count per slot of every pair in the node's training
-history) and the weights. They are read-only, so copies of a forecaster share them.
+history), the weights and, for cells, the size of every pair among its node's. They are read-only, so copies of a
+forecaster share them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from dpem_env.errors import DpemError, PolicyError
-from dpem_env.files import whole_file
+from dpem_env.files import ArrayFile, Part, reading, require_parts, whole_file
 from dpem_env.forecast import ForecastSetting
+from dpem_env.scenarios import MAX_COUNT, Count
 
 FORMAT = "dpem-forecaster-1"
 ABOUT = ("format", "model", "scenario", "scenario_hash", "horizon", "hidden")
@@ -79,21 +81,20 @@ class Checkpoint:
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read and check a checkpoint; raises PolicyError with one clear line."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            about = json.loads(str(file["about"]))
-            if about["format"] != FORMAT:
-                raise PolicyError(f"format {about['format']!r} instead of {FORMAT!r}")
-            sizes: dict[int, Arrays] = {}
-            for key in sorted(set(file.files) - {"about"}):
-                index, _, name = key.partition(".")
-                sizes.setdefault(int(index), {})[name] = file[key]
-        topologies = tuple(sizes[index] for index in sorted(sizes))
-        _check(about, topologies)
-    # What zipfile, numpy and json raise for files that are missing, cut off or something else.
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
-        raise PolicyError(f"checkpoint {os.fspath(path)!r} cannot be used: {reason}") from None
+    with reading("checkpoint", path, PolicyError), ArrayFile(path) as stored:
+        about = stored.read_about()
+        _check(about)
+        count = max(sum(name.endswith(".peers") for name in stored.names), 1)
+        expected = [_expected(about, stored, index) for index in range(count)]
+        stored.require_names(["about", *(f"{i}.{name}" for i, kinds in enumerate(expected) for name in kinds)])
+        topologies = tuple(
+            {name: stored.read(f"{index}.{name}", *kind) for name, kind in kinds.items()}
+            for index, kinds in enumerate(expected)
+        )
+        for arrays in topologies:
+            for name, array in arrays.items():
+                if not np.isfinite(array).all():
+                    raise ValueError(f"{name} has entries that are no numbers (NaN or infinite); train it anew")
     return Checkpoint(**{name: about[name] for name in ABOUT[1:]}, topologies=topologies)
 
 
@@ -112,22 +113,30 @@ def shapes(model: str, hidden: int, horizon: int) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _check(about: dict[str, Any], topologies: tuple[Arrays, ...]) -> None:
-    if about["model"] not in ("ridge", *GATES) or not topologies:
-        raise ValueError(f"it holds {len(topologies)} topologies of model {about['model']!r}")
-    for name in ("horizon", "hidden"):
-        if not isinstance(about[name], int) or about[name] < (name == "horizon" or about["model"] != "ridge"):
-            raise ValueError(f"{name} is {about[name]!r}")
+class _About(Part):
+    scenario: str
+    scenario_hash: str
+    horizon: Count
+    hidden: int = Field(ge=0, le=MAX_COUNT)
+
+
+def _check(about: dict[str, Any]) -> None:
+    if about["format"] != FORMAT:
+        raise ValueError(f"format {about['format']!r} instead of {FORMAT!r}")
+    require_parts(_About, about, "about")
+    if about["model"] not in ("ridge", *GATES) or (about["hidden"] == 0) != (about["model"] == "ridge"):
+        raise ValueError(f"it is of model {about['model']!r} with {about['hidden']} hidden units")
+
+
+def _expected(about: dict[str, Any], stored: ArrayFile, index: int) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and kinds of type by name of what the file holds of a topology."""
+    shape, _ = stored.declared(f"{index}.peers")
+    if len(shape) != 2 or not all(1 <= length <= MAX_COUNT for length in shape):
+        raise ValueError(f"peers has shape {shape}; expected (nodes, peers per node)")
+    pairs = ("scale",) if about["model"] == "ridge" else ("scale", "size")
     weights = shapes(about["model"], about["hidden"], about["horizon"])
-    for arrays in topologies:
-        nodes, places = arrays["peers"].shape
-        expected = {"peers": (nodes, places), "scale": (nodes, places)}
-        expected |= {name: (nodes, *shape) for name, shape in weights.items()}
-        for name, shape in expected.items():
-            if arrays[name].shape != shape or arrays[name].dtype.kind not in "fi":
-                raise ValueError(f"{name} has shape {arrays[name].shape} instead of {shape}")
-            if not np.isfinite(arrays[name]).all():
-                raise ValueError(f"{name} has entries that are no numbers (NaN or infinite); train it anew")
+    arrays = dict.fromkeys(pairs, shape) | {name: (shape[0], *own) for name, own in weights.items()}
+    return {"peers": (shape, "i")} | {name: (shape, "fi") for name, shape in arrays.items()}
 
 
 class Learned:

@@ -7,28 +7,31 @@ the running episodes. Playing reads the actor's weights alone.
 from __future__ import annotations
 
 import json
+import math
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from dpem_agents.ppo.forward import shapes
 from dpem_agents.ppo.hyperparameters import MODES, STACKED, Hyperparameters, changed
 from dpem_env.errors import DpemError, PolicyError
 from dpem_env.features import NODE_FEATURES, PEER_FEATURES, FeatureTable
-from dpem_env.files import whole_file
+from dpem_env.files import ArrayFile, Part, reading, require_parts, whole_file
 from dpem_env.network import Network
-from dpem_env.scenarios import Scenario
+from dpem_env.scenarios import MAX_SLOTS, Count, Natural, Scenario
 from dpem_env.simulator.simulator import fingerprint
 
 FORMAT = "dpem-ppo-2"
 FILE = "checkpoint.npz"  # in the folder of a training
 POLICY_FILE = "policy.npz"  # there as well: the actor alone
+PARTS = ("weights", "mean", "square")
 Arrays = dict[str, NDArray[Any]]
+Kinds = dict[str, tuple[tuple[int, ...], Any]]  # shape and type by name
 
 
 @dataclass(frozen=True)
@@ -86,20 +89,19 @@ class Checkpoint:
 def load(path: str | os.PathLike[str], training: bool = False) -> Checkpoint:
     """Read and check a checkpoint, or what a training has left in a folder; PolicyError with one clear line.
 
-    Without `training` arrays are the actor's weights only.
+    Without `training` arrays are the actor's weights only; with it, as many as the file has.
     """
-    try:
-        with np.load(file_of(path), allow_pickle=False) as stored:
-            about = json.loads(str(stored["about"]))
-            if about["format"] != FORMAT:
-                raise PolicyError(f"format {about['format']!r} instead of {FORMAT!r}")
-            names = [name for name in stored.files if training or name.startswith("weights.actor.")]
-            checkpoint = Checkpoint(about, {name: stored[name] for name in names if name != "about"})
-        _check(checkpoint)
-    # What zipfile, numpy and json raise for files that are missing, cut off or something else.
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
-        raise PolicyError(f"checkpoint {os.fspath(path)!r} cannot be used: {reason}") from None
+    with reading("checkpoint", path, PolicyError):
+        with ArrayFile(file_of(path)) as stored:
+            about = stored.read_about()
+            _check(about)
+            actor, rest = _expected(about, stored)
+            stored.require_names(["about", *actor, *rest])
+            wanted = actor | ({name: kind for name, kind in rest.items() if name in stored.names} if training else {})
+            checkpoint = Checkpoint(about, {name: stored.read(name, *kind) for name, kind in wanted.items()})
+        for name, array in checkpoint.arrays.items():
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} has entries that are no numbers (NaN or infinite)")
     return checkpoint
 
 
@@ -128,17 +130,78 @@ def topology_hash(network: Network) -> str:
     return fingerprint((*hardware, t.links, t.length, network.peers))
 
 
-def _check(checkpoint: Checkpoint) -> None:
-    about = checkpoint.about
+class _Interface(Part):
+    peers: Count = Field(alias="peers per node")
+    qualities: Count
+    classes: Count = Field(alias="fidelity classes")
+    horizon: Count = Field(alias="forecast slots")
+    width: Count = Field(alias="features per peer")
+    features: list[str]
+
+
+class _Settings(Part):
+    forecaster: str | None
+    topology_seed: Natural | None
+    scenario_hash: str
+    hyperparameters: dict[str, Any]
+    federation: dict[str, Any] | None = None
+
+
+class Point(Part):
+    """A validation."""
+
+    timesteps: Natural
+    environment_steps: Natural
+    seconds: float
+    reward: float | None
+    delivery_rate: float | None
+    contention: float | None
+
+
+class _About(Part):
+    mode: str
+    scenario: str
+    interface: _Interface
+    nodes: Count
+    topology: str | None
+    timesteps: Natural
+    updates: Natural
+    rounds: Natural
+    settings: _Settings
+    optimizer_steps: float
+    seconds: float
+    federated_rounds: Natural = 0
+    curve: list[Point] = Field(default_factory=list)
+
+
+def _check(about: dict[str, Any]) -> None:
+    if about["format"] != FORMAT:
+        raise ValueError(f"format {about['format']!r} instead of {FORMAT!r}")
+    require_parts(_About, about, "about")
     if about["mode"] not in MODES:
         raise ValueError(f"mode is {about['mode']!r}; expected one of {', '.join(MODES)}")
     if (about["mode"] in STACKED) != isinstance(about["topology"], str):
         raise ValueError(f"topology is {about['topology']!r} in mode {about['mode']}")
-    chosen, nodes = checkpoint.hyperparameters, about["nodes"]
+
+
+def _expected(about: dict[str, Any], stored: ArrayFile) -> tuple[Kinds, Kinds]:
+    """What the file may hold by name: the actor's weights, and what training needs besides."""
+    chosen, nodes = Checkpoint(about, {}).hyperparameters, about["nodes"]
     stacked = nodes if about["mode"] in STACKED else 1
-    for name, shape in shapes(chosen.encoder, about["interface"], chosen.hidden, stacked).items():
-        array = checkpoint.arrays[f"weights.{name}"]
-        if array.shape != shape or array.dtype != np.float32:
-            raise ValueError(f"{name} has shape {array.shape} and type {array.dtype} instead of {shape} float32")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} has entries that are no numbers (NaN or infinite)")
+    weights = shapes(chosen.encoder, about["interface"], chosen.hidden, stacked)
+    parts: Kinds = {f"{part}.{name}": (weights[name], np.float32) for part in PARTS for name in weights}
+    actor = {name: kind for name, kind in parts.items() if name.startswith("weights.actor.")}
+    played = _length(stored, "actions", MAX_SLOTS)
+    rest: Kinds = {"actions": ((played, chosen.networks * nodes), np.int32)}
+    if about["mode"] == "federated":
+        of_a_node = sum(math.prod(shape[1:]) for shape in weights.values())
+        rest["federated.weights"] = ((_length(stored, "federated.weights", of_a_node),), np.float64)
+    return actor, parts | rest
+
+
+def _length(stored: ArrayFile, name: str, longest: int) -> int:
+    """Of an array whose length only the file knows, 0 if it has none."""
+    length = (*(stored.declared(name)[0] if name in stored.names else ()), 0)[0]
+    if length > longest:
+        raise ValueError(f"{name} is {length:,} long; expected at most {longest:,}")
+    return length

@@ -5,6 +5,9 @@ Weights carry the names that they have in `networks`.
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,23 +19,29 @@ Weights = dict[str, F32]
 OWN = len(NODE_FEATURES)  # columns of a node's own features
 
 
-def shapes(encoder: str, interface: dict[str, int], hidden: int, nodes: int) -> dict[str, tuple[int, ...]]:
-    """Shape of every weight of the actors of so many nodes by name; `interface` as in a checkpoint."""
-    peers, block = interface["peers per node"], interface["features per peer"]
+def shapes(encoder: str, interface: dict[str, Any], hidden: int, nodes: int) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight of the actors and critics of so many nodes by name; `interface` as in a checkpoint."""
+    peers, block, qualities = (interface[name] for name in ("peers per node", "features per peer", "qualities"))
     if encoder == "per-peer":
-        linear = {
-            "context": (OWN + block, hidden),
-            "hidden": (hidden, hidden),
-            "quality": (hidden, interface["qualities"]),
-            "wait": (hidden, 1),
+        layers = {
+            "actor.context": (OWN + block, hidden),
+            "actor.hidden": (hidden, hidden),
+            "actor.quality": (hidden, qualities),
+            "actor.wait": (hidden, 1),
         }
         first: dict[str, tuple[int, ...]] = {"actor.peer.weight": (nodes, block, hidden)}
+        layers |= _perceptron("critic.layers", (OWN + 2 * block, hidden, hidden, 1))
     else:
-        widths = (OWN + peers * block, hidden, hidden, 1 + peers * interface["qualities"])
-        linear = {f"{layer}": widths[layer : layer + 2] for layer in range(3)}
+        seen = OWN + peers * block
+        layers = _perceptron("actor", (seen, hidden, hidden, 1 + peers * qualities))
+        layers |= _perceptron("critic", (seen, hidden, hidden, 1))
         first = {}
-    weights = {f"actor.{name}.weight": (nodes, *size) for name, size in linear.items()}
-    return first | weights | {f"actor.{name}.bias": (nodes, 1, size[1]) for name, size in linear.items()}
+    weights = {f"{name}.weight": (nodes, *size) for name, size in layers.items()}
+    return first | weights | {f"{name}.bias": (nodes, 1, outputs) for name, (_, outputs) in layers.items()}
+
+
+def _perceptron(name: str, widths: tuple[int, ...]) -> dict[str, tuple[int, int]]:
+    return {f"{name}.{layer}": size for layer, size in enumerate(pairwise(widths))}
 
 
 def per_peer_logits(weights: Weights, peers: int, matrix: F32) -> F32:

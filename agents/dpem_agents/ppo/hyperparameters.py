@@ -9,10 +9,12 @@ from typing import Any, Literal, get_args
 from dpem_agents.ppo.prior import WARM_STARTS, WarmStart
 from dpem_env.errors import DpemError, nearest, require_one_of
 from dpem_env.features import BLOCKS
+from dpem_env.scenarios import MAX_SLOTS
 
 Encoder = Literal["per-peer", "plain"]
 MODES = ("shared", "independent", "central", "federated")
 STACKED = ("independent", "federated")  # modes with one policy per node
+WHOLE = ("networks", "slots", "minibatches", "epochs", "hidden")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Hyperparameters:
             number = name not in ("warm_start", "encoder", "hidden_blocks", "annealed")
             if name == "annealed" and not isinstance(given, bool):
                 raise DpemError(f"hyperparameter annealed is {given!r}; expected true or false")
+            if name in WHOLE and not (type(given) is int and 1 <= given <= MAX_SLOTS):
+                raise DpemError(
+                    f"hyperparameter {name} is {given!r}; expected a whole number >= 1, at most {MAX_SLOTS}"
+                )
             if number and not (isinstance(given, int | float) and least <= given < math.inf):
                 raise DpemError(f"hyperparameter {name} is {given!r}; expected a number {'>' if least else '>='} 0")
 

@@ -6,7 +6,6 @@ on.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ import numpy as np
 
 from dpem_agents.ppo.hyperparameters import Hyperparameters, changed
 from dpem_agents.ppo.training import CURVE, train
-from dpem_env.files import write_json
+from dpem_env.files import read_json, reading, write_json
 from dpem_env.scenarios import Scenario
 from dpem_env.tuning import EPISODES, TRIALS
 from dpem_env.work import played
@@ -113,6 +112,7 @@ def _score(trial: Trial, data_dir: str | os.PathLike[str] | None = None) -> dict
         show_progress=False,
         data_dir=data_dir,
     )
-    curve = json.loads((trial.folder / CURVE).read_text("utf-8"))["curve"]
-    last = {name: curve[-1][name] for name in ("reward", "delivery_rate", "contention", "seconds")}
-    return last | {"rewards_on_the_way": [float(np.round(point["reward"], 4)) for point in curve]}
+    with reading("learning curve", trial.folder / CURVE):
+        curve = read_json(trial.folder / CURVE)["curve"]
+        last = {name: curve[-1][name] for name in ("reward", "delivery_rate", "contention", "seconds")}
+        return last | {"rewards_on_the_way": [float(np.round(point["reward"], 4)) for point in curve]}
