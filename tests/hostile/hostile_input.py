@@ -152,7 +152,7 @@ def spoil(rng: np.random.Generator, part: Any) -> None:
     luck = rng.random()
     if isinstance(inside, dict | list) and inside and luck < 0.9:
         spoil(rng, inside)
-    elif key == "scenario" and luck < 0.9:
+    elif key == "scenario" and "\n" in str(inside) and luck < 0.9:  # TOML, not a name
         data = tomllib.loads(inside)
         spoil(rng, data)
         part[key] = tomli_w.dumps(data)

@@ -96,4 +96,4 @@ def _beside(checkpoint: Path, forecaster: str | None) -> str | None:
     """The forecaster, with its file in the folder of the checkpoint if one of that name lies there: both may move."""
     kind, colon, file = (forecaster or "").partition(":")
     moved = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / Path(file).name
-    return f"{kind}:{moved}" if colon and moved.is_file() else forecaster
+    return f"{kind}:{moved}" if colon and os.path.isfile(moved) else forecaster
