@@ -7,7 +7,6 @@ import argparse
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dpem_env import __version__
-from dpem_env.errors import DpemError, DpemWarning
+from dpem_env.errors import DpemError, warnings_told
 
 COMMANDS = "dpem_env.commands"  # entry points of further commands: called with the subparsers, to add theirs
 EXAMPLES = """\
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 fine, 1 a replay that differs, 2 bad input, 130 interrupted."""
     arguments = _parser().parse_args(argv)
     try:
-        with _no_interrupt_lost(), _warnings_in_one_line():
+        with _no_interrupt_lost(), warnings_told(lambda line: _complain(f"dpem: warning: {line}")):
             code: int = arguments.run(arguments)
         sys.stdout.flush()  # a pipe that was closed shows here, not while Python exits
         return code
@@ -90,23 +89,6 @@ def _no_interrupt_lost() -> Iterator[None]:
         sys.unraisablehook = usual
         for repeat in repeats:
             repeat.cancel()
-
-
-@contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
-    """Those that are this package's own, each once."""
-    with warnings.catch_warnings():
-        usual = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-            if issubclass(category, DpemWarning):
-                _complain(f"dpem: warning: {message}")
-            else:
-                usual(message, category, *place, **options)
-
-        warnings.simplefilter("default", DpemWarning)
-        warnings.showwarning = show
-        yield
 
 
 def _complain(message: str) -> None:

@@ -47,8 +47,8 @@ def warn_if_rounded(scenario: Scenario, delay: float) -> None:
     """A DpemWarning if another control delay (s) is played than this one."""
     played, slot = played_delay(scenario, delay), scenario.control.slot_duration
     if not math.isclose(float(delay), played, rel_tol=1e-9, abs_tol=1e-9 * slot):
-        told = f"a control delay of {delay} s is played as {played:.12g} s: slots last {slot:.12g} s"
-        warnings.warn(told, DpemWarning, stacklevel=3)
+        told = f"played as {played:.12g} s, since slots last {slot:.12g} s"
+        warnings.warn(DpemWarning(f"control delay of {delay} s", told), stacklevel=3)
 
 
 class CentralControl:

@@ -9,19 +9,25 @@ requests are pieces, too: each the time in which one of them comes.
 from __future__ import annotations
 
 import os
+import warnings
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env import traces
-from dpem_env.network import Network
+from dpem_env.errors import DataError, DpemWarning
+from dpem_env.network import REMEDIES, Network, in_words
+from dpem_env.route_search import Exclusion
+from dpem_env.routes import reachability
 from dpem_env.scenarios import MAX_SLOTS, ReplayDemand, Scenario, SessionDemand, TraceDemand
-from dpem_env.seeding import generator
+from dpem_env.seeding import generator, require_seed
 
 Ints = NDArray[np.int32]
+Flags = NDArray[np.bool_]
 
 
 LATEST_NEWS = 4.0  # s; no control delay that is swept is longer
@@ -59,7 +65,8 @@ class Demand:
     requests: RequestTable
     pieces: Pieces
     shape: tuple[int, int]  # (N, D)
-    excluded_requests: int = 0  # rows of a request file whose destination is no reachable peer
+    excluded_requests: int = 0  # requests of a file, within the episode, whose destination is no reachable peer
+    left_out: dict[str, int] = field(default_factory=dict)  # requests of a file that do not count, by reason
 
     def rates(self, start: int, stop: int) -> NDArray[np.float64]:
         """(stop - start, N, D) true expected requests in each slot: known to no policy but a clairvoyant one."""
@@ -87,8 +94,10 @@ def draw_demand(
 ) -> Demand:
     """The demand of an episode of `slots` slots.
 
-    Sessions and traces are drawn from `demand_seed`; a request file is replayed as it is.
+    Sessions and traces are drawn from `demand_seed`; a request file is replayed as it is. Warns of requests in it that
+    do not count; raises DataError if none does.
     """
+    require_seed("demand seed", demand_seed)
     config = scenario.demand
     if isinstance(config, ReplayDemand):
         return _replayed(scenario, config, network, slots)
@@ -170,7 +179,7 @@ def _trace_pieces(
     The scale is fixed by the mean over the whole trace: the peers' traffic averages trace_share · request_rate. Past
     the end of the split's days, the trace goes on with their beginning.
     """
-    matrices = traces.load_abilene(data_dir)
+    matrices = traces.load_abilene(data_dir, scenario.name)
     low, high = matrices.window(scenario.split_of(demand_seed) or "train")
     per_matrix = scenario.in_slots(config.matrix_duration)
     needed, count = -(-slots // per_matrix), -(-horizon // per_matrix)
@@ -231,13 +240,49 @@ def _replayed(scenario: Scenario, config: ReplayDemand, network: Network, slots:
     duration = scenario.control.slot_duration
     slot = np.floor(np.minimum(recorded.time, (slots + 1) * duration) / duration + 1e-9).astype(np.int64)
     matches = network.peers[recorded.source] == recorded.destination[:, None]  # (R, D)
-    inside = slot < slots
-    kept = inside & matches.any(axis=1)
+    inside, known = slot < slots, matches.any(axis=1)
+    kept = inside & known
     lifetime = np.rint(np.clip(recorded.deadline, duration, MAX_SLOTS * duration) / duration).astype(np.int64)
+    left_out = _left_out(scenario, network, recorded, inside, known, slot + lifetime <= slots)
+    _account(config.requests_file, len(kept), left_out)
     classes = np.array(scenario.demand.fidelity_classes)
     columns = (slot, recorded.source, matches.argmax(axis=1), np.searchsorted(classes, recorded.fidelity))
     slot, source, peer, wanted = (column[kept].astype(np.int32) for column in columns)
     table = tabulate(slot, source, peer, wanted, slot + lifetime[kept].astype(np.int32) - 1)
     ones = np.ones(len(slot))
     pieces = Pieces(table.source, table.peer, table.slot, table.slot + 1, ones)
-    return Demand(table, pieces, network.peers.shape, int(np.sum(inside & ~kept)))
+    return Demand(table, pieces, network.peers.shape, int(np.sum(inside & ~kept)), left_out)
+
+
+LATE, OPEN = "after the episode's end", "whose deadline is after the episode's end"
+CROWDED = "to more destinations of a node than demand.peers allows"
+HELP = {LATE: "raise episode.slots", OPEN: "raise episode.slots", CROWDED: "raise demand.peers"}
+HELP |= {f"unreachable ({reason})": remedy for reason, remedy in REMEDIES.items()}
+
+
+def _left_out(
+    scenario: Scenario, network: Network, recorded: traces.RequestFile, inside: Flags, known: Flags, ended: Flags
+) -> dict[str, int]:
+    """How many requests of a file do not count, by the first reason that applies; the most frequent first."""
+    reasons = Counter({LATE: int(np.sum(~inside)), OPEN: int(np.sum(inside & known & ~ended))})
+    strangers = inside & ~known
+    if strangers.any():
+        verdict = reachability(network.topology, scenario)[recorded.source, recorded.destination]
+        for exclusion, number in Counter(verdict[strangers].tolist()).items():
+            reason = CROWDED if exclusion == Exclusion.REACHABLE else f"unreachable ({in_words(exclusion)})"
+            reasons[reason] = number
+    return {reason: number for reason, number in reasons.most_common() if number}
+
+
+def _account(file: str, requests: int, left_out: dict[str, int]) -> None:
+    """Every request of the file counts, or it is said why not; that none does is an error."""
+    if not requests:
+        raise DataError(f"request file {file!r} holds no requests")
+    if not left_out:
+        return
+    reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items())
+    counted = requests - sum(left_out.values())
+    said = f"{counted} of {requests} requests count; left out: {reasons}; {HELP[next(iter(left_out))]}"
+    if not counted:
+        raise DataError(f"request file {file!r}: {said}")
+    warnings.warn(DpemWarning(f"request file {file!r}", said), stacklevel=4)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 LONGEST = 600  # characters of a message
 
@@ -14,10 +17,6 @@ class DpemError(ValueError):
     def __init__(self, message: str) -> None:
         line = " ".join(message.split())
         super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - 200]} … {line[-197:]}")
-
-
-class DpemWarning(UserWarning):
-    """Something is done in another way than it was asked for; the command says it in one line on standard error."""
 
 
 class ScenarioError(DpemError):
@@ -44,11 +43,48 @@ class ContractError(DpemError):
     """An environment breaks a promise of `EntanglementEnv`; the message begins with the point."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a mistyped `name`: the closest of `known`, or the whole list."""
+class DpemWarning(UserWarning):
+    """Less is played than was asked for, or something else; the message is one line."""
+
+    def __init__(self, about: str, message: str) -> None:
+        self.about = about  # a scenario, a file
+        super().__init__(" ".join(f"{about}: {message}".split()))
+
+
+@contextmanager
+def warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell every DpemWarning in its own line, one about each thing: the first of many networks speaks for all."""
+    told: set[str] = set()
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, *place: Any, **more: Any) -> None:
+        if not isinstance(message, DpemWarning):
+            usual(message, *place, **more)
+        elif message.about not in told:
+            told.add(message.about)
+            tell(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DpemWarning)
+        warnings.showwarning = show
+        yield
+
+
+def nearest(name: str, known: Iterable[str], limit: int = 50) -> str:
+    """A hint for a mistyped `name`: the closest of `known`, or the whole list, unless it is longer than `limit`."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+    close = difflib.get_close_matches(name[:LONGEST], names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(names)}" if len(names) <= limit else f"known: {names[0]!r} and {len(names) - 1} others"
+
+
+def shown(value: object) -> str:
+    """`value` as a message quotes it."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # a number of too many digits, a list nested too deeply
+        return f"a {type(value).__name__} too long to show"
 
 
 def require_one_of(field: str, given: object, allowed: Sequence[object]) -> None:

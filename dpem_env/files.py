@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import hashlib
 import json
@@ -27,11 +28,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from dpem_env.errors import DpemError
 
 LONGEST_NAME = 120  # bytes of a file name made from a text; file systems take 255, of which others need some
-# Bytes that are read of what others may have written. Parsed, a text of brackets takes twenty times its size.
-LARGEST_TEXT = 16 * 2**20
+LARGEST_TEXT = 64 * 2**20  # bytes of text that are read
+# Parsed, a text of brackets takes twenty times its size.
+LARGEST_JSON = 16 * 2**20
 # What the arrays of a file may hold: so many times its size. Zeros shrink a thousandfold, what is learned or measured
 # a few times. Below the least nobody is harmed.
 LARGEST_EXPANSION, LEAST_ROOM = 64, 16 * 2**20
+MARKED = {  # encodings by the byte order mark that a text begins with; a longer mark before one that it begins with
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @contextmanager
@@ -165,13 +174,28 @@ def reading(what: str, path: str | os.PathLike[str], kind: type[DpemError] = Dpe
     raise kind(f"{what} {os.fspath(path)!r} cannot be used: {reason}") from None
 
 
+def read_text(path: str | os.PathLike[str], largest: int = LARGEST_TEXT) -> str:
+    """A text that somebody wrote, in UTF-8 or what its byte order mark says; to be called inside `reading`."""
+    file = Path(path)
+    if file.exists() and not file.is_file():
+        raise ValueError("it is no regular file")
+    with file.open("rb") as stream:
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"it is longer than {largest:,} bytes, the most that is read")
+    encoding = next((name for mark, name in MARKED.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        raise ValueError("it is no text in UTF-8, nor in UTF-16 with a byte order mark; save it as UTF-8") from None
+    if "\0" in text:
+        raise ValueError("it is no text: it holds null characters; save it as UTF-8")
+    return text
+
+
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A JSON object from a file; to be called inside `reading`."""
-    with open(path, "rb") as stream:
-        text = stream.read(LARGEST_TEXT + 1)  # whatever size the file says it has: some are endless
-    if len(text) > LARGEST_TEXT:
-        raise ValueError(f"it is too long; expected at most {LARGEST_TEXT:,} bytes")
-    return json_object(text.decode("utf-8-sig"))
+    return json_object(read_text(path, LARGEST_JSON))
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -247,7 +271,7 @@ class ArrayFile:
                 raise ValueError(f"{name} has not the {size} bytes it declares")
         return np.frombuffer(bytearray(content), dtype).reshape(found)
 
-    def read_about(self, largest: int = LARGEST_TEXT) -> dict[str, Any]:
+    def read_about(self, largest: int = LARGEST_JSON) -> dict[str, Any]:
         """The JSON object in the array "about"."""
         _, dtype = self.declared("about")
         if dtype.itemsize > largest:

@@ -107,6 +107,8 @@ def measure_skill(
     episodes = [episode_seeds(scenario, split, index) for index in range(num_seeds)]
     if topologies:
         episodes = [seeds._replace(topology=topologies[k % len(topologies)]) for k, seeds in enumerate(episodes)]
+    network = build_network(scenario, episodes[0].topology, data_dir)  # bad input fails here, not in a worker
+    draw_demand(scenario, network, episodes[0].demand, scenario.episode.slots, data_dir)
     items = [ForecastItem(scenario, seeds, name) for seeds in episodes for name in names]
     found: dict[ForecastItem, dict[str, Any]] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,13 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env import traces
-from dpem_env.errors import ScenarioError
+from dpem_env.errors import DpemWarning, ScenarioError
 from dpem_env.network_cache import kept
 from dpem_env.route_search import Exclusion
 from dpem_env.routes import RouteTable, find_routes, reachability
 from dpem_env.scenarios import ReplayDemand, Scenario, SessionDemand, TraceDemand
-from dpem_env.seeding import generator
+from dpem_env.seeding import generator, require_seed
 from dpem_env.topology import Topology, build_topology, data_folder
+
+Floats = NDArray[np.float64]
+
+TINY = np.finfo(float).tiny
+NO_DEMAND = "no demand"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +33,7 @@ class Network:
 
     topology: Topology
     peers: NDArray[np.int32]  # (N, D) node index of each peer, -1 where padded
-    weights: NDArray[np.float64]  # (N, D) gravity weight of each pair, sums to 1 over the network
+    weights: Floats  # (N, D) gravity weight of each pair, sums to 1 over the network
     routes: RouteTable
     excluded: dict[str, int]  # ordered pairs that cannot be peers, counted by reason
 
@@ -38,8 +44,15 @@ class Network:
 
 
 def build_network(scenario: Scenario, topology_seed: int, data_dir: str | os.PathLike[str] | None = None) -> Network:
-    """The network of (scenario, topology_seed); the most recent ones are kept in memory, big ones on disk."""
-    return _build(scenario, topology_seed, data_folder(data_dir))
+    """The network of (scenario, topology_seed); the most recent ones are kept in memory, big ones on disk.
+
+    Warns where fewer than half of the nodes have a peer. Raises ScenarioError where none has, or it is too big.
+    """
+    require_seed("topology seed", topology_seed)
+    network = _build(scenario, int(topology_seed), data_folder(data_dir))
+    if not isinstance(scenario.demand, ReplayDemand):  # which accounts for every request when it is drawn
+        _require_peers(scenario, topology_seed, network)
+    return network
 
 
 @lru_cache(maxsize=128)
@@ -50,15 +63,52 @@ def _build(scenario: Scenario, topology_seed: int, data_dir: Path | None) -> Net
 def _draw(scenario: Scenario, topology_seed: int, data_dir: Path | None) -> Network:
     topology = build_topology(scenario, topology_seed, data_dir)
     verdict = reachability(topology, scenario)
-    peers, weights = _choose_peers(scenario, topology, verdict == 0, generator("peers", topology_seed), data_dir)
-    return with_routes(scenario, topology, peers, weights, _tally(verdict))
+    excluded, reachable = _tally(verdict), verdict == Exclusion.REACHABLE
+    demand, wanted = _demand_between(scenario, topology, generator("peers", topology_seed), data_dir)
+    unasked = int((reachable & (demand < TINY)).sum())
+    if unasked and isinstance(scenario.demand, SessionDemand):
+        excluded[NO_DEMAND] = unasked
+    peers, weights = _choose_peers(demand, wanted, reachable, scenario.demand.peers)
+    return with_routes(scenario, topology, peers, weights, excluded)
+
+
+# What makes peers of a pair of nodes, by what it lacks.
+REMEDIES = {
+    "too many hops": "raise routing.max_hops",
+    "weak link": "shorten the fibres (network.length_scale, side or spacing) or raise hardware.generation_rate",
+    "weak relay": "raise hardware.swap_rate",
+    "little memory": "raise hardware.memory",
+    "too slow": "raise hardware.generation_rate or control.time_to_live",
+    "low fidelity": "raise hardware.link_fidelity or lower demand.fidelity_classes",
+    NO_DEMAND: "raise demand.gravity_length, or read a trace with traffic between them",
+}
+
+
+def in_words(exclusion: int) -> str:
+    """An Exclusion, as people read it."""
+    return Exclusion(exclusion).name.lower().replace("_", " ")
+
+
+def _require_peers(scenario: Scenario, topology_seed: int, network: Network) -> None:
+    nodes, connected = network.num_nodes, int((network.weights > 0).any(axis=1).sum())
+    if 2 * connected >= nodes:
+        return
+    excluded = dict(Counter(network.excluded).most_common())
+    reasons = ", ".join(f"{number} {reason}" for reason, number in excluded.items())
+    said = (
+        f"topology seed {topology_seed}: only {connected} of {nodes} nodes have a peer; of {nodes * (nodes - 1)} "
+        f"pairs of nodes these cannot be peers: {reasons}; {REMEDIES[next(iter(excluded))]}"
+    )
+    if connected == 0:
+        raise ScenarioError(f"{scenario.name}: {said}")
+    warnings.warn(DpemWarning(scenario.name, said), stacklevel=3)
 
 
 def with_routes(
     scenario: Scenario,
     topology: Topology,
     peers: NDArray[np.int32],
-    weights: NDArray[np.float64],
+    weights: Floats,
     excluded: dict[str, int],
 ) -> Network:
     """A network from a topology and chosen peers: adds the candidate routes."""
@@ -71,46 +121,49 @@ def with_routes(
 def _tally(verdict: NDArray[np.int8]) -> dict[str, int]:
     off_diagonal = verdict[~np.eye(len(verdict), dtype=bool)]
     counts = Counter(off_diagonal.tolist())
-    return {reason.name.lower().replace("_", " "): counts[reason] for reason in Exclusion if reason and counts[reason]}
+    return {in_words(reason): counts[reason] for reason in Exclusion if reason and counts[reason]}
 
 
-def _choose_peers(
-    scenario: Scenario,
-    topology: Topology,
-    reachable: NDArray[np.bool_],
-    rng: np.random.Generator,
-    data_dir: Path | None,
-) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Up to D reachable peers per node, and the weight of each pair in the demand (summing to 1).
+def _demand_between(
+    scenario: Scenario, topology: Topology, rng: np.random.Generator, data_dir: Path | None
+) -> tuple[Floats, Floats]:
+    """(N, N) demand of each pair, up to a factor, and how much each node wants each other one as its peer.
 
-    Sessions: drawn without replacement with probability ∝ popularity_j · exp(-distance/50 km), weighted by
-    popularity_i · popularity_j · exp(-distance/50 km). Trace and replay: the D partners with the most demand.
+    Sessions: popularity_i · popularity_j · exp(-distance/50 km); peers are drawn without replacement with probability
+    ∝ popularity_j · exp(-distance/50 km). Trace and replay: the partners with the most demand.
     """
     match scenario.demand:
         case TraceDemand():
-            demand = traces.load_abilene(data_dir).mean_matrix()
+            demand = traces.load_abilene(data_dir, scenario.name).mean_matrix()
             _require_size(demand, topology, scenario)
-            wanted = demand
+            return demand, demand
         case SessionDemand() as sessions:
             closeness = np.exp(-topology.distances() / sessions.gravity_length)
             demand = topology.popularity[:, None] * topology.popularity * closeness
             # Gumbel top-k: the D largest of log p + Gumbel noise are a draw without replacement with weights p.
             attraction = np.log(topology.popularity) - topology.distances() / sessions.gravity_length
-            wanted = np.exp(attraction + rng.gumbel(size=demand.shape))
+            return demand, np.exp(attraction + rng.gumbel(size=demand.shape))
         case ReplayDemand() as replay:
             demand = traces.request_counts(replay, topology.num_nodes)
-            wanted = demand
-    n, places = topology.num_nodes, scenario.demand.peers
+            return demand, demand
+
+
+def _choose_peers(
+    demand: Floats, wanted: Floats, reachable: NDArray[np.bool_], places: int
+) -> tuple[NDArray[np.int32], Floats]:
+    """The reachable peers that each node wants most, at most `places`; each pair's share of the network's demand."""
+    n = len(demand)
     peers = np.full((n, places), -1, dtype=np.int32)
     for i in range(n):
         candidates = np.flatnonzero(reachable[i] & (wanted[i] > 0))
         chosen = candidates[np.argsort(-wanted[i, candidates], kind="stable")][:places]
         peers[i, : len(chosen)] = chosen
     weights = np.where(peers >= 0, np.take_along_axis(demand, np.maximum(peers, 0), axis=1), 0.0)
-    return peers, weights / max(weights.sum(), np.finfo(float).tiny)
+    total = weights.sum()
+    return peers, weights / total if total >= TINY else np.zeros_like(weights)
 
 
-def _require_size(demand: NDArray[np.float64], topology: Topology, scenario: Scenario) -> None:
+def _require_size(demand: Floats, topology: Topology, scenario: Scenario) -> None:
     if len(demand) != topology.num_nodes:
         raise ScenarioError(
             f"{scenario.name}: the trace has {len(demand)} nodes, the topology {topology.num_nodes}; "

@@ -12,55 +12,68 @@ import hashlib
 import json
 import math
 import os
+import sys
 import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
 from numbers import Integral
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from dpem_env.errors import ScenarioError, nearest
-from dpem_env.files import whole_file
+from dpem_env.errors import ScenarioError, nearest, shown
+from dpem_env.files import read_text, reading, whole_file
+from dpem_env.seeding import SEEDS, require_seed
 
 Split = Literal["train", "validation", "evaluation"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 MAX_COUNT = 10_000  # of nodes, peers, qubits, …: what they index stays within 32 bits
 MAX_SLOTS = 1_000_000  # of any one duration, far below what 32-bit slot numbers hold
-MAX_REQUESTS = 100_000_000  # expected in an episode
+MAX_REQUESTS = 10_000_000  # expected in an episode; also of sessions, and of rates that change
+MAX_STEPS = 5e10  # of a search for routes: a minute or two
+MAX_CELLS = 50_000_000  # numbers in any array of one network
+MAX_CLASSES = 16
+LONGEST_NAME, LONGEST_LINE, LONGEST_FILE = 200, 1000, 2**20  # characters of a name or a text, bytes of a scenario file
 SMALLEST, LARGEST = 1e-9, 1e9  # of real quantities, in their units: products and quotients of them stay finite
 
 
 def _zero_or_notable(value: float) -> float:
     if 0.0 < value < SMALLEST:
-        raise ValueError(f"Input should be 0 or at least {SMALLEST:g}")
+        raise ValueError(f"expected 0 or at least {SMALLEST:g}")
     return value
 
 
-def _writable(text: str) -> str:
-    text.encode()  # a UnicodeEncodeError, which is a ValueError, for half a surrogate pair
-    return text
+def _printable(name: str) -> str:
+    if not name.isprintable() or not name.strip():
+        raise ValueError("expected characters that can be printed in one line")
+    return name
 
 
 Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
 Nodes = Annotated[int, Field(strict=True, ge=2, le=MAX_COUNT)]
-Natural = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=SEEDS)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, le=LARGEST), AfterValidator(abs)]  # abs: -0.0 is 0.0
 Weight = Annotated[NonNegative, AfterValidator(_zero_or_notable)]  # also a rate: something that is divided by
 Positive = Annotated[float, Field(strict=True, ge=SMALLEST, le=LARGEST)]
 Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
 Fidelity = Annotated[float, Field(strict=True, ge=0.25, le=1)]
-Text = Annotated[str, Field(strict=True), AfterValidator(_writable)]
+Text = Annotated[str, Field(strict=True, max_length=LONGEST_LINE)]
+Name = Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_NAME), AfterValidator(_printable)]
 
 _Value = TypeVar("_Value", int, float)
 
 
+def _two(span: object) -> object:
+    if not isinstance(span, list | tuple) or len(span) != 2:
+        raise ValueError("expected [low, high], two numbers")
+    return span
+
+
 def _ordered(span: tuple[_Value, _Value]) -> tuple[_Value, _Value]:
     if span[0] > span[1]:
-        raise ValueError(f"the range [{span[0]}, {span[1]}] runs backwards; write [low, high]")
+        raise ValueError(f"the range [{span[0]}, {span[1]}] runs backwards; expected [low, high]")
     return span
 
 
@@ -77,6 +90,11 @@ class MeshNetwork(Section):
     nodes: Nodes = 100
     side: Positive = 100.0  # km
     links_per_node: Positive = 2.5
+
+    @property
+    def num_links(self) -> int:
+        """Links between the nearest nodes; some more may join the rest."""
+        return min(round(self.links_per_node * self.nodes), self.nodes * (self.nodes - 1) // 2)
 
 
 class RelayNetwork(Section):
@@ -131,6 +149,7 @@ class Hardware(Section):
     readout_fidelity: Annotated[float, Field(strict=True, gt=0.5, le=1)] = 0.99
     token_cap: Annotated[float, Field(strict=True, ge=1, le=LARGEST)] = 2.0  # saved-up swaps
 
+    _pairs = field_validator("generation_rate", "swap_rate", "memory", mode="before")(_two)
     _ranges = field_validator("generation_rate", "swap_rate", "memory")(_ordered)
 
 
@@ -147,8 +166,8 @@ class Requests(Section):
     """What every kind of demand shares: peers, classes of requested fidelity and deadline."""
 
     peers: Count = 8
-    fidelity_classes: tuple[Fidelity, ...] = (0.70, 0.80, 0.90)
-    class_weights: tuple[Weight, ...] = (0.5, 0.3, 0.2)
+    fidelity_classes: Annotated[tuple[Fidelity, ...], Field(max_length=MAX_CLASSES)] = (0.70, 0.80, 0.90)
+    class_weights: Annotated[tuple[Weight, ...], Field(max_length=MAX_CLASSES)] = (0.5, 0.3, 0.2)
     deadline: Positive = 1.0  # s
 
     @model_validator(mode="after")
@@ -237,13 +256,13 @@ class Episode(Section):
 class SeedRange(Section):
     """Seeds start, start + 1, …, stop - 1, written short."""
 
-    start: Natural
-    stop: Natural
+    start: Seed
+    stop: Annotated[int, Field(strict=True, ge=1, le=SEEDS)]
 
     @model_validator(mode="after")
-    def _not_empty(self) -> SeedRange:
-        if self.stop <= self.start:
-            raise ValueError(f"a seed range needs stop > start, given {self.start}..{self.stop}")
+    def _countable(self) -> SeedRange:
+        if not 0 < self.stop - self.start <= sys.maxsize:
+            raise ValueError(f"a seed range needs stop > start and < 2**63 seeds, given {self.start}..{self.stop}")
         return self
 
     def __len__(self) -> int:
@@ -251,7 +270,7 @@ class SeedRange(Section):
 
     def __getitem__(self, index: int) -> int:
         """The `index`-th seed, counted cyclically."""
-        return self.start + index % len(self)
+        return self.start + int(index) % len(self)
 
     def __iter__(self) -> Iterator[int]:  # type: ignore[override]
         return iter(range(self.start, self.stop))
@@ -300,13 +319,14 @@ NetworkConfig = Annotated[
     MeshNetwork | ChainNetwork | StarNetwork | TopohubNetwork | CoronetNetwork,
     Field(discriminator="generator"),
 ]
+TAGS = {"network": NETWORKS, "demand": DEMANDS}
 DemandConfig = Annotated[SessionDemand | TraceDemand | ReplayDemand, Field(discriminator="kind")]
 
 
 class Scenario(Section):
     """One simulated world, complete but for its seeds."""
 
-    name: Annotated[Text, Field(min_length=1)]
+    name: Name
     summary: Text = ""
     network: NetworkConfig = MeshNetwork()
     hardware: Hardware = Hardware()
@@ -354,10 +374,53 @@ class Scenario(Section):
         for field, rate in rates.items():
             if rate * slot > 500:
                 raise ValueError(f"{field} = {rate} pairs/s: at most 500 pairs per slot of {slot} s can be simulated")
-        expected = getattr(demand, "request_rate", 0.0) * slot * self.episode.slots
-        if expected > MAX_REQUESTS:
-            raise ValueError(f"demand.request_rate: {expected:g} requests per episode; at most {MAX_REQUESTS:g}")
         return self
+
+    @model_validator(mode="after")
+    def _can_be_played(self) -> Scenario:
+        match self.network:
+            case MeshNetwork() as mesh:
+                self.require_playable(mesh.nodes, mesh.num_links, 2 * mesh.num_links / mesh.nodes)
+            case ChainNetwork() as chain:
+                self.require_playable(chain.nodes, chain.nodes - 1, 2)
+            case StarNetwork() as star:
+                self.require_playable(star.nodes, star.nodes - 1, star.nodes - 1)
+        return self
+
+    def require_playable(self, nodes: int, links: int, degree: float) -> None:
+        """Raise ValueError if such a network takes more than minutes to draw, or an episode more than gigabytes.
+
+        No node has more links than `degree`. Links join near nodes, so that about h² · `degree` of them lie within h
+        hops.
+        """
+        demand, routing, control = self.demand, self.routing, self.control
+        pairs = nodes * min(demand.peers, nodes - 1)
+        routes, hops, slots = pairs * routing.routes_per_peer, routing.max_hops, self.episode.slots
+        reach = min(nodes, degree * hops**2)
+        search = hops * (nodes + reach * 2 * links / nodes)  # nodes and links looked at
+        amounts: list[tuple[str, float, str, float]] = [
+            ("nodes, links_per_node, peers, routes_per_peer, max_hops", (nodes + 2 * routes) * search,
+             "steps to find the routes", MAX_STEPS),
+            ("nodes, max_hops", nodes * reach * (8 * 2**hops + degree), "steps to judge the routes", MAX_STEPS),
+            ("nodes, peers, routes_per_peer, max_hops", routes * (2 * hops + 8), "numbers for routes", MAX_CELLS),
+            ("nodes, rows, max_hops", nodes * control.rows * (2 * hops + 8), "numbers for allocations", MAX_CELLS),
+            ("nodes, memory", nodes * self.hardware.memory[1], "stored pairs", MAX_CELLS),
+            ("nodes, peers, forecast_horizon, qualities",
+             pairs * (self.observation.forecast_horizon + control.qualities), "features and actions", MAX_CELLS),
+        ]  # fmt: skip
+        if isinstance(demand, SessionDemand):
+            seconds = slots * control.slot_duration
+            sessions = pairs * seconds * demand.session_share / demand.session_duration
+            amounts += [
+                ("request_rate, slots", seconds * demand.request_rate, "requests per episode", MAX_REQUESTS),
+                ("nodes, peers, slots, session_duration", sessions, "sessions per episode", MAX_REQUESTS),
+            ]
+        if isinstance(demand, TraceDemand):
+            rates = pairs * slots / self.in_slots(demand.matrix_duration)
+            amounts.append(("peers, slots, matrix_duration", rates, "rates per episode", MAX_REQUESTS))
+        for fields, amount, what, most in amounts:
+            if amount > most:
+                raise ValueError(f"too big: {amount:.3g} {what}; expected at most {most:g} (it follows from {fields})")
 
     @property
     def hash(self) -> str:
@@ -414,21 +477,21 @@ class Scenario(Section):
         if "name" in fields:
             return changed
         name = "+".join([self.name, *(f"{leaf}={value}" for leaf, value in fields.items())])
-        return changed.model_copy(update={"name": name})
+        return changed.model_copy(update={"name": _fitting(name)})
 
     def on_topology(self, topology_seed: int, split: Split = "evaluation") -> Scenario:
         """A copy whose split plays that one network, with its own demand; the name says so.
 
         For what is learned in one place, such as a node's forecaster. Other splits get other networks.
         """
+        require_seed("topology seed", topology_seed)
         splits = [split, *(other for other in SPLITS if other != split)]
+        seeds = {each: (int(topology_seed) + place) % SEEDS for place, each in enumerate(splits)}
         lists = {
-            each: getattr(self.seeds, each).model_copy(
-                update={"topology": SeedRange(start=topology_seed + place, stop=topology_seed + place + 1)}
-            )
-            for place, each in enumerate(splits)
+            each: getattr(self.seeds, each).model_copy(update={"topology": SeedRange(start=seed, stop=seed + 1)})
+            for each, seed in seeds.items()
         }
-        return self.override(seeds=Seeds(**lists), name=f"{self.name}+topology={topology_seed}")
+        return self.override(seeds=Seeds(**lists), name=_fitting(f"{self.name}+topology={topology_seed}"))
 
     def to_toml(self) -> str:
         """The scenario as TOML text; `from_toml` reads it back unchanged."""
@@ -453,10 +516,8 @@ def from_toml(text: str, origin: str = "TOML text") -> Scenario:
 
 def load(path: str | os.PathLike[str]) -> Scenario:
     """Read a scenario from a TOML file; raises ScenarioError with one clear line."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a path that cannot be one
-        raise ScenarioError(f"scenario file {os.fspath(path)!r} cannot be read: {error}") from None
+    with reading("scenario file", path, ScenarioError):
+        text = read_text(path, LONGEST_FILE)
     return from_toml(text, os.fspath(path))
 
 
@@ -465,7 +526,7 @@ def get(scenario: str | Scenario, /, **overrides: Any) -> Scenario:
     if isinstance(scenario, Scenario):
         return scenario.override(**overrides)
     if not isinstance(scenario, str):
-        raise ScenarioError(f"scenario is {_written(scenario)}; expected a name, a path ending in .toml or a Scenario")
+        raise ScenarioError(f"scenario is {shown(scenario)}; expected a name, a path ending in .toml or a Scenario")
     if scenario in SCENARIOS:
         return SCENARIOS[scenario].override(**overrides)
     if scenario.endswith(".toml"):
@@ -482,26 +543,54 @@ def _validated(data: dict[str, Any], origin: str) -> Scenario:
         raise ScenarioError(f"{origin}: {_one_line(error)}") from None
 
 
+# What is expected, by the kinds of pydantic's errors; its own words are for programmers.
+EXPECTED = {
+    "missing": "is missing; write it",
+    "extra_forbidden": "unknown key; remove it or check its spelling",
+    "string_type": "expected text in quotes",
+    "string_unicode": "expected text that can be written as UTF-8",
+    "string_too_short": "expected at least {min_length} character",
+    "string_too_long": "expected at most {max_length} characters",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "finite_number": "expected a finite number",
+    "greater_than": "expected more than {gt:g}",
+    "greater_than_equal": "expected at least {ge:g}",
+    "less_than": "expected less than {lt:g}",
+    "less_than_equal": "expected at most {le:g}",
+    "literal_error": "expected {expected}",
+    "tuple_type": "expected a list, such as [0.7, 0.8]",
+    "too_long": "expected at most {max_length} entries",
+    "model_type": "expected a section with fields",
+    "model_attributes_type": "expected a section with fields",
+    "union_tag_not_found": "says no {discriminator}; expected one of {known}",
+    "union_tag_invalid": "unknown {discriminator} {tag!r}; expected one of {known}",
+    "value_error": "{error}",
+}
+
+
 def _one_line(error: ValidationError) -> str:
     first, *others = error.errors(include_url=False)
     place = [str(part) for part in first["loc"]]
-    if place[:1] in (["network"], ["demand"]):
+    section = place[0] if place else ""
+    if section in TAGS:
         del place[1:2]  # the kind of network or demand, which pydantic adds and the file has not
     field = ".".join(place)
-    message = first["msg"].removeprefix("Value error, ")
+    known = ", ".join(map(repr, TAGS.get(section, ())))
+    expected = EXPECTED[first["type"]].format(**first.get("ctx", {}), known=known)
     given = first["input"]
-    shown = "" if isinstance(given, dict | BaseModel) else f" (given {_written(given)})"
-    if first["type"] == "extra_forbidden":
-        message, shown = "unknown key; remove it or check its spelling", ""
+    quoted = first["type"] not in ("missing", "extra_forbidden") and not isinstance(given, dict | BaseModel)
     more = f"; and {len(others)} more" if others else ""
-    return f"{field + ': ' if field else ''}{message}{shown}{more}"
+    return f"{field + ': ' if field else ''}{expected}{f' (given {shown(given)})' if quoted else ''}{more}"
 
 
-def _written(value: object) -> str:
-    try:
-        return repr(value)
-    except (ValueError, RecursionError):  # a number of too many digits, a list nested too deeply
-        return f"a {type(value).__name__} too long to show"
+def _fitting(name: str) -> str:
+    """A name made of others, made fit to be one: another for every other text."""
+    fit = "".join(char if char.isprintable() else "?" for char in name)
+    if fit == name and len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:12]
+    return f"{fit[: LONGEST_NAME - 13]}~{digest}"
 
 
 def _shipped() -> dict[str, Scenario]:

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
+
+from dpem_env.errors import ScenarioError, shown
+
+SEEDS = 2**63  # seeds are smaller
+
+
+def require_seed(name: str, value: Any) -> None:
+    """Raise ScenarioError unless it is an int that can be a seed."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 0 <= int(value) < SEEDS:
+        raise ScenarioError(f"{name} is {shown(value)}; expected an int >= 0 and < 2**63")
 
 
 def _sequence(purpose: str, *seeds: int) -> np.random.SeedSequence:

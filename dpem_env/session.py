@@ -20,6 +20,7 @@ from dpem_env.forecast import Forecaster, NewRequests, get_forecaster, setting_o
 from dpem_env.network import Network, build_network
 from dpem_env.rewards import rewards
 from dpem_env.scenarios import MAX_SLOTS, SPLITS, Scenario, Split
+from dpem_env.seeding import require_seed as require_seed
 from dpem_env.simulator import Episode, Simulator
 
 
@@ -74,12 +75,6 @@ def _named_seeds(options: Mapping[str, Any] | None) -> dict[str, int]:
             raise ScenarioError(f"unknown reset option {option!r}; {nearest(str(option), seeds)}")
         require_seed(f"reset option {option}", value)
     return {seeds[option]: int(value) for option, value in options.items()}
-
-
-def require_seed(name: str, value: Any) -> None:
-    """Raise ScenarioError unless it is an int >= 0."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
-        raise ScenarioError(f"{name} is {value!r}; expected an int >= 0")
 
 
 def require_slots(max_cycles: Any) -> None:

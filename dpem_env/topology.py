@@ -6,18 +6,24 @@ and demand are built on top, in their own modules.
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env import physics
-from dpem_env.errors import DataError, ScenarioError
+from dpem_env.errors import DataError, ScenarioError, nearest, shown
+from dpem_env.files import json_object, read_json, reading
 from dpem_env.scenarios import (
+    LARGEST,
+    MAX_COUNT,
     ChainNetwork,
     CoronetNetwork,
     MeshNetwork,
@@ -32,6 +38,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
 EARTH_RADIUS = 6371.0  # km
+CORONET = "coronet/flat_CORONET_Global_Topology.json"
 # Sndlib entries whose coordinates are pixels: their "lengths" are not kilometres.
 PIXEL_TOPOLOGIES = frozenset(
     f"sndlib/{name}"
@@ -92,6 +99,8 @@ def build_topology(scenario: Scenario, topology_seed: int, data_dir: str | os.Pa
     rng = generator("topology", topology_seed)
     layout = _layout(scenario, rng, data_dir)
     n = len(layout.names)
+    if isinstance(scenario.network, TopohubNetwork | CoronetNetwork):  # others told their size before
+        _require_playable(layout, scenario)
     _require_connected(layout, scenario.name)
     hardware, network = scenario.hardware, scenario.network
     generation_rate = rng.uniform(*hardware.generation_rate, size=n)
@@ -162,19 +171,35 @@ def mesh(network: MeshNetwork, rng: np.random.Generator) -> Layout:
     position = rng.uniform(0.0, network.side, size=(n, 2))
     u, v = np.triu_indices(n, k=1)
     length = np.hypot(*(position[u] - position[v]).T)
-    by_length = np.argsort(length, kind="stable")
-    wanted = min(round(network.links_per_node * n), len(by_length))
-    graph = nx.Graph()
-    graph.add_nodes_from(range(n))
-    graph.add_edges_from(zip(u[by_length[:wanted]].tolist(), v[by_length[:wanted]].tolist(), strict=True))
-    while not nx.is_connected(graph):
-        reached = np.zeros(n, dtype=bool)
-        reached[list(nx.node_connected_component(graph, 0))] = True
-        shortest = next(e for e in by_length if reached[u[e]] != reached[v[e]])
-        graph.add_edge(int(u[shortest]), int(v[shortest]))
-    links = np.array(sorted(tuple(sorted(edge)) for edge in graph.edges), dtype=np.int32)
+    shortest = np.argsort(length, kind="stable")[: network.num_links]
+    near = list(zip(u[shortest].tolist(), v[shortest].tolist(), strict=True))
+    links = np.array(sorted([*near, *_joining(position, near)]), dtype=np.int32)
     span = position[links[:, 0]] - position[links[:, 1]]
     return Layout(_numbered(n), position, links, np.hypot(span[:, 0], span[:, 1]))
+
+
+def _joining(position: Floats, near: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The links that join node 0's component to the rest: again and again the shortest that leaves it (Prim, 1957)."""
+    n = len(position)
+    graph = nx.Graph()
+    graph.add_nodes_from(range(n))
+    graph.add_edges_from(near)
+    parts = {node: part for part in nx.connected_components(graph) for node in part}
+    outside = np.ones(n, dtype=np.bool_)
+    shortest, inner = np.full(n, np.inf), np.zeros(n, dtype=np.int64)  # of every node outside, and where it comes from
+    joining: list[tuple[int, int]] = []
+    newcomers = parts[0]
+    while True:
+        outside[list(newcomers)] = False
+        for node in sorted(newcomers):
+            length = np.hypot(*(position[node] - position).T)
+            shorter = length < shortest
+            shortest[shorter], inner[shorter] = length[shorter], node
+        if not outside.any():
+            return joining
+        outer = int(np.where(outside, shortest, np.inf).argmin())
+        joining.append((min(outer, int(inner[outer])), max(outer, int(inner[outer]))))
+        newcomers = parts[outer]
 
 
 def chain(network: ChainNetwork) -> Layout:
@@ -199,38 +224,93 @@ def star(network: StarNetwork) -> Layout:
 
 def from_topohub(network: TopohubNetwork) -> Layout:
     """A real topology of the topohub package (MIT licence), fibre lengths in km times `length_scale`."""
-    import topohub
-
     key = network.topology
     if key in PIXEL_TOPOLOGIES:
         raise ScenarioError(f"network.topology: link lengths of {key!r} are pixel distances, not km; choose another")
-    try:
-        record = topohub.get(key)
-    except (KeyError, OSError, ValueError):  # ValueError: a name that cannot be part of a path
-        raise ScenarioError(f"network.topology: topohub has no topology {key!r}; see topohub.list()") from None
-    index = {node["id"]: i for i, node in enumerate(record["nodes"])}
-    names = tuple(str(node.get("name", node["id"])) for node in record["nodes"])
-    places = np.array([node["pos"] for node in record["nodes"]], dtype=np.float64)
-    position = places if key.startswith("gabriel/") else _projected(places)  # synthetic ones lie on a plane, in km
-    edges = [(index[e["source"]], index[e["target"]], float(e["dist"])) for e in record["edges"]]
-    return _scaled(names, position, edges, network.length_scale)
+    if key not in topohub_names():  # a name only, never a path to somewhere else
+        raise ScenarioError(f"network.topology: topohub has no topology {key!r}; {nearest(key, topohub_names())}")
+    with reading("topohub's topology", key, DataError):
+        record = json_object((files("topohub") / "data" / f"{key}.json").read_text(encoding="utf-8"))
+        return _from_record(record, _TOPOHUB_PLANE if key.startswith("gabriel/") else _TOPOHUB, network.length_scale)
 
 
-def from_coronet(network: CoronetNetwork, data_dir: str | os.PathLike[str] | None) -> Layout:
+@cache
+def topohub_names() -> tuple[str, ...]:
+    """Topologies of the topohub package whose lengths are kilometres."""
+    data = Path(str(files("topohub"))) / "data"
+    names = (file.relative_to(data).with_suffix("").as_posix() for file in data.rglob("*.json"))
+    return tuple(sorted(set(names) - PIXEL_TOPOLOGIES))
+
+
+def from_coronet(network: CoronetNetwork, data_dir: str | os.PathLike[str] | None, needed_by: str) -> Layout:
     """CORONET Global from ``coronet/flat_CORONET_Global_Topology.json`` of the data folder, lengths scaled."""
-    path = data_file(data_dir, "coronet/flat_CORONET_Global_Topology.json", "coronet100-v0")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        names = tuple(str(node["name"]) for node in record["nodes"])
-        degrees = np.array([(node["lon"], node["lat"]) for node in record["nodes"]], dtype=np.float64)
-        edges = [(int(e["u"]), int(e["v"]), float(e["km"])) for e in record["edges"]]
-        if len(names) < 2 or degrees.shape != (len(names), 2) or not (np.abs(degrees) <= 360.0).all():
-            raise ValueError("fewer than two nodes, or a coordinate that is no number of degrees")
-        if any(end not in range(len(names)) for u, v, _ in edges for end in (u, v)):
-            raise ValueError(f"an edge ends at no node; nodes are 0..{len(names) - 1}")
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise DataError(f"topology file {path}: not a node-link JSON with nodes and km edges: {error!r}") from None
-    return _scaled(names, _projected(degrees), edges, network.length_scale)
+    path = data_file(data_dir, CORONET, needed_by)
+    with reading("topology file", path, DataError):
+        return _from_record(read_json(path), _CORONET, network.length_scale)
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """What a kind of node-link file calls its fields."""
+
+    ends: tuple[str, str]
+    length: str  # km
+    place: tuple[str, ...]  # two numbers, or one field that is a list of both
+    id: str | None = None  # what edges call a node; none: its place in the list
+    degrees: bool = True  # longitude and latitude; else km on a plane
+
+
+_TOPOHUB = _Fields(ends=("source", "target"), length="dist", place=("pos",), id="id")
+_TOPOHUB_PLANE = replace(_TOPOHUB, degrees=False)  # synthetic ones
+_CORONET = _Fields(ends=("u", "v"), length="km", place=("lon", "lat"))
+
+
+def _from_record(record: dict[str, Any], fields: _Fields, scale: float) -> Layout:
+    """A layout from what a node-link file holds; ValueError or KeyError says what is wrong with it, and where."""
+    nodes, edges = (_objects(record, what) for what in ("nodes", "edges"))
+    if not 2 <= len(nodes) <= MAX_COUNT:
+        raise ValueError(f"it has {len(nodes)} node(s); expected 2 to {MAX_COUNT}")
+    index: dict[str | int, int] = {}
+    names, places = [], []
+    for i, node in enumerate(nodes):
+        name = node[fields.id] if fields.id else i
+        if isinstance(name, bool) or not isinstance(name, str | int):
+            raise ValueError(f"nodes[{i}] has the id {shown(name)}; expected text or a whole number")
+        if name in index:
+            raise ValueError(f"nodes[{i}] has the id {shown(name)} of another node")
+        index[name] = i
+        names.append(str(node.get("name", name)))
+        place = node[fields.place[0]] if len(fields.place) == 1 else [node[axis] for axis in fields.place]
+        if not isinstance(place, list) or len(place) != 2:
+            raise ValueError(f"nodes[{i}] is at {shown(place)}; expected two numbers")
+        largest = 360.0 if fields.degrees else LARGEST
+        places.append([_number(x, f"a coordinate of nodes[{i}]", -largest, largest) for x in place])
+    links = []
+    for i, edge in enumerate(edges):
+        ends = [edge[end] for end in fields.ends]
+        for end in ends:
+            if isinstance(end, bool) or not isinstance(end, str | int) or end not in index:
+                raise ValueError(f"edges[{i}] ends at {shown(end)}, which is no node")
+        u, v = (index[end] for end in ends)
+        links.append((u, v, _number(edge[fields.length], f"{fields.length} of edges[{i}]", 0.0, LARGEST)))
+    position = np.array(places, dtype=np.float64)
+    return _scaled(tuple(names), _projected(position) if fields.degrees else position, links, scale)
+
+
+def _objects(record: dict[str, Any], what: str) -> list[dict[str, Any]]:
+    found = record[what]
+    if not isinstance(found, list):
+        raise ValueError(f"{what} is a {type(found).__name__}; expected a list")
+    for i, entry in enumerate(found):
+        if not isinstance(entry, dict):
+            raise ValueError(f"{what}[{i}] is {shown(entry)}; expected an object")
+    return found
+
+
+def _number(value: object, what: str, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{what} is {shown(value)}; expected a number from {low:g} to {high:g}")
+    return float(value)
 
 
 def data_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
@@ -265,7 +345,15 @@ def _layout(scenario: Scenario, rng: np.random.Generator, data_dir: str | os.Pat
         case TopohubNetwork() as network:
             return from_topohub(network)
         case CoronetNetwork() as network:
-            return from_coronet(network, data_dir)
+            return from_coronet(network, data_dir, scenario.name)
+
+
+def _require_playable(layout: Layout, scenario: Scenario) -> None:
+    nodes, links = len(layout.names), len(layout.links)
+    try:
+        scenario.require_playable(nodes, links, int(np.bincount(layout.links.ravel(), minlength=1).max()))
+    except ValueError as error:
+        raise ScenarioError(f"{scenario.name}: {error}") from None
 
 
 def _require_connected(layout: Layout, name: str) -> None:
@@ -287,8 +375,6 @@ def _numbered(n: int) -> tuple[str, ...]:
 def _scaled(names: tuple[str, ...], position: Floats, edges: list[tuple[int, int, float]], scale: float) -> Layout:
     shortest: dict[tuple[int, int], float] = {}
     for u, v, km in edges:
-        if not np.isfinite(km) or km < 0:
-            raise DataError(f"link {names[u]!r}-{names[v]!r}: length {km} km; expected a finite number >= 0")
         if u != v:  # of parallel fibres the shortest counts
             ends = (min(u, v), max(u, v))
             shortest[ends] = min(km, shortest.get(ends, np.inf))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import math
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env.errors import DataError
-from dpem_env.files import ArrayFile, reading
-from dpem_env.scenarios import LARGEST, MAX_COUNT, SMALLEST, ReplayDemand
-from dpem_env.topology import data_file
+from dpem_env.errors import DataError, shown
+from dpem_env.files import ArrayFile, read_text, reading
+from dpem_env.scenarios import LARGEST, MAX_CELLS, SMALLEST, ReplayDemand
+from dpem_env.topology import CORONET, data_file
 
 ABILENE = "abilene/abilene_20040301_5min_14d.npz"
 
@@ -42,7 +44,7 @@ SOURCES = {
         sha256="b8e9870132cdb825d03ae1928f1cbd1ea1211cbec53b558bb29e88085b61e2b0",
     ),
     "coronet": Source(
-        file="coronet/flat_CORONET_Global_Topology.json",
+        file=CORONET,
         origin="github.com/Telecominfraproject/oopt-gnpy (gnpy/example-data), reduced to nodes and km",
         licence="BSD-3-Clause",
         sha256="88db81ba52a5d3d627d13fbfe3b8fa36db9c54773a2d82c0e7d2b7811449fd9f",
@@ -71,20 +73,31 @@ class TrafficMatrices:
         return first, stop
 
 
-def load_abilene(data_dir: str | os.PathLike[str] | None = None) -> TrafficMatrices:
+def load_abilene(
+    data_dir: str | os.PathLike[str] | None = None, needed_by: str = "the Abilene trace"
+) -> TrafficMatrices:
     """The Abilene matrices from the data folder (argument or ``DPEM_DATA``); DataError if missing or malformed."""
-    return read_matrices(data_file(data_dir, ABILENE, "the Abilene trace"))
+    return read_matrices(data_file(data_dir, ABILENE, needed_by))
 
 
 @lru_cache(maxsize=4)
 def read_matrices(path: Path) -> TrafficMatrices:
     """Traffic matrices from an .npz with tm_mbps (T, N, N) and nodes (N); finite and not negative."""
-    with reading("trace", path, DataError), ArrayFile(path) as stored:
-        (times, *_), (nodes, *_) = ((*stored.declared(name)[0], 0) for name in ("tm_mbps", "nodes"))
-        if times == 0 or nodes > MAX_COUNT:
-            raise ValueError(f"it has {times} matrices of {nodes} nodes; expected one at least, of at most {MAX_COUNT}")
-        mbps = stored.read("tm_mbps", (times, nodes, nodes), "fiu").astype(np.float64)
-        names = tuple(map(str, stored.read("nodes", (nodes,), "U")))
+    with reading("trace", path, DataError), ArrayFile(path) as archive:
+        shape, _ = archive.declared("tm_mbps")
+        nodes, kind = archive.declared("nodes")
+        if len(nodes) != 1 or len(shape) != 3 or shape[1:] != nodes * 2 or not 0 < math.prod(shape) <= MAX_CELLS:
+            raise ValueError(f"tm_mbps has shape {shape}; expected (times, N, N) for the N names in nodes {nodes}")
+        mbps = np.asarray(archive.read("tm_mbps", shape, "fiub"), dtype=np.float64)
+        names = tuple(map(str, archive.read("nodes", nodes, kind).tolist()))
+        _require_possible(mbps)
+        off_diagonal = mbps * ~np.eye(len(names), dtype=bool)
+        if off_diagonal.sum() == 0:
+            raise ValueError("tm_mbps is all zero off the diagonal; expected some traffic")
+    return TrafficMatrices(off_diagonal, names)
+
+
+def _require_possible(mbps: NDArray[np.float64]) -> None:
     impossible = {
         "NaN or infinite": ~np.isfinite(mbps),
         "negative": mbps < 0,
@@ -93,11 +106,7 @@ def read_matrices(path: Path) -> TrafficMatrices:
     for what, bad in impossible.items():
         if bad.any():
             t, i, j = (int(x) for x in np.argwhere(bad)[0])
-            raise DataError(f"trace {path}: tm_mbps[{t}, {i}, {j}] is {what} ({mbps[t, i, j]}); expected a number >= 0")
-    off_diagonal = mbps * ~np.eye(len(names), dtype=bool)
-    if off_diagonal.sum() == 0:
-        raise DataError(f"trace {path}: tm_mbps is all zero off the diagonal; expected some traffic")
-    return TrafficMatrices(off_diagonal, names)
+            raise ValueError(f"tm_mbps[{t}, {i}, {j}] is {what} ({mbps[t, i, j]}); expected a number >= 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,20 +124,12 @@ def read_requests(demand: ReplayDemand, num_nodes: int) -> RequestFile:
     """Read and check a request file; DataError names the line, the column, what was given and what was expected."""
     path = Path(demand.requests_file)
     needed = ("time", "source", "destination", "fidelity")
-    rows: list[tuple[float, float, float, float, float]] = []
-    try:
-        if not path.is_file():
-            raise DataError(f"request file {path} cannot be read: No such file or directory, or no regular file")
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            missing = [column for column in needed if column not in (reader.fieldnames or ())]
-            if missing:
-                expected = "time,source,destination,fidelity[,deadline]"
-                raise DataError(f"request file {path}: no column {missing[0]!r}; expected {expected}")
-            for row in reader:
-                rows.append(_checked_row(row, path, reader.line_num, demand, num_nodes))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"request file {path} cannot be read: {error}") from None
+    with reading("request file", path, DataError):
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        missing = [column for column in needed if column not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"no column {missing[0]!r}; expected time,source,destination,fidelity[,deadline]")
+        rows = [_checked_row(row, reader.line_num, demand, num_nodes) for row in reader]
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     time, source, destination, fidelity, deadline = table[np.argsort(table[:, 0], kind="stable")].T
     return RequestFile(time, source.astype(np.int64), destination.astype(np.int64), fidelity, deadline)
@@ -148,10 +149,10 @@ def checksum(path: Path) -> str:
 
 
 def _checked_row(
-    row: dict[str, str], path: Path, line: int, demand: ReplayDemand, num_nodes: int
+    row: dict[str, str], line: int, demand: ReplayDemand, num_nodes: int
 ) -> tuple[float, float, float, float, float]:
-    def fail(column: str, expected: str) -> DataError:
-        return DataError(f"request file {path}, line {line}: {column} is {row.get(column)!r}; expected {expected}")
+    def fail(column: str, expected: str) -> ValueError:
+        return ValueError(f"line {line}: {column} is {shown(row.get(column))}; expected {expected}")
 
     def number(column: str, expected: str) -> float:
         try:

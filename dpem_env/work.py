@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dpem_env.bounds import get_bound
-from dpem_env.errors import DpemError
+from dpem_env.errors import DpemError, DpemWarning
 from dpem_env.evaluation import Arm, run_episode
 from dpem_env.files import file_name
 from dpem_env.origins import Origins, Sources, changed
@@ -233,7 +234,8 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin_work() -> None:
-    """A worker leaves Ctrl-C to its parent, and goes when the parent has gone, however that ended."""
+    """A worker leaves Ctrl-C and warnings to its parent, and goes when the parent has gone, however that ended."""
+    warnings.simplefilter("ignore", DpemWarning)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -234,7 +234,7 @@ def test_infos_tell_what_rewards_are_made_of_and_what_the_episode_came_to() -> N
 
 
 def test_a_delay_that_is_no_whole_slots_is_played_as_the_nearest_with_a_warning() -> None:
-    with pytest.warns(DpemWarning, match=r"a control delay of 0\.1 s is played as 0 s: slots last 0\.25 s"):
+    with pytest.warns(DpemWarning, match=r"control delay of 0\.1 s: played as 0 s, since slots last 0\.25 s"):
         env = CentralEnv("chain3-v0", delay=0.1)
     assert env.control.delay == 0
     with warnings.catch_warnings():

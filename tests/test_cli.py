@@ -324,7 +324,7 @@ def test_a_machine_that_gives_out_is_told_in_one_line(
     [
         (["--scenario", "mesh10-v0"], "unknown scenario 'mesh10-v0'; did you mean 'mesh100-v0'?"),
         (["--scenario", "nowhere"], "unknown scenario 'nowhere'; known: abilene-mixed-v0, "),
-        (["--scenario", "none.toml"], "scenario file 'none.toml' cannot be read"),
+        (["--scenario", "none.toml"], "scenario file 'none.toml' cannot be used: No such file or directory"),
         (["--policy", "local-reactiv"], "unknown policy 'local-reactiv'; did you mean 'local-reactive'?"),
         (["--policy", "two\nlines"], "unknown policy 'two\\nlines'"),
         (["--policy", "central:local"], "unknown policy 'local'; did you mean 'local-reactive'?"),
@@ -391,7 +391,7 @@ def test_an_incomplete_command_is_told_in_one_line(capsys: pytest.CaptureFixture
         ('name = "x"\n[control]\nslot_duration = 0.3\n', "must be a whole number"),
         ("[episode]\nslots = 8\n", "name: "),
         ("name = \n", "not valid TOML"),
-        ("\x00", "not valid TOML"),
+        ("\x00", "it holds null characters"),
     ],
 )
 def test_a_bad_scenario_file_is_told_in_one_line_and_nothing_is_written(
@@ -409,7 +409,7 @@ def test_a_bad_scenario_file_is_told_in_one_line_and_nothing_is_written(
 def test_a_scenario_file_that_is_no_text_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(b'name = "\xff"\n')
-    assert "cannot be read" in complaint(capsys, "show", str(path))
+    assert "cannot be used: it is no text in UTF-8" in complaint(capsys, "show", str(path))
 
 
 @pytest.mark.parametrize("out", ["file", "file/below", "file/far/below"])
@@ -429,8 +429,8 @@ def test_a_disconnected_topology_is_told(tmp_path: Path, capsys: pytest.CaptureF
     arguments = ["run", *QUICK, "--scenario", "coronet100-v0", "--data", str(tmp_path / "data")]
     path.write_text(json.dumps({"nodes": cities, "edges": fibres}))
     out = tmp_path / "out"
-    said = complaint(capsys, *arguments, "--set", 'name="two\\nlines"', "--out", str(out))
-    assert "two lines: the topology is disconnected (2 components; 'city 3' is cut off); add a link" in said
+    said = complaint(capsys, *arguments, "--out", str(out))
+    assert "coronet100-v0+slots=8: the topology is disconnected (2 components; 'city 3' is cut off); add a link" in said
     assert not out.exists()
 
 

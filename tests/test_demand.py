@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 
 from dpem_env import scenarios, traces
 from dpem_env.demand import Demand, draw_demand, mean_rates, tabulate
+from dpem_env.errors import DataError, DpemWarning, ScenarioError
 from dpem_env.network import Network, build_network
 from dpem_env.scenarios import ChainNetwork, Hardware, ReplayDemand, Routing, Scenario, SessionDemand
 
@@ -463,10 +467,10 @@ def test_requests_to_nodes_that_are_no_peers_are_counted_as_excluded(replayed: R
 
 
 def test_times_and_deadlines_beyond_every_episode_are_harmless(replayed: Replayed) -> None:
-    scenario, network = replayed("1,0,1,0.8,1e300\n1e20,0,1,0.8,1\n1e308,0,1,0.8,1\n")
+    scenario, network = replayed("1,0,1,0.8,1e300\n1,0,1,0.8,1\n1e20,0,1,0.8,1\n1e308,0,1,0.8,1\n")
     demand = draw_demand(scenario, network, 0, 400)
-    assert demand.requests.slot.tolist() == [4]
-    assert demand.requests.last_slot[0] > 400
+    assert demand.requests.slot.tolist() == [4, 4]
+    assert demand.requests.last_slot[1] > 400
     assert demand.excluded_requests == 0
 
 
@@ -476,8 +480,61 @@ def test_the_true_rates_of_a_replay_are_its_requests(replayed: Replayed) -> None
     np.testing.assert_array_equal(demand.rates(0, 400), counts(demand, 400))
 
 
-def test_an_empty_replay_is_an_episode_without_requests(replayed: Replayed) -> None:
-    scenario, network = replayed("")
-    demand = draw_demand(scenario, network, 0, 400)
-    assert len(demand.requests.slot) == 0
-    assert demand.rates(0, 400).sum() == 0.0
+def test_every_request_of_a_file_counts_or_is_left_out_for_a_reason(replayed: Replayed) -> None:
+    rows = (
+        "0,0,1,0.8,1\n" * 3  # counted
+        + "1,0,2,0.8,1\n" * 2  # three hops where two are allowed, or one
+        + "99.5,1,0,0.8,1\n"  # its deadline comes after the end at 100 s
+        + "100,1,0,0.8,1\n" * 4
+        + "1e300,0,2,0.8,1\n"  # late comes before unreachable
+    )
+    scenario, network = replayed(rows, max_hops=1)
+    with pytest.warns(DpemWarning) as said:
+        demand = draw_demand(scenario, network, 0, 400)
+    assert demand.left_out == {
+        "after the episode's end": 5,
+        "unreachable (too many hops)": 2,
+        "whose deadline is after the episode's end": 1,
+    }
+    assert len(demand.requests.slot) == 4
+    file = getattr(scenario.demand, "requests_file")  # noqa: B009
+    assert str(said[0].message) == (
+        f"request file '{file}': 3 of 11 requests count; left out: 5 after the episode's end, "
+        "2 unreachable (too many hops), 1 whose deadline is after the episode's end; raise episode.slots"
+    )
+
+
+def test_requests_for_more_destinations_than_there_are_peer_places_are_left_out(replayed: Replayed) -> None:
+    scenario, network = replayed("0,0,1,0.8,1\n0,0,1,0.8,1\n1,0,2,0.8,1\n", peers=1)
+    with pytest.warns(DpemWarning, match=r"2 of 3 requests count; .*raise demand\.peers"):
+        demand = draw_demand(scenario, network, 0, 400)
+    assert demand.left_out == {"to more destinations of a node than demand.peers allows": 1}
+
+
+def test_a_file_all_of_whose_requests_count_says_nothing(replayed: Replayed) -> None:
+    scenario, network = replayed("0,0,1,0.8,1\n98.99,0,1,0.8,1\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert draw_demand(scenario, network, 0, 400).left_out == {}
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ("", "holds no requests"),
+        ("0,0,2,0.8,1\n" * 3, "0 of 3 requests count; left out: 3 unreachable (too many hops); raise routing.max_hops"),
+        ("100,0,1,0.8,1\n", "0 of 1 requests count; left out: 1 after the episode's end; raise episode.slots"),
+        ("0,0,1,0.8,1e9\n", "1 whose deadline is after the episode's end; raise episode.slots"),
+    ],
+)
+def test_a_file_none_of_whose_requests_count_is_refused(replayed: Replayed, rows: str, reason: str) -> None:
+    scenario, network = replayed(rows, max_hops=1)
+    with pytest.raises(DataError, match=re.escape(reason)):
+        draw_demand(scenario, network, 0, 400)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 0.5])
+def test_what_is_no_seed_draws_no_demand(seed: Any) -> None:
+    scenario = scenarios.get("chain3-v0")
+    with pytest.raises(ScenarioError, match="demand seed is"):
+        draw_demand(scenario, build_network(scenario, 0), seed, 4)

@@ -65,8 +65,8 @@ def test_a_delay_that_is_no_whole_slots_is_told_and_labelled_as_it_is_played(
     assert dpem("run", "--policy", "central-reactive", "--delay", "0.1", "--delay", "0", "--delay", "0.3", *common) == 0
     said = capsys.readouterr()
     assert [line for line in said.err.splitlines() if "warning" in line] == [
-        "dpem: warning: a control delay of 0.1 s is played as 0 s: slots last 0.25 s",
-        "dpem: warning: a control delay of 0.3 s is played as 0.25 s: slots last 0.25 s",
+        "dpem: warning: control delay of 0.1 s: played as 0 s, since slots last 0.25 s",
+        "dpem: warning: control delay of 0.3 s: played as 0.25 s, since slots last 0.25 s",
     ]
     results = json.loads(Path("out/results.json").read_text())
     assert [(arm["label"], arm["delay"]) for arm in results["arms"]] == [
@@ -91,7 +91,7 @@ def test_so_do_benchmarks_and_searches(command: str, capsys: pytest.CaptureFixtu
         assert dpem("tune", *common, "--trials", "2", "--episodes", "1", "--out", "out") == 0
         delays = {found["delay"] for found in json.loads(Path("out/tiny.json").read_text())["tuned"]}
     assert delays == {0.0}
-    assert capsys.readouterr().err == "dpem: warning: a control delay of 0.1 s is played as 0 s: slots last 0.25 s\n"
+    assert capsys.readouterr().err == "dpem: warning: control delay of 0.1 s: played as 0 s, since slots last 0.25 s\n"
 
 
 def test_delays_that_would_print_alike_are_told_apart() -> None:

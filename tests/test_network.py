@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +13,20 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dpem_env import scenarios, traces
-from dpem_env.errors import ScenarioError
+from dpem_env.errors import DataError, DpemWarning, ScenarioError
 from dpem_env.network import build_network
 from dpem_env.route_search import Exclusion
 from dpem_env.routes import reachability
-from dpem_env.scenarios import ChainNetwork, Hardware, ReplayDemand, Routing, Scenario, SessionDemand
+from dpem_env.scenarios import (
+    ChainNetwork,
+    Hardware,
+    ReplayDemand,
+    Routing,
+    Scenario,
+    SessionDemand,
+    TopohubNetwork,
+)
+from dpem_env.session import episode_seeds
 from dpem_env.topology import build_topology
 
 seeds = st.integers(0, 2**32)
@@ -133,12 +144,72 @@ def test_places_without_a_reachable_peer_are_padded() -> None:
     assert network.excluded == {"too many hops": 6}
 
 
-def test_a_network_in_which_nobody_reaches_anybody_has_no_demand() -> None:
-    silent = Hardware(generation_rate=(0.0, 0.0))
-    network = build_network(Scenario(name="silent", network=ChainNetwork(nodes=3), hardware=silent), 0)
-    assert np.all(network.peers == -1)
-    assert np.all(network.weights == 0.0)
-    assert network.excluded == {"weak link": 6}
+@pytest.mark.parametrize(
+    ("fields", "reasons"),
+    [
+        ({"generation_rate": (0.0, 0.0)}, "6 weak link; shorten the fibres"),
+        ({"swap_rate": (0.0, 0.0), "spacing": 1e9}, "6 weak link"),
+        ({"time_to_live": 0.25, "generation_rate": (0.5, 0.5)}, "too slow"),
+        ({"link_fidelity": 0.5}, "6 low fidelity; raise hardware.link_fidelity"),
+        ({"gravity_length": 1e-9}, "6 no demand; raise demand.gravity_length"),
+    ],
+)
+def test_a_network_in_which_nobody_has_a_peer_is_refused_with_the_reasons(fields: dict[str, Any], reasons: str) -> None:
+    scenario = Scenario(name="silent", network=ChainNetwork(nodes=3), hardware=EQUAL).override(**fields, name="silent")
+    with pytest.raises(ScenarioError) as error:
+        build_network(scenario, 5)
+    said = "silent: topology seed 5: only 0 of 3 nodes have a peer; of 6 pairs of nodes these cannot be peers: "
+    assert str(error.value).startswith(said)
+    assert reasons in str(error.value)
+
+
+def imported(topology: str, **fields: Any) -> Scenario:
+    whole = Scenario(name="imported", network=TopohubNetwork(topology=topology))
+    return whole.override(**{"name": "imported"} | fields)
+
+
+def test_a_real_network_too_long_for_any_pair_is_refused() -> None:
+    with pytest.raises(ScenarioError, match=r"only 0 of 13 nodes have a peer; .* weak link; shorten the fibres"):
+        build_network(imported("topozoo/Nsfnet"), 2000)
+
+
+def test_a_network_where_hardly_anybody_has_a_peer_says_so_once() -> None:
+    with pytest.warns(DpemWarning, match=r"^imported: topology seed 2000: only 2 of 37 nodes have a peer; .*weak link"):
+        build_network(imported("topozoo/Geant2012"), 2000)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            build_network(imported("topozoo/Geant2012", name="again"), 2000)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(("length_scale", "warned"), [(1.0, True), (0.02, False)])
+def test_half_of_the_nodes_with_a_peer_are_enough(length_scale: float, warned: bool) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        network = build_network(imported("topozoo/Geant2012", length_scale=length_scale), 2001)
+    connected = (network.peers >= 0).any(axis=1).sum()
+    assert bool(said) == warned == (2 * connected < 37)
+
+
+@pytest.mark.parametrize("name", scenarios.SCENARIOS)
+def test_no_shipped_scenario_needs_a_warning(name: str, data_dir: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DpemWarning)
+        for split in ("train", "validation", "evaluation"):
+            for index in range(4):
+                build_network(scenarios.get(name), episode_seeds(scenarios.get(name), split, index).topology, data_dir)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.0, True, "1", None])
+def test_what_is_no_seed_draws_no_network(seed: Any) -> None:
+    with pytest.raises(ScenarioError, match=r"topology seed is .*; expected an int >= 0 and < 2\*\*63"):
+        build_network(scenarios.get("chain3-v0"), seed)
+
+
+def test_the_largest_seed_draws_a_network() -> None:
+    assert build_network(scenarios.get("chain3-v0"), 2**63 - 1).num_nodes == 3
+    assert build_network(scenarios.get("chain3-v0"), np.uint64(7)) is build_network(scenarios.get("chain3-v0"), 7)
 
 
 def test_with_a_trace_peers_are_the_partners_of_most_traffic(tmp_path: Path) -> None:
@@ -166,6 +237,11 @@ def test_a_trace_of_another_size_than_the_topology_is_refused(tmp_path: Path) ->
     with pytest.raises(ScenarioError, match="the trace has 11 nodes, the topology 12") as error:
         build_network(scenarios.get("abilene-trace-v0"), 0, save_trace(tmp_path, np.ones((28, 11, 11))))
     assert "\n" not in str(error.value)
+
+
+def test_a_missing_trace_is_told_with_the_scenario_that_needs_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^mine needs abilene/"):
+        build_network(scenarios.get("abilene-trace-v0", name="mine"), 0, tmp_path)
 
 
 def test_another_data_folder_gives_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import numpy as np
 import pytest
+import topohub
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dpem_env import scenarios
+from dpem_env import scenarios, topology
 from dpem_env.errors import DataError, DpemError, ScenarioError
+from dpem_env.files import write_json
 from dpem_env.scenarios import ChainNetwork, CoronetNetwork, MeshNetwork, Scenario, StarNetwork, TopohubNetwork
-from dpem_env.topology import PIXEL_TOPOLOGIES, Layout, Topology, assemble, build_topology
+from dpem_env.topology import PIXEL_TOPOLOGIES, Layout, Topology, assemble, build_topology, topohub_names
 
 seeds = st.integers(0, 2**32)
 WriteCoronet = Callable[[dict[str, Any] | str], Path]
@@ -256,11 +259,173 @@ def test_eleven_topologies_are_known_to_be_in_pixels() -> None:
     assert len(PIXEL_TOPOLOGIES) == 11
 
 
-@pytest.mark.parametrize("key", ["sndlib/atlantis", "", "surfnet"])
-def test_an_unknown_topohub_key_is_told_in_one_line(key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("sndlib/atlantis", "did you mean 'sndlib/"),
+        ("topozoo/Geant2011", "did you mean 'topozoo/Geant201"),
+        ("surfnet", "did you mean 'topozoo/Surfnet'?"),
+        ("", "known: 'backbone/africa' and "),
+        ("topozoo/", "did you mean 'topozoo/"),
+        ("topozoo/../topozoo/Surfnet", "did you mean 'topozoo/Surfnet'?"),
+        ("topozoo//Surfnet", "did you mean 'topozoo/Surfnet'?"),
+        ("Topozoo/Surfnet", "did you mean 'topozoo/Surfnet'?"),
+        ("../../../elsewhere", "known: 'backbone/africa' and "),
+        ("/etc/passwd", "known: 'backbone/africa' and "),
+        ("a\0b", "known: 'backbone/africa' and "),
+    ],
+)
+def test_an_unknown_topohub_key_is_told_with_the_nearest_real_one(key: str, hint: str) -> None:
     with pytest.raises(ScenarioError, match="topohub has no topology") as error:
-        build_topology(Scenario(name="nowhere", network=TopohubNetwork(topology=key)), 0)
+        build_topology(imported(key), 0)
     assert repr(key) in message_of(error)
+    assert hint in message_of(error)
+
+
+def test_the_names_of_topohub_are_those_of_its_files_in_kilometres() -> None:
+    names = topohub_names()
+    assert len(names) > 600
+    assert {"topozoo/Surfnet", "sndlib/abilene", "gabriel/25/0"} <= set(names)
+    assert not PIXEL_TOPOLOGIES & set(names)
+
+
+def test_a_file_elsewhere_is_no_topology(tmp_path: Path) -> None:
+    write_json(tmp_path / "mine.json", topohub_like())
+    for key in (str(tmp_path / "mine"), os.path.relpath(tmp_path / "mine", Path(topohub.__file__).parent / "data")):
+        with pytest.raises(ScenarioError, match="topohub has no topology"):
+            build_topology(imported(key), 0)
+
+
+def imported(key: str, scale: float = 1.0) -> Scenario:
+    return Scenario(name="real", network=TopohubNetwork(topology=key, length_scale=scale))
+
+
+def topohub_like() -> dict[str, Any]:
+    places = ([8.0, 50.0], [9.0, 51.0], [10.0, 50.0])
+    return {
+        "graph": {"name": "three"},
+        "nodes": [{"id": i, "name": f"city {i}", "pos": place} for i, place in enumerate(places)],
+        "edges": [{"source": u, "target": v, "dist": 20.0} for u, v in ((0, 1), (1, 2))],
+    }
+
+
+@pytest.fixture
+def of_topohub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], Topology]]:
+    """The topology that a file in topohub's folder becomes."""
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    monkeypatch.setattr(topology, "files", lambda package: tmp_path)
+    topohub_names.cache_clear()
+
+    def build(record: Any) -> Topology:
+        text = record if isinstance(record, str) else json.dumps(record)
+        (tmp_path / "data" / "mine" / "net.json").write_text(text, encoding="utf-8")
+        return build_topology(imported("mine/net"), 0)
+
+    yield build
+    topohub_names.cache_clear()
+
+
+def test_a_topohub_file_becomes_a_topology(of_topohub: Callable[[Any], Topology]) -> None:
+    built = of_topohub(topohub_like())
+    assert built.names == ("city 0", "city 1", "city 2")
+    assert built.links.tolist() == [[0, 1], [1, 2]]
+    nameless = topohub_like()
+    for node, name in zip(nameless["nodes"], ("a", "b", 7), strict=True):
+        node["id"] = name
+        del node["name"]
+    nameless["edges"] = [{"source": "a", "target": 7, "dist": 1}, {"source": 7, "target": "b", "dist": 2}]
+    built = of_topohub(nameless)
+    assert (built.names, built.links.tolist()) == (("a", "b", "7"), [[0, 2], [1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ([], "[]", "it holds a list; expected a JSON object"),
+        ([], "[" * 100_000, "nested too deeply"),
+        ([], "{", "Expecting property name"),
+        ([], "5", "it holds a int"),
+        (["nodes"], None, "nodes is a NoneType; expected a list"),
+        (["nodes"], {"a": 1}, "nodes is a dict; expected a list"),
+        (["nodes"], [], "it has 0 node(s); expected 2 to 10000"),
+        (["nodes"], [{"id": 0, "pos": [0.0, 0.0]}], "it has 1 node(s); expected 2 to 10000"),
+        (["nodes", 1], None, "nodes[1] is None; expected an object"),
+        (["nodes", 1], 5, "nodes[1] is 5; expected an object"),
+        (["nodes", 1, "id"], 0, "nodes[1] has the id 0 of another node"),
+        (["nodes", 1, "id"], None, "nodes[1] has the id None; expected text or a whole number"),
+        (["nodes", 1, "id"], [1], "nodes[1] has the id [1]"),
+        (["nodes", 1, "id"], True, "nodes[1] has the id True"),
+        (["nodes", 1, "pos"], "8,50", "nodes[1] is at '8,50'; expected two numbers"),
+        (["nodes", 1, "pos"], [8.0], "nodes[1] is at [8.0]; expected two numbers"),
+        (["nodes", 1, "pos"], ["8", "50"], "a coordinate of nodes[1] is '8'; expected a number from -360 to 360"),
+        (["nodes", 1, "pos"], [8.0, math.nan], "it holds NaN, which is no finite number"),
+        (["nodes", 1, "pos"], [8.0, None], "a coordinate of nodes[1] is None"),
+        (["nodes", 1, "pos"], [8.0, 1e6], "a coordinate of nodes[1] is 1000000.0"),
+        (["edges"], "none", "edges is a str; expected a list"),
+        (["edges", 0], None, "edges[0] is None; expected an object"),
+        (["edges", 0, "source"], 9, "edges[0] ends at 9, which is no node"),
+        (["edges", 0, "target"], "0", "edges[0] ends at '0', which is no node"),
+        (["edges", 0, "target"], [0], "edges[0] ends at [0], which is no node"),
+        (["edges", 0, "target"], True, "edges[0] ends at True, which is no node"),
+        (["edges", 0, "dist"], "20 km", "dist of edges[0] is '20 km'; expected a number from 0 to 1e+09"),
+        (["edges", 0, "dist"], -1.0, "dist of edges[0] is -1.0"),
+        (["edges", 0, "dist"], 1e300, "dist of edges[0] is 1e+300"),
+        (["edges", 0, "dist"], None, "dist of edges[0] is None"),
+        (["edges", 0, "dist"], True, "dist of edges[0] is True"),
+    ],
+)  # fmt: skip
+def test_a_malformed_topohub_file_is_told_in_one_line(
+    of_topohub: Callable[[Any], Topology], path: list[Any], value: Any, told: str
+) -> None:
+    record: Any = topohub_like()
+    if path:
+        section = record
+        for step in path[:-1]:
+            section = section[step]
+        section[path[-1]] = value
+    with pytest.raises(DataError) as error:
+        of_topohub(record if path else value)
+    assert message_of(error).startswith("topohub's topology 'mine/net' cannot be used: ")
+    assert told in message_of(error)
+
+
+@pytest.mark.parametrize(
+    "missing", [("nodes",), ("edges",), ("nodes", 1, "id"), ("nodes", 1, "pos"), ("edges", 0, "dist")]
+)
+def test_a_topohub_file_without_a_field_names_it(
+    of_topohub: Callable[[Any], Topology], missing: tuple[Any, ...]
+) -> None:
+    record: Any = topohub_like()
+    section = record
+    for step in missing[:-1]:
+        section = section[step]
+    del section[missing[-1]]
+    with pytest.raises(DataError, match=f"'{missing[-1]}' is missing"):
+        of_topohub(record)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_the_extremes_of_lengths_stay_finite(scale: float) -> None:
+    worlds = [
+        imported("topozoo/Surfnet", scale),
+        imported("gabriel/25/0", scale),
+        Scenario(name="mesh", network=MeshNetwork(nodes=20, side=scale)),
+        Scenario(name="chain", network=ChainNetwork(nodes=20, spacing=scale)),
+        Scenario(name="star", network=StarNetwork(nodes=20, spacing=scale)),
+    ]
+    for world in worlds:
+        built = build_topology(world, 0)
+        assert all(np.isfinite(x).all() for x in (built.position, built.length, built.transmission, built.distances()))
+
+
+def test_a_real_network_too_big_to_search_is_refused() -> None:
+    with pytest.raises(ScenarioError, match=r"real: too big: .* steps to find the routes"):
+        build_topology(imported("backbone/world").override(name="real", peers=100), 0)
+
+
+def test_a_mesh_without_near_links_is_joined_in_no_time() -> None:
+    built = build_topology(mesh(2000, links_per_node=1e-9), 0)
+    assert built.num_links == 1999
 
 
 def test_coronet_has_one_hundred_cities_and_scaled_fibres(data_dir: Path) -> None:
@@ -304,6 +469,11 @@ def test_a_disconnected_topology_is_refused_naming_who_is_cut_off(write_coronet:
         {"nodes": [{"name": "a", "lat": math.nan, "lon": 0.0}] * 2, "edges": [{"u": 0, "v": 1, "km": 1.0}]},
         {"nodes": [{"name": "a", "lat": 1.0, "lon": 0.0}] * 2, "edges": [{"u": math.inf, "v": 1, "km": 1.0}]},
         {"nodes": [{"name": "a", "lat": 1.0, "lon": 0.0}] * 2, "edges": [{"u": 0, "v": 1}]},
+        {"nodes": [None, None], "edges": []},
+        {"nodes": [{"name": "a", "lat": "1", "lon": "0"}] * 2, "edges": [{"u": 0, "v": 1, "km": 1.0}]},
+        {"nodes": [{"name": "a", "lat": 1.0, "lon": 0.0}] * 2, "edges": [{"u": 0, "v": 1, "km": "1"}]},
+        {"nodes": [{"name": "a", "lat": 1.0, "lon": 0.0}] * 2, "edges": [{"u": 0, "v": 0.5, "km": 1.0}]},
+        {"nodes": [{"name": "a", "lat": 1.0, "lon": 0.0}] * 2, "edges": [{"u": 0, "v": True, "km": 1.0}]},
     ],
 )
 def test_a_malformed_topology_file_is_told_in_one_line(
@@ -317,7 +487,7 @@ def test_a_malformed_topology_file_is_told_in_one_line(
 def test_a_missing_topology_file_is_told_with_the_way_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="dpem list says where to get it") as error:
         build_topology(coronet(), 0, tmp_path)
-    assert "flat_CORONET_Global_Topology.json" in message_of(error)
+    assert message_of(error).startswith("cities needs coronet/flat_CORONET_Global_Topology.json")
 
 
 def test_without_a_data_folder_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

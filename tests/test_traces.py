@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
+import zipfile
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,7 @@ def test_a_bad_matrix_entry_is_told_with_its_place_and_value(tmp_path: Path, val
 
 @pytest.mark.parametrize("shape", [(4, 2), (4, 3, 3), (4, 2, 3), (2, 2)])
 def test_matrices_of_the_wrong_shape_are_told_with_the_right_one(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    with pytest.raises(DataError, match=re.escape(f"instead of ({shape[0]}, 2, 2)")) as error:
+    with pytest.raises(DataError, match=re.escape("expected (times, N, N) for the N names in nodes (2,)")) as error:
         read_matrices(write_trace(tmp_path / "shape.npz", np.ones(shape)))
     assert str(shape) in message_of(error)
 
@@ -219,7 +221,9 @@ def test_a_bad_request_is_told_with_file_line_column_value_and_expectation(
     demand = replay(tmp_path / "r.csv", f"{HEADER}\n0,0,1,0.7,1\n{row}\n")
     with pytest.raises(DataError) as error:
         read_requests(demand, 3)
-    assert message_of(error) == f"request file {tmp_path / 'r.csv'}, line 3: {column} is {given}; expected {expected}"
+    assert message_of(error) == (
+        f"request file '{tmp_path / 'r.csv'}' cannot be used: line 3: {column} is {given}; expected {expected}"
+    )
 
 
 @pytest.mark.parametrize("column", ["time", "source", "destination", "fidelity"])
@@ -237,13 +241,46 @@ def test_an_empty_request_file_has_no_columns(tmp_path: Path) -> None:
 
 
 def test_a_missing_request_file_is_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read") as error:
+    with pytest.raises(DataError, match="cannot be used") as error:
         read_requests(ReplayDemand(requests_file=str(tmp_path / "absent.csv")), 3)
     assert "absent.csv" in message_of(error)
 
 
 def test_a_request_file_that_is_no_text_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_bytes(b"time,source\n\xff\xfe\n")
-    with pytest.raises(DataError, match="cannot be read") as error:
+    with pytest.raises(DataError, match="cannot be used") as error:
         read_requests(ReplayDemand(requests_file=str(tmp_path / "r.csv")), 3)
     message_of(error)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_request_file_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "r.csv"
+    path.write_bytes("time,source,destination,fidelity,Bemerkung\r\n0.5,0,1,0.8,ü\r\n".encode(encoding))
+    assert read_requests(ReplayDemand(requests_file=str(path)), 3).time.tolist() == [0.5]
+
+
+@pytest.mark.parametrize("content", ["é,1\n".encode("latin-1"), "0.5,0,1,0.8\n".encode("utf-16-le")])
+def test_a_request_file_in_no_encoding_is_told_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "r.csv").write_bytes(content)
+    with pytest.raises(DataError, match="save it as UTF-8") as error:
+        read_requests(ReplayDemand(requests_file=str(tmp_path / "r.csv")), 3)
+    message_of(error)
+
+
+def test_a_trace_that_declares_more_than_can_be_held_is_refused_unread(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (2**40, 2, 2)})
+    names = io.BytesIO()
+    np.save(names, np.array(["a", "b"]))
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w") as archive:
+        archive.writestr("tm_mbps.npy", header.getvalue())
+        archive.writestr("nodes.npy", names.getvalue())
+    with pytest.raises(DataError, match=re.escape(f"tm_mbps has shape ({2**40}, 2, 2)")):
+        read_matrices(tmp_path / "bomb.npz")
+
+
+@pytest.mark.parametrize("dtype", ["float32", ">f4", "int16", "uint8", "bool"])
+def test_matrices_may_be_of_any_real_type(tmp_path: Path, dtype: str) -> None:
+    path = write_trace(tmp_path / f"{dtype}.npz", np.ones((4, 2, 2), dtype=dtype))
+    assert read_matrices(path).mbps.sum() == 8.0

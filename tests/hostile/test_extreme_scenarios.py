@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dpem_env import physics, scenarios
 from dpem_env.demand import NO_PIECES, Demand, tabulate
-from dpem_env.errors import ContractError
+from dpem_env.errors import ContractError, ScenarioError
 from dpem_env.network import build_network
 from dpem_env.parallel_env import EntanglementEnv
 from dpem_env.scenarios import Scenario
@@ -24,11 +24,9 @@ BUSY = scenarios.get("chain3-v0", request_rate=8.0, slots=40)
 WORLDS = {
     "two nodes": BUSY.override(nodes=2),
     "one peer": scenarios.get("mesh20-v0", peers=1, slots=40),
-    "zero generation": BUSY.override(generation_rate=(0.0, 0.0), relay_generation_rate=0.0, min_link_rate=0.0),
     "deadline of one slot": BUSY.override(deadline=0.25),
     "memory of one qubit": BUSY.override(memory=(1, 1)),
     "swap rate zero": BUSY.override(swap_rate=(0.0, 0.0), min_swap_rate=0.0),
-    "attenuation huge": BUSY.override(attenuation=1e9),
     "episode of one slot": BUSY.override(slots=1),
     "time-to-live of one slot": BUSY.override(time_to_live=0.25, generation_rate=(40.0, 40.0), swap_rate=(8.0, 8.0)),
     "qualities 16": BUSY.override(qualities=16, generation_rate=(400.0, 400.0), attenuation=0.0),
@@ -106,15 +104,17 @@ def test_with_one_peer_all_requests_are_for_it() -> None:
     assert tally(session, Tally.ARRIVED) > 0
 
 
-@pytest.mark.parametrize("name", ["zero generation", "attenuation huge"])
-def test_where_no_pair_can_arrive_nobody_is_reachable_and_only_waiting_is_legal(name: str) -> None:
-    session = begun(WORLDS[name])
-    played(session)
-    assert session.network.excluded == {"weak link": 6}
-    assert (session.network.peers == -1).all()
-    assert session.masks().sum() == session.network.num_nodes
-    assert tally(session, Tally.ARRIVED) == tally(session, Tally.FINISHED) == 0
-    assert (tally(session, Tally.EMITTED) == 0) == (name == "zero generation")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"generation_rate": (0.0, 0.0), "relay_generation_rate": 0.0, "min_link_rate": 0.0},
+        {"attenuation": 1e9},
+        {"spacing": 1e9},
+    ],
+)
+def test_where_no_pair_can_arrive_nobody_is_reachable_and_nothing_is_played(fields: dict[str, Any]) -> None:
+    with pytest.raises(ScenarioError, match=r"only 0 of 3 nodes have a peer; .* 6 weak link"):
+        EntanglementEnv(BUSY.override(**fields))
 
 
 def test_a_deadline_of_one_slot_leaves_only_the_newest_requests_pending() -> None:

@@ -99,8 +99,8 @@ def test_a_negative_zero_is_zero() -> None:
 
 
 def test_the_largest_request_rate_follows_from_the_longest_episode() -> None:
-    assert not refused(tried(scenarios.get, "chain3-v0", slots=4, request_rate=1e8))
-    assert refused(tried(scenarios.get, "chain3-v0", slots=4, request_rate=1.01e8))
+    assert not refused(tried(scenarios.get, "chain3-v0", slots=4, request_rate=1e7))
+    assert refused(tried(scenarios.get, "chain3-v0", slots=4, request_rate=1.01e7))
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -158,10 +158,9 @@ def test_the_longest_sessions_are_drawn_in_no_time() -> None:
     assert len(session.demand.pieces.node) <= 2 * 6
 
 
-def test_a_trace_none_of_whose_pairs_is_reachable_draws_nothing(data_dir: Path) -> None:
+def test_a_trace_none_of_whose_pairs_is_reachable_is_refused(data_dir: Path) -> None:
     session = Session(scenarios.get("abilene-trace-v0", generation_rate=(0.0, 0.0)), data_dir=data_dir)
-    session.begin(EpisodeSeeds(0, 0))
-    assert len(session.demand.requests.slot) == 0
+    assert "only 0 of 12 nodes have a peer" in str(tried(session.begin, EpisodeSeeds(0, 0)))
 
 
 @pytest.mark.parametrize("value", ["[" * 2000, "9" * 5000])
