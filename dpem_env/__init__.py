@@ -12,6 +12,11 @@ where this registry exists) and its central view with Gymnasium (``gymnasium.mak
 
 from __future__ import annotations
 
+from dpem_env.console import attend
+
+attend()  # if this is the command: before anything that takes time to load
+
+# ruff: noqa: E402
 import gymnasium
 import pettingzoo
 

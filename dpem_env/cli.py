@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import _thread
 import argparse
-import os
+import re
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dpem_env import __version__
+from dpem_env.console import EXIT_INTERRUPTED, INTERRUPTED, complain, interruptible, lasting_output
 from dpem_env.errors import DpemError, warnings_told
+
+if TYPE_CHECKING:
+    from dpem_env.scenarios import Scenario
 
 COMMANDS = "dpem_env.commands"  # entry points of further commands: called with the subparsers, to add theirs
 EXAMPLES = """\
@@ -39,61 +40,40 @@ class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        _complain(f"{self.prog}: error: {message} (see {self.prog} --help)")
+        complain(f"{self.prog}: error: {message} (see {self.prog} --help)")
         self.exit(2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 fine, 1 a replay that differs, 2 bad input, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
+    with lasting_output() as loss:
+        code = _answered(argv)
+        if reason := loss():  # files have what was to be written to them
+            complain(f"dpem: error: standard output cannot be written: {reason}")
+            code = code or 2
+    return code
+
+
+def _answered(argv: Sequence[str] | None) -> int:
+    """The exit code, whatever happens; errors and Ctrl-C are told in one line."""
     try:
-        with _no_interrupt_lost(), warnings_told(lambda line: _complain(f"dpem: warning: {line}")):
-            code: int = arguments.run(arguments)
-        sys.stdout.flush()  # a pipe that was closed shows here, not while Python exits
-        return code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        arguments = _parser().parse_args(argv)
+        with interruptible(), warnings_told(lambda line: complain(f"dpem: warning: {line}")):
+            return int(arguments.run(arguments))
+    except SystemExit as end:  # argparse has said all
+        return end.code if isinstance(end.code, int) else 2
     except MemoryError as error:
-        _complain(f"dpem: error: not enough memory for a scenario this big: {error}")
-        return 2
-    except (DpemError, OSError) as error:
-        _complain(f"dpem: error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _complain("dpem: interrupted")
-        return 130
-
-
-@contextmanager
-def _no_interrupt_lost() -> Iterator[None]:
-    """Numba compiles through callbacks that swallow Ctrl-C; some compilations then fail, others just go on."""
-    repeats: list[threading.Timer] = []
-    usual = sys.unraisablehook
-
-    def repeat_interrupt(problem: Any) -> None:
-        if issubclass(problem.exc_type, KeyboardInterrupt):
-            repeats.append(threading.Timer(0.1, _thread.interrupt_main))
-            repeats[-1].start()
-        else:
-            usual(problem)
-
-    sys.unraisablehook = repeat_interrupt
-    try:
-        yield
-    except Exception:
-        if repeats:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        sys.unraisablehook = usual
-        for repeat in repeats:
-            repeat.cancel()
-
-
-def _complain(message: str) -> None:
-    """One line on standard error, whatever names and foreign messages it quotes."""
-    print(" ".join(message.split()), file=sys.stderr)
+        complain(f"dpem: error: not enough memory for a scenario this big: {error}")
+    except DpemError as error:
+        complain(f"dpem: error: {error}")
+    except OSError as error:
+        where = f" ({error.filename!r})" if error.filename is not None else ""
+        complain(f"dpem: error: {error.strerror or error}{where}")
+    except KeyboardInterrupt as interrupt:
+        complain(f"dpem: {interrupt}" if interrupt.args else INTERRUPTED)
+        exec("")  # Python dies of a Ctrl-C that came through an exec, unless another has succeeded since
+        return EXIT_INTERRUPTED
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -266,8 +246,16 @@ def _list(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
 
-    print(scenarios.get(arguments.scenario, **overrides(arguments.set)).to_toml(), end="")
+    print(_toml(scenarios.get(arguments.scenario, **overrides(arguments.set))), end="")
     return 0
+
+
+def _toml(scenario: Scenario) -> str:
+    """The scenario as a text that stays the same TOML in the encoding of standard output."""
+    text = scenario.to_toml()
+    if (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf"):
+        return text
+    return re.sub(r"[^\x00-\x7f]", lambda character: f"\\U{ord(character[0]):08x}", text)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -69,10 +69,25 @@ def make_writable(folder: Path) -> None:
     """Make the folder for results if it is missing; DpemError if nothing can be written to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="." + LONGEST_NAME * "-"):  # of the length that names have
             pass
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        raise DpemError(f"--out {os.fspath(folder)!r} cannot be written: {getattr(error, 'strerror', error)}") from None
+        raise _unwritable(folder, error) from None
+
+
+def make_file_writable(path: Path) -> None:
+    """Make the folder for a result file if it is missing; DpemError if no file of that name can be written there."""
+    make_writable(path.parent)
+    try:
+        folder = path.is_dir()  # a name that is too long fails here
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from None
+    if folder:
+        raise DpemError(f"--out {os.fspath(path)!r} is a folder; expected the path of a file to write")
+
+
+def _unwritable(path: Path, error: OSError | ValueError) -> DpemError:
+    return DpemError(f"--out {os.fspath(path)!r} cannot be written: {getattr(error, 'strerror', error)}")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dpem_env import forecast, policies
+from dpem_env.console import printable
 from dpem_env.evaluation import ArmResult, paired_difference
 from dpem_env.scenarios import OFFERED_LOADS, SCENARIOS, CoronetNetwork, Scenario, TopohubNetwork
 from dpem_env.suites import SUITES, data_needed
@@ -46,9 +47,16 @@ DIFFERENCES = ("", "metric", "difference [95 % CI]", "clear of 0", "relative [95
 
 
 class _Output(Console):
-    def on_broken_pipe(self) -> None:
-        """Leave it to the command, as for everything printed without rich."""
-        raise BrokenPipeError
+    """Standard output; cells of tables are as wide as its encoding makes them."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As every console, in characters that can be printed."""
+        return super().render_str(printable(text), **options)
+
+
+def plain(text: str) -> Text:
+    """A text that rich shows as it is, with nothing in it taken for markup."""
+    return Text(printable(text))
 
 
 def console() -> Console:
@@ -79,16 +87,16 @@ def progress(shown: bool = True) -> Progress:
 
 def working(what: str) -> Status:
     """A sign of life on standard error for work of unknown length."""
-    return _terminal().status(what)
+    return _terminal().status(printable(what), spinner="line")  # whose signs every encoding has
 
 
 def print_results(scenario: Scenario, split: str, results: Sequence[ArmResult]) -> None:
     """The table of a run: mean ± 95 % interval over paired seeds, one column per contestant."""
     seeds = len(results[0].episodes)
-    table = Table(title=Text(f"{scenario.name} ({scenario.hash}): {seeds} {split} seed(s), mean ± 95 % CI"))
+    table = Table(title=plain(f"{scenario.name} ({scenario.hash}): {seeds} {split} seed(s), mean ± 95 % CI"))
     table.add_column("")
     for result in results:
-        table.add_column(Text(result.arm.label), justify="right", overflow="fold")
+        table.add_column(plain(result.arm.label), justify="right", overflow="fold")
     for metric, name, decimals in TABLE:
         table.add_row(name, *(interval(*result.mean_and_interval(metric), decimals) for result in results))
     out = console()
@@ -111,25 +119,25 @@ def print_benchmark(summary: dict[str, Any]) -> None:
         if scenario["bound"]:
             shown.append(("score", "score", 3))
         what = f"{scenario['name']} ({scenario['hash']}): {len(scenario['episodes'])} {summary['split']} episode(s)"
-        table = Table(title=Text(f"{what}; mean [95 % CI], below it the interquartile mean"))
+        table = Table(title=plain(f"{what}; mean [95 % CI], below it the interquartile mean"))
         table.add_column("", overflow="fold")
         for _, name, _ in shown:
             table.add_column(name, justify="right", no_wrap=True)
         for arm in scenario["methods"]:
             cells = (_lines(arm["metrics"][metric], ("mean", "iqm"), decimals) for metric, _, decimals in shown)
-            table.add_row(Text(arm["label"]), *cells)
+            table.add_row(plain(arm["label"]), *cells)
         out.print(table)
         if scenario["bound"]:
             rate = sum(scenario["bound"]["delivery_rate"]) / len(scenario["bound"]["delivery_rate"])
             out.print(f"score: 0 is random-legal, 1 the {scenario['bound']['name']} bound, delivery rate {rate:.3f}")
         if not scenario["differences"]:
             continue
-        table = Table(title=Text(f"{what}; minus {summary['reference']} on the same episodes"))
+        table = Table(title=plain(f"{what}; minus {summary['reference']} on the same episodes"))
         for name in DIFFERENCES:
             table.add_column(name, justify="left" if name in ("", "metric") else "right", overflow="fold")
         for arm in scenario["differences"]:
             for metric, name, decimals in shown[:2]:
-                table.add_row(Text(arm["label"]), name, *_difference_cells(arm["metrics"][metric], decimals))
+                table.add_row(plain(arm["label"]), name, *_difference_cells(arm["metrics"][metric], decimals))
         out.print(table)
 
 
@@ -167,7 +175,7 @@ def print_tuned(tuned: Sequence[dict[str, Any]]) -> None:
         delay = "-" if found["delay"] is None else f"{found['delay']:.12g}"
         options = ", ".join(f"{name}={value}" for name, value in found["best"]["options"].items()) or "its defaults"
         table.add_row(
-            Text(label), delay, f"{found['default_reward']:.3f}", f"{found['best']['reward']:.3f}", Text(options)
+            plain(label), delay, f"{found['default_reward']:.3f}", f"{found['best']['reward']:.3f}", plain(options)
         )
     console().print(table)
 
@@ -176,7 +184,7 @@ def print_forecasts(summary: dict[str, Any]) -> None:
     """Deviance skill of every forecaster, slot by slot ahead, with its interval for the first and the last."""
     horizon = len(summary["forecasters"][0]["skill"])
     what = f"{summary['scenario']} ({summary['scenario_hash']}): {len(summary['seeds'])} {summary['split']} episode(s)"
-    table = Table(title=Text(f"{what}; deviance skill over the true mean rates by slots ahead, MASE, time"))
+    table = Table(title=plain(f"{what}; deviance skill over the true mean rates by slots ahead, MASE, time"))
     table.add_column("", overflow="fold")
     for name in (*(str(ahead) for ahead in range(1, horizon + 1)), "MASE 1", f"MASE {horizon}", "µs/slot"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -184,7 +192,7 @@ def print_forecasts(summary: dict[str, Any]) -> None:
         skills = ("-" if skill is None else f"{skill:.3f}" for skill in forecaster["skill"])
         errors = ("-" if error is None else f"{error:.2f}" for error in (forecaster["mase"][0], forecaster["mase"][-1]))
         name = forecaster["name"] + (" (clairvoyant)" if forecaster["clairvoyant"] else "")
-        table.add_row(Text(name), *skills, *errors, f"{forecaster['us_per_slot']:.0f}")
+        table.add_row(plain(name), *skills, *errors, f"{forecaster['us_per_slot']:.0f}")
     console().print(table)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dpem_env.bounds import get_bound
+from dpem_env.console import uninterrupted
 from dpem_env.errors import DpemError, DpemWarning
 from dpem_env.evaluation import Arm, run_episode
 from dpem_env.files import file_name
@@ -198,7 +199,8 @@ def on_processes(
             try:
                 while waiting or running:
                     while waiting and len(running) < workers:
-                        running[pool.submit(function, waiting[0])] = waiting[0]
+                        with uninterrupted():  # a worker that starts here cannot answer Ctrl-C for a while
+                            running[pool.submit(function, waiting[0])] = waiting[0]
                         waiting.popleft()
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in sorted(done, key=lambda future: future.exception() is not None):

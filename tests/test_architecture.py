@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports only modules named before it. A new module takes the first place where that holds.
 LAYERS = (
     (
+        "console",
         "errors",
         "files",
         "plugins",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dpem_agents.ppo.hyperparameters import STACKED
 from dpem_env import scenarios
 from dpem_env.cli import add_common, overrides
 from dpem_env.errors import DpemError
+from dpem_env.files import file_name
 from dpem_env.network import build_network
 from dpem_env.scenarios import Scenario
 from dpem_env.session import episode_seeds, require_seed
@@ -161,14 +165,15 @@ def _curve(arguments: argparse.Namespace) -> int:
 
 def _tune_ppo(arguments: argparse.Namespace) -> int:
     from dpem_agents.ppo.search import CHANGES, search
-    from dpem_env.files import make_writable
+    from dpem_env.files import make_file_writable, make_writable
     from dpem_env.reports import progress
 
     require_seed("--seed", arguments.seed)
     if arguments.workers < 1 or arguments.timesteps < 1:
         raise DpemError(f"--workers is {arguments.workers}, --timesteps {arguments.timesteps}; expected at least 1")
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
-    make_writable(arguments.out.parent)
+    make_file_writable(arguments.out)
+    make_writable(arguments.runs)
     with progress() as bar:
         task = bar.add_task("trials", total=len(CHANGES))
         trials = search(
@@ -190,14 +195,14 @@ def _tune_ppo(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from dpem_agents.dpem import train_dpem
     from dpem_agents.federated.embedded import federation
-    from dpem_agents.ppo.hyperparameters import PRESETS, STACKED, changed
+    from dpem_agents.ppo.hyperparameters import PRESETS, changed
     from dpem_agents.ppo.training import train
 
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
     mode = "federated" if arguments.preset else arguments.mode
     federate = overrides(arguments.federate, "--federate epsilon=2")
     timesteps = _slots_each(scenario, arguments.data) if arguments.timesteps is None else arguments.timesteps
-    out = arguments.out or f"runs/{scenario.name}-{arguments.preset or mode}"
+    out = arguments.out or Path("runs", file_name(f"{scenario.name}-{arguments.preset or mode}"))
     common: dict[str, Any] = {
         "seed": arguments.seed,
         "hyperparameters": changed(PRESETS[mode], **overrides(arguments.learn, "--learn discount=0.99")),
@@ -207,14 +212,35 @@ def _train(arguments: argparse.Namespace) -> int:
         "resume": not arguments.again,
         "data_dir": arguments.data,
     }
-    if arguments.preset == "dpem":
-        path = train_dpem(scenario, timesteps, out, **common)
-    else:
-        own = {"forecaster": arguments.forecaster, "delay": arguments.delay, "device": arguments.device}
-        path = train(scenario, mode, timesteps, out, **own, **common)
-    there = f" --topology {arguments.topology}" if mode in STACKED else ""
-    print(f"wrote {path}; use it as --policy {'central-ppo' if mode == 'central' else 'ppo'}:{path.parent}{there}")
+    try:
+        if arguments.preset == "dpem":
+            path = train_dpem(scenario, timesteps, out, **common)
+        else:
+            own = {"forecaster": arguments.forecaster, "delay": arguments.delay, "device": arguments.device}
+            path = train(scenario, mode, timesteps, out, **own, **common)
+    except KeyboardInterrupt as interrupt:
+        if not interrupt.args:  # nothing is saved
+            raise
+        again = "without --again" if arguments.again else "again"
+        raise KeyboardInterrupt(f"{interrupt}; the same command {again} goes on") from None
+    delay = arguments.delay if mode == "central" else 0.0
+    print(f"wrote {path}; use it as {playing(mode, path.parent, arguments.topology, delay)}")
     return 0
+
+
+def playing(mode: str, folder: Path, topology: int = 0, delay: float = 0.0) -> str:
+    """Arguments of dpem run that play what was trained, as a shell takes them."""
+    arguments = ["--policy", f"{'central-ppo' if mode == 'central' else 'ppo'}:{folder}"]
+    if mode in STACKED:
+        arguments += ["--topology", str(topology)]
+    if delay:
+        arguments += ["--delay", str(delay)]
+    return shlex.join(arguments)
+
+
+def forecasting(model: str, file: Path, topologies: Sequence[int]) -> str:
+    """Arguments of dpem run or forecast that forecast by what was trained, on the first network it serves."""
+    return shlex.join(["--forecaster", f"{model}:{file}", "--topology", str(topologies[0])])
 
 
 def _slots_each(scenario: Scenario, data_dir: str | None) -> int:
@@ -226,8 +252,10 @@ def _slots_each(scenario: Scenario, data_dir: str | None) -> int:
 def _train_forecaster(arguments: argparse.Namespace) -> int:
     from dpem_agents.federated.embedded import federation
     from dpem_agents.forecasters.ridge import train_ridge
-    from dpem_agents.forecasters.training import train_forecasters
+    from dpem_agents.forecasters.training import Interrupted, train_forecasters
+    from dpem_env.files import make_file_writable
 
+    require_seed("--seed", arguments.seed)
     for seed in arguments.topology:
         require_seed("--topology", seed)
     if arguments.hidden < 1 or not arguments.epochs > 0:
@@ -235,16 +263,21 @@ def _train_forecaster(arguments: argparse.Namespace) -> int:
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
     common: dict[str, Any] = {"hours": arguments.hours, "data_dir": arguments.data}
     federate = overrides(arguments.federate, "--federate epsilon=2")
+    if arguments.model == "ridge" and federate:
+        raise DpemError("--federate averages recurrent networks: choose --model gru, lstm or rnn")
+    make_file_writable(arguments.out)
     if arguments.model == "ridge":
-        if federate:
-            raise DpemError("--federate averages recurrent networks: choose --model gru, lstm or rnn")
         checkpoint = train_ridge(scenario, arguments.topology, **common)
     else:
         options = {name: getattr(arguments, name) for name in ("hidden", "epochs", "seed")}
         if federate:
             ledgers = arguments.out.with_name(f"{arguments.out.stem}-privacy")
             options |= {"federation": federation(**federate), "ledgers": ledgers}
-        checkpoint = train_forecasters(scenario, arguments.topology, cell=arguments.model, **options, **common)
+        try:
+            checkpoint = train_forecasters(scenario, arguments.topology, cell=arguments.model, **options, **common)
+        except Interrupted as interrupt:
+            interrupt.learned.save(arguments.out)
+            raise KeyboardInterrupt(f"interrupted; {arguments.out} holds what was learned by then") from None
     checkpoint.save(arguments.out)
-    print(f"wrote {arguments.out}; use it as --forecaster {arguments.model}:{arguments.out}")
+    print(f"wrote {arguments.out}; use it as {forecasting(arguments.model, arguments.out, arguments.topology)}")
     return 0

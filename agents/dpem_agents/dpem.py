@@ -39,8 +39,8 @@ def train_dpem(
     """Train layers 1 to 3 on the network of `topology_seed`; returns the checkpoint, which ``ppo:PATH`` plays.
 
     `timesteps` are slots × nodes of layer 2, `hours` the simulated history of layer 1. With `resume`, forecasters that
-    `out` holds are used as they are, and policies trained on. Ctrl-C ends the layer that is training. The rest is as in
-    `dpem_agents.ppo.training.train`.
+    `out` holds are used as they are, and policies trained on. Ctrl-C ends it; forecasters are kept only when they are
+    done. The rest is as in `dpem_agents.ppo.training.train`.
     """
     scenario, folder = scenarios.get(scenario), Path(out)
     make_writable(folder)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dpem_env.errors import DpemError
+from dpem_env.seeding import stream_key
 
 
 @contextmanager
@@ -23,6 +24,11 @@ def pytorch() -> Any:
     with agents_extra():
         import torch
     return torch
+
+
+def library_seed(seed: int) -> int:
+    """A seed that NumPy's global generator takes, and so whoever sets all generators: `seed` itself where it is one."""
+    return seed if seed < 2**32 else int(stream_key("library seed", seed)) % 2**32
 
 
 @contextmanager

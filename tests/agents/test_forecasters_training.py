@@ -18,7 +18,7 @@ from dpem_agents.forecasters.checkpoint import GATES, Checkpoint, load
 from dpem_agents.forecasters.history import History
 from dpem_agents.forecasters.recurrent import GRU, RecurrentForecaster
 from dpem_agents.forecasters.ridge import RidgeForecaster, train_ridge
-from dpem_agents.forecasters.training import Training, train_forecasters
+from dpem_agents.forecasters.training import Interrupted, Training, train_forecasters
 from dpem_agents.libraries import one_thread
 from dpem_env import scenarios
 from dpem_env.errors import DpemError, ScenarioError
@@ -170,7 +170,9 @@ def test_an_interrupted_training_keeps_what_was_learned(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Training, "run", interrupted)
     monkeypatch.setattr(training, "draw_history", drawn)
-    checkpoint = train_forecasters(scenario, (0, 1, 2), **QUICK)
+    with pytest.raises(Interrupted) as interrupt:
+        train_forecasters(scenario, (0, 1, 2), **QUICK)
+    checkpoint = interrupt.value.learned
     assert begun == [0, 1]
     assert len(checkpoint.topologies) == 2
     for array in checkpoint.topologies[1].values():

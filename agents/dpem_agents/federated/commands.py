@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpem_agents.commands import playing
 from dpem_env import scenarios
 from dpem_env.cli import add_common, overrides
 from dpem_env.errors import DpemError
@@ -213,14 +214,16 @@ def _node(arguments: argparse.Namespace) -> int:
         data_dir=arguments.data,
         tell=_tell,
     )
-    _tell(f"wrote {path}; use it as --policy ppo:{path.parent}")
+    _tell(f"wrote {path}; use it as {playing('federated', path.parent, arguments.topology)}")
     return 0
 
 
 def _noise(arguments: argparse.Namespace) -> int:
     from dpem_agents.federated.noise import noise_table, print_noise
-    from dpem_env.files import make_writable, write_json
+    from dpem_env.files import make_file_writable, write_json
 
+    if arguments.out is not None:
+        make_file_writable(arguments.out)
     table = noise_table(
         arguments.weights,
         arguments.nodes,
@@ -232,7 +235,6 @@ def _noise(arguments: argparse.Namespace) -> int:
     )
     print_noise(table)
     if arguments.out is not None:
-        make_writable(arguments.out.parent)
         write_json(arguments.out, table)
         print(f"wrote {arguments.out}")
     return 0
@@ -240,7 +242,7 @@ def _noise(arguments: argparse.Namespace) -> int:
 
 def _attacks(arguments: argparse.Namespace) -> int:
     from dpem_agents.federated.attacks import ATTACKS, DEFENCES, Setting, withstand
-    from dpem_env.files import make_writable
+    from dpem_env.files import make_file_writable
     from dpem_env.reports import progress
 
     if arguments.workers < 1 or arguments.seeds < 1:
@@ -254,7 +256,7 @@ def _attacks(arguments: argparse.Namespace) -> int:
         clip_norm=arguments.clip_norm,
         episodes=arguments.episodes,
     )
-    make_writable(arguments.out.parent)
+    make_file_writable(arguments.out)
     with progress() as bar:
         task = bar.add_task("trials", total=len(ATTACKS) * len(DEFENCES) * arguments.seeds)
         withstand(

@@ -8,11 +8,11 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from dpem_agents.federated.privacy import DPConfig, Mode
 from dpem_env.errors import DpemError
+from dpem_env.reports import console
 
 FORMAT = "dpem-noise-1"
 BYTES = np.dtype(np.float64).itemsize  # of a weight that is sent
@@ -58,4 +58,4 @@ def print_noise(table: dict[str, Any]) -> None:
         numbers = (f"{row[name]:.3g}" for name in ("epsilon", "noise_multiplier", "noise_to_clip"))
         counts = (f"{row[name]:,}" for name in ("nodes", "weights"))
         shown.add_row(row["mode"], *counts, *numbers, f"{row['bytes_per_node']:,}")
-    Console().print(shown)
+    console().print(shown)

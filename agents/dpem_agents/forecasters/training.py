@@ -56,7 +56,7 @@ def train_forecasters(
     has stopped it, learns the same from these releases and is not charged for them; another is charged on top, and
     BudgetExhausted raised where that is too much. The ε there is of these releases alone: a checkpoint holds each
     node's own weights, counts and scales without noise.
-    Ctrl-C ends training; what has been learned by then is returned.
+    Ctrl-C ends training: `Interrupted` has what was learned by then.
     """
     require_one_of("cell", cell, tuple(GATES))
     pytorch()  # complain before any work is done
@@ -66,6 +66,7 @@ def train_forecasters(
     given |= {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
     if ledgers is not None:
         make_writable(Path(ledgers))
+    interrupted = False
     with nullcontext() if ledgers is None else sole_writer(ledgers), progress() as bar:
         try:
             for topology_seed in topology_seeds:
@@ -86,7 +87,19 @@ def train_forecasters(
         except KeyboardInterrupt:
             if not topologies:
                 raise
-    return Checkpoint(cell, scenario.name, scenario.hash, horizon, hidden, tuple(topologies))
+            interrupted = True
+    learned = Checkpoint(cell, scenario.name, scenario.hash, horizon, hidden, tuple(topologies))
+    if interrupted:
+        raise Interrupted(learned)
+    return learned
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with what was learned until then."""
+
+    def __init__(self, learned: Checkpoint) -> None:
+        super().__init__("interrupted")
+        self.learned = learned
 
 
 class Training:

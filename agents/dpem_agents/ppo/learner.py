@@ -15,6 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
 from dpem_agents.federated.embedded import LEDGER, Averaging
+from dpem_agents.libraries import library_seed
 from dpem_agents.ppo.checkpoint import FORMAT, Arrays, Checkpoint, interface, topology_hash
 from dpem_agents.ppo.independent import IndependentPPO, StackedPolicy
 from dpem_agents.ppo.shared import SharedPolicy
@@ -76,9 +77,10 @@ class Learner:
             max_grad_norm=chosen.gradient_norm,
             stats_window_size=self.env.num_envs,
             policy_kwargs=own,
-            seed=settings.seed,
+            seed=library_seed(settings.seed),
             device=device,
         )
+        self.env.seed(settings.seed)
         self.model.set_logger(configure(os.fspath(folder / "tensorboard"), ["tensorboard"]))
         self.averaging: Averaging | None = None
         if settings.federation is not None:

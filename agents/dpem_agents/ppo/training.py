@@ -96,11 +96,12 @@ def train(
     learning_curve.json, event files of TensorBoard, and at the end policy.npz, the little of it that playing needs.
 
     With `resume`, training goes on from the checkpoint in `out` exactly as if it had never stopped. Ctrl-C saves the
-    state before the running rollout; whatever else stops it, rounds that were released since the last checkpoint are
-    taken over from the ledger, and cost no more. Raises DpemError if the checkpoint there is of another training, or
-    cannot be written: then the one before is kept; or if another process trains there, or the privacy ledger does not
-    agree with the checkpoint; or, without `resume`, if it has booked any round: what was released cannot be undone.
-    BudgetExhausted, with state and policy saved, where privacy allows no further round.
+    state before the running rollout, and its KeyboardInterrupt says where; whatever else stops it, rounds that were
+    released since the last checkpoint are taken over from the ledger, and cost no more. Raises DpemError if the
+    checkpoint there is of another training, or cannot be written: then the one before is kept; or if another process
+    trains there, or the privacy ledger does not agree with the checkpoint; or, without `resume`, if it has booked any
+    round: what was released cannot be undone. BudgetExhausted, with state and policy saved, where privacy allows no
+    further round.
     """
     scenario = scenarios.get(scenario)
     require_one_of("mode", mode, MODES)
@@ -195,14 +196,12 @@ class Training:
         try:
             self._run()
         except KeyboardInterrupt:
-            if self.checkpoint is not None:
-                path, done = self._save(self.checkpoint), self.checkpoint.about["timesteps"]
-                print(
-                    f"interrupted after {done:,} of {self.plan.timesteps:,} timesteps, saved to {path}; "
-                    "the same call again goes on",
-                    file=sys.stderr,
-                )
-            raise
+            if self.checkpoint is None:
+                raise
+            path, done = self._save(self.checkpoint), self.checkpoint.about["timesteps"]
+            raise KeyboardInterrupt(
+                f"interrupted after {done:,} of {self.plan.timesteps:,} timesteps, saved to {path}"
+            ) from None
         except BudgetExhausted:
             self._finish(self._state())
             raise

@@ -1,0 +1,5 @@
+"""``python -m dpem_env``, the same as ``dpem``."""
+
+from dpem_env.cli import main
+
+raise SystemExit(main())
