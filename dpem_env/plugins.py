@@ -17,8 +17,7 @@ NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 def unknown(kind: str, name: str, known: Iterable[str]) -> PolicyError:
     """What to say about a name that leads nowhere."""
     if "," in name:
-        several = " ".join(f"--{kind} {part}" for part in name.split(","))
-        return PolicyError(f"unknown {kind} {name!r}; one at a time is named here, as in {several}")
+        return PolicyError(f"unknown {kind} {name!r}; a list with commas is not taken here: name each by itself")
     return PolicyError(f"unknown {kind} {name!r}; {nearest(name, known)}")
 
 

@@ -499,7 +499,7 @@ def test_a_log_that_is_none_is_told(finished: Path, tmp_path: Path, capsys: pyte
     assert "cannot be read: No such file" in complaint(capsys, "replay", str(tmp_path / "none.parquet"))
     assert "is no episode log of dpem run" in complaint(capsys, "replay", str(finished / "results.png"))
     half = tmp_path / "half.parquet"
-    half.write_bytes((finished / "local-reactive-0.parquet").read_bytes()[:-200])
+    half.write_bytes((finished / f"{STEMS[0]}-0.parquet").read_bytes()[:-200])
     assert str(half) in complaint(capsys, "replay", str(half))
 
 

@@ -171,6 +171,32 @@ def test_a_trained_policy_may_lie_at_any_path() -> None:
     assert set(logs()) == {f"ppo:{trained}", f"ppo:{trained} +mean-rates"}
 
 
+@pytest.mark.parametrize("out", [None, "q[1], $x*", "runs/a,idle+oracle"])
+def test_the_hint_of_a_training_works_as_it_stands(out: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sb3_contrib", reason="needs the extra agents")
+    world = ("--scenario", "chain3-v0", "--set", "slots=20")
+    place = () if out is None else ("--out", out)
+    assert dpem("train", *world, "--timesteps", "60", "--validation-episodes", "0", *place) == 0
+    _, _, hint = capsys.readouterr().out.strip().partition("; use it as ")
+    flag, policy = shlex.split(hint)
+    assert policy == f"ppo:{out or 'runs/chain3-v0+slots=20-shared'}"
+    assert dpem("run", *world, flag, policy, "--seeds", "1", "--out", "out") == 0
+    assert set(logs()) == {policy}
+    both = ("--scenario", "chain3-v0", "--policies", f"{policy},{policy}+oracle,idle", "--seeds", "1")
+    assert dpem("benchmark", "coherence", *both, "--out", "out") == 0
+    assert [arm["label"] for arm in summary()["scenarios"][0]["methods"]] == [policy, f"{policy} +oracle", "idle"]
+
+
+def test_a_training_says_the_delay_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sb3_contrib", reason="needs the extra agents")
+    central = ("--mode", "central", "--delay", "0.3", "--timesteps", "60", "--validation-episodes", "0")
+    assert dpem("train", "--scenario", "tiny.toml", *central, "--out", "late") == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert warned == ["dpem: warning: a control delay of 0.3 s is played as 0.25 s: slots last 0.25 s"]
+    with np.load("late/policy.npz") as file:
+        assert json.loads(str(file["about"]))["settings"]["delay"] == 0.25
+
+
 def test_a_long_path_is_no_problem_of_the_file_system() -> None:
     long = Path("a" * 120, "b" * 124)
     for end in ("1", "2"):
@@ -207,14 +233,14 @@ def test_what_is_named_twice_plays_once(arguments: tuple[str, ...]) -> None:
     [
         (
             ("--policy", "idle,acp"),
-            "unknown policy 'idle,acp'; one at a time is named here, as in --policy idle --policy acp",
+            "unknown policy 'idle,acp'; a list with commas is not taken here: name each by itself",
         ),
         (("--policy", "acp:5"), "policy 'acp' takes no argument, given '5'"),
         (("--policy", "idle:x"), "policy 'idle' takes no argument, given 'x'"),
         (("--policy", "ppo"), "policy 'ppo' needs an argument: ppo:ARGUMENT, such as a file"),
         (("--policy", "local-predictive+gru"), "forecaster 'gru' needs an argument: gru:ARGUMENT, such as a file"),
         (("--policy", "idle", "--forecaster", "oracle:3"), "forecaster 'oracle' takes no argument, given '3'"),
-        (("--policy", "idle", "--forecaster", "oracle,none"), "unknown forecaster 'oracle,none'; one at a time"),
+        (("--policy", "idle", "--forecaster", "oracle,none"), "unknown forecaster 'oracle,none'; a list with commas"),
         (("--policy", "idle+"), "unknown forecaster ''"),
         (("--policy", "ppo:no[thing]"), "no file matches 'no[thing]'"),
         (("--policy", "ppo:no\0thing"), "checkpoint"),

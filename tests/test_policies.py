@@ -160,7 +160,7 @@ def test_ones_own_policy_is_taken_as_it_is() -> None:
         (None, "policy is None; expected a name"),
         (5, "policy is 5; expected a name"),
         (["idle"], "policy is ['idle']; expected a name"),
-        ("idle,acp", "unknown policy 'idle,acp'; one at a time is named here, as in --policy idle --policy acp"),
+        ("idle,acp", "unknown policy 'idle,acp'; a list with commas is not taken here: name each by itself"),
     ],
 )
 def test_what_is_no_policy_is_told_in_one_line(given: Any, message: str) -> None:

@@ -70,7 +70,7 @@ def _leave_out_outliers(axes: Axes, arms: list[dict[str, Any]], metric: str) -> 
         arm["label"]: arm["metrics"][metric]["mean"]["value"] for arm in arms if arm["metrics"][metric] is not None
     }
     ordered = sorted(means.values())
-    if len(ordered) < 3 or ordered[-1] < FAR * ordered[-2]:
+    if len(ordered) < 3 or ordered[-1] < FAR * ordered[-2] or ordered[-2] <= 0.0:
         return
     [label] = [name for name, value in means.items() if value == ordered[-1]][:1]
     axes.set_ylim(-0.02 * ordered[-2], 1.25 * ordered[-2])
