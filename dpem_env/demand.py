@@ -244,7 +244,7 @@ def _replayed(scenario: Scenario, config: ReplayDemand, network: Network, slots:
     kept = inside & known
     lifetime = np.rint(np.clip(recorded.deadline, duration, MAX_SLOTS * duration) / duration).astype(np.int64)
     left_out = _left_out(scenario, network, recorded, inside, known, slot + lifetime <= slots)
-    _account(config.requests_file, len(kept), left_out)
+    _account(scenario, config, len(kept), left_out)
     classes = np.array(scenario.demand.fidelity_classes)
     columns = (slot, recorded.source, matches.argmax(axis=1), np.searchsorted(classes, recorded.fidelity))
     slot, source, peer, wanted = (column[kept].astype(np.int32) for column in columns)
@@ -274,15 +274,16 @@ def _left_out(
     return {reason: number for reason, number in reasons.most_common() if number}
 
 
-def _account(file: str, requests: int, left_out: dict[str, int]) -> None:
+def _account(scenario: Scenario, config: ReplayDemand, requests: int, left_out: dict[str, int]) -> None:
     """Every request of the file counts, or it is said why not; that none does is an error."""
+    file = f"request file {config.requests_file!r}"
     if not requests:
-        raise DataError(f"request file {file!r} holds no requests")
+        raise DataError(f"{scenario.name}: {file} holds no requests")
     if not left_out:
         return
     reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items())
     counted = requests - sum(left_out.values())
-    said = f"{counted} of {requests} requests count; left out: {reasons}; {HELP[next(iter(left_out))]}"
+    said = f"{file}: {counted} of {requests} requests count; left out: {reasons}; {HELP[next(iter(left_out))]}"
     if not counted:
-        raise DataError(f"request file {file!r}: {said}")
-    warnings.warn(DpemWarning(f"request file {file!r}", said), stacklevel=4)
+        raise DataError(f"{scenario.name}: {said}")
+    warnings.warn(DpemWarning(scenario.name, said), stacklevel=4)

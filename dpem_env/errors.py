@@ -47,13 +47,16 @@ class DpemWarning(UserWarning):
     """Less is played than was asked for, or something else; the message is one line."""
 
     def __init__(self, about: str, message: str) -> None:
-        self.about = about  # a scenario, a file
-        super().__init__(" ".join(f"{about}: {message}".split()))
+        super().__init__(about, message)
+        self.about = about  # a scenario
+
+    def __str__(self) -> str:
+        return " ".join(": ".join(self.args).split())
 
 
 @contextmanager
 def warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
-    """Tell every DpemWarning in its own line, one about each thing: the first of many networks speaks for all."""
+    """Tell every DpemWarning in its own line, one about each scenario: its first network speaks for all."""
     told: set[str] = set()
     usual = warnings.showwarning
 

@@ -97,7 +97,7 @@ def _require_peers(scenario: Scenario, topology_seed: int, network: Network) -> 
     reasons = ", ".join(f"{number} {reason}" for reason, number in excluded.items())
     said = (
         f"topology seed {topology_seed}: only {connected} of {nodes} nodes have a peer; of {nodes * (nodes - 1)} "
-        f"pairs of nodes these cannot be peers: {reasons}; {REMEDIES[next(iter(excluded))]}"
+        f"pairs of nodes these cannot be peers: {reasons}; {REMEDIES[next(iter(excluded), NO_DEMAND)]}"
     )
     if connected == 0:
         raise ScenarioError(f"{scenario.name}: {said}")

@@ -15,7 +15,11 @@ from dpem_env.work import _begin_work, here
 
 FEW = ["--scenario", "few.toml"]
 SENTENCE = (
+<<<<<<< ours
     "dpem: warning: request file 'requests.csv': 4 of 9 requests count; left out: 3 after the episode's end, "
+=======
+    "dpem: note: few: request file 'requests.csv': 4 of 9 requests count; left out: 3 after the episode's end, "
+>>>>>>> theirs
     "2 to more destinations of a node than demand.peers allows; raise episode.slots\n"
 )
 
@@ -59,7 +63,7 @@ def test_a_run_of_which_nothing_counts_is_refused_with_the_reasons(capsys: pytes
     Path("requests.csv").write_text("time,source,destination,fidelity\n" + "50,0,1,0.7\n" * 3)
     assert main(COMMANDS["run"]) == 2
     said = "0 of 3 requests count; left out: 3 after the episode's end; raise episode.slots\n"
-    assert capsys.readouterr().err == f"dpem: error: request file 'requests.csv': {said}"
+    assert capsys.readouterr().err == f"dpem: error: few: request file 'requests.csv': {said}"
     assert not Path("out").exists()
 
 
