@@ -10,6 +10,9 @@ topology parameters, every request, forecast, decision vector and outcome. Colum
 - ``deliveries``: requests served since the last row (source, destination, arrival, fidelity, from_stock);
 - ``expired``: requests lost so far; ``delivered``, ``contended``, ``reward``: N each;
 - ``state``: fingerprint of the simulator's state after the slot; ``check``: fingerprint of the decision vector.
+
+Beside the header stands a digest of the whole content, header and columns. It tells damage and careless changes. It is
+no seal: whoever changes a log on purpose can compute it anew. What can be made again is proven by `dpem_env.replay`.
 """
 
 from __future__ import annotations
@@ -18,15 +21,31 @@ import json
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.demand import NO_PIECES, Demand, tabulate
-from dpem_env.errors import DpemError, LogError
-from dpem_env.files import whole_file
-from dpem_env.log_format import FORMAT, NETWORK_ARRAYS, TOPOLOGY_ARRAYS, checked, schema
+from dpem_env.errors import LogError
+from dpem_env.files import reading, whole_file
+from dpem_env.log_format import (
+    DIGEST,
+    FORMAT,
+    HEADER,
+    NETWORK_ARRAYS,
+    TOPOLOGY_ARRAYS,
+    Rows,
+    digest_of,
+    has_room,
+    leaves_of,
+    places_of,
+    requests_of,
+    table_of,
+    unpacked,
+)
+from dpem_env.log_pages import held
 from dpem_env.network import Network, with_routes
 from dpem_env.physics import fidelity_from_werner
 from dpem_env.policies import Decision
@@ -90,14 +109,22 @@ class EpisodeRecorder:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the log, whole or not at all."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        table = pa.Table.from_pylist(self.rows, schema=schema()).replace_schema_metadata(
-            {"dpem": json.dumps(self.header)}
-        )
         with whole_file(path) as partial:
-            pq.write_table(table, partial, compression="zstd")
+            write_table(partial, self.header, table_of(self.rows))
+
+
+def write_table(path: Path, header: dict[str, Any], table: Any) -> None:
+    """Write a log with its digest."""
+    import pyarrow.parquet as pq
+
+    text = json.dumps(header).encode()
+    sealed = table.replace_schema_metadata({HEADER: text, DIGEST: digest_of(text, table)})
+    # Where years of nothing shrink so much that readers would take it for a trap, it is written as it is.
+    for compression in ("zstd", "none"):
+        pq.write_table(sealed, path, compression=compression, use_dictionary=compression != "none")
+        with open(path, "rb") as stream:
+            if has_room(held(stream), leaves_of(table.schema)):
+                break
 
 
 @dataclass(frozen=True)
@@ -105,7 +132,9 @@ class EpisodeLog:
     """A log as read back and checked."""
 
     header: dict[str, Any]
-    rows: list[dict[str, Any]] = field(repr=False)
+    rows: Rows = field(repr=False)
+    digest: str  # of what was read
+    recorded_digest: str
 
     @cached_property
     def scenario(self) -> Scenario:
@@ -124,37 +153,23 @@ class EpisodeLog:
 
     def demand(self, network: Network) -> Demand:
         """The demand, rebuilt from the logged requests."""
-        requests = [(row["slot"], r) for row in self.rows for r in row["requests"]]
+        slot, request = requests_of(self.rows.table["requests"].combine_chunks())
         classes = np.array(self.scenario.demand.fidelity_classes)
-        source = np.array([r["source"] for _, r in requests], dtype=np.int32)
-        destination = np.array([r["destination"] for _, r in requests], dtype=np.int32)
         table = tabulate(
-            np.array([slot for slot, _ in requests], dtype=np.int32),
-            source,
-            (network.peers[source] == destination[:, None]).argmax(axis=1).astype(np.int32),
-            np.searchsorted(classes, [r["fidelity"] for _, r in requests]).astype(np.int32),
-            np.array([r["last_slot"] for _, r in requests], dtype=np.int32),
+            slot.astype(np.int32),
+            request["source"],
+            places_of(network.peers, request["source"], request["destination"]).astype(np.int32),
+            np.searchsorted(classes, request["fidelity"]).astype(np.int32),
+            request["last_slot"],
         )
         return Demand(table, NO_PIECES, network.peers.shape, self.header["excluded_requests"])
 
 
 def read_log(path: str | os.PathLike[str]) -> EpisodeLog:
     """Read and check an episode log; raises LogError with one clear line if it is none."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    name = f"log {os.fspath(path)!r}"
-    try:
-        with open(path, "rb") as stream:
-            table = pq.ParquetFile(stream).read()
-    except OSError as error:
-        raise LogError(f"{name} cannot be read: {error.strerror or error}") from None
-    except (pa.ArrowException, ValueError) as error:  # ValueError: names that are no text, a path that cannot be one
-        raise LogError(f"{name} is no episode log of dpem run: {error}") from None
-    try:
-        return EpisodeLog(*checked(table))
-    except (DpemError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise LogError(f"{name}: {error}") from None
+    with reading("log", path, LogError), open(path, "rb") as stream:
+        content = unpacked(stream)
+    return EpisodeLog(content.header, Rows(content.table), content.digest, content.recorded_digest)
 
 
 def decision_check(decision: Decision) -> str:

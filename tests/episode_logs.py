@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dpem_env.evaluation import run_episode
+from dpem_env.log_format import DIGEST, HEADER, digest_of
 from dpem_env.metrics import EpisodeMetrics
 from dpem_env.policies import get_policy
 from dpem_env.records import EpisodeRecorder
@@ -33,11 +34,15 @@ def record_episode(
     return played
 
 
-def rewrite(source: Path, target: Path, change: Change) -> Path:
-    """A copy of a log with header and rows changed in place by `change`: still valid Parquet of the same types."""
+def rewrite(source: Path, target: Path, change: Change, sealed: bool = True) -> Path:
+    """A copy of a log with header and rows changed in place by `change`: still valid Parquet of the same types.
+
+    Unless `sealed`, the digest stays that of the source.
+    """
     table = pq.read_table(source)
-    header, rows = json.loads(table.schema.metadata[b"dpem"]), table.to_pylist()
+    header, rows = json.loads(table.schema.metadata[HEADER]), table.to_pylist()
     change(header, rows)
-    copy = pa.Table.from_pylist(rows, schema=table.schema.remove_metadata())
-    pq.write_table(copy.replace_schema_metadata({"dpem": json.dumps(header)}), target)
+    copy, text = pa.Table.from_pylist(rows, schema=table.schema.remove_metadata()), json.dumps(header).encode()
+    digest = digest_of(text, copy) if sealed else table.schema.metadata[DIGEST]
+    pq.write_table(copy.replace_schema_metadata({HEADER: text, DIGEST: digest}), target)
     return target

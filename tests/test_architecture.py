@@ -33,7 +33,8 @@ LAYERS = (
     ("simulator.kernel", "simulator.foresight", "simulator.threads", "simulator.simulator", "simulator"),
     ("feature_writer", "features", "rewards", "forecast", "specs"),
     ("policies", "session", "bounds", "control", "metrics"),
-    ("parallel_env", "testing", "central_env", "vector_env", "evaluation", "log_format", "records", "replay"),
+    ("parallel_env", "testing", "central_env", "vector_env", "evaluation"),
+    ("log_pages", "log_format", "records", "replay"),
     ("origins", "work", "tuning", "forecast_skill", "comparison"),
     ("render", "render.network_map", "render.results_figure", "render.benchmark_figure", "render.forecast_figure"),
     ("reports", "runs", "benchmark"),
@@ -107,7 +108,7 @@ FACADES = ("pettingzoo", "gymnasium")
 
 
 @pytest.mark.parametrize(
-    "module", [*ORDER[: ORDER.index("parallel_env")], "evaluation", "log_format", "records", "replay"]
+    "module", [*ORDER[: ORDER.index("parallel_env")], "evaluation", "log_pages", "log_format", "records", "replay"]
 )
 def test_only_the_facades_know_pettingzoo_and_gymnasium(module: str) -> None:
     assert not {name for name in imports_of(modules()[module], everywhere=True) if name.split(".")[0] in FACADES}

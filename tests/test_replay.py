@@ -5,17 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from dpem_env import policies, scenarios
 from dpem_env.cli import main
-from dpem_env.records import read_log, simulator_version
+from dpem_env.policies import Decision
+from dpem_env.records import EpisodeRecorder, read_log, simulator_version
 from dpem_env.replay import replay, replay_log
 from dpem_env.session import Session
 from episode_logs import Change, Header, Row, record_episode, rewrite
 
 SLOTS = 24
-VERIFIED = f"verified: all outcomes of {SLOTS} slots came out again, bit for bit"
+OUTCOMES = f"verified: all outcomes of {SLOTS} slots came out again, bit for bit"
+DRAWN = "network and requests were drawn again from scenario and seeds, and are the same"
+AS_RECORDED = (
+    "as recorded, not made again: the names of policy and scenario, the decisions and the forecasts; "
+    "the log's digest fits, but whoever changes a log can make a new one"
+)
+VERIFIED = [OUTCOMES, DRAWN, AS_RECORDED]
+ALTERED = "the log was changed after recording: its content is not the one its digest was made of"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +60,7 @@ def test_an_episode_replays_bit_for_bit(
     path = tmp_path / "a.parquet"
     record_episode(path, scenario, policy, **how)
     assert any(any(row["action"]) for row in read_log(path).rows)
-    assert replayed(path, capsys) == (0, [VERIFIED])
+    assert replayed(path, capsys) == (0, VERIFIED)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +77,7 @@ def test_every_kind_of_world_replays_bit_for_bit(
 ) -> None:
     path = tmp_path / "a.parquet"
     record_episode(path, scenarios.get(name, slots=SLOTS, **fields))
-    assert replayed(path, capsys) == (0, [VERIFIED])
+    assert replayed(path, capsys) == (0, VERIFIED)
 
 
 def test_a_log_replays_without_policy_and_request_file(
@@ -84,7 +94,8 @@ def test_a_log_replays_without_policy_and_request_file(
     assert sum(len(row["requests"]) for row in read_log(path).rows) == 3
     requests.unlink()
     monkeypatch.setattr(policies, "entry_points", lambda group: [])
-    assert replayed(path, capsys) == (0, [VERIFIED])
+    told = f"network and requests are as recorded, not drawn again: they follow from the file '{requests}'"
+    assert replayed(path, capsys) == (0, [OUTCOMES, told, AS_RECORDED])
 
 
 def test_a_changed_decision_is_named_and_its_outcome_compared(
@@ -102,7 +113,7 @@ def test_a_changed_decision_is_named_and_its_outcome_compared(
     code, lines = replayed(path, capsys)
     assert code == 1
     assert lines[0] == f"decisions were changed after recording in 1 slot(s): {slot}"
-    assert lines[1].startswith(f"outcomes differ from the log: slot {slot}, verdict[")
+    assert lines[1].startswith(f"what was made again differs from the log: slot {slot}, verdict[")
     assert len(lines) == 2
 
 
@@ -132,13 +143,15 @@ def test_a_changed_outcome_is_named_by_slot_column_and_node(
 
     code, lines = replayed(rewrite(log_path, tmp_path / "a.parquet", change), capsys)
     assert code == 1
-    assert lines == [f"outcomes differ from the log: slot 7, {name}[3]: logged {before + 1}, replayed {before}"]
+    assert lines == [
+        f"what was made again differs from the log: slot 7, {name}[3]: logged {before + 1}, replayed {before}"
+    ]
 
 
 def test_the_first_of_several_differences_is_named(log_path: Path, tmp_path: Path) -> None:
     def change(header: Header, rows: list[Row]) -> None:
         rows[9]["expired"] += 1
-        rows[4]["state"] = "0" * 16
+        rows[4]["state"] = bytes(8)
 
     difference = replay(rewrite(log_path, tmp_path / "a.parquet", change)).first_difference
     assert difference is not None
@@ -167,10 +180,11 @@ def test_a_request_left_out_changes_the_outcome(log_path: Path, tmp_path: Path) 
         (lambda header, rows: header.update(scenario_hash="0" * 12), "scenario: logged hash 000000000000"),
         (lambda header, rows: header.update(scenario=header["scenario"].replace("60.0", "59.0")), "scenario: logged"),
         (lambda header, rows: header.update(start="0" * 16), "before slot 0: "),
-        (lambda header, rows: header["seeds"].update(demand=1), "slot 0, "),
-        (lambda header, rows: header["network"]["generation_rate"]["values"].reverse(), "slot "),
+        (lambda header, rows: header["seeds"].update(demand=1), "requests: logged "),
+        (lambda header, rows: header["seeds"].update(topology=1), "network.position"),
+        (lambda header, rows: header["network"]["generation_rate"]["values"].reverse(), "network.generation_rate[0]: "),
     ],
-    ids=["totals", "no totals", "hash", "scenario", "start", "seed", "hardware"],
+    ids=["totals", "no totals", "hash", "scenario", "start", "seed", "topology", "hardware"],
 )  # fmt: skip
 def test_a_changed_header_is_named(log_path: Path, tmp_path: Path, change: Change, fragment: str) -> None:
     report = replay(rewrite(log_path, tmp_path / "a.parquet", change))
@@ -191,13 +205,138 @@ def test_another_simulator_version_is_told_and_outcomes_are_compared_all_the_sam
         f"this is dpem_env {mine['dpem_env']}, rules {mine['rules']}"
     )
     path = rewrite(log_path, tmp_path / "older.parquet", older)
-    assert replayed(path, capsys) == (0, [told, VERIFIED])
+    assert replayed(path, capsys) == (0, [told, *VERIFIED])
 
     path = rewrite(path, tmp_path / "changed.parquet", lambda header, rows: rows[7]["reward"].__setitem__(0, 9.0))
     code, lines = replayed(path, capsys)
     assert code == 1
     assert lines[0] == told
-    assert lines[1].startswith("outcomes differ from the log: slot 7, reward[0]: logged 9.0, ")
+    assert lines[1].startswith("what was made again differs from the log: slot 7, reward[0]: logged 9.0, ")
+
+
+FORGERIES: dict[str, Change] = {
+    "policy": lambda header, rows: header.update(policy="the-champion"),
+    "version": lambda header, rows: header["version"].update(author="me"),
+    "scenario name": lambda header, rows: header.update(scenario=header["scenario"].replace("mesh20-v0", "mesh21-v0")),
+    "forecast": lambda header, rows: rows[3].update(forecast=[0.5] * (20 * 8 * 8)),
+    "another key": lambda header, rows: header.update(note="checked"),
+}
+# What can be made again: changed and with a digest made anew, it is found all the same, by name.
+FOUND: dict[str, tuple[Change, str]] = {
+    "weights": (
+        lambda header, rows: header["network"]["weights"]["values"][4].__setitem__(2, 0.5),
+        "network.weights[4, 2]: logged 0.5, drawn ",
+    ),
+    "position": (
+        lambda header, rows: header["network"]["position"]["values"][4].__setitem__(1, 3.0),
+        "network.position[4, 1]: logged 3.0, drawn ",
+    ),
+    "length": (
+        lambda header, rows: header["network"]["length"]["values"].__setitem__(7, 1.25),
+        "network.length[7]: logged 1.25, drawn ",
+    ),
+    "popularity": (
+        lambda header, rows: header["network"]["popularity"]["values"].__setitem__(0, 2.0),
+        "network.popularity[0]: logged 2.0, drawn ",
+    ),
+    "link key": (
+        lambda header, rows: header["network"]["link_key"]["values"].__setitem__(0, 5),
+        "network.link_key[0]: logged 5, drawn ",
+    ),
+    "name": (lambda header, rows: header["network"]["names"].__setitem__(0, "hub"), "network: the names of its nodes"),
+    "excluded": (
+        lambda header, rows: header["network"]["excluded"].update({"weak link": 1}),
+        "network: the names of its nodes or the counts",
+    ),
+    "excluded requests": (lambda header, rows: header.update(excluded_requests=3), "requests: logged "),
+    "scenario": (
+        lambda header, rows: header.update(scenario=header["scenario"].replace("0.05", "0.06")),
+        "scenario: logged hash ",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "change", [*FORGERIES.values(), *(change for change, _ in FOUND.values())], ids=[*FORGERIES, *FOUND]
+)
+def test_whatever_was_changed_the_digest_tells(
+    log_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Change
+) -> None:
+    code, lines = replayed(rewrite(log_path, tmp_path / "a.parquet", change, sealed=False), capsys)
+    assert code == 1
+    assert ALTERED in lines
+    assert not any(line.startswith("verified") for line in lines)
+
+
+@pytest.mark.parametrize(("change", "difference"), FOUND.values(), ids=FOUND)
+def test_what_can_be_made_again_is_found_without_the_digest_too(
+    log_path: Path, tmp_path: Path, change: Change, difference: str
+) -> None:
+    report = replay(rewrite(log_path, tmp_path / "a.parquet", change))
+    assert not report.altered
+    assert report.first_difference is not None
+    assert report.first_difference.startswith(difference)
+    assert not report.verified
+
+
+def test_requests_that_no_seed_draws_are_found_though_they_play(log_path: Path, tmp_path: Path) -> None:
+    """A consistent forgery: one request less, all outcomes played anew, everything sealed."""
+    slot = next(row["slot"] for row in read_log(log_path).rows if row["requests"])
+    fewer = read_log(rewrite(log_path, tmp_path / "a.parquet", lambda header, rows: rows[slot]["requests"].pop()))
+    session, recorder, network = Session(fewer.scenario), EpisodeRecorder(), fewer.network()
+    session.begin_with(network, fewer.demand(network), fewer.seeds, SLOTS)
+    recorder.begin(session, "local-reactive")
+    for row in fewer.rows:
+        decision = Decision(*(np.array(row[name]) for name in ("action", "route", "priority")))
+        session.step(*decision)
+        recorder.record(session, decision, None)
+    recorder.save(tmp_path / "forged.parquet")
+    report = replay(tmp_path / "forged.parquet")
+    assert (report.altered, report.changed_decisions) == (False, ())
+    assert report.first_difference is not None
+    assert report.first_difference.startswith("requests: logged ")
+
+
+def test_the_digest_is_of_the_content_not_of_its_encoding(log_path: Path, tmp_path: Path) -> None:
+    table = pq.read_table(log_path)
+    ways: tuple[dict[str, Any], ...] = (
+        {"compression": "none", "use_dictionary": False},
+        {"compression": "gzip", "row_group_size": 5},
+        {"data_page_version": "2.0", "data_page_size": 64},
+    )
+    for number, way in enumerate(ways):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(table, path, **way)
+        assert replay(path).verified
+    moved = table.select(table.schema.names[::-1]).replace_schema_metadata(table.schema.metadata)
+    pq.write_table(moved, tmp_path / "moved.parquet")
+    assert replay(tmp_path / "moved.parquet").verified
+
+
+@pytest.mark.parametrize("name", ["abilene-trace-v0", "coronet100-v0"])
+def test_where_a_file_is_missing_the_report_says_what_was_not_drawn(
+    name: str, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_episode(tmp_path / "a.parquet", scenarios.get(name, slots=4))
+    assert replay(tmp_path / "a.parquet").not_drawn is None
+    monkeypatch.delenv("DPEM_DATA")
+    report = replay(tmp_path / "a.parquet")
+    assert report.verified
+    assert "not drawn again: they cannot be drawn here: " in report.lines()[1]
+    assert "pass --data DIR or set DPEM_DATA" in report.lines()[1]
+    assert replay(tmp_path / "a.parquet", data_dir=data_dir).not_drawn is None
+
+
+def test_a_log_that_claims_a_huge_world_is_not_drawn(log_path: Path, tmp_path: Path) -> None:
+    def with_scenario(**fields: Any) -> Change:
+        claimed = read_log(log_path).scenario.override(**fields)
+        return lambda header, rows: header.update(scenario=claimed.to_toml(), scenario_hash=claimed.hash)
+
+    report = replay(rewrite(log_path, tmp_path / "a.parquet", with_scenario(nodes=9000)))
+    assert report.first_difference == "network: logged 20 nodes, the scenario has 9000"
+    report = replay(rewrite(log_path, tmp_path / "b.parquet", with_scenario(request_rate=1e6)))
+    assert report.not_drawn is not None
+    assert report.not_drawn.startswith("the scenario has about 6,000,000 requests, too many")
 
 
 def test_a_replay_reports_every_slot_as_it_goes(log_path: Path) -> None:
