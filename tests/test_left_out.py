@@ -15,11 +15,7 @@ from dpem_env.work import _begin_work, here
 
 FEW = ["--scenario", "few.toml"]
 SENTENCE = (
-<<<<<<< ours
-    "dpem: warning: request file 'requests.csv': 4 of 9 requests count; left out: 3 after the episode's end, "
-=======
-    "dpem: note: few: request file 'requests.csv': 4 of 9 requests count; left out: 3 after the episode's end, "
->>>>>>> theirs
+    "dpem: warning: few: request file 'requests.csv': 4 of 9 requests count; left out: 3 after the episode's end, "
     "2 to more destinations of a node than demand.peers allows; raise episode.slots\n"
 )
 
