@@ -42,7 +42,8 @@ def add_train_forecaster(commands: Any) -> None:
     parser.add_argument(
         "--federate", action="append", default=[], metavar="NAME=VALUE",
         help="average recurrent networks of nodes now and then, and how: epsilon=8, share=whole, period=8 (batches) or "
-        "privacy=off; the budget is booked beside FILE, in FILE-privacy/ (all: dpem_agents.federated.embedded)",
+        "privacy=off (all: dpem_agents.federated.embedded); booked beside FILE, in FILE-privacy/. ε is of what rounds "
+        "release there: FILE holds every node's own weights and mean counts, without noise",
     )  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.npz", help="checkpoint to write")
     parser.set_defaults(run=_train_forecaster)
@@ -82,7 +83,8 @@ def add_train(commands: Any) -> None:
     parser.add_argument(
         "--federate", action="append", default=[], metavar="NAME=VALUE",
         help="with mode federated: how, such as epsilon=2, share=whole, period=8 or privacy=off (all: "
-        "dpem_agents.federated.embedded)",
+        "dpem_agents.federated.embedded). ε is of what rounds release, in DIR/ledger-releases: checkpoint.npz, "
+        "policy.npz, learning_curve.json and TensorBoard files tell of every node without noise",
     )  # fmt: skip
     parser.add_argument("--delay", type=float, default=0.0, metavar="S", help="of central control, in s (default: 0)")
     parser.add_argument(
@@ -93,7 +95,9 @@ def add_train(commands: Any) -> None:
         "--validation-episodes", type=int, default=4, metavar="N", help="of each of 20 validations (default: 4)"
     )
     parser.add_argument("--device", default="cpu", help="of PyTorch (default: cpu)")
-    parser.add_argument("--again", action="store_true", help="begin anew if DIR holds a checkpoint")
+    parser.add_argument(
+        "--again", action="store_true", help="begin anew if DIR holds a checkpoint, but not if it has spent privacy"
+    )
     parser.set_defaults(run=_train)
 
 

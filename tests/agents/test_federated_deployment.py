@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from federated_processes import (
     tls_server,
     wait_until,
 )
+from killing import Killed, killed_at
 
 from dpem_agents.federated import Ledger, NoisedUpdate
 from dpem_agents.federated.commands import add_federate
@@ -38,6 +41,7 @@ from dpem_agents.federated.flower_processes import OnlyNodesFromAfar
 from dpem_agents.federated.plan import Plan
 from dpem_env import scenarios
 from dpem_env.errors import DpemError
+from dpem_env.files import sole_writer
 
 
 def new_keys(factory: pytest.TempPathFactory) -> Path:
@@ -109,6 +113,12 @@ def test_files_ports_servers_and_folders_that_cannot_be_used_are_told(keys: Path
     assert f"server {server} is not reachable" in refusal(join, PLAN, 0, server, keys, out, patience=0.1)
     assert "expected HOST:PORT" in refusal(join, PLAN, 0, "nowhere", keys, out)
     assert "chain3-v0+slots=50 has nodes 0 to 2" in refusal(join, PLAN, 3, server, keys, out)
+    with sole_writer(out):
+        for call, where in ((serve, ()), (join, (0, server))):
+            assert "another process is writing" in refusal(call, PLAN, *where, keys, out)
+    (out / "federation.json").write_text("[" * 100_000)
+    assert "federation.json' cannot be used: it is nested too deeply" in refusal(join, PLAN, 0, server, keys, out)
+    PLAN.save(out, {})
     other = replace(PLAN, seed=1)
     assert "is of a federation with other settings" in refusal(join, other, 0, server, keys, out)
     assert "expected a number above 0 and below 0.333" in refusal(
@@ -324,13 +334,76 @@ def test_in_mode_local_a_node_books_its_own_releases_and_stops_at_its_budget(tmp
 
     plan = replace(PLAN, federation=federation(privacy="local", period=1, delta=1e-2, epsilon=4.0), rounds=2)
     plan.save(tmp_path, {"node": 1, "data": None})
-    weights = LocalLearning(tmp_path).averaging.averager.weights
+    start = LocalLearning(tmp_path).averaging.averager.weights
     for finished_rounds in (1, 2):
+        weights = start + finished_rounds
         sent = LocalLearning(tmp_path).learn(weights)
         assert isinstance(sent, NoisedUpdate)
         assert Ledger(tmp_path / "ledger.json").rounds == finished_rounds
+        again = LocalLearning(tmp_path).learn(weights)  # a server that was stopped asks once more
+        assert isinstance(again, NoisedUpdate)
+        assert np.array_equal(again.vector, sent.vector)
+        assert Ledger(tmp_path / "ledger.json").rounds == finished_rounds
     with pytest.raises(BudgetExhausted):
-        LocalLearning(tmp_path).learn(weights)
+        LocalLearning(tmp_path).learn(start)
+    (tmp_path / "ledger.json").unlink()
+    assert "this node has sent 2 updates, and" in refusal(LocalLearning, tmp_path)
+
+
+@needs_flower
+@pytest.mark.parametrize("private", [False, True])
+def test_a_server_that_is_killed_at_any_moment_releases_each_round_once_and_reports_it_once(
+    private: bool, tmp_path: Path
+) -> None:
+    from dpem_agents.federated.flower_apps import Aggregator
+
+    chosen = federation(epsilon=4.0, delta=1e-2, period=2) if private else PLAN.federation
+    plan = replace(PLAN, federation=chosen)
+    here = {"nodes": {str(node): node for node in range(3)}, "patience": 1.0, "data": None}
+
+    def serve_rounds(folder: Path) -> Any:
+        made = Aggregator(folder)
+        averager = made.averager
+        while averager.rounds < plan.rounds:
+            cohort = averager.sample(range(3))
+            weights = averager.weights
+            _, report = averager.aggregate({node: averager.update_of(node, weights + node) for node in cohort})
+            made._keep(report)
+        return made
+
+    kills = 0
+    plan.save(tmp_path, here)
+    for moment in count(4, 5):
+        try:
+            with killed_at(moment):
+                made = serve_rounds(tmp_path)
+            break
+        except Killed:
+            kills += 1
+    assert kills >= 3
+    assert Ledger(tmp_path / "ledger.json").rounds == made.averager.rounds == 3
+    for name in ("rounds.json", "operator-only.json"):
+        numbers = [report["round"] for report in reports(tmp_path / name)]
+        assert numbers == sorted(set(numbers))
+    assert [report["round"] for report in reports(tmp_path / "rounds.json")] == [1, 2, 3]
+    with np.load(tmp_path / "global.npz") as stored:
+        assert stored["rounds"] == 3
+        assert np.array_equal(stored["weights"], made.averager.weights)
+    if not private:
+        np.testing.assert_allclose(made.averager.weights - serve_start(plan, tmp_path / "new"), 3.0)
+    (tmp_path / "ledger.json").unlink()
+    assert "which its privacy ledger does not book" in refusal(Aggregator, tmp_path)
+
+
+def serve_start(plan: Plan, folder: Path) -> Any:
+    averaging = plan.learner(folder, None).averaging
+    assert averaging is not None
+    return averaging.averager.weights
+
+
+def reports(path: Path) -> list[dict[str, Any]]:
+    known: list[dict[str, Any]] = json.loads(path.read_text())["rounds"]
+    return known
 
 
 def is_running(number: int) -> bool:

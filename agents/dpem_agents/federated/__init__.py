@@ -7,16 +7,19 @@ together is counted by Rényi orders (Mironov, Talwar & Zhang 2019) or by privac
 Honkela, AISTATS 2020; Doroshenko et al., PoPETs 2022). The clip can follow a quantile of the norms (Andrew et al.,
 NeurIPS 2021).
 
-`spec` says what is shared, `privacy` how it is protected, `mechanism` clips and noises, `accounting` and `ledger` count
-what was spent, `averaging` runs the rounds and `reports` tells of them. Nothing here needs torch but the models.
+`spec` says what is shared, `privacy` how it is protected, `mechanism` clips and noises, `accounting` counts what rounds
+cost, `ledger` keeps what was spent and what was released for it, `averaging` runs the rounds and `reports` tells of
+them. Nothing here needs torch but the models.
 
 What is protected: one node's updates over its whole participation, given the updates of all others. Whoever sees every
 global vector can hardly tell whether that node's updates were counted or replaced by zeros. In mode "central" this
 trusts the aggregator, and that who joined a round stays secret; in mode "local" it trusts the node alone.
 What is not: the effect of a node's traffic on the network, which other nodes observe and learn from; the choice of
 hyperparameters by looking at results; weights a node does not share, and how it acts; starting weights that were
-learned from nodes' data. Nor do these guarantees of real numbers cover attacks on the low bits of floating-point noise
-(Mironov, CCS 2012).
+learned from nodes' data. Nor is anything but those global vectors: the checkpoints and policies of a training in one
+process hold every node's own weights without noise, and its learning curves, event files and progress tell what they
+came to. Noise comes from the operating system's cryptographic generator, and by sums that make attacks on its low bits
+hopeless; it is floating-point noise all the same (`mechanism`).
 """
 
 from dpem_agents.federated.averaging import FederatedAverager
