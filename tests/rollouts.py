@@ -19,6 +19,34 @@ from dpem_env.session import EpisodeSeeds, Session
 
 Infos = dict[str, dict[str, Any]]
 
+# What `reset(options=…)` refuses: misspelt names first, which would play another episode.
+BAD_OPTIONS: list[Any] = [
+    {"topology": 5},
+    {"demand_sed": 5},
+    {"topology_seed": 5, "Demand_seed": 6},
+    {"seed": 5},
+    {"topology-seed": 5},
+    {"options": {"topology_seed": 5}},
+    {5: 5},
+    {None: 5},
+    {"demand_seed": True},
+    {"topology_seed": None},
+    {"topology_seed": 2.0},
+    {"topology_seed": "5"},
+    {"demand_seed": -1},
+    {"demand_seed": np.int64(-1)},
+    {"demand_seed": [5]},
+    [],
+    [("topology_seed", 5)],
+    "topology_seed",
+    0,
+]
+
+
+def masked(observations: dict[str, Any], infos: Infos) -> Infos:
+    """By agent what holds its mask: the observation if that is a dict, else the info."""
+    return {agent: seen if isinstance(seen, dict) else infos[agent] for agent, seen in observations.items()}
+
 
 def legal_actions(infos: Infos, rng: np.random.Generator, share: float = 1.0) -> dict[str, int]:
     """A random legal action for every agent; the others than `share` of them wait."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dpem_env import CentralEnv, parallel_env, scenarios
 from dpem_env.errors import ActionError, DpemError, DpemWarning, ScenarioError
 from dpem_env.metrics import episode_metrics
+from rollouts import BAD_OPTIONS
 
 # Gymnasium expects images or vectors; ours is one row of features per node, as documented.
 MATRIX = "A Box observation space has an unconventional shape"
@@ -134,7 +135,11 @@ def test_illegal_commands_are_waits_and_counted(delay: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [np.zeros(7, dtype=int), np.zeros(8), np.zeros((8, 1), dtype=int), 0, None, [1.0] * 8, ["1"] * 8]
+    "bad",
+    [
+        *(np.zeros(7, dtype=int), np.zeros(8), np.zeros((8, 1), dtype=int), 0, None, [1.0] * 8, ["1"] * 8),
+        *(np.zeros(8, dtype=bool), [True] * 8, [0] * 7 + [True], [np.False_] + [0] * 7, [np.array(True)] + [0] * 7),
+    ],
 )
 def test_an_action_of_the_wrong_shape_or_type_is_refused_in_one_line(bad: Any) -> None:
     env = CentralEnv("star8-v0")
@@ -156,8 +161,9 @@ def test_a_bad_delay_is_refused_in_one_line(bad: Any) -> None:
 def test_before_the_first_and_after_the_last_slot_there_is_nothing_to_step() -> None:
     env = CentralEnv("chain3-v0", max_cycles=1)
     nobody = np.zeros(3, dtype=np.int64)
-    with pytest.raises(ActionError, match="call reset"):
-        env.step(nobody)
+    for call in (lambda: env.step(nobody), env.render, env.session.masks, env.session.observations):
+        with pytest.raises(ActionError, match=r"^no episode has begun: call reset\(\) first$"):
+            call()
     env.reset(seed=0)
     assert env.step(nobody)[3]
     with pytest.raises(ActionError, match="call reset") as error:
@@ -171,6 +177,36 @@ def test_seeds_options_and_split_are_those_of_the_nodes_environment() -> None:
     assert env.session.seeds == (1003, 1_000_003)
     env.reset(seed=3, options={"topology_seed": 5, "demand_seed": 6})
     assert env.session.seeds == (5, 6)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8, int])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_seed_is_an_integer_of_any_kind(kind: Any, wrapped: bool) -> None:
+    env = gymnasium.make("dpem/chain3-central-v0") if wrapped else CentralEnv("chain3-v0")
+    env.reset(seed=kind(1))
+    seeds, drawn = env.unwrapped.session.seeds, env.np_random.random()  # type: ignore[attr-defined]
+    env.reset(seed=1)
+    assert env.unwrapped.session.seeds == seeds  # type: ignore[attr-defined]
+    assert env.np_random.random() == drawn
+
+
+@pytest.mark.parametrize("bad", [-1, 1.5, "3", True, np.True_, [3]])
+def test_a_bad_seed_is_told(bad: Any) -> None:
+    with pytest.raises(ScenarioError, match=r"^reset\(seed=\.\.\.\) is ") as error:
+        CentralEnv("chain3-v0").reset(seed=bad)
+    one_line(error)
+
+
+@pytest.mark.parametrize("options", BAD_OPTIONS)
+def test_bad_reset_options_are_told_and_nothing_begins(options: Any) -> None:
+    env = CentralEnv("chain3-v0")
+    env.reset(seed=3)
+    before = env.session.simulator.digest()
+    with pytest.raises(ScenarioError, match="reset option") as error:
+        env.reset(seed=4, options=options)
+    one_line(error)
+    assert env.session.simulator.digest() == before
+    env.step(np.zeros(3, dtype=np.int64))
 
 
 def episode(env: CentralEnv, seed: int) -> list[Any]:

@@ -17,15 +17,22 @@ import numpy as np
 import pettingzoo
 import pytest
 from gymnasium import spaces
-from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test
-from pettingzoo.utils.conversions import parallel_to_aec
+from pettingzoo.test import (
+    api_test,
+    max_cycles_test,
+    parallel_api_test,
+    parallel_seed_test,
+    render_test,
+    seed_test,
+    state_test,
+)
 
 import dpem_env
 from dpem_env import scenarios
 from dpem_env.errors import ActionError, DpemError, PolicyError, ScenarioError
 from dpem_env.forecast import MovingAverage
 from dpem_env.parallel_env import EntanglementEnv, parallel_env
-from rollouts import legal_actions, named_rollout_digest, rollout_digest, session_with
+from rollouts import BAD_OPTIONS, legal_actions, masked, named_rollout_digest, rollout_digest, session_with
 
 VARIANTS: list[dict[str, Any]] = [{}, {"observation": "dict"}, {"routes": True}, {"forecaster": "moving-average"}]
 
@@ -51,12 +58,55 @@ def test_it_passes_pettingzoos_aec_test(arguments: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="Observation ")  # neither array nor Box: a dict
-        api_test(parallel_to_aec(parallel_env("chain3-v0", max_cycles=40, **arguments)), num_cycles=200)
+        api_test(dpem_env.env("chain3-v0", max_cycles=40, **arguments), num_cycles=200)
 
 
 @pytest.mark.parametrize("arguments", VARIANTS)
-def test_it_passes_pettingzoos_seed_test(arguments: dict[str, Any]) -> None:
+def test_it_passes_pettingzoos_seed_tests(arguments: dict[str, Any]) -> None:
     parallel_seed_test(lambda: parallel_env("mesh20-v0", **arguments), num_cycles=20)
+    seed_test(lambda: dpem_env.env("chain3-v0", max_cycles=40, **arguments), num_cycles=50)
+
+
+def test_the_package_passes_pettingzoos_tests_of_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    max_cycles_test(dpem_env)
+    seed_test(dpem_env.env, num_cycles=2)
+    parallel_seed_test(dpem_env.parallel_env, num_cycles=2)
+    state_test(dpem_env.env("chain3-v0"), dpem_env.parallel_env("chain3-v0"))
+
+
+def test_it_passes_pettingzoos_render_test() -> None:
+    def build(render_mode: str) -> Any:  # the test begins with "human" whatever the modes are
+        return dpem_env.env("chain3-v0", render_mode=None if render_mode == "human" else render_mode)
+
+    render_test(build)
+
+
+def test_agents_that_act_in_turn_play_the_game_of_those_that_act_at_once() -> None:
+    at_once, in_turn = parallel_env("star8-v0", max_cycles=30), dpem_env.env("star8-v0", max_cycles=30)
+    rng = np.random.default_rng(0)
+    observations, infos = at_once.reset(seed=5)
+    in_turn.reset(seed=5)
+    while at_once.agents:
+        actions = legal_actions(infos, rng) | {"agent_3": 99, "agent_5": -1}  # illegal ones are waits here, too
+        for agent in at_once.agents:
+            observation, *_, info = in_turn.last()
+            assert in_turn.agent_selection == agent
+            assert np.array_equal(observation, observations[agent])
+            assert info["illegal_actions"] == infos[agent]["illegal_actions"]
+            in_turn.step(actions[agent])
+        observations, rewards, _, truncated, infos = at_once.step(actions)
+        assert (in_turn.rewards, in_turn.truncations) == (rewards, truncated)
+    assert infos["agent_3"]["illegal_actions"] == 30
+
+
+@pytest.mark.parametrize("build", [dpem_env.env, dpem_env.raw_env])
+def test_the_constructors_of_turns_take_the_same_arguments(build: Callable[..., Any]) -> None:
+    env = build("mesh20-v0", observation="dict", max_cycles=7, request_rate=3.0)
+    assert env.unwrapped.max_cycles == 7
+    assert env.unwrapped.scenario == scenarios.get("mesh20-v0", request_rate=3.0)
+    assert env.observation_space("agent_1") is env.unwrapped.observation_space("agent_1")
+    with pytest.raises(ScenarioError, match="did you mean 'deadline'"):
+        build("chain3-v0", deadlin=2.0)
 
 
 @pytest.mark.skipif(not hasattr(pettingzoo, "register"), reason="this PettingZoo has no registry")
@@ -67,8 +117,12 @@ def test_every_scenario_is_registered_with_pettingzoo() -> None:
     assert len(env.possible_agents) == 100
     observations, _ = env.reset(seed=0)
     assert observations["agent_99"].shape == (192,)
-    made = pettingzoo.make("parallel", "dpem/star8-v0", observation="dict", max_cycles=7)
-    assert made.unwrapped.max_cycles == 7
+    assert {f"dpem/{name}" for name in scenarios.SCENARIOS} <= set(pettingzoo.aec_registry)
+    for kind in ("parallel", "aec"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            made = pettingzoo.make(kind, "dpem/star8-v0", observation="dict", max_cycles=7)
+        assert made.unwrapped.max_cycles == 7
 
 
 def test_spaces_and_agents_follow_the_convention_of_the_libraries() -> None:
@@ -84,9 +138,21 @@ def test_spaces_and_agents_follow_the_convention_of_the_libraries() -> None:
         assert env.action_space(agent) is env.action_space(agent)
         assert env.observation_space(agent) == spaces.Box(0.0, 1.0, (192,), np.float32)
         assert env.action_space(agent) == spaces.Discrete(1 + 8 * 3)
-    first, second = env.action_space("agent_0"), env.action_space("agent_1")
-    assert first is not second  # so that they can be seeded apart
     assert parallel_env("mesh20-v0", routes=True).action_space("agent_3") == spaces.Discrete(1 + 8 * 3 * 3)
+
+
+@pytest.mark.parametrize("observation", ["flat", "dict"])
+@pytest.mark.parametrize("kind", ["observation_space", "action_space"])
+def test_spaces_of_agents_and_copies_are_sampled_apart(observation: Any, kind: str) -> None:
+    env = parallel_env("chain3-v0", observation=observation)
+    first, second = (getattr(env, kind)(agent) for agent in ("agent_0", "agent_1"))
+    copied = getattr(copy.deepcopy(env), kind)("agent_1")
+    for space in (first, second, copied):
+        space.seed(3)
+    samples = [[space.sample() for _ in range(4)] for space in (first, second, copied)]
+    for other in samples[1:]:
+        assert gymnasium.utils.env_checker.data_equivalence(samples[0], other, exact=True)
+    assert not gymnasium.utils.env_checker.data_equivalence(samples[0][:2], samples[0][2:], exact=True)
 
 
 @pytest.mark.parametrize("scenario", ["mesh20-v0", "chain3-v0", "star8-v0"])
@@ -100,7 +166,7 @@ def test_everything_lies_in_its_space_over_whole_episodes(scenario: str, argumen
         assert list(observations) == list(infos) == agents
         for agent in agents:
             assert env.observation_space(agent).contains(observations[agent])
-            mask = infos[agent]["action_mask"]
+            mask = masked(observations, infos)[agent]["action_mask"]
             assert mask.dtype == np.int8
             assert mask.shape == (env.action_space(agent).n,)
             assert mask[0] == 1
@@ -109,7 +175,9 @@ def test_everything_lies_in_its_space_over_whole_episodes(scenario: str, argumen
         assert env.state_space.contains(env.state())
         if not env.agents:
             break
-        observations, rewards, terminated, truncated, infos = env.step(legal_actions(infos, rng, 0.5))
+        observations, rewards, terminated, truncated, infos = env.step(
+            legal_actions(masked(observations, infos), rng, 0.5)
+        )
         steps += 1
         assert list(rewards) == list(terminated) == list(truncated) == agents
         assert all(type(reward) is float for reward in rewards.values())
@@ -127,7 +195,7 @@ def test_what_a_step_returned_is_never_touched_again(observation: Any) -> None:
     kept: list[Any] = []
     while env.agents:
         kept.append(((observations, infos, env.state()), copy.deepcopy((observations, infos, env.state()))))
-        observations, *_, infos = env.step(legal_actions(infos, rng))
+        observations, *_, infos = env.step(legal_actions(masked(observations, infos), rng))
     env.reset(seed=1)
     for returned, then in kept:
         assert gymnasium.utils.env_checker.data_equivalence(returned, then, exact=True)
@@ -140,8 +208,7 @@ def test_a_changed_observation_changes_nothing_in_the_environment() -> None:
     for agent in env.agents:
         observations[agent]["observation"][:] = 0.5
         observations[agent]["action_mask"][:] = 0
-        assert infos[agent]["action_mask"][0] == 1
-        infos[agent]["action_mask"][:] = 0
+        infos[agent]["illegal_actions"] = 7
     env.state()[:] = 0.5
     after, expected = env.step(waits(env)), untouched.step(waits(untouched))
     assert gymnasium.utils.env_checker.data_equivalence(after, expected, exact=True)
@@ -150,7 +217,7 @@ def test_a_changed_observation_changes_nothing_in_the_environment() -> None:
 def test_dict_observations_hold_the_flat_ones_and_the_masks() -> None:
     flat, both = parallel_env("star8-v0"), parallel_env("star8-v0", observation="dict")
     rng = np.random.default_rng(0)
-    (rows, infos), (dicts, _) = flat.reset(seed=3), both.reset(seed=3)
+    (rows, infos), (dicts, others) = flat.reset(seed=3), both.reset(seed=3)
     assert isinstance(both.observation_space("agent_0"), spaces.Dict)
     for _ in range(30):
         for agent in flat.agents:
@@ -158,9 +225,11 @@ def test_dict_observations_hold_the_flat_ones_and_the_masks() -> None:
             assert np.array_equal(dicts[agent]["observation"], rows[agent])
             assert np.array_equal(dicts[agent]["action_mask"], infos[agent]["action_mask"])
             assert dicts[agent]["action_mask"].dtype == np.int8
+            # Libraries take the mask out of one of the two, and some stop at a second one.
+            assert others[agent] == {"illegal_actions": infos[agent]["illegal_actions"]}
         actions = legal_actions(infos, rng)
         rows, *_, infos = flat.step(actions)
-        dicts, *_ = both.step(actions)
+        dicts, *_, others = both.step(actions)
 
 
 def test_max_cycles_can_be_written_and_holds_from_the_next_reset() -> None:
@@ -202,16 +271,16 @@ def test_a_copy_made_mid_episode_continues_identically(
 ) -> None:
     env = parallel_env("star8-v0", max_cycles=40, **arguments)
     rng = np.random.default_rng(0)
-    _, infos = env.reset(seed=5)
+    observations, infos = env.reset(seed=5)
     for _ in range(15):
-        *_, infos = env.step(legal_actions(infos, rng))
+        observations, *_, infos = env.step(legal_actions(masked(observations, infos), rng))
     other = copy_of(env)
     while env.agents:
-        actions = legal_actions(infos, rng)
+        actions = legal_actions(masked(observations, infos), rng)
         mine, theirs = env.step(actions), other.step(actions)
         assert gymnasium.utils.env_checker.data_equivalence(mine, theirs, exact=True)
         assert env.session.simulator.digest() == other.session.simulator.digest()
-        infos = mine[4]
+        observations, *_, infos = mine
     assert other.agents == []
     again = env.reset(), other.reset()
     assert gymnasium.utils.env_checker.data_equivalence(*again, exact=True)
@@ -288,7 +357,7 @@ def test_options_name_topology_and_demand() -> None:
     assert not np.array_equal(env.session.network.peers, first.peers)
 
 
-@pytest.mark.parametrize("bad", [-1, 1.5, "3", None])
+@pytest.mark.parametrize("bad", [-1, 1.5, "3", None, True, np.True_, np.int8(-3), [3], np.array([3])])
 @pytest.mark.parametrize("name", ["topology_seed", "demand_seed"])
 def test_a_bad_option_is_told_by_its_name(name: str, bad: Any) -> None:
     with pytest.raises(ScenarioError, match=name) as error:
@@ -296,7 +365,36 @@ def test_a_bad_option_is_told_by_its_name(name: str, bad: Any) -> None:
     one_line(error)
 
 
-@pytest.mark.parametrize("bad", [-1, 1.5, "3"])
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"topology": 5}, "unknown reset option 'topology'; did you mean 'topology_seed'?"),
+        ({"demand_sed": 5}, "unknown reset option 'demand_sed'; did you mean 'demand_seed'?"),
+        ({"topology_seed": 5, "split": "train"}, "unknown reset option 'split'; known: demand_seed, topology_seed"),
+        ({5: 5}, "unknown reset option 5; known: demand_seed, topology_seed"),
+        ([], "reset options is list; expected a dict or None"),
+    ],
+)
+def test_an_option_of_another_name_is_refused_with_the_nearest(options: Any, told: str) -> None:
+    with pytest.raises(ScenarioError) as error:
+        parallel_env("chain3-v0").reset(seed=1, options=options)
+    assert one_line(error) == told
+
+
+@pytest.mark.parametrize("options", BAD_OPTIONS)
+@pytest.mark.parametrize("build", [parallel_env, dpem_env.env])
+def test_refused_options_leave_the_episode_and_the_draws_to_come(build: Callable[..., Any], options: Any) -> None:
+    env, untouched = (build("chain3-v0", max_cycles=5) for _ in range(2))
+    for each in (env, untouched):
+        each.reset(seed=3)
+    with pytest.raises(ScenarioError, match="reset option"):
+        env.reset(seed=9, options=options)
+    for each in (env, untouched):
+        each.reset()
+    assert env.unwrapped.session.seeds == untouched.unwrapped.session.seeds
+
+
+@pytest.mark.parametrize("bad", [-1, 1.5, "3", True, [3]])
 def test_a_bad_seed_is_told(bad: Any) -> None:
     with pytest.raises(ScenarioError, match="seed=") as error:
         parallel_env("chain3-v0").reset(seed=bad)
@@ -338,7 +436,9 @@ def test_sampled_actions_are_actions() -> None:
     env.step({agent: np.int64(0) if i % 2 else 0 for i, agent in enumerate(env.agents)})
 
 
-@pytest.mark.parametrize("bad", [1.0, "1", None, [1], np.array([1]), np.float32(1), 2**70, {}])
+@pytest.mark.parametrize(
+    "bad", [1.0, "1", None, [1], np.array([1]), np.float32(1), 2**70, {}, True, False, np.True_, np.array(True)]
+)
 @pytest.mark.parametrize("all_of_them", [False, True])
 def test_an_action_that_is_no_integer_is_refused_and_nothing_is_played(bad: Any, all_of_them: bool) -> None:
     env = parallel_env("chain3-v0")
@@ -348,7 +448,7 @@ def test_an_action_that_is_no_integer_is_refused_and_nothing_is_played(bad: Any,
     with pytest.raises(ActionError, match="expected an int, 0 waits") as error:
         env.step(actions)
     told = one_line(error)
-    assert "fit into 64 bits" in told if bad == 2**70 else type(bad).__name__ in told
+    assert "fit into 64 bits" in told if type(bad) is int else type(bad).__name__ in told
     assert env.session.simulator.digest() == before
     env.step(waits(env))
 
@@ -419,8 +519,9 @@ def test_a_named_route_is_the_one_taken() -> None:
 def test_before_the_first_and_after_the_last_slot_there_is_nothing_to_step() -> None:
     env = parallel_env("chain3-v0", max_cycles=2)
     everyone = dict.fromkeys(env.possible_agents, 0)
-    with pytest.raises(ActionError, match="call reset"):
-        env.step(everyone)
+    for actions in (everyone, {}):
+        with pytest.raises(ActionError, match=r"^no episode has begun: call reset\(\) first$"):
+            env.step(actions)
     env.reset(seed=0)
     env.step(everyone)
     env.step(everyone)
@@ -431,6 +532,25 @@ def test_before_the_first_and_after_the_last_slot_there_is_nothing_to_step() -> 
     one_line(error)
     env.reset(seed=0)
     env.step(everyone)
+
+
+@pytest.mark.parametrize("look", ["state", "render"])
+@pytest.mark.parametrize("render_mode", [None, "rgb_array"])
+def test_before_the_first_reset_there_is_nothing_to_look_at(look: str, render_mode: str | None) -> None:
+    env = parallel_env("chain3-v0", render_mode=render_mode)
+    for each in (env, copy.deepcopy(env), pickled(env)):
+        with pytest.raises(ActionError, match=r"^no episode has begun: call reset\(\) first$"):
+            getattr(each, look)()
+    env.reset(seed=0)
+    getattr(env, look)()
+
+
+@pytest.mark.parametrize("call", ["state", "render", "last", "agent_iter"])
+def test_before_the_first_reset_agents_in_turn_are_told_to_reset(call: str) -> None:
+    with pytest.raises((AssertionError, AttributeError), match="reset"):
+        getattr(dpem_env.env("chain3-v0"), call)()
+    with pytest.raises(AssertionError, match="reset"):
+        dpem_env.env("chain3-v0").step(0)
 
 
 def test_the_state_is_every_agents_features_as_of_now() -> None:

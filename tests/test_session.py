@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from dpem_env import scenarios
+from dpem_env.errors import ActionError
 from dpem_env.scenarios import Split
-from dpem_env.session import EpisodeSeeds, Session, episode_seeds
+from dpem_env.session import EpisodeSeeds, Session, as_actions, episode_seeds
 from rollouts import decision, session_with, wait
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "evaluation")
@@ -30,6 +31,22 @@ def test_seed_lists_are_cyclic() -> None:
     assert episode_seeds(scenario, "train", 0) == EpisodeSeeds(0, 0)
     assert episode_seeds(scenario, "train", 65) == EpisodeSeeds(1, 65)
     assert episode_seeds(scenario, "evaluation", 101) == EpisodeSeeds(2001, 2_000_101)
+
+
+def test_before_the_first_episode_there_is_nothing_to_look_at() -> None:
+    session = Session(scenarios.get("chain3-v0"))
+    looks = (session.observations, session.global_state, session.masks, session.rewards, lambda: session.slot)
+    for look in (*looks, lambda: session.done, lambda: session.new_requests(0), lambda: session.step([0, 0, 0])):
+        with pytest.raises(ActionError, match=r"^no episode has begun: call reset\(\) first$"):
+            look()
+
+
+def test_bools_are_no_actions_wherever_they_stand() -> None:
+    for given in ([True, 0, 1], [0, np.True_, 1], (0, 1, np.array(False)), np.ones(3, np.bool_), [True] * 3, [2.0] * 3):
+        with pytest.raises(ActionError, match=r"expected \(3,\) integers$"):
+            as_actions("actions", given, (3,))
+    for given in ([1, 0, 1], (np.int8(1), 0, np.array(1)), np.array([1, 0, 1], np.uint8), range(3)):
+        assert as_actions("actions", given, (3,)).dtype == np.int64
 
 
 def test_an_episode_lasts_its_slots() -> None:

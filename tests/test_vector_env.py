@@ -13,7 +13,13 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from gymnasium.wrappers.vector import (
+    ClipReward,
+    DictInfoToList,
+    NormalizeReward,
+    RecordEpisodeStatistics,
+    TransformReward,
+)
 from numpy.typing import NDArray
 
 from dpem_baselines.local import LocalReactive
@@ -23,6 +29,7 @@ from dpem_env.evaluation import run_episode
 from dpem_env.parallel_env import EntanglementEnv
 from dpem_env.session import episode_seeds
 from dpem_env.vector_env import EntanglementVectorEnv
+from rollouts import BAD_OPTIONS
 
 NETWORKS, SLOTS = 3, 12
 VARIANTS: list[dict[str, Any]] = [{}, {"routes": True}, {"forecaster": "moving-average"}, {"threads": 2}]
@@ -106,7 +113,8 @@ def test_infos_tell_what_rewards_are_made_of_and_what_an_episode_came_to() -> No
     played = [run_episode(scenario, rule, episode_seeds(scenario, "evaluation", e))[0] for e in range(NETWORKS)]
     assert total.reshape(NETWORKS, -1).mean(axis=1) == pytest.approx([metrics.reward for metrics in played])
     for name in ("delivery_rate", "contention"):
-        assert infos["final_info"][name].tolist() == [getattr(metrics, name) for metrics in played]
+        of_networks = [getattr(metrics, name) for metrics in played]
+        assert infos["final_info"][name].tolist() == np.repeat(of_networks, 20).tolist()
         assert name not in infos
 
 
@@ -121,7 +129,7 @@ def test_spaces_and_autoreset_are_declared_as_gymnasium_expects() -> None:
     assert envs.unwrapped is envs
 
 
-def test_gymnasiums_vector_wrappers_work_on_it() -> None:
+def test_gymnasiums_record_of_episodes_works_on_it() -> None:
     envs = RecordEpisodeStatistics(make_vec("mesh20-v0", 2, max_cycles=SLOTS))
     envs.action_space.seed(0)
     envs.reset(seed=0)
@@ -131,6 +139,54 @@ def test_gymnasiums_vector_wrappers_work_on_it() -> None:
         total += rewards
     assert np.allclose(infos["episode"]["r"], total)
     assert (infos["episode"]["l"] == SLOTS).all()
+
+
+def test_infos_are_listed_by_sub_environment_where_a_wrapper_wants_them_so() -> None:
+    plain, wrapped = make_vec("mesh20-v0", 2, max_cycles=SLOTS), make_vec("mesh20-v0", 2, max_cycles=SLOTS)
+    listed = DictInfoToList(RecordEpisodeStatistics(wrapped))
+    plain.reset(seed=0)
+    listed.reset(seed=0)
+    plain.action_space.seed(0)
+    for slot in range(1, 2 * SLOTS + 1):
+        actions = plain.action_space.sample()
+        *_, infos = plain.step(actions)
+        *_, by_agent = listed.step(actions)
+        assert len(by_agent) == plain.num_envs
+        for row, info in enumerate(by_agent):
+            assert np.array_equal(info["action_mask"], infos["action_mask"][row])
+            assert ("final_info" in info) == ("final_obs" in info) == ("episode" in info) == (slot % SLOTS == 0)
+            for name, value in info.get("final_info", {}).items():
+                assert np.array_equal(value, infos["final_info"][name][row])
+    assert by_agent[-1]["final_info"].keys() >= {"delivery_rate", "contention", "delivered", "action_mask"}
+
+
+def test_every_info_has_one_entry_per_sub_environment() -> None:
+    envs = make_vec("chain3-v0", 4, max_cycles=1)
+    envs.reset(seed=0)
+    *_, infos = envs.step(np.zeros(12, dtype=int))
+    final = infos.pop("final_info")
+    assert {len(value) for value in (*infos.values(), *final.values())} == {12}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        NormalizeReward,
+        lambda envs: ClipReward(envs, -1.0, 1.0),
+        lambda envs: TransformReward(envs, lambda rewards: 2.0 * rewards),
+    ],
+)
+def test_gymnasiums_wrappers_of_rewards_work_on_it(wrap: Any) -> None:
+    envs = RecordEpisodeStatistics(wrap(make_vec("chain3-v0", 2, max_cycles=SLOTS)))
+    envs.action_space.seed(0)
+    observations, _ = envs.reset(seed=0)
+    for _ in range(2 * SLOTS):
+        assert observations in envs.observation_space
+        observations, rewards, _, over, infos = envs.step(envs.action_space.sample())
+        assert np.isfinite(observations).all()
+        assert np.isfinite(rewards).all()
+        if over.all():
+            assert len(infos["final_obs"]) == len(infos["episode"]["r"]) == envs.num_envs
 
 
 def test_the_number_of_threads_changes_nothing() -> None:
@@ -168,6 +224,11 @@ def test_successive_arrays_share_no_memory() -> None:
         ["wait"] * 40,
         None,
         np.zeros(40, dtype=bool),
+        [True, *[0] * 39],
+        [0, np.True_, *[0] * 38],
+        [np.array(True), *[0] * 39],
+        (False,) * 40,
+        [*[0] * 39, 2**70],
     ],
 )
 def test_actions_of_the_wrong_shape_or_type_are_refused_in_one_line(actions: Any) -> None:
@@ -178,8 +239,27 @@ def test_actions_of_the_wrong_shape_or_type_are_refused_in_one_line(actions: Any
 
 
 def test_a_step_before_the_first_reset_says_so() -> None:
-    with pytest.raises(ActionError, match="call reset"):
+    with pytest.raises(ActionError, match=r"^no episode has begun: call reset\(\) first$"):
         make_vec("chain3-v0").step(np.zeros(3, dtype=int))
+
+
+def test_seeds_and_options_are_those_of_the_single_environment() -> None:
+    envs = make_vec("chain3-v0", 3)
+    envs.reset(seed=np.uint8(254))
+    assert [episode.seed for episode in envs._episodes] == [254, 255, 256]
+    envs.reset(seed=5, options={"demand_seed": np.int64(9)})
+    assert [episode.seed for episode in envs._episodes] == [9, 9, 9]
+
+
+@pytest.mark.parametrize("options", BAD_OPTIONS)
+def test_bad_reset_options_are_told_and_nothing_begins(options: Any) -> None:
+    envs, untouched = (make_vec("chain3-v0", 2, max_cycles=5) for _ in range(2))
+    for each in (envs, untouched):
+        each.reset(seed=3)
+    with pytest.raises(ScenarioError, match="reset option"):
+        envs.reset(options=options)
+    assert envs.simulator.digest(1) == untouched.simulator.digest(1)
+    assert same([envs.reset()[0]], [untouched.reset()[0]])
 
 
 @pytest.mark.parametrize(

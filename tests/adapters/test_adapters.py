@@ -306,6 +306,39 @@ def test_the_torchrl_environment_keeps_to_its_specs(torchrl: Any) -> None:
     check_env_specs(TransformedEnv(env, ActionMask()))
 
 
+WRAPPED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {}),
+    ({"observation": "dict"}, {}),
+    ({"observation": "dict", "routes": True}, {"categorical_actions": False}),
+    ({"observation": "dict"}, {"return_state": True}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "options"), WRAPPED, ids=str)
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_torchrls_wrapper_of_pettingzoo_plays_legal_actions_to_the_end(
+    torchrl: Any, arguments: dict[str, Any], options: dict[str, Any], in_turn: bool
+) -> None:
+    from torchrl.envs import PettingZooWrapper
+    from torchrl.envs.utils import check_env_specs
+
+    build = dpem_env.env if in_turn else dpem_env.parallel_env
+    made = build("star8-v0", max_cycles=SLOTS, **arguments)
+    env = PettingZooWrapper(made, use_mask=in_turn, seed=3, **options)
+    turns = SLOTS * (8 if in_turn else 1)
+    rollout = env.rollout(turns + 1, break_when_any_done=False)
+    group = "agent_0" if in_turn else "agent"
+    seen = rollout[group, "observation"]
+    features = seen["observation"] if "observation" in arguments else seen
+    assert features.shape[0] == turns + 1
+    assert (features >= 0).all()
+    assert (features <= 1).all()
+    assert rollout["next", "done"].flatten().nonzero().flatten().tolist() == [turns - 1]
+    assert (rollout[group, "info", "illegal_actions"] == 0).all()
+    assert rollout[group, "action_mask"].shape[-1] == made.action_space("agent_0").n
+    check_env_specs(env)
+
+
 def test_torchrl_sees_the_episodes_of_the_vector_environment_with_their_final_observations(
     torch: types.ModuleType, torchrl: Any
 ) -> None:

@@ -218,3 +218,23 @@ def test_without_stable_baselines_one_line_says_how_to_install_it() -> None:
     last = failed.stderr.strip().splitlines()[-1]
     assert last.startswith("dpem_env.errors.DpemError: learning needs more than is installed")
     assert last.endswith("pip install 'dpem-env[agents]'")
+
+
+def test_before_the_first_reset_there_is_nothing_to_see_or_play() -> None:
+    env = NodeVecEnv("chain3-v0")
+    for call in (
+        env.action_masks,
+        lambda: env.env_method("action_masks"),
+        lambda: env.step(np.zeros(3, dtype=np.int64)),
+    ):
+        with pytest.raises(ActionError, match=r"^no episode has begun: call reset\(\) first$"):
+            call()
+
+
+@pytest.mark.parametrize("delay", [None, 0.5])
+def test_bools_are_no_actions(delay: float | None) -> None:
+    env = NodeVecEnv("chain3-v0", delay=delay)
+    env.reset()
+    for bad in ([True, 0, 0], [True] * 3, np.ones(3, dtype=bool), [1.0, 0.0, 0.0]):
+        with pytest.raises(ActionError, match=r"expected \(3,\) integers$"):
+            env.step(bad)

@@ -582,6 +582,18 @@ class Clairvoyant(Unchanged):
         super().__init__(*arguments, **options | {"forecaster": "oracle"})
 
 
+class AnotherForecaster(Unchanged):
+    """A clairvoyant one, whichever was asked for."""
+
+    def __init__(self, *arguments: Any, forecaster: Any = None, **options: Any) -> None:
+        super().__init__(*arguments, forecaster=forecaster and "oracle", **options)
+
+
+class AlwaysAuto(Unchanged):
+    def __init__(self, *arguments: Any, routes: bool = False, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+
+
 class AnswersBeforeTheFirstReset(Unchanged):
     def state(self) -> Any:
         return super().state() if self.agents or self.slot else np.zeros(self.state_space.shape, np.float32)
@@ -838,9 +850,15 @@ DEFECTS = [
     (IgnoresOptionsOfASeed, "resets", "reset(seed=1, options={'topology_seed': 5}): plays"),
     (UnseededIsTheFirst, "resets", "reset(seed=None, options=None): plays"),
     (SaysAnotherSplit, "rules", "seed 0, slot 0: agent_0: found"),
-    (TrainsAlways, "arguments", "split='validation', max_cycles=2: plays EpisodeSeeds(topology=0"),
+    (
+        TrainsAlways,
+        "arguments",
+        "split='validation', forecaster='persistence', routes=True: plays EpisodeSeeds(topology=0",
+    ),
     (AlwaysAsLong, "arguments", "split='train', max_cycles=2: slot 0: "),
     (Clairvoyant, "arguments", "forecast; expected 0.0"),
+    (AnotherForecaster, "arguments", "forecaster='persistence', routes=True: slot 0: agent_0: found"),
+    (AlwaysAuto, "arguments", "routes=True: slot 0: agent_0: another action_mask than expected"),
     (AnswersBeforeTheFirstReset, "arguments", "state() before the first reset() is answered"),
     (FreshTelemetry, "rules", "expected 0.0"),
     (TelemetryASlotEarly, "rules", "slot 0: agent_0: found 0.125 in column 16, hops; expected 0.0"),

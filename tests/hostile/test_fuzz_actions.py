@@ -29,11 +29,11 @@ OTHERS = (
 
 
 def is_integer(value: Any) -> bool:
-    """Whether it can stand for an action; True among integers is 1, as NumPy has it."""
-    whole = isinstance(value, numbers.Integral | np.bool_) or (
+    """Whether it can stand for an action."""
+    whole = isinstance(value, numbers.Integral) or (
         isinstance(value, np.ndarray) and value.shape == () and value.dtype.kind in "iu"
     )
-    return whole and not isinstance(value, np.timedelta64)
+    return whole and not isinstance(value, bool | np.timedelta64)
 
 
 def hostile_actions(rng: np.random.Generator, env: EntanglementEnv) -> Any:

@@ -11,6 +11,7 @@ from dpem_agents.libraries import agents_extra
 from dpem_agents.ppo.central import CentralNetworks
 from dpem_env.errors import ActionError
 from dpem_env.scenarios import Scenario
+from dpem_env.session import as_actions
 from dpem_env.vector_env import EntanglementVectorEnv
 
 with agents_extra():
@@ -74,7 +75,7 @@ class NodeVecEnv(VecEnv):
 
     def step_async(self, actions: NDArray[np.int64]) -> None:
         """Take the (num_envs,) actions of the slot that `step_wait` plays."""
-        self._actions = np.array(actions)
+        self._actions = np.array(as_actions("actions", actions, (self.num_envs,)))
 
     def step_wait(self) -> VecEnvStepReturn:
         """Play the slot in every network."""
@@ -102,6 +103,8 @@ class NodeVecEnv(VecEnv):
 
     def action_masks(self) -> NDArray[np.int8]:
         """(num_envs, actions) 1 where an action is legal now."""
+        if self._masks is None:
+            raise ActionError("no episode has begun: call reset() first")
         return self._masks
 
     def position(self) -> Position:
@@ -123,7 +126,7 @@ class NodeVecEnv(VecEnv):
     ) -> list[Any]:
         """What the method of the networks returns; of action_masks one row per sub-environment."""
         if method_name == "action_masks":
-            return [self._masks[i] for i in self._get_indices(indices)]
+            return [self.action_masks()[i] for i in self._get_indices(indices)]
         returned = self.get_attr(method_name, 0)[0](*method_args, **method_kwargs)
         return [returned for _ in self._get_indices(indices)]
 
@@ -152,3 +155,4 @@ class NodeVecEnv(VecEnv):
         self._earned = np.zeros(self.num_envs)
 
     _rounds = -1  # none has begun
+    _masks: NDArray[np.int8] | None = None
