@@ -53,7 +53,7 @@ def _printable(name: str) -> str:
 
 Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
 Nodes = Annotated[int, Field(strict=True, ge=2, le=MAX_COUNT)]
-Seed = Annotated[int, Field(strict=True, ge=0, lt=SEEDS)]
+Natural = Annotated[int, Field(strict=True, ge=0, lt=SEEDS)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, le=LARGEST), AfterValidator(abs)]  # abs: -0.0 is 0.0
 Weight = Annotated[NonNegative, AfterValidator(_zero_or_notable)]  # also a rate: something that is divided by
 Positive = Annotated[float, Field(strict=True, ge=SMALLEST, le=LARGEST)]
@@ -256,7 +256,7 @@ class Episode(Section):
 class SeedRange(Section):
     """Seeds start, start + 1, …, stop - 1, written short."""
 
-    start: Seed
+    start: Natural
     stop: Annotated[int, Field(strict=True, ge=1, le=SEEDS)]
 
     @model_validator(mode="after")
