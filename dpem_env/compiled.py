@@ -10,12 +10,15 @@ holds a function, not of the files with what that calls; and it lets a damaged f
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from enum import EnumType
 from threading import Event, Thread
 from time import monotonic
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from numba import njit, typeof
@@ -28,7 +31,7 @@ from numba.core.serialize import dumps
 
 from dpem_env import disk_cache
 from dpem_env.files import file_name
-from dpem_env.provenance import PACKAGE, package_fingerprint, package_unchanged
+from dpem_env.provenance import LIBRARIES, PACKAGE, package_fingerprint, package_unchanged
 
 PATIENCE = 1.0  # s before whoever waits is told why
 INTERVAL = 10.0  # s until they are told again
@@ -47,7 +50,7 @@ inlined: Any = njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, 
 def cached(**options: Any) -> Any:
     """numba's decorator `njit`, with machine code kept on disk.
 
-    The code belongs to the state of this package's sources and of those of the package that holds the function.
+    The code follows from the sources of this package and of the one that holds the function, and from all it names.
     """
 
     def compiled(function: Any) -> Any:
@@ -103,7 +106,8 @@ class KeptCode(NullCache):  # type: ignore[misc]
 
     def __init__(self, function: Any) -> None:
         self.function = function
-        self.package = function.__module__.partition(".")[0]
+        self.package = _package_of(function)
+        self.others = "" if self.package == PACKAGE.name else package_fingerprint(self.package)  # as it is loaded
         self.compilation = ExitStack()  # what ends with the compilation that runs
 
     def load_overload(self, signature: Any, target: Any) -> Any:
@@ -125,7 +129,7 @@ class KeptCode(NullCache):  # type: ignore[misc]
         """Keep the code, if other processes can use it."""
         if self.package in SCRIPTS or result.library.has_dynamic_globals:
             return
-        if self.package != PACKAGE.name and not package_unchanged(self.package):
+        if self.others and not package_unchanged(self.package):
             return
         with suppress(Exception):  # of a pickle
             disk_cache.write(self._name(signature, result.target_context), dumps(result._reduce()))
@@ -145,14 +149,53 @@ class KeptCode(NullCache):  # type: ignore[misc]
             function.__module__,
             function.__qualname__,
             function.__code__.co_firstlineno,
-            function.__code__.co_code,
-            dumps([cell.cell_contents for cell in function.__closure__ or ()]),
-            "" if self.package == PACKAGE.name else package_fingerprint(self.package),
+            meaning_of(function, set()),
+            self.others,
             str(signature),
             target.codegen().magic_tuple(),  # the kind of processor
             [str(getattr(config, name, None)) for name in SETTINGS],
         )
         return f"compiled/{file_name(function.__name__)}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"
+
+
+def meaning_of(value: Any, seen: set[Any], names: Iterable[str] = ()) -> Any:
+    """What a value means to compiled code: of a function its text and all it names, however far that leads.
+
+    Left out is what the state of this package's sources says anyway, and Python and libraries. `names` are what may be
+    asked of a module.
+    """
+    if isinstance(value, CPUDispatcher):
+        value = value.py_func
+    if isinstance(value, FunctionType):
+        if value in seen:
+            return value.__qualname__
+        seen.add(value)
+        code, named = value.__code__, [cell.cell_contents for cell in value.__closure__ or ()]
+        if _package_of(value) != PACKAGE.name:
+            named += [value.__globals__[name] for name in code.co_names if name in value.__globals__]
+        return (value.__qualname__, *_text(code), *(meaning_of(other, seen, code.co_names) for other in named))
+    if isinstance(value, ModuleType):
+        package = value.__name__.partition(".")[0]
+        if value in seen or package in (PACKAGE.name, *LIBRARIES) or package in sys.stdlib_module_names:
+            return value.__name__
+        return [meaning_of(getattr(value, name), seen | {value}, names) for name in names if hasattr(value, name)]
+    if hasattr(value, "__qualname__") and _package_of(value) == PACKAGE.name:
+        return value.__qualname__
+    if isinstance(value, EnumType):
+        return repr([*value])
+    try:
+        return dumps(value)
+    except Exception:  # whatever a pickle raises
+        return os.urandom(16)  # as nothing else
+
+
+def _package_of(value: Any) -> str:
+    return str(getattr(value, "__module__", "")).partition(".")[0]
+
+
+def _text(code: CodeType) -> tuple[Any, ...]:
+    inside = (_text(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts)
+    return code.co_code, code.co_names, *inside
 
 
 @contextmanager

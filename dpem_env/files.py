@@ -60,7 +60,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def write_json(path: str | os.PathLike[str], data: dict[str, Any]) -> None:
     """Write plain data, without NaN, as JSON; a list of numbers takes one line."""
     text = json.dumps(data, indent=1, allow_nan=False)
-    text = re.sub(r"\[[-+.\deE,\snul]+\]", lambda numbers: " ".join(numbers[0].split()), text)
+    # Of numbers over several lines, as no text is: there a line break is written \\n.
+    text = re.sub(r"\[\n[-+.\deE,\snul]+\]", lambda numbers: " ".join(numbers[0].split()), text)
     with whole_file(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
 

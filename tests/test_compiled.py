@@ -112,7 +112,7 @@ BUILD_TIME = ("    return expected\n", "    return 2.0 * expected\n")
 
 
 def test_a_change_of_what_compiled_code_calls_is_a_change_of_it(tmp_path: Path) -> None:
-    """In another file of this package, of a user's, and in neither."""
+    """In another file of this package, and of the one that holds the function."""
     package, users = tmp_path / "dpem_env", tmp_path / "users"
     copytree(PACKAGE, package, ignore=WRITTEN)
     users.mkdir()
@@ -126,7 +126,6 @@ def test_a_change_of_what_compiled_code_calls_is_a_change_of_it(tmp_path: Path) 
 
     (u, t), compiled_now = probe()
     assert compiled_now == [1, 1]
-    assert probe() == ([u, t], [0, 0])
     edit(package / "simulator" / "randomness.py", *UNIFORM)
     assert probe() == ([0.5 * u, t], [1, 1])
     edit(package / "physics.py", *BUILD_TIME)
@@ -137,6 +136,61 @@ def test_a_change_of_what_compiled_code_calls_is_a_change_of_it(tmp_path: Path) 
     edit(package / "simulator" / "randomness.py", *reversed(UNIFORM))
     edit(users / "helper.py", "4.0", "1.0")
     assert probe() == ([u, t], [0, 0])  # as before, and still there
+
+
+NAMING = """
+import numpy as np
+import others
+from others import LIMIT, TABLE, Kind, step
+from dpem_env.compiled import entry
+from scipy import constants
+
+@entry
+def f(x):
+    return x + LIMIT + TABLE[1] + Kind.B + step(x) + others.deep.MORE + constants.kilo
+"""
+OTHERS = """
+from enum import IntEnum
+import numpy as np
+from numba import njit
+import deep
+LIMIT = 1
+TABLE = np.array([0, 10])
+class Kind(IntEnum):
+    B = 100
+@njit
+def further(x):
+    return x * deep.FACTOR
+@njit
+def step(x):
+    return further(x)
+"""
+
+
+def test_a_change_of_anything_that_a_function_names_is_a_change_of_it(tmp_path: Path) -> None:
+    (tmp_path / "naming.py").write_text(NAMING)
+    others, deep = tmp_path / "others.py", tmp_path / "deep.py"
+    others.write_text(OTHERS)
+    deep.write_text("FACTOR = 1000\nMORE = 0\n")
+
+    def result() -> list[int]:
+        return [
+            *map(int, python(tmp_path, "from naming import f; print(int(f(1)), sum(f.stats.cache_misses.values()))"))
+        ]
+
+    assert result() == [2112, 1]
+    assert result() == [2112, 0]
+    for path, old, new, expected in (
+        (others, "LIMIT = 1", "LIMIT = 2", 2113),
+        (others, "[0, 10]", "[0, 20]", 2123),
+        (others, "B = 100", "B = 200", 2223),
+        (others, "return further(x)", "return further(2 * x)", 3223),
+        (deep, "FACTOR = 1000", "FACTOR = 2000", 5223),
+        (deep, "MORE = 0", "MORE = 7", 5230),
+    ):
+        edit(path, old, new)
+        assert result() == [expected, 1]
+    assert result() == [5230, 0]
 
 
 ROLLOUT = """
@@ -169,21 +223,33 @@ def test_rollouts_after_an_edit_are_those_of_an_empty_cache(tmp_path: Path, file
     assert after == python(tmp_path, ROLLOUT, DPEM_CACHE=str(tmp_path / "empty"))
 
 
-def test_what_was_compiled_from_files_that_have_changed_since_is_not_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "change", "kept_all_the_same", "factors"),
+    [
+        ("dpem_env/physics.py", BUILD_TIME, set(), (1.0, 2.0)),
+        ("users/helper.py", ("1.0", "4.0"), {"build_times"}, (4.0, 1.0)),
+    ],
+)
+def test_what_was_compiled_from_files_that_have_changed_since_is_not_kept(
+    tmp_path: Path, file: str, change: tuple[str, str], kept_all_the_same: set[str], factors: tuple[float, float]
+) -> None:
     """As when sources are updated under a running process, whose code is still the old one."""
     copytree(PACKAGE, tmp_path / "dpem_env", ignore=WRITTEN)
-    (tmp_path / "probe.py").write_text(PROBE)
-    (tmp_path / "helper.py").write_text(HELPER)
-    probe = """
+    (tmp_path / "users").mkdir()
+    (tmp_path / "users" / "__init__.py").touch()
+    (tmp_path / "users" / "probe.py").write_text(PROBE.replace("from helper", "from users.helper"))
+    (tmp_path / "users" / "helper.py").write_text(HELPER)
+    late = f"""
         from pathlib import Path
-        from probe import probe
-        path = Path("dpem_env/physics.py")
-        path.write_text(path.read_text().replace("    return expected", "    return 2.0 * expected"))
+        from users.probe import probe
+        path = Path({file!r})
+        path.write_text(path.read_text().replace(*{change!r}))
         probe()
         """
-    assert python(tmp_path, probe)[1:] == ["1.1666666666666667", "1", "1"]
-    assert kept(tmp_path / "cache") == []
-    assert python(tmp_path, "from probe import probe; probe()")[1:] == ["2.3333333333333335", "1", "1"]
+    u, t, *_ = map(float, python(tmp_path, late))
+    assert {path.name.split("-")[0] for path in kept(tmp_path / "cache")} == kept_all_the_same
+    after = [float(number) for number in python(tmp_path, "from users.probe import probe; probe()")[:2]]
+    assert after == [factors[0] * u, factors[1] * t]
 
 
 def test_what_decides_on_machine_code_has_code_of_its_own(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,20 +263,22 @@ def test_what_decides_on_machine_code_has_code_of_its_own(cache: Path, monkeypat
     assert len(kept(cache)) == 3
 
 
-def make(factor: float) -> Any:
-    @entry
+def make(factor: float, kind: Any, module: str) -> Any:
     def scale(values, out):  # type: ignore[no-untyped-def]
         for i in range(len(values)):
-            out[i] = factor * values[i]
+            out[i] = kind(factor * values[i])
 
-    return scale
+    scale.__module__ = module
+    return entry(scale)
 
 
-def test_functions_that_differ_in_what_they_enclose_are_different(cache: Path) -> None:
-    assert double(make(2.0)) == [2.0, 4.0]
-    assert double(make(3.0)) == [3.0, 6.0]
-    again = make(2.0)
-    assert (double(again), compilations(again)) == ([2.0, 4.0], 0)
+@pytest.mark.parametrize("module", [__name__, "dpem_env.policies"])
+def test_functions_that_differ_in_what_they_enclose_are_different(cache: Path, module: str) -> None:
+    assert double(make(1.5, np.float64, module)) == [1.5, 3.0]
+    assert double(make(2.5, np.float64, module)) == [2.5, 5.0]
+    assert double(make(2.5, np.int64, module)) == [2.0, 5.0]
+    again = make(1.5, np.float64, module)
+    assert (double(again), compilations(again)) == ([1.5, 3.0], 0)
 
 
 # ----------------------------------------------------------------------------------------------- never in the way
@@ -271,6 +339,14 @@ def test_functions_of_scripts_are_compiled_at_every_start(tmp_path: Path) -> Non
         """
     assert python(tmp_path, code) == ["2"]
     assert kept(tmp_path / "cache") == []
+
+
+def test_a_function_of_nobody_is_compiled_at_every_start(cache: Path) -> None:
+    text: dict[str, Any] = {}
+    exec("def successor(x):\n    return x + 1", text)
+    text["successor"].__module__ = None
+    assert cached()(text["successor"])(1) == 2
+    assert kept(cache) == []
 
 
 def test_an_error_of_compilation_is_that_of_numba(cache: Path) -> None:
@@ -354,7 +430,7 @@ def test_who_waits_for_a_compilation_is_told_what_and_for_how_long(
     monkeypatch.setattr(compiled, "PATIENCE", 0.001)
     monkeypatch.setattr(compiled, "INTERVAL", 0.02)
     double(afresh())
-    said = capsys.readouterr().err.splitlines()
+    said = [line for line in capsys.readouterr().err.splitlines() if "waiting" not in line]
     assert len(said) > 1
     assert set(said) == {"dpem_env: compiling double, once per machine and version; 0 s so far ..."}
 

@@ -95,6 +95,11 @@ def test_what_is_no_json_is_not_written(tmp_path: Path, bad: float) -> None:
     assert read_json(tmp_path / "a.json") == {"x": [1.5, None, -2e-9], "y": {}}
 
 
+def test_texts_are_written_as_they_are(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"text": "[1  2]", "[1,  2]": ["[\n 1\n]", 3]})
+    assert read_json(tmp_path / "a.json") == {"text": "[1  2]", "[1,  2]": ["[\n 1\n]", 3]}
+
+
 # Locks
 
 

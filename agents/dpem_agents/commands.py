@@ -255,6 +255,7 @@ def _slots_each(scenario: Scenario, data_dir: str | None) -> int:
 
 def _train_forecaster(arguments: argparse.Namespace) -> int:
     from dpem_agents.federated.embedded import federation
+    from dpem_agents.federated.ledger import BudgetExhausted
     from dpem_agents.forecasters.ridge import train_ridge
     from dpem_agents.forecasters.training import Interrupted, train_forecasters
     from dpem_env.files import make_file_writable
@@ -282,6 +283,10 @@ def _train_forecaster(arguments: argparse.Namespace) -> int:
         except Interrupted as interrupt:
             interrupt.learned.save(arguments.out)
             raise KeyboardInterrupt(f"interrupted; {arguments.out} holds what was learned by then") from None
+        except BudgetExhausted as exhausted:
+            if not arguments.out.exists():
+                exhausted.learned.save(arguments.out)
+            raise
     checkpoint.save(arguments.out)
     print(f"wrote {arguments.out}; use it as {forecasting(arguments.model, arguments.out, arguments.topology)}")
     return 0

@@ -173,6 +173,9 @@ def test_the_command_averages_and_books(tmp_path: Path, capsys: pytest.CaptureFi
     other = ("--seed", "1", "--out", str(out))
     assert "beyond max_epsilon 4" in complaint(capsys, "train-forecaster", *small, *federate, *other)
     assert out.read_bytes() == before
+    out.unlink()
+    assert "beyond max_epsilon 4" in complaint(capsys, "train-forecaster", *small, *federate, *other)
+    assert load(out).model == "gru"  # what was learned until then
     ridge = ("--model", "ridge", "--out", str(tmp_path / "ridge.npz"))
     line = complaint(capsys, "train-forecaster", *small, *federate, *ridge)
     assert "--federate averages recurrent networks: choose --model gru, lstm or rnn" in line

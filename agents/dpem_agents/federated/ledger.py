@@ -28,7 +28,12 @@ PATIENCE = 60.0  # s to wait for another program that charges the same ledger
 
 
 class BudgetExhausted(DpemError):
-    """Another round would take ε beyond `max_epsilon`; nothing was released."""
+    """Another round would take ε beyond `max_epsilon`; nothing was released.
+
+    `learned` is the checkpoint of forecasters whose training ended by it.
+    """
+
+    learned: Any = None
 
 
 @dataclass(frozen=True)

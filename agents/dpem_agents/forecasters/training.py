@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_agents.federated.embedded import Averaging, Federation, training_name
+from dpem_agents.federated.ledger import BudgetExhausted
 from dpem_agents.forecasters.cells import Batch, clip, initial, loss
 from dpem_agents.forecasters.checkpoint import GATES, Arrays, Checkpoint
 from dpem_agents.forecasters.history import History, draw_history, steps_ahead
@@ -53,20 +54,23 @@ def train_forecasters(
 
     With a `federation`, the nodes of a topology average what they share; the privacy of each topology is booked in a
     file ledger-SEED.json of its own in the folder `ledgers`, with what rounds released. The same call again, whatever
-    has stopped it, learns the same from these releases and is not charged for them; another is charged on top, and
-    BudgetExhausted raised where that is too much. The ε there is of these releases alone: a checkpoint holds each
-    node's own weights, counts and scales without noise.
+    has stopped it, learns the same from these releases and is not charged for them. Another is charged on top, and
+    BudgetExhausted raised, with what has been learned by then, where that is too much. The ε there is of these releases
+    alone: a checkpoint holds each node's own weights, counts and scales without noise.
     Ctrl-C ends training: `Interrupted` has what was learned by then.
     """
     require_one_of("cell", cell, tuple(GATES))
     pytorch()  # complain before any work is done
     horizon = steps_ahead(scenario)
     topologies: list[Arrays] = []
+
+    def learned() -> Checkpoint:
+        return Checkpoint(cell, scenario.name, scenario.hash, horizon, hidden, tuple(topologies))
+
     given: dict[str, Any] = {"scenario": scenario.hash, "hours": hours, "cell": cell, "hidden": hidden}
     given |= {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
     if ledgers is not None:
         make_writable(Path(ledgers))
-    interrupted = False
     with nullcontext() if ledgers is None else sole_writer(ledgers), progress() as bar:
         try:
             for topology_seed in topology_seeds:
@@ -87,11 +91,11 @@ def train_forecasters(
         except KeyboardInterrupt:
             if not topologies:
                 raise
-            interrupted = True
-    learned = Checkpoint(cell, scenario.name, scenario.hash, horizon, hidden, tuple(topologies))
-    if interrupted:
-        raise Interrupted(learned)
-    return learned
+            raise Interrupted(learned()) from None
+        except BudgetExhausted as exhausted:
+            exhausted.learned = learned()
+            raise
+    return learned()
 
 
 class Interrupted(KeyboardInterrupt):
