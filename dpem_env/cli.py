@@ -93,6 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def typed_path(text: str) -> Path:
+    """A path of a folder or file, from what was typed; an empty one is of a variable that a shell does not know."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, given nothing")
+    return Path(text)
+
+
 COMMON: dict[str, dict[str, Any]] = {
     "--scenario": {"required": True, "help": "name (see dpem list), or path of a .toml file"},
     "--set": {"metavar": "FIELD=VALUE", "action": "append", "default": [], "help": "override a scenario field"},
@@ -117,7 +124,12 @@ COMMON: dict[str, dict[str, Any]] = {
     },
     "--workers": {"type": int, "default": 1, "metavar": "W", "help": "processes (default: 1)"},
     "--data": {"metavar": "DIR", "help": "folder of data that is not shipped (default: $DPEM_DATA)"},
-    "--out": {"required": True, "type": Path, "metavar": "DIR", "help": "folder for the results; made if missing"},
+    "--out": {
+        "required": True,
+        "type": typed_path,
+        "metavar": "DIR",
+        "help": "folder for results; made if missing",
+    },
 }
 
 
@@ -181,7 +193,7 @@ def _add_benchmark(commands: Any) -> None:
         "--forecasters", metavar="A,B,…", help="each fills the forecast features of every policy (default: its own)"
     )
     parser.add_argument(
-        "--tuned", type=Path, metavar="DIR", help="play every policy with the options found there by dpem tune"
+        "--tuned", type=typed_path, metavar="DIR", help="play every policy with the options found there by dpem tune"
     )
     parser.add_argument(
         "--score", action="store_true",
@@ -269,7 +281,7 @@ def _run(arguments: argparse.Namespace) -> int:
         require_seed("--topology", arguments.topology)
         scenario = scenario.on_topology(arguments.topology, arguments.split)
     require_delays(arguments.delay, scenario)
-    _require_at_least_1("--seeds", arguments.seeds)
+    require_at_least_1(arguments, "seeds")
     contestants = arms(arguments.policy, played_delays([scenario], arguments.delay), arguments.forecaster)
     if arguments.delay and all(arm.delay is None for arm in contestants):
         raise DpemError("--delay is given, but no --policy is central; central:NAME puts a local one under control")
@@ -292,8 +304,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     from dpem_env.tuning import Tuned
 
     suite = get_suite(arguments.suite)
-    _require_at_least_1("--seeds", arguments.seeds)
-    _require_at_least_1("--workers", arguments.workers)
+    require_at_least_1(arguments, "seeds", "workers")
     if arguments.topology is not None:
         require_seed("--topology", arguments.topology)
     forecasters = listed(arguments.forecasters) if arguments.forecasters else []
@@ -325,8 +336,7 @@ def _tune(arguments: argparse.Namespace) -> int:
 
     scenario = scenarios.get(arguments.scenario)
     require_delays(arguments.delay, scenario)
-    for option in ("trials", "episodes", "workers"):
-        _require_at_least_1(f"--{option}", getattr(arguments, option))
+    require_at_least_1(arguments, "trials", "episodes", "workers")
     contestants = arms(listed(arguments.policies), played_delays([scenario], arguments.delay))
     try_out([scenario], "validation", arguments.data)
     make_writable(arguments.out)
@@ -357,8 +367,7 @@ def _forecast(arguments: argparse.Namespace) -> int:
     from dpem_env.reports import print_forecasts, progress
     from dpem_env.session import require_seed
 
-    for option in ("horizon", "seeds", "workers"):
-        _require_at_least_1(f"--{option}", getattr(arguments, option))
+    require_at_least_1(arguments, "horizon", "seeds", "workers")
     for seed in arguments.topology:
         require_seed("--topology", seed)
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
@@ -384,9 +393,13 @@ def _forecast(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _require_at_least_1(option: str, given: int) -> None:
-    if given < 1:
-        raise DpemError(f"{option} is {given}; expected at least 1")
+def require_at_least_1(arguments: argparse.Namespace, *options: str) -> None:
+    """DpemError unless these numbers, or lists of numbers, were given as 1 or more."""
+    for option in options:
+        given = getattr(arguments, option)
+        for number in given if isinstance(given, list) else [given]:
+            if number < 1:
+                raise DpemError(f"--{option} is {number}; expected at least 1")
 
 
 def _replay(arguments: argparse.Namespace) -> int:

@@ -19,12 +19,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO, cast
 
+from dpem_env.errors import one_line
+
 INTERRUPTED = "dpem: interrupted"
 EXIT_INTERRUPTED = 130
 PLAIN = "dpem-plain"  # name of the error handler that writes what an encoding lacks in ASCII
 SIGNS = {
     "±": "+/-", "…": "...", "·": "*", "×": "x", "−": "-", "–": "-", "—": "-", "→": "->", "←": "<-",
-    "≤": "<=", "≥": ">=", "≈": "~", "√": "sqrt", "∝": "~", "‘": "'", "’": "'", "“": '"', "”": '"', "✓": "yes",
+    "≤": "<=", "≥": ">=", "≈": "~", "√": "sqrt", "∝": "~", "‘": "'", "’": "'", "“": '"', "”": '"', "µ": "u",
 }  # fmt: skip
 
 
@@ -176,7 +178,7 @@ def _lasting(name: str, sinks: dict[str, _Sink]) -> TextIO:
 
 def complain(message: str) -> None:
     """One line on standard error, whatever names and foreign messages it quotes."""
-    print(" ".join(message.split()), file=sys.stderr)
+    print(one_line(message), file=sys.stderr)
 
 
 def printable(text: str) -> str:

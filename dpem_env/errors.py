@@ -11,12 +11,17 @@ from typing import Any
 LONGEST = 600  # characters of a message
 
 
+def one_line(message: str) -> str:
+    """The message in one line of a length that can be read; spaces within a line stay, as in a path."""
+    line = " ".join(part for part in map(str.strip, message.splitlines()) if part)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 200]} … {line[-197:]}"
+
+
 class DpemError(ValueError):
     """Base of every error this package raises on purpose; its message is one line, whatever it quotes."""
 
     def __init__(self, message: str) -> None:
-        line = " ".join(message.split())
-        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - 200]} … {line[-197:]}")
+        super().__init__(one_line(message))
 
 
 class ScenarioError(DpemError):

@@ -66,14 +66,14 @@ def write_json(path: str | os.PathLike[str], data: dict[str, Any]) -> None:
         partial.write_text(text + "\n", encoding="utf-8")
 
 
-def make_writable(folder: Path) -> None:
-    """Make the folder for results if it is missing; DpemError if nothing can be written to it."""
+def make_writable(folder: Path, option: str = "--out") -> None:
+    """Make the folder for results if it is missing; DpemError, naming the option, if nothing can be written to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix="." + LONGEST_NAME * "-"):  # of the length that names have
             pass
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        raise _unwritable(folder, error) from None
+        raise _unwritable(folder, error, option) from None
 
 
 def make_file_writable(path: Path) -> None:
@@ -87,8 +87,8 @@ def make_file_writable(path: Path) -> None:
         raise DpemError(f"--out {os.fspath(path)!r} is a folder; expected the path of a file to write")
 
 
-def _unwritable(path: Path, error: OSError | ValueError) -> DpemError:
-    return DpemError(f"--out {os.fspath(path)!r} cannot be written: {getattr(error, 'strerror', error)}")
+def _unwritable(path: Path, error: OSError | ValueError, option: str = "--out") -> DpemError:
+    return DpemError(f"{option} {os.fspath(path)!r} cannot be written: {getattr(error, 'strerror', error)}")
 
 
 @contextmanager

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports only modules named before it. A new module takes the first place where that holds.
 LAYERS = (
     (
-        "console",
         "errors",
+        "console",
         "files",
         "plugins",
         "physics",

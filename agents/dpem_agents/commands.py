@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from dpem_agents.ppo.hyperparameters import STACKED
 from dpem_env import scenarios
-from dpem_env.cli import add_common, overrides
+from dpem_env.cli import add_common, overrides, require_at_least_1, typed_path
 from dpem_env.errors import DpemError
 from dpem_env.files import file_name
 from dpem_env.network import build_network
@@ -45,7 +46,7 @@ def add_train_forecaster(commands: Any) -> None:
         "privacy=off (all: dpem_agents.federated.embedded); booked beside FILE, in FILE-privacy/. ε is of what rounds "
         "release there: FILE holds every node's own weights and mean counts, without noise",
     )  # fmt: skip
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.npz", help="checkpoint to write")
+    parser.add_argument("--out", required=True, type=typed_path, metavar="FILE.npz", help="checkpoint to write")
     parser.set_defaults(run=_train_forecaster)
 
 
@@ -63,9 +64,7 @@ def add_train(commands: Any) -> None:
         "dpem run --scenario mesh20-v0 --policy ppo:runs/mesh20 --policy local-reactive --out results",
     )
     add_common(parser, "--scenario", "--set", "--data")
-    parser.add_argument(
-        "--mode", choices=("shared", "independent", "central", "federated"), default="shared", help="(default: shared)"
-    )
+    parser.add_argument("--mode", choices=("shared", "independent", "central", "federated"), help="(default: shared)")
     parser.add_argument(
         "--preset",
         choices=("dpem",),
@@ -74,11 +73,11 @@ def add_train(commands: Any) -> None:
     parser.add_argument(
         "--timesteps", type=int, metavar="N", help="slots × nodes, over all networks (default: 100,000 slots)"
     )
-    parser.add_argument("--out", metavar="DIR", help="folder for the results (default: runs/SCENARIO-MODE)")
+    parser.add_argument("--out", type=typed_path, metavar="DIR", help="for the results (default: runs/SCENARIO-MODE)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and luck (default: 0)")
     parser.add_argument("--forecaster", metavar="NAME[:ARGUMENT]", help="fills the observations (default: none)")
     parser.add_argument(
-        "--topology", type=int, default=0, metavar="SEED", help="network of independent policies (default: 0)"
+        "--topology", type=int, metavar="SEED", help="network of independent or federated policies (default: 0)"
     )
     parser.add_argument(
         "--federate", action="append", default=[], metavar="NAME=VALUE",
@@ -86,7 +85,7 @@ def add_train(commands: Any) -> None:
         "dpem_agents.federated.embedded). ε is of what rounds release, in DIR/ledger-releases: checkpoint.npz, "
         "policy.npz, learning_curve.json and TensorBoard files tell of every node without noise",
     )  # fmt: skip
-    parser.add_argument("--delay", type=float, default=0.0, metavar="S", help="of central control, in s (default: 0)")
+    parser.add_argument("--delay", type=float, metavar="S", help="of central control, in s (default: 0)")
     parser.add_argument(
         "--learn", action="append", default=[], metavar="NAME=VALUE",
         help="a hyperparameter of PPO, such as discount=0.99 (all: dpem_agents.ppo.hyperparameters)",
@@ -94,7 +93,7 @@ def add_train(commands: Any) -> None:
     parser.add_argument(
         "--validation-episodes", type=int, default=4, metavar="N", help="of each of 20 validations (default: 4)"
     )
-    parser.add_argument("--device", default="cpu", help="of PyTorch (default: cpu)")
+    parser.add_argument("--device", help="of PyTorch (default: cpu)")
     parser.add_argument(
         "--again", action="store_true", help="begin anew if DIR holds a checkpoint, but not if it has spent privacy"
     )
@@ -115,8 +114,8 @@ def add_tune_ppo(commands: Any) -> None:
     parser.add_argument("--forecaster", metavar="NAME[:ARGUMENT]", help="fills the observations (default: none)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and luck (default: 0)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
-    parser.add_argument("--runs", required=True, type=Path, metavar="DIR", help="folder for the trainings")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json", help="result to write")
+    parser.add_argument("--runs", required=True, type=typed_path, metavar="DIR", help="folder for the trainings")
+    parser.add_argument("--out", required=True, type=typed_path, metavar="FILE.json", help="result to write")
     parser.set_defaults(run=_tune_ppo)
 
 
@@ -134,7 +133,7 @@ def add_curve(commands: Any) -> None:
         help="folders of dpem train, one per training seed; may be given several times",
     )  # fmt: skip
     parser.add_argument(
-        "--beside", type=Path, metavar="SUMMARY.json",
+        "--beside", type=typed_path, metavar="SUMMARY.json",
         help="rules to draw as levels: what dpem benchmark --split validation found on the same episodes",
     )  # fmt: skip
     add_common(parser, "--out")
@@ -149,7 +148,7 @@ def _curve(arguments: argparse.Namespace) -> int:
     runs = {}
     for given in arguments.runs:
         name, equals, pattern = given.partition("=")
-        if not equals:
+        if not (name and equals and pattern):
             raise DpemError(f"--runs {given!r}: expected NAME=PATTERN, e.g. --runs 'shared=runs/mesh20/seed*'")
         runs[name] = pattern
     curves = learning_curves(runs)
@@ -173,11 +172,10 @@ def _tune_ppo(arguments: argparse.Namespace) -> int:
     from dpem_env.reports import progress
 
     require_seed("--seed", arguments.seed)
-    if arguments.workers < 1 or arguments.timesteps < 1:
-        raise DpemError(f"--workers is {arguments.workers}, --timesteps {arguments.timesteps}; expected at least 1")
+    require_at_least_1(arguments, "workers", "timesteps")
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
     make_file_writable(arguments.out)
-    make_writable(arguments.runs)
+    make_writable(arguments.runs, "--runs")
     with progress() as bar:
         task = bar.add_task("trials", total=len(CHANGES))
         trials = search(
@@ -203,7 +201,9 @@ def _train(arguments: argparse.Namespace) -> int:
     from dpem_agents.ppo.training import train
 
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
-    mode = "federated" if arguments.preset else arguments.mode
+    mode = "federated" if arguments.preset else arguments.mode or "shared"
+    _require_a_use(arguments, mode)
+    topology, delay = arguments.topology or 0, arguments.delay or 0.0
     federate = overrides(arguments.federate, "--federate epsilon=2")
     timesteps = _slots_each(scenario, arguments.data) if arguments.timesteps is None else arguments.timesteps
     out = arguments.out or Path("runs", file_name(f"{scenario.name}-{arguments.preset or mode}"))
@@ -211,7 +211,7 @@ def _train(arguments: argparse.Namespace) -> int:
         "seed": arguments.seed,
         "hyperparameters": changed(PRESETS[mode], **overrides(arguments.learn, "--learn discount=0.99")),
         "federation": federation(**federate) if federate or mode == "federated" else None,
-        "topology_seed": arguments.topology,
+        "topology_seed": topology,
         "validation_episodes": arguments.validation_episodes,
         "resume": not arguments.again,
         "data_dir": arguments.data,
@@ -220,16 +220,26 @@ def _train(arguments: argparse.Namespace) -> int:
         if arguments.preset == "dpem":
             path = train_dpem(scenario, timesteps, out, **common)
         else:
-            own = {"forecaster": arguments.forecaster, "delay": arguments.delay, "device": arguments.device}
+            own = {"forecaster": arguments.forecaster, "delay": delay, "device": arguments.device or "cpu"}
             path = train(scenario, mode, timesteps, out, **own, **common)
     except KeyboardInterrupt as interrupt:
         if not interrupt.args:  # nothing is saved
             raise
         again = "without --again" if arguments.again else "again"
         raise KeyboardInterrupt(f"{interrupt}; the same command {again} goes on") from None
-    delay = arguments.delay if mode == "central" else 0.0
-    print(f"wrote {path}; use it as {playing(mode, path.parent, arguments.topology, delay)}")
+    print(f"wrote {path}; use it as {playing(mode, path.parent, topology, delay)}")
     return 0
+
+
+def _require_a_use(arguments: argparse.Namespace, mode: str) -> None:
+    """DpemError for options that this training would not look at."""
+    if mode not in STACKED and arguments.topology is not None:
+        raise DpemError(f"--topology is for modes {' and '.join(STACKED)}; mode {mode!r} trains on all networks")
+    if mode != "central" and arguments.delay is not None:
+        raise DpemError(f"--delay is for mode central; nodes of mode {mode!r} decide at once")
+    for option in ("mode", "forecaster", "device"):
+        if arguments.preset and getattr(arguments, option) is not None:
+            raise DpemError(f"--preset {arguments.preset} has a {option} of its own: leave out --{option}")
 
 
 def playing(mode: str, folder: Path, topology: int = 0, delay: float = 0.0) -> str:
@@ -263,8 +273,11 @@ def _train_forecaster(arguments: argparse.Namespace) -> int:
     require_seed("--seed", arguments.seed)
     for seed in arguments.topology:
         require_seed("--topology", seed)
-    if arguments.hidden < 1 or not arguments.epochs > 0:
-        raise DpemError(f"--hidden is {arguments.hidden}, --epochs {arguments.epochs}; expected at least 1, above 0")
+    require_at_least_1(arguments, "hidden")
+    for option in ("hours", "epochs"):
+        given = getattr(arguments, option)
+        if not (0.0 < given < math.inf):
+            raise DpemError(f"--{option} is {given}; expected a number above 0")
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
     common: dict[str, Any] = {"hours": arguments.hours, "data_dir": arguments.data}
     federate = overrides(arguments.federate, "--federate epsilon=2")

@@ -187,12 +187,15 @@ def test_the_contention_penalty_grows_from_a_tenth_over_the_first_part(
     ("changed", "line"),
     [
         ({"mode": "central"}, "with mode 'shared' instead of 'central'"),
-        ({"hyperparameters": replace(QUICK, hidden_blocks=("stock",))}, r"with hyperparameters .*\['stock'\]"),
+        (
+            {"hyperparameters": replace(QUICK, hidden_blocks=("stock",))},
+            r"with hidden_blocks \[\] instead of \['stock'\]",
+        ),
         ({"seed": 1}, "is of another training, with seed 0 instead of 1"),
         ({"forecaster": "moving-average"}, "with forecaster None instead of 'moving-average'"),
         (
             {"hyperparameters": Hyperparameters(slots=64)},
-            "with hyperparameters .*choose another folder, or resume=False",
+            "with epochs .* instead of .*: choose another --out, or begin anew with --again",
         ),
     ],
 )
@@ -209,7 +212,7 @@ def test_a_checkpoint_without_the_state_of_its_training_cannot_be_gone_on_from(t
         tmp_path / "checkpoint.npz"
     )
     PpoPolicy(tmp_path)
-    with pytest.raises(DpemError, match=r"training cannot go on from '.*': 'mean\.actor.*'; resume=False begins anew"):
+    with pytest.raises(DpemError, match=r"training cannot go on from '.*': 'mean\.actor.*'; --again .* begins anew"):
         trained(tmp_path)
 
 
@@ -239,9 +242,16 @@ def test_what_cannot_be_trained_is_told_in_one_line(
 def test_hyperparameters_are_checked() -> None:
     with pytest.raises(ScenarioError, match="warm_start is 'hot'; expected one of 'reactive', 'waiting', 'none'"):
         Hyperparameters(warm_start="hot")  # type: ignore[arg-type]
-    for wrong in ({"learning_rate": float("nan")}, {"entropy_weight": -1.0}, {"clip": "wide"}):
-        with pytest.raises(DpemError, match=rf"hyperparameter {next(iter(wrong))} is .*; expected a number >=? 0"):
-            Hyperparameters(**wrong)
+    for wrong in (
+        {"slots": 0}, {"slots": 8.0}, {"networks": True}, {"hidden": 10**11}, {"epochs": "3"},
+        {"learning_rate": float("nan")}, {"entropy_weight": -1.0}, {"clip": "wide"}, {"discount": 2.0}, {"trace": 1.5},
+        {"gradient_norm": 0.0}, {"value_weight": float("inf")}, {"first_penalty": 1.1},
+    ):  # fmt: skip
+        [(name, given)] = wrong.items()
+        with pytest.raises(
+            DpemError, match=rf"hyperparameter {name} is {given!r}; expected a (whole )?number (from|ab)"
+        ):
+            Hyperparameters(**wrong)  # type: ignore[arg-type]
     for values, line in (
         ({"hidden_blocks": ["sky"]}, "hidden_blocks is 'sky'; expected one of 'resources', 'demand', 'progress'"),
         ({"hidden_blocks": "stock"}, r"hidden_blocks is 'stock'; expected a list, such as \['forecast'\]"),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpem_agents.commands import playing
 from dpem_env import scenarios
-from dpem_env.cli import add_common, overrides
+from dpem_env.cli import add_common, overrides, require_at_least_1, typed_path
 from dpem_env.errors import DpemError
 from dpem_env.session import require_seed
 
@@ -108,7 +107,7 @@ def _add_noise(kinds: Any) -> None:
     parser.add_argument("--mode", action="append", choices=("central", "local"), help="(default: both)")
     parser.add_argument("--delta", type=float, default=1e-5, metavar="D", help="(default: 1e-5)")
     parser.add_argument("--sample-rate", type=float, default=1.0, metavar="Q", help="of nodes in a round (default: 1)")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="result to write, too")
+    parser.add_argument("--out", type=typed_path, metavar="FILE.json", help="result to write, too")
     parser.set_defaults(run=_noise)
 
 
@@ -124,7 +123,9 @@ def _add_attacks(kinds: Any) -> None:
         "attacks.json",
     )
     add_common(parser, "--scenario", "--set", "--data")
-    parser.add_argument("--training", type=Path, required=True, metavar="DIR", help="with checkpoint.npz of dpem train")
+    parser.add_argument(
+        "--training", type=typed_path, required=True, metavar="DIR", help="with checkpoint.npz of dpem train"
+    )
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="under attack (default: 20)")
     parser.add_argument("--period", type=int, default=8, metavar="N", help="rollouts in a round (default: 8)")
     parser.add_argument("--adversaries", type=float, default=0.2, metavar="SHARE", help="of nodes (default: 0.2)")
@@ -132,7 +133,7 @@ def _add_attacks(kinds: Any) -> None:
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trials of each kind (default: 3)")
     parser.add_argument("--episodes", type=int, default=10, metavar="N", help="that score a trial (default: 10)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="result to write")
+    parser.add_argument("--out", type=typed_path, required=True, metavar="FILE.json", help="result to write")
     parser.set_defaults(run=_attacks)
 
 
@@ -151,7 +152,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         "--learn", action="append", default=[], metavar="NAME=VALUE",
         help="a hyperparameter of PPO, such as discount=0.99 (all: dpem_agents.ppo.hyperparameters)",
     )  # fmt: skip
-    parser.add_argument("--keys", type=Path, required=True, metavar="DIR", help="folder of certificates and keys")
+    parser.add_argument("--keys", type=typed_path, required=True, metavar="DIR", help="folder of certificates and keys")
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -177,6 +178,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 def _certificates(arguments: argparse.Namespace) -> int:
     from dpem_agents.federated.certificates import make_certificates
 
+    require_at_least_1(arguments, "nodes")
     make_certificates(arguments.out, arguments.nodes, arguments.host)
     print(f"wrote {arguments.out}; ca.key is for nobody but you, node-I.key for node I alone")
     return 0
@@ -224,6 +226,7 @@ def _noise(arguments: argparse.Namespace) -> int:
 
     if arguments.out is not None:
         make_file_writable(arguments.out)
+    require_at_least_1(arguments, "weights", "nodes", "rounds")
     table = noise_table(
         arguments.weights,
         arguments.nodes,
@@ -245,8 +248,7 @@ def _attacks(arguments: argparse.Namespace) -> int:
     from dpem_env.files import make_file_writable
     from dpem_env.reports import progress
 
-    if arguments.workers < 1 or arguments.seeds < 1:
-        raise DpemError(f"--workers is {arguments.workers}, --seeds {arguments.seeds}; expected at least 1")
+    require_at_least_1(arguments, "workers", "seeds", "rounds", "period", "episodes")
     setting = Setting(
         arguments.training,
         scenarios.get(arguments.scenario, **overrides(arguments.set)),

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from dpem_agents.ppo.prior import WARM_STARTS, WarmStart
 from dpem_env.errors import DpemError, nearest, require_one_of
 from dpem_env.features import BLOCKS
-from dpem_env.scenarios import MAX_SLOTS
 
 Encoder = Literal["per-peer", "plain"]
 MODES = ("shared", "independent", "central", "federated")
 STACKED = ("independent", "federated")  # modes with one policy per node
-WHOLE = ("networks", "slots", "minibatches", "epochs", "hidden")
+COUNTS = ("networks", "slots", "minibatches", "epochs", "hidden")
+REALS = {"discount": 1.0, "trace": 1.0, "first_penalty": 1.0, "penalty_ramp": 1.0} | dict.fromkeys(
+    ("learning_rate", "clip", "entropy_weight", "value_weight", "gradient_norm"), 1e6
+)  # with the largest value
+MAY_BE_0 = ("entropy_weight", "first_penalty", "penalty_ramp")
+MAX_COUNT, SMALLEST = 10_000, 1e-12
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,17 @@ class Hyperparameters:
             raise DpemError(f"hidden_blocks is {self.hidden_blocks!r}; expected a list, such as ['forecast']")
         for block in self.hidden_blocks:
             require_one_of("hidden_blocks", block, tuple(BLOCKS))
-        for name, given in asdict(self).items():
-            least = 0.0 if name in ("entropy_weight", "first_penalty", "penalty_ramp") else 1e-12
-            number = name not in ("warm_start", "encoder", "hidden_blocks", "annealed")
-            if name == "annealed" and not isinstance(given, bool):
-                raise DpemError(f"hyperparameter annealed is {given!r}; expected true or false")
-            if name in WHOLE and not (type(given) is int and 1 <= given <= MAX_SLOTS):
-                raise DpemError(
-                    f"hyperparameter {name} is {given!r}; expected a whole number >= 1, at most {MAX_SLOTS}"
-                )
-            if number and not (isinstance(given, int | float) and least <= given < math.inf):
-                raise DpemError(f"hyperparameter {name} is {given!r}; expected a number {'>' if least else '>='} 0")
+        if not isinstance(self.annealed, bool):
+            raise DpemError(f"hyperparameter annealed is {self.annealed!r}; expected true or false")
+        for name in COUNTS:
+            given = getattr(self, name)
+            if type(given) is not int or not 1 <= given <= MAX_COUNT:
+                raise DpemError(f"hyperparameter {name} is {given!r}; expected a whole number from 1 to {MAX_COUNT}")
+        for name, most in REALS.items():
+            given, least = getattr(self, name), 0.0 if name in MAY_BE_0 else SMALLEST
+            if type(given) not in (int, float) or not least <= given <= most:
+                above = "from 0" if name in MAY_BE_0 else "above 0"
+                raise DpemError(f"hyperparameter {name} is {given!r}; expected a number {above} to {most:g}")
 
     def learning_rate_at(self, remaining: float) -> float:
         """With a share `remaining` of the training to come."""

@@ -184,6 +184,11 @@ def require_device(device: str) -> None:
         raise DpemError(f"device is {device!r}; {str(error).splitlines()[0]}") from None
     if known.type == "cuda" and not torch.cuda.is_available():
         raise DpemError(f"device is {device!r}, but PyTorch finds no CUDA device here: leave out device, or say 'cpu'")
+    try:
+        torch.zeros(1, device=known).cpu()
+    except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:  # what PyTorch raises
+        reason = str(error).splitlines()[0]
+        raise DpemError(f"device is {device!r}, where PyTorch cannot compute: {reason}; expected 'cpu'") from None
 
 
 class _Calls(BaseCallback):

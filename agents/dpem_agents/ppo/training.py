@@ -187,7 +187,8 @@ class Training:
             self.curve, self._seconds = before.about["curve"], before.about["seconds"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:  # what Python and torch raise
             path = os.fspath(self.out / FILE)
-            raise DpemError(f"training cannot go on from {path!r}: {error}; resume=False begins anew") from None
+            anew = "--again (in Python resume=False) begins anew"
+            raise DpemError(f"training cannot go on from {path!r}: {error}; {anew}") from None
         if self.learner.averaging is not None:
             self.learner.averaging.require_booked()
 
@@ -292,7 +293,16 @@ def _checkpoint_before(path: Path, settings: Settings) -> Checkpoint | None:
         theirs = checkpoint.about["settings"].get(name)
         if ours != theirs:
             raise DpemError(
-                f"{os.fspath(path)!r} is of another training, with {name} {theirs!r} instead of {ours!r}: "
-                "choose another folder, or resume=False to begin anew"
+                f"{os.fspath(path)!r} is of another training, with {_difference(name, theirs, ours)}: "
+                "choose another --out, or begin anew with --again (in Python resume=False)"
             )
     return checkpoint
+
+
+def _difference(name: str, theirs: Any, ours: Any) -> str:
+    """Of groups of settings, the first that differs."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for part in sorted(theirs.keys() | ours.keys()):
+            if theirs.get(part) != ours.get(part):
+                return _difference(part, theirs.get(part), ours.get(part))
+    return f"{name} {theirs!r} instead of {ours!r}"
