@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env import traces
-from dpem_env.errors import DataError, DpemWarning
-from dpem_env.network import REMEDIES, Network, in_words
+from dpem_env.errors import DataError, DpemWarning, ScenarioError
+from dpem_env.network import REMEDIES, Network, in_words, peers_in_words
 from dpem_env.route_search import Exclusion
 from dpem_env.routes import reachability
 from dpem_env.scenarios import MAX_SLOTS, ReplayDemand, Scenario, SessionDemand, TraceDemand
@@ -95,12 +95,14 @@ def draw_demand(
     """The demand of an episode of `slots` slots.
 
     Sessions and traces are drawn from `demand_seed`; a request file is replayed as it is. Warns of requests in it that
-    do not count; raises DataError if none does.
+    do not count; raises DataError if none does, and ScenarioError if no node has a peer.
     """
     require_seed("demand seed", demand_seed)
     config = scenario.demand
     if isinstance(config, ReplayDemand):
         return _replayed(scenario, config, network, slots)
+    if network.num_connected == 0:
+        raise ScenarioError(f"{scenario.name}: {peers_in_words(network)}")
     mean = mean_rates(scenario, network)
     # The true rates go on past the end: a clairvoyant forecast made in the last slot looks there.
     horizon = slots + scenario.observation.forecast_horizon + scenario.in_slots(LATEST_NEWS)

@@ -42,16 +42,23 @@ class Network:
         """Number of nodes, N."""
         return self.topology.num_nodes
 
+    @property
+    def num_connected(self) -> int:
+        """Number of nodes that have a peer to make requests for."""
+        return int((self.weights > 0).any(axis=1).sum())
+
 
 def build_network(scenario: Scenario, topology_seed: int, data_dir: str | os.PathLike[str] | None = None) -> Network:
     """The network of (scenario, topology_seed); the most recent ones are kept in memory, big ones on disk.
 
-    Warns where fewer than half of the nodes have a peer. Raises ScenarioError where none has, or it is too big.
+    Warns where fewer than half of the nodes have a peer. Raises ScenarioError where it is too big, or not connected.
     """
     require_seed("topology seed", topology_seed)
     network = _build(scenario, int(topology_seed), data_folder(data_dir))
-    if not isinstance(scenario.demand, ReplayDemand):  # which accounts for every request when it is drawn
-        _require_peers(scenario, topology_seed, network)
+    files_say = isinstance(scenario.demand, ReplayDemand)  # every request is accounted for when demand is drawn
+    if not files_say and 0 < 2 * network.num_connected < network.num_nodes:  # where none has, nothing can be played
+        said = f"topology seed {topology_seed}: {peers_in_words(network)}"
+        warnings.warn(DpemWarning(scenario.name, said), stacklevel=2)
     return network
 
 
@@ -89,19 +96,15 @@ def in_words(exclusion: int) -> str:
     return Exclusion(exclusion).name.lower().replace("_", " ")
 
 
-def _require_peers(scenario: Scenario, topology_seed: int, network: Network) -> None:
-    nodes, connected = network.num_nodes, int((network.weights > 0).any(axis=1).sum())
-    if 2 * connected >= nodes:
-        return
-    excluded = dict(Counter(network.excluded).most_common())
-    reasons = ", ".join(f"{number} {reason}" for reason, number in excluded.items())
-    said = (
-        f"topology seed {topology_seed}: only {connected} of {nodes} nodes have a peer; of {nodes * (nodes - 1)} "
-        f"pairs of nodes these cannot be peers: {reasons}; {REMEDIES[next(iter(excluded), NO_DEMAND)]}"
+def peers_in_words(network: Network) -> str:
+    """How many nodes have a peer, why not more, and what helps."""
+    nodes, excluded = network.num_nodes, Counter(network.excluded).most_common()
+    reasons = ", ".join(f"{number} {reason}" for reason, number in excluded)
+    remedy = REMEDIES[excluded[0][0] if excluded else NO_DEMAND]
+    return (
+        f"only {network.num_connected} of {nodes} nodes have a peer; of {nodes * (nodes - 1)} pairs of nodes these "
+        f"cannot be peers: {reasons}; {remedy}"
     )
-    if connected == 0:
-        raise ScenarioError(f"{scenario.name}: {said}")
-    warnings.warn(DpemWarning(scenario.name, said), stacklevel=3)
 
 
 def with_routes(

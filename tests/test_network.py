@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dpem_env import scenarios, traces
+from dpem_env.demand import draw_demand
 from dpem_env.errors import DataError, DpemWarning, ScenarioError
 from dpem_env.network import build_network
 from dpem_env.route_search import Exclusion
@@ -157,8 +158,8 @@ def test_places_without_a_reachable_peer_are_padded() -> None:
 def test_a_network_in_which_nobody_has_a_peer_is_refused_with_the_reasons(fields: dict[str, Any], reasons: str) -> None:
     scenario = Scenario(name="silent", network=ChainNetwork(nodes=3), hardware=EQUAL).override(**fields, name="silent")
     with pytest.raises(ScenarioError) as error:
-        build_network(scenario, 5)
-    said = "silent: topology seed 5: only 0 of 3 nodes have a peer; of 6 pairs of nodes these cannot be peers: "
+        draw_demand(scenario, build_network(scenario, 5), 0, 4)
+    said = "silent: only 0 of 3 nodes have a peer; of 6 pairs of nodes these cannot be peers: "
     assert str(error.value).startswith(said)
     assert reasons in str(error.value)
 
@@ -170,7 +171,7 @@ def imported(topology: str, **fields: Any) -> Scenario:
 
 def test_a_real_network_too_long_for_any_pair_is_refused() -> None:
     with pytest.raises(ScenarioError, match=r"only 0 of 13 nodes have a peer; .* weak link; shorten the fibres"):
-        build_network(imported("topozoo/Nsfnet"), 2000)
+        draw_demand(imported("topozoo/Nsfnet"), build_network(imported("topozoo/Nsfnet"), 2000), 0, 4)
 
 
 def test_a_network_where_hardly_anybody_has_a_peer_says_so_once() -> None:

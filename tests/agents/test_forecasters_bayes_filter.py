@@ -130,5 +130,5 @@ def test_demand_without_sessions_it_could_filter_is_refused_in_one_line(kind: st
 
 def test_it_is_found_by_name() -> None:
     assert isinstance(get_forecaster("bayes-filter"), BayesFilter)
-    with pytest.raises(PolicyError, match=r"does not take 'x'"):
+    with pytest.raises(PolicyError, match=r"takes no argument, given 'x'"):
         get_forecaster("bayes-filter:x")

@@ -257,7 +257,7 @@ def test_hyperparameters_are_checked() -> None:
         ({"hidden_blocks": "stock"}, r"hidden_blocks is 'stock'; expected a list, such as \['forecast'\]"),
         ({"encoder": "magic"}, "encoder is 'magic'; expected one of 'per-peer', 'plain'"),
         ({"annealed": 1.0}, "annealed is 1.0; expected true or false"),
-        ({"slots": 0}, "slots is 0; expected a whole number >= 1, at most 1000000"),
+        ({"slots": 0}, "slots is 0; expected a whole number from 1 to 10000"),
         ({"hidden": 2.5}, "hidden is 2.5; expected a whole number"),
         ({"networks": True}, "networks is True; expected a whole number"),
         ({"epochs": 10**400}, "expected a whole number"),

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dpem_env import physics, scenarios
-from dpem_env.errors import ContractError
+from dpem_env.errors import ContractError, ScenarioError
 from dpem_env.parallel_env import EntanglementEnv
 from dpem_env.scenarios import Scenario
 from dpem_env.session import EpisodeSeeds, Session
 from dpem_env.testing import check_env
 
+UNHURRIED = [HealthCheck.too_slow, HealthCheck.filter_too_much]
 SLOTS = 24
 RATE = st.sampled_from([0.0, 0.4, 4.0, 40.0])
 
@@ -65,22 +68,34 @@ def worlds(draw: st.DrawFn) -> Scenario:
     )
 
 
+@contextmanager
+def somebody_has_a_peer() -> Iterator[None]:
+    """Passes over worlds in which nothing can be played."""
+    try:
+        yield
+    except ScenarioError as error:
+        assume("only 0 of" not in str(error))
+        raise
+
+
 @given(worlds(), st.booleans())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=UNHURRIED)
 def test_every_world_keeps_the_contract(world: Scenario, routes: bool) -> None:
     """Conservation of pairs, requests, qubits and tokens; the mask is what is accepted; determinism; copies."""
     try:
-        check_env(EntanglementEnv(world, routes=routes), seeds=(0, 1), processes=False)
+        with somebody_has_a_peer():
+            check_env(EntanglementEnv(world, routes=routes), seeds=(0, 1), processes=False)
     except ContractError as error:
         if not str(error).startswith("seeds:"):  # a world in which nothing happens is the same under any seed
             raise
 
 
 @given(worlds(), st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=UNHURRIED)
 def test_no_pair_is_ever_better_than_a_fresh_one_of_its_purification(world: Scenario, seed: int) -> None:
     session = Session(world)
-    session.begin(EpisodeSeeds(seed % 1000, seed))
+    with somebody_has_a_peer():
+        session.begin(EpisodeSeeds(seed % 1000, seed))
     rng = np.random.default_rng(seed)
     fresh = physics.werner_from_fidelity(world.hardware.link_fidelity)
     best = np.array([0.0] + [physics.pumped_werner(fresh, q + 1) for q in range(world.control.qualities)])
