@@ -393,13 +393,15 @@ def _forecast(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def require_at_least_1(arguments: argparse.Namespace, *options: str) -> None:
-    """DpemError unless these numbers, or lists of numbers, were given as 1 or more."""
+def require_at_least_1(arguments: argparse.Namespace, *options: str, most: int = 1_000_000) -> None:
+    """DpemError unless these numbers, or lists of numbers, were given as 1 or more, at most so many."""
     for option in options:
         given = getattr(arguments, option)
         for number in given if isinstance(given, list) else [given]:
             if number < 1:
                 raise DpemError(f"--{option} is {number}; expected at least 1")
+            if number > most:
+                raise DpemError(f"--{option} is {number}; expected at most {most:,}")
 
 
 def _replay(arguments: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import secrets
+import stat
 import tempfile
 import warnings
 import zipfile
@@ -80,8 +81,10 @@ def make_file_writable(path: Path) -> None:
     """Make the folder for a result file if it is missing; DpemError if no file of that name can be written there."""
     make_writable(path.parent)
     try:
-        folder = path.is_dir()  # a name that is too long fails here
-    except (OSError, ValueError) as error:
+        folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:  # a name that is too long, or with a null character
         raise _unwritable(path, error) from None
     if folder:
         raise DpemError(f"--out {os.fspath(path)!r} is a folder; expected the path of a file to write")

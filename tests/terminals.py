@@ -21,6 +21,11 @@ def in_shell(line: str, cwd: Path | None = None, **environment: str) -> subproce
     )
 
 
+def told(run: subprocess.CompletedProcess[bytes]) -> list[bytes]:
+    """Lines on standard error; that of compiling comes in the first process that plays."""
+    return [line for line in run.stderr.splitlines() if b"compiling" not in line]
+
+
 def interrupted_after(seconds: float, *argv: str, cwd: Path | None = None) -> tuple[int, str]:
     """Exit code and standard error of the command, Ctrl-C being pressed after so many seconds."""
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dpem_agents.ppo.hyperparameters import STACKED
+from dpem_agents.ppo.hyperparameters import MAX_COUNT, STACKED
 from dpem_env import scenarios
 from dpem_env.cli import add_common, overrides, require_at_least_1, typed_path
 from dpem_env.errors import DpemError
@@ -172,7 +172,7 @@ def _tune_ppo(arguments: argparse.Namespace) -> int:
     from dpem_env.reports import progress
 
     require_seed("--seed", arguments.seed)
-    require_at_least_1(arguments, "workers", "timesteps")
+    require_at_least_1(arguments, "workers", "timesteps", most=10**15)
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
     make_file_writable(arguments.out)
     make_writable(arguments.runs, "--runs")
@@ -273,7 +273,7 @@ def _train_forecaster(arguments: argparse.Namespace) -> int:
     require_seed("--seed", arguments.seed)
     for seed in arguments.topology:
         require_seed("--topology", seed)
-    require_at_least_1(arguments, "hidden")
+    require_at_least_1(arguments, "hidden", most=MAX_COUNT)
     for option in ("hours", "epochs"):
         given = getattr(arguments, option)
         if not (0.0 < given < math.inf):

@@ -125,6 +125,8 @@ def test_a_search_scores_every_trial_and_goes_on_where_it_was(
         (("train", "--timesteps", "9", "--out", ""), "argument --out: expected a path, given nothing"),
         (("train", "--timesteps", "9", "--out", 300 * "n"), "File name too long"),
         (("train-forecaster", "--topology", "0", "--out", 300 * "n"), "File name too long"),
+        (("train-forecaster", "--topology", "0", "--out", "a\0b"), "--out 'a\\x00b' cannot be written: embedded null"),
+        (("train-forecaster", "--topology", "0", "--hidden", "9" * 30, "--out", "x"), "expected at most 10,000"),
         (("train-forecaster", "--topology", "0", "--out", "."), "is a folder; expected the path of a file"),
         (("train-forecaster", "--topology", "0", "--seed", "-1", "--out", "x.npz"), "--seed is -1"),
         (("train-forecaster", "--topology", "0", "--epochs", "inf", "--out", "x.npz"), "--epochs is inf"),

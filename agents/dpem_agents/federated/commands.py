@@ -226,7 +226,7 @@ def _noise(arguments: argparse.Namespace) -> int:
 
     if arguments.out is not None:
         make_file_writable(arguments.out)
-    require_at_least_1(arguments, "weights", "nodes", "rounds")
+    require_at_least_1(arguments, "weights", "nodes", "rounds", most=10**15)
     table = noise_table(
         arguments.weights,
         arguments.nodes,
