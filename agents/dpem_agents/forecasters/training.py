@@ -102,7 +102,7 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C, with what was learned until then."""
 
     def __init__(self, learned: Checkpoint) -> None:
-        super().__init__("interrupted")
+        super().__init__()
         self.learned = learned
 
 
