@@ -22,6 +22,7 @@ from dpem_env.metrics import contention, delivery_rate
 from dpem_env.network import build_network
 from dpem_env.rewards import rewards
 from dpem_env.scenarios import Scenario, Split
+from dpem_env.seeding import SEEDS
 from dpem_env.session import EpisodeChoice, as_actions, as_forecast, episode_seeds, require_seed, require_slots
 from dpem_env.simulator import Call, Episode, Simulator
 
@@ -92,7 +93,7 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         """Begin an episode in every network: network e as `EntanglementEnv.reset(seed + e, options)`."""
         if seed is not None:
             require_seed("reset(seed=...)", seed)
-        self._begin([None if seed is None else int(seed) + e for e in range(self.num_networks)], options)
+        self._begin([None if seed is None else (int(seed) + e) % SEEDS for e in range(self.num_networks)], options)
         observations, masks = self._look()
         return observations, self._infos(masks)
 

@@ -23,7 +23,7 @@ def in_shell(line: str, cwd: Path | None = None, **environment: str) -> subproce
 
 def told(run: subprocess.CompletedProcess[bytes]) -> list[bytes]:
     """Lines on standard error; that of compiling comes in the first process that plays."""
-    return [line for line in run.stderr.splitlines() if b"compiling" not in line]
+    return [line for line in run.stderr.splitlines() if b"compil" not in line]
 
 
 def interrupted_after(seconds: float, *argv: str, cwd: Path | None = None) -> tuple[int, str]:

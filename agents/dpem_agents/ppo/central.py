@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dpem_env.central_env import CentralEnv
 from dpem_env.scenarios import Scenario, Split
+from dpem_env.seeding import SEEDS
 
 Rows = NDArray[np.float32]
 
@@ -48,7 +49,7 @@ class CentralNetworks:
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Rows, dict[str, Any]]:
         """Begin an episode in every network: network e as `CentralEnv.reset(seed + e, options)`."""
-        seeds = [None if seed is None else seed + e for e in range(len(self.controllers))]
+        seeds = [None if seed is None else (seed + e) % SEEDS for e in range(len(self.controllers))]
         return _together([each.reset(seed=s, options=options) for each, s in zip(self.controllers, seeds, strict=True)])
 
     def step(
