@@ -28,7 +28,7 @@ COMMA := ,
 # What needs Flower or Ray: tested in a virtual environment of its own, since Flower's pins are older than ours.
 FLOWER := tests/agents/test_federated_flower.py tests/agents/test_federated_deployment.py
 FLOWER += tests/notebooks/test_notebooks.py::test_a_notebook_runs[federation_and_privacy]
-FLOWER += tests/test_work.py
+FLOWER += tests/experiments/test_workers.py
 
 .PHONY: setup demo test test-all tuned forecasters forecasts searched learners learned results bench golden coverage
 
@@ -53,6 +53,7 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not slow" -n 2
 
 test-all: test .adapters/flower/installed
@@ -239,7 +240,7 @@ golden: setup
 	PYTHONPATH=tests $(BIN)/python -m golden.record
 
 # Compiled code is measured while it runs as plain Python, where numpy warns that the words of randomness.py wrap around.
-COMPILED := tests/simulator tests/test_routes.py tests/test_features.py tests/test_control.py
+COMPILED := tests/simulator tests/network/test_routes.py tests/observations/test_features.py tests/envs/test_control.py
 
 coverage: setup
 	$(BIN)/coverage erase

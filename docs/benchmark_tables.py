@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dpem_env.statistics import Interval, paired_difference, relative_difference
+from dpem_env.experiments.statistics import Interval, paired_difference, relative_difference
 
 RESULTS = Path(__file__).resolve().parents[1] / "baselines" / "results"
 

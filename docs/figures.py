@@ -12,8 +12,8 @@ from federated_tables import ARMS, privacy_arms, rule_name, rules
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dpem_env.files import whole_file
-from dpem_env.render.benchmark_figure import METRICS, save_benchmark_figure
+from dpem_env.report.benchmark_figure import METRICS, save_benchmark_figure
+from dpem_env.support.files import whole_file
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = ("local-reactive", "local-predictive", "maxweight", "central-reactive", "central-lp", "central-maxweight")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from benchmark_tables import RESULTS, change, head, row, summary_of, with_note
 
-from dpem_env.forecast_skill import SUMS
-from dpem_env.seeding import generator
-from dpem_env.statistics import RESAMPLES, Array, Interval, paired_difference
+from dpem_env.experiments.forecast_skill import SUMS
+from dpem_env.experiments.statistics import RESAMPLES, Array, Interval, paired_difference
+from dpem_env.support.seeding import generator
 
 DEMANDS = {
     "sessions": "sessions (φ = 1)",

@@ -21,7 +21,7 @@ import federated_tables
 import forecast_tables
 import learning_tables
 
-from dpem_env.reports import TABLE, interval
+from dpem_env.report.tables import TABLE, interval
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "baselines" / "results"

@@ -12,7 +12,7 @@ where this registry exists) and its central view with Gymnasium (``gymnasium.mak
 
 from __future__ import annotations
 
-from dpem_env.console import attend
+from dpem_env.support.console import attend
 
 attend()  # if this is the command: before anything that takes time to load
 
@@ -20,11 +20,11 @@ attend()  # if this is the command: before anything that takes time to load
 import gymnasium
 import pettingzoo
 
-from dpem_env.central_env import CentralEnv
-from dpem_env.errors import DpemError
-from dpem_env.parallel_env import EntanglementEnv, env, parallel_env, raw_env
+from dpem_env.envs.central import CentralEnv
+from dpem_env.envs.parallel import EntanglementEnv, env, parallel_env, raw_env
+from dpem_env.envs.vector import EntanglementVectorEnv, make_vec
 from dpem_env.scenarios import SCENARIOS, Scenario
-from dpem_env.vector_env import EntanglementVectorEnv, make_vec
+from dpem_env.support.errors import DpemError
 
 __version__ = "0.0.1"
 
@@ -48,10 +48,10 @@ def _register() -> None:
         stem, version = name.rsplit("-", 1)
         central = f"dpem/{stem}-central-{version}"
         if central not in gymnasium.registry:
-            gymnasium.register(central, entry_point="dpem_env.central_env:CentralEnv", kwargs={"scenario": name})
+            gymnasium.register(central, entry_point="dpem_env.envs.central:CentralEnv", kwargs={"scenario": name})
         if hasattr(pettingzoo, "register") and f"dpem/{name}" not in pettingzoo.parallel_registry:
             for kind, constructor in (("parallel", "parallel_env"), ("aec", "env")):
-                entry_point = f"dpem_env.parallel_env:{constructor}"
+                entry_point = f"dpem_env.envs.parallel:{constructor}"
                 pettingzoo.register(kind, f"dpem/{name}", entry_point=entry_point, kwargs={"scenario": name})
 
 

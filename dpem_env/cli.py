@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dpem_env import __version__
-from dpem_env.console import EXIT_INTERRUPTED, INTERRUPTED, complain, interruptible, lasting_output
-from dpem_env.errors import DpemError, warnings_told
+from dpem_env.experiments.command import add_reproduce
+from dpem_env.support.console import EXIT_INTERRUPTED, INTERRUPTED, complain, interruptible, lasting_output
+from dpem_env.support.errors import DpemError, warnings_told
 
 if TYPE_CHECKING:
     from dpem_env.scenarios import Scenario
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dpem {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
-    for add in (_add_list, _add_show, _add_run, _add_benchmark, _add_tune, _add_forecast):
+    for add in (_add_list, _add_show, _add_run, _add_benchmark, _add_tune, _add_forecast, add_reproduce):
         add(commands)
     for command in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
         command.load()(commands)
@@ -249,7 +250,7 @@ def _add_replay(commands: Any) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from dpem_env.reports import print_list
+    from dpem_env.report.tables import print_list
 
     print_list(arguments.data)
     return 0
@@ -272,9 +273,9 @@ def _toml(scenario: Scenario) -> str:
 
 def _run(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
-    from dpem_env.evaluation import arms, played_delays, require_delays
-    from dpem_env.runs import run_and_save
-    from dpem_env.session import require_seed
+    from dpem_env.envs.session import require_seed
+    from dpem_env.experiments.evaluation import arms, played_delays, require_delays
+    from dpem_env.experiments.runs import run_and_save
 
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
     if arguments.topology is not None:
@@ -297,11 +298,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _benchmark(arguments: argparse.Namespace) -> int:
-    from dpem_env.benchmark import make_plan, run_benchmark
-    from dpem_env.session import require_seed
-    from dpem_env.specs import listed
-    from dpem_env.suites import get_suite
-    from dpem_env.tuning import Tuned
+    from dpem_env.envs.session import require_seed
+    from dpem_env.experiments.benchmark import make_plan, run_benchmark
+    from dpem_env.experiments.specs import listed
+    from dpem_env.experiments.suites import get_suite
+    from dpem_env.experiments.tuning import Tuned
 
     suite = get_suite(arguments.suite)
     require_at_least_1(arguments, "seeds", "workers")
@@ -327,12 +328,12 @@ def _benchmark(arguments: argparse.Namespace) -> int:
 
 def _tune(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
-    from dpem_env.evaluation import arms, played_delays, require_delays
-    from dpem_env.files import make_writable
-    from dpem_env.reports import print_tuned, progress
-    from dpem_env.runs import try_out
-    from dpem_env.specs import listed
-    from dpem_env.tuning import result_file, tune
+    from dpem_env.experiments.evaluation import arms, played_delays, require_delays
+    from dpem_env.experiments.runs import try_out
+    from dpem_env.experiments.specs import listed
+    from dpem_env.experiments.tuning import result_file, tune
+    from dpem_env.report.tables import print_tuned, progress
+    from dpem_env.support.files import make_writable
 
     scenario = scenarios.get(arguments.scenario)
     require_delays(arguments.delay, scenario)
@@ -361,11 +362,11 @@ def _tune(arguments: argparse.Namespace) -> int:
 
 def _forecast(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
-    from dpem_env.files import result_folder, write_json
-    from dpem_env.forecast_skill import measure_skill
-    from dpem_env.render.forecast_figure import save_forecast_figure
-    from dpem_env.reports import print_forecasts, progress
-    from dpem_env.session import require_seed
+    from dpem_env.envs.session import require_seed
+    from dpem_env.experiments.forecast_skill import measure_skill
+    from dpem_env.report.forecast_figure import save_forecast_figure
+    from dpem_env.report.tables import print_forecasts, progress
+    from dpem_env.support.files import result_folder, write_json
 
     require_at_least_1(arguments, "horizon", "seeds", "workers")
     for seed in arguments.topology:
@@ -405,9 +406,9 @@ def require_at_least_1(arguments: argparse.Namespace, *options: str, most: int =
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from dpem_env.records import read_log
-    from dpem_env.replay import replay_log
-    from dpem_env.reports import progress
+    from dpem_env.logs.recorder import read_log
+    from dpem_env.logs.replay import replay_log
+    from dpem_env.report.tables import progress
 
     log = read_log(arguments.log)
     with progress() as bar:

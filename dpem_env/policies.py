@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env.errors import PolicyError
-from dpem_env.features import Observations
-from dpem_env.network import Network
-from dpem_env.plugins import made, unknown
+from dpem_env.network.network import Network
+from dpem_env.observations.features import Observations
 from dpem_env.scenarios import Scenario
+from dpem_env.support.errors import PolicyError
+from dpem_env.support.plugins import made, unknown
 
 GROUP = "dpem_env.policies"
 

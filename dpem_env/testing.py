@@ -24,10 +24,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dpem_env.errors import ContractError, DpemError
-from dpem_env.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observer
-from dpem_env.parallel_env import EntanglementEnv
+from dpem_env.envs.parallel import EntanglementEnv
+from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observer
 from dpem_env.simulator import WHERE_PAIRS_GO, Tally, Verdict
+from dpem_env.support.errors import ContractError, DpemError
 
 ACTING, ERRING = 0.5, 0.05  # shares of agents that choose a legal, an illegal action; the others wait
 GLANCE = 8  # slots of waiting by which episodes are told apart

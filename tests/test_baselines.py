@@ -10,12 +10,12 @@ import pytest
 from dpem_baselines.central import CentralReactive
 from dpem_baselines.local import LocalReactive, as_action, most_urgent, needed_quality
 from dpem_env import scenarios
-from dpem_env.control import CentralControl
-from dpem_env.network import build_network
+from dpem_env.envs.control import CentralControl
+from dpem_env.envs.session import EpisodeSeeds, Session
+from dpem_env.network.network import build_network
 from dpem_env.policies import Decision
-from dpem_env.session import EpisodeSeeds, Session
 from dpem_env.simulator import Tally, Verdict
-from rollouts import demand_of, session_with, wait
+from support.rollouts import demand_of, session_with, wait
 
 
 def local_decision(session: Session) -> Decision:

@@ -20,15 +20,15 @@ from matplotlib.image import imread
 from scipy import stats
 
 import dpem_env
-from command_line import Interrupt, complaint, dpem
 from dpem_baselines.local import LocalReactive
 from dpem_env import scenarios
 from dpem_env.cli import EXAMPLES, _parser
-from dpem_env.forecast import FORECASTERS
+from dpem_env.demand.forecast import FORECASTERS
+from dpem_env.envs.session import episode_seeds
+from dpem_env.logs.recorder import read_log
 from dpem_env.policies import available
-from dpem_env.records import read_log
-from dpem_env.reports import TABLE
-from dpem_env.session import episode_seeds
+from dpem_env.report.tables import TABLE
+from support.command_line import Interrupt, complaint, dpem
 
 SLOTS = 16
 SEEDS = 3
@@ -268,7 +268,7 @@ def test_a_command_interrupted_elsewhere_says_so_in_one_line(
     def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dpem_env.reports.print_list", interrupt)
+    monkeypatch.setattr("dpem_env.report.tables.print_list", interrupt)
     assert dpem("list") == 130
     assert capsys.readouterr().err == "dpem: interrupted\n"
 
@@ -287,7 +287,7 @@ def test_an_interruption_that_a_compiler_swallows_is_still_one(
         for _ in range(500):
             time.sleep(0.01)
 
-    monkeypatch.setattr("dpem_env.reports.print_list", compile_something)
+    monkeypatch.setattr("dpem_env.report.tables.print_list", compile_something)
     # Tests that a shell has put in the background ignore Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -314,7 +314,7 @@ def test_a_machine_that_gives_out_is_told_in_one_line(
     def give_out(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr("dpem_env.session.Session.begin", give_out)
+    monkeypatch.setattr("dpem_env.envs.session.Session.begin", give_out)
     assert fragment in complaint(capsys, "run", *QUICK, "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

@@ -37,9 +37,9 @@ def test_python_in_the_readme_runs(block: str) -> None:
 
 
 def test_the_policy_in_the_readme_stocks_one_pair() -> None:
-    from dpem_env.evaluation import run_episode
+    from dpem_env.envs.session import episode_seeds
+    from dpem_env.experiments.evaluation import run_episode
     from dpem_env.scenarios import get
-    from dpem_env.session import episode_seeds
 
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     names: dict[str, type] = {}

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from dpem_baselines.central import CentralReactive
 from dpem_baselines.local import LocalReactive
 from dpem_env import policies
-from dpem_env.control import CentralControl
-from dpem_env.errors import PolicyError
-from dpem_env.features import Observations
+from dpem_env.envs.control import CentralControl
+from dpem_env.observations.features import Observations
 from dpem_env.policies import Centralized, Decision, LocalPolicy, available, get_policy
-from rollouts import session_with
+from dpem_env.support.errors import PolicyError
+from support.rollouts import session_with
 
 
 def one_line(error: pytest.ExceptionInfo[PolicyError]) -> str:

@@ -12,11 +12,11 @@ from typing import Any
 from dpem_agents.ppo.hyperparameters import MAX_COUNT, STACKED
 from dpem_env import scenarios
 from dpem_env.cli import add_common, overrides, require_at_least_1, typed_path
-from dpem_env.errors import DpemError
-from dpem_env.files import file_name
-from dpem_env.network import build_network
+from dpem_env.envs.session import episode_seeds, require_seed
+from dpem_env.network.network import build_network
 from dpem_env.scenarios import Scenario
-from dpem_env.session import episode_seeds, require_seed
+from dpem_env.support.errors import DpemError
+from dpem_env.support.files import file_name
 
 MODELS = ("gru", "lstm", "rnn", "ridge")
 
@@ -141,9 +141,9 @@ def add_curve(commands: Any) -> None:
 
 
 def _curve(arguments: argparse.Namespace) -> int:
-    from dpem_agents.curve_figure import save_curve_figure
-    from dpem_agents.curves import learning_curves, means_of
-    from dpem_env.files import make_writable, write_json
+    from dpem_agents.studies.curve_figure import save_curve_figure
+    from dpem_agents.studies.curves import learning_curves, means_of
+    from dpem_env.support.files import make_writable, write_json
 
     runs = {}
     for given in arguments.runs:
@@ -167,9 +167,9 @@ def _curve(arguments: argparse.Namespace) -> int:
 
 
 def _tune_ppo(arguments: argparse.Namespace) -> int:
-    from dpem_agents.ppo.search import CHANGES, search
-    from dpem_env.files import make_file_writable, make_writable
-    from dpem_env.reports import progress
+    from dpem_agents.studies.search import CHANGES, search
+    from dpem_env.report.tables import progress
+    from dpem_env.support.files import make_file_writable, make_writable
 
     require_seed("--seed", arguments.seed)
     require_at_least_1(arguments, "workers", "timesteps", most=10**15)
@@ -268,7 +268,7 @@ def _train_forecaster(arguments: argparse.Namespace) -> int:
     from dpem_agents.federated.ledger import BudgetExhausted
     from dpem_agents.forecasters.ridge import train_ridge
     from dpem_agents.forecasters.training import Interrupted, train_forecasters
-    from dpem_env.files import make_file_writable
+    from dpem_env.support.files import make_file_writable
 
     require_seed("--seed", arguments.seed)
     for seed in arguments.topology:

@@ -16,8 +16,8 @@ from dpem_agents.forecasters.training import train_forecasters
 from dpem_agents.ppo.hyperparameters import Hyperparameters
 from dpem_agents.ppo.training import require_unspent, train
 from dpem_env import scenarios
-from dpem_env.files import make_writable, sole_writer
 from dpem_env.scenarios import Scenario
+from dpem_env.support.files import make_writable, sole_writer
 
 FORECASTER = "gru.npz"  # in the folder of a training, beside its checkpoint
 

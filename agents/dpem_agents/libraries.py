@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dpem_env.errors import DpemError
-from dpem_env.seeding import stream_key
+from dpem_env.support.errors import DpemError
+from dpem_env.support.seeding import stream_key
 
 
 @contextmanager

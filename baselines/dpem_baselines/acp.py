@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_baselines.local import as_action, most_urgent, needed_quality, spare_pairs, stock_quality
-from dpem_env.features import Observations
-from dpem_env.network import Network
+from dpem_env.experiments.search import SearchSpace
+from dpem_env.network.network import Network
+from dpem_env.observations.features import Observations
 from dpem_env.policies import Decision, LocalPolicy
 from dpem_env.scenarios import Scenario
-from dpem_env.search import SearchSpace
-from dpem_env.seeding import generator
+from dpem_env.support.seeding import generator
 
 
 class AdaptiveContinuous(LocalPolicy):

@@ -18,9 +18,9 @@ from scipy.special import pdtrc
 
 from dpem_baselines.central import CentralReactive, CentralScheduler
 from dpem_baselines.local import as_action, most_urgent, needed_quality, spare_pairs, stock_quality, urgency
-from dpem_env.features import Observations
+from dpem_env.experiments.search import SearchSpace
+from dpem_env.observations.features import Observations
 from dpem_env.policies import Decision, LocalPolicy, NetworkView
-from dpem_env.search import SearchSpace
 
 
 @dataclass(frozen=True)

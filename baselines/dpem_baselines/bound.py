@@ -39,10 +39,11 @@ from scipy.optimize import linprog
 from scipy.sparse import coo_array, csr_array, hstack, vstack
 
 from dpem_env import physics
-from dpem_env.errors import ScenarioError
-from dpem_env.network import Network, build_network
-from dpem_env.scenarios import ReplayDemand, Scenario, SessionDemand
+from dpem_env.network.network import Network, build_network
+from dpem_env.scenarios import Scenario
+from dpem_env.scenarios.schema import ReplayDemand, SessionDemand
 from dpem_env.simulator.simulator import rules_of
+from dpem_env.support.errors import ScenarioError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.integer[Any]]

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_baselines.local import action_of, most_urgent, needed_quality, urgency
-from dpem_env.network import Network
+from dpem_env.experiments.search import SearchSpace
+from dpem_env.network.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView
 from dpem_env.scenarios import Scenario
-from dpem_env.search import SearchSpace
-from dpem_env.seeding import generator
+from dpem_env.support.seeding import generator
 
 Ints = NDArray[np.int64]
 

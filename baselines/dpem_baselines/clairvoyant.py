@@ -39,14 +39,15 @@ from scipy.sparse import block_array, csr_array, eye_array, kron
 
 from dpem_baselines.bound import Ways, maximum, ways_of
 from dpem_env import physics
-from dpem_env.compiled import entry
-from dpem_env.demand import RequestTable, draw_demand
-from dpem_env.network import Network, build_network
-from dpem_env.scenarios import MAX_SLOTS, Scenario
-from dpem_env.seeding import stream_key
-from dpem_env.session import EpisodeSeeds
+from dpem_env.demand.requests import RequestTable, draw_demand
+from dpem_env.envs.session import EpisodeSeeds
+from dpem_env.network.network import Network, build_network
+from dpem_env.scenarios import Scenario
+from dpem_env.scenarios.schema import MAX_SLOTS
 from dpem_env.simulator.randomness import EMISSION, poisson, slot_key, uniform
 from dpem_env.simulator.simulator import rules_of
+from dpem_env.support.compiled import entry
+from dpem_env.support.seeding import stream_key
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.integer[Any]]

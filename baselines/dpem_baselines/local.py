@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env.features import Observations
+from dpem_env.observations.features import Observations
 from dpem_env.policies import Decision, LocalPolicy
 
 

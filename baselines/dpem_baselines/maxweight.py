@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from dpem_baselines.central import CentralReactive, CentralScheduler
 from dpem_baselines.local import as_action, needed_quality, spare_pairs, stock_quality
-from dpem_env.features import Observations
+from dpem_env.experiments.search import SearchSpace
+from dpem_env.observations.features import Observations
 from dpem_env.policies import Decision, LocalPolicy, NetworkView
-from dpem_env.search import SearchSpace
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from scipy.special import gammainc
 
 from dpem_baselines.local import action_of, urgency
 from dpem_baselines.route_model import SMALLEST, Candidates, Floats, Ints, Load, RouteModel
-from dpem_env.network import Network
+from dpem_env.experiments.search import SearchSpace
+from dpem_env.network.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView
 from dpem_env.scenarios import Scenario
-from dpem_env.search import SearchSpace
-from dpem_env.seeding import generator
+from dpem_env.support.seeding import generator
 
 TOLERANCE = 1e-9  # of sums of resources, and of a share that counts as none
 

@@ -10,7 +10,7 @@ from scipy import sparse
 from dpem_baselines.linear_program import CentralLP, solve
 from dpem_baselines.planning import TOLERANCE, PathPlanner, first_that_fit
 from dpem_baselines.route_model import Candidates, Floats, Ints, Load
-from dpem_env.search import SearchSpace
+from dpem_env.experiments.search import SearchSpace
 
 
 class Reps(CentralLP):

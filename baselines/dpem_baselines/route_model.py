@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.special import gammainc
 
 from dpem_env import physics
-from dpem_env.network import Network
+from dpem_env.network.network import Network
 from dpem_env.policies import NetworkView
 from dpem_env.scenarios import Scenario
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env.features import Observations
-from dpem_env.network import Network
+from dpem_env.network.network import Network
+from dpem_env.observations.features import Observations
 from dpem_env.policies import Decision, LocalPolicy
 from dpem_env.scenarios import Scenario
-from dpem_env.seeding import generator
+from dpem_env.support.seeding import generator
 
 
 class Idle(LocalPolicy):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dpem_env.errors import DpemError
 from dpem_env.experiments import declared, reproduce
 from dpem_env.experiments.reproduce import Due, Lock
+from dpem_env.support.errors import DpemError
 
 
 def add_reproduce(commands: Any) -> None:

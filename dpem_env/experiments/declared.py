@@ -32,8 +32,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dpem_env.errors import DpemError, nearest
-from dpem_env.files import reading
+from dpem_env.support.errors import DpemError, nearest
+from dpem_env.support.files import reading
 
 FOLDERS = (Path("baselines/experiments"), Path("agents/experiments"))
 JOINED = ("policies", "forecasters")  # options that take a list as one word, with commas

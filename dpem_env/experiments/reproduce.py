@@ -20,13 +20,12 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from dpem_env.errors import DpemError
 from dpem_env.experiments.declared import Experiment, Step
-from dpem_env.files import file_name, read_json, reading, sole_writer, write_json
-from dpem_env.provenance import path_fingerprint
-from dpem_env.syntax import results_fingerprint, syntax_fingerprint
-from dpem_env.topology import data_folder
-from dpem_env.traces import SOURCES
+from dpem_env.scenarios.data import SOURCES, data_folder
+from dpem_env.support.errors import DpemError
+from dpem_env.support.files import file_name, read_json, reading, sole_writer, write_json
+from dpem_env.support.provenance import path_fingerprint
+from dpem_env.support.syntax import results_fingerprint, syntax_fingerprint
 
 FORMAT = "dpem-reproduced-1"
 DPEM = (sys.executable, "-c", "import sys; from dpem_env.cli import main; sys.exit(main())")

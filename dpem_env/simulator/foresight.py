@@ -7,10 +7,10 @@ too: they may not be served any more, but they say where demand is.
 
 from __future__ import annotations
 
-from dpem_env.compiled import Entry, entry, inner
 from dpem_env.simulator.kernel import can_name, free_row, qubits_needed
 from dpem_env.simulator.state import state_of, world_of
 from dpem_env.simulator.telemetry import first_route_up
+from dpem_env.support.compiled import Entry, entry, inner
 
 
 @entry

@@ -11,7 +11,6 @@ import numpy as np
 from numba import njit
 
 from dpem_env import physics
-from dpem_env.compiled import entry, inner
 from dpem_env.simulator.randomness import (
     EMISSION,
     ORDER,
@@ -26,6 +25,7 @@ from dpem_env.simulator.randomness import (
 )
 from dpem_env.simulator.state import Status, Tally, Verdict, state_of, work_of, world_of
 from dpem_env.simulator.telemetry import clear_telemetry, pass_telemetry, route_up
+from dpem_env.support.compiled import entry, inner
 
 _purification_success = njit(physics.purification_success)
 _purified_werner = njit(physics.purified_werner)

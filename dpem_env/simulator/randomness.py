@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from dpem_env.compiled import inner
+from dpem_env.support.compiled import inner
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpem_env import physics
-from dpem_env.compiled import Entry
-from dpem_env.demand import Demand
-from dpem_env.network import Network
+from dpem_env.demand.requests import Demand
+from dpem_env.network.network import Network
 from dpem_env.scenarios import Scenario
-from dpem_env.seeding import stream_key
 from dpem_env.simulator import kernel
 from dpem_env.simulator.addresses import table_of
 from dpem_env.simulator.state import Rules, State, Tally, Verdict, Workspace, World, allocate, shapes
 from dpem_env.simulator.threads import Threads
+from dpem_env.support.compiled import Entry
+from dpem_env.support.seeding import stream_key
 
 RULES_VERSION = "v0"
 ILLEGAL = int(Verdict.ILLEGAL)  # numpy compares with a plain number ten times faster

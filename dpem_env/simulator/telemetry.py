@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dpem_env.compiled import inner
+from dpem_env.support.compiled import inner
 
 UNSEEN = -2
 

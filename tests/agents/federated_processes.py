@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
+from dpem_agents.deployment.connections import free_port
+from dpem_agents.deployment.plan import Plan
 from dpem_agents.federated import FederatedAverager
-from dpem_agents.federated.connections import free_port
 from dpem_agents.federated.embedded import federation
-from dpem_agents.federated.plan import Plan
 from dpem_agents.ppo.hyperparameters import Hyperparameters
 from dpem_env import scenarios
 
@@ -99,7 +99,8 @@ class Processes:
         out = self.folder / name
         code = f"""
 from pathlib import Path
-from dpem_agents.federated import deployment, plan
+from dpem_agents.deployment import processes as deployment
+from dpem_agents.deployment import plan
 agreed = plan.Plan.load(Path({str(self.folder)!r}))[0]
 deployment.{kind}(agreed, {before}Path({str(self.keys)!r}), Path({str(out)!r}), {", ".join(named)})
 """
@@ -194,7 +195,7 @@ def status_of(port: int, path: str, keys: Path, client: str | None = None) -> in
 
 def replayed(folder: Path, rounds: list[tuple[int, ...]]) -> FederatedAverager:
     """The rounds of the embedded averager in which these nodes learn, in this process."""
-    from dpem_agents.federated.flower_apps import LocalLearning
+    from dpem_agents.deployment.flower_apps import LocalLearning
     from dpem_agents.libraries import one_thread
 
     for node in range(NODES):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dpem_agents.forecasters.checkpoint import Checkpoint, shapes
 from dpem_env import scenarios
-from dpem_env.forecast import ForecastSetting, NewRequests
+from dpem_env.demand.forecast import ForecastSetting, NewRequests
 
 PEERS = np.array([[1, 2], [2, -1], [0, 1]], dtype=np.int32)
 RATES = np.array([[0.1, 0.2], [0.3, 0.0], [0.4, 0.5]])

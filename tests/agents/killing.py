@@ -14,7 +14,7 @@ from unittest import mock
 
 import numpy as np
 
-from dpem_env import files
+from dpem_env.support import files
 
 
 class Killed(BaseException):

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from command_line import complaint, dpem
-from dpem_agents.ppo import search as ppo_search
 from dpem_agents.ppo.hyperparameters import PRESETS
-from dpem_env import forecast, scenarios
-from dpem_env.evaluation import run_episode
+from dpem_agents.studies import search as ppo_search
+from dpem_env import scenarios
+from dpem_env.demand import forecast
+from dpem_env.envs.session import episode_seeds
+from dpem_env.experiments.evaluation import run_episode
+from dpem_env.experiments.tuning import EPISODES, TRIALS
 from dpem_env.policies import get_policy
-from dpem_env.session import episode_seeds
-from dpem_env.tuning import EPISODES, TRIALS
+from support.command_line import complaint, dpem
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAIN = scenarios.get("chain3-v0", slots=40)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from command_line import complaint, dpem
-from dpem_agents.curves import convergence, learning_curves
-from dpem_env.errors import DpemError
+from dpem_agents.studies.curves import convergence, learning_curves
+from dpem_env.support.errors import DpemError
+from support.command_line import complaint, dpem
 
 REWARDS = {0: [1.0, 3.0, 4.0, 4.1], 1: [1.0, 2.0, 4.0, 3.9], 2: [1.0, 2.5, 4.3, 4.0]}
 PNG = b"\x89PNG"

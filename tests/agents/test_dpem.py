@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from command_line import dpem
 from dpem_agents import dpem as assembled
 from dpem_agents.dpem import train_dpem
 from dpem_agents.federated.embedded import federation
@@ -14,10 +13,11 @@ from dpem_agents.forecasters.recurrent import GRU
 from dpem_agents.ppo.checkpoint import load
 from dpem_agents.ppo.hyperparameters import Hyperparameters
 from dpem_env import scenarios
-from dpem_env.evaluation import run_episode
-from dpem_env.forecast import get_forecaster
+from dpem_env.demand.forecast import get_forecaster
+from dpem_env.envs.session import EpisodeSeeds
+from dpem_env.experiments.evaluation import run_episode
 from dpem_env.policies import get_policy
-from dpem_env.session import EpisodeSeeds
+from support.command_line import dpem
 
 CHAIN = scenarios.get("chain3-v0", slots=50)
 QUICK = Hyperparameters(networks=1, slots=16, minibatches=2, epochs=1, hidden=4, encoder="plain")

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from command_line import dpem
-from dpem_agents.federated import attacks
-from dpem_agents.federated.attacks import ATTACKS, DEFENCES, METRICS, AttackedAveraging, Setting, Trial, withstand
 from dpem_agents.federated.embedded import federation
 from dpem_agents.ppo.checkpoint import load
 from dpem_agents.ppo.hyperparameters import Hyperparameters
 from dpem_agents.ppo.learner import Learner
 from dpem_agents.ppo.training import train
+from dpem_agents.studies import attacks
+from dpem_agents.studies.attacks import ATTACKS, DEFENCES, METRICS, AttackedAveraging, Setting, Trial, withstand
 from dpem_env import scenarios
-from dpem_env.errors import DpemError
+from dpem_env.support.errors import DpemError
+from support.command_line import dpem
 
 STAR = scenarios.get("star8-v0", slots=30)
 QUICK = Hyperparameters(networks=1, slots=16, minibatches=2, epochs=1, hidden=4, warm_start="none")

@@ -21,7 +21,7 @@ from dpem_agents.federated import DPConfig, NoisedUpdate, SharedSpec
 from dpem_agents.federated.averaging import Aggregator
 from dpem_agents.federated.mechanism import clipped, longest_noised
 from dpem_env import scenarios
-from dpem_env.errors import DpemError
+from dpem_env.support.errors import DpemError
 
 QUIET = 1e-12  # a noise multiplier that leaves only what is summed, to be seen
 UNUSABLE = {

@@ -32,20 +32,20 @@ from federated_processes import (
 )
 from killing import Killed, killed_at
 
+from dpem_agents.deployment.commands import add_federate
+from dpem_agents.deployment.connections import free_port, require_free, require_server
+from dpem_agents.deployment.flower_processes import OnlyNodesFromAfar
+from dpem_agents.deployment.plan import Plan
+from dpem_agents.deployment.processes import end, join, serve
 from dpem_agents.federated import Ledger, NoisedUpdate
-from dpem_agents.federated.commands import add_federate
-from dpem_agents.federated.connections import free_port, require_free, require_server
-from dpem_agents.federated.deployment import end, join, serve
 from dpem_agents.federated.embedded import federation
-from dpem_agents.federated.flower_processes import OnlyNodesFromAfar
-from dpem_agents.federated.plan import Plan
 from dpem_env import scenarios
-from dpem_env.errors import DpemError
-from dpem_env.files import sole_writer
+from dpem_env.support.errors import DpemError
+from dpem_env.support.files import sole_writer
 
 
 def new_keys(factory: pytest.TempPathFactory) -> Path:
-    from dpem_agents.federated.certificates import make_certificates
+    from dpem_agents.deployment.certificates import make_certificates
 
     folder = factory.mktemp("keys")
     make_certificates(folder, 3)
@@ -139,7 +139,7 @@ def test_a_server_is_believed_by_its_certificate_alone(keys: Path, foreign_keys:
 
 @needs_flower
 def test_private_keys_are_for_their_owner_and_are_not_overwritten(keys: Path) -> None:
-    from dpem_agents.federated.certificates import make_certificates
+    from dpem_agents.deployment.certificates import make_certificates
 
     for name in ("ca.key", "server.key", "node-2.key"):
         assert (keys / name).stat().st_mode & 0o077 == 0, name
@@ -195,8 +195,8 @@ def test_the_command_starts_server_and_nodes_with_one_plan(tmp_path: Path, monke
     )
     learn = [f"--learn={name}" for name in ("slots=16", "epochs=2", "hidden=8")]
     started: list[Any] = []
-    monkeypatch.setattr("dpem_agents.federated.deployment.serve", lambda *a, **n: started.append((a, n)) or Path("o/g"))
-    monkeypatch.setattr("dpem_agents.federated.deployment.join", lambda *a, **n: started.append((a, n)) or Path("o/p"))
+    monkeypatch.setattr("dpem_agents.deployment.processes.serve", lambda *a, **n: started.append((a, n)) or Path("o/g"))
+    monkeypatch.setattr("dpem_agents.deployment.processes.join", lambda *a, **n: started.append((a, n)) or Path("o/p"))
     assert federate("server", *common.split(), *learn, "--port", "7000") == 0
     assert federate("node", *common.split(), *learn, "--node", "1", "--server", "there:7000") == 0
     (server, named), (node, _) = started
@@ -310,10 +310,10 @@ def test_a_server_that_is_killed_goes_on_from_its_last_round_and_its_nodes_come_
 def test_a_node_runs_no_other_app_than_its_own(keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from flwr.cli.build import build_fab_from_files
 
-    from dpem_agents.federated.flower_processes import APP
+    from dpem_agents.deployment.flower_processes import APP
 
     other = build_fab_from_files({"pyproject.toml": APP.encode(), "anything.py": b"import os"})[0]
-    monkeypatch.setattr("dpem_agents.federated.deployment.app_bundle", lambda: other)
+    monkeypatch.setattr("dpem_agents.deployment.processes.app_bundle", lambda: other)
     port = free_port()
     lines: list[str] = []
     server = threading.Thread(
@@ -329,8 +329,8 @@ def test_a_node_runs_no_other_app_than_its_own(keys: Path, tmp_path: Path, monke
 @needs_flower
 @pytest.mark.slow
 def test_in_mode_local_a_node_books_its_own_releases_and_stops_at_its_budget(tmp_path: Path) -> None:
+    from dpem_agents.deployment.flower_apps import LocalLearning
     from dpem_agents.federated import BudgetExhausted
-    from dpem_agents.federated.flower_apps import LocalLearning
 
     plan = replace(PLAN, federation=federation(privacy="local", period=1, delta=1e-2, epsilon=4.0), rounds=2)
     plan.save(tmp_path, {"node": 1, "data": None})
@@ -355,7 +355,7 @@ def test_in_mode_local_a_node_books_its_own_releases_and_stops_at_its_budget(tmp
 def test_a_server_that_is_killed_at_any_moment_releases_each_round_once_and_reports_it_once(
     private: bool, tmp_path: Path
 ) -> None:
-    from dpem_agents.federated.flower_apps import Aggregator
+    from dpem_agents.deployment.flower_apps import Aggregator
 
     chosen = federation(epsilon=4.0, delta=1e-2, period=2) if private else PLAN.federation
     plan = replace(PLAN, federation=chosen)

@@ -17,7 +17,6 @@ import torch
 from killing import Killed, killed_at, killed_at_random
 from ppo_models import TOPOLOGY
 
-from command_line import complaint, dpem
 from dpem_agents.dpem import train_dpem
 from dpem_agents.federated import BudgetExhausted, Ledger
 from dpem_agents.federated.embedded import Federation, federation
@@ -27,10 +26,11 @@ from dpem_agents.ppo.learner import Learner
 from dpem_agents.ppo.policy import PpoPolicy
 from dpem_agents.ppo.training import Settings, train
 from dpem_env import scenarios
-from dpem_env.errors import DpemError, ScenarioError
-from dpem_env.evaluation import run_episode
-from dpem_env.files import sole_writer
-from dpem_env.session import EpisodeSeeds
+from dpem_env.envs.session import EpisodeSeeds
+from dpem_env.experiments.evaluation import run_episode
+from dpem_env.support.errors import DpemError, ScenarioError
+from dpem_env.support.files import sole_writer
+from support.command_line import complaint, dpem
 
 CHAIN = scenarios.get("chain3-v0", slots=50)
 QUICK = Hyperparameters(networks=1, slots=16, minibatches=2, epochs=2, hidden=8, encoder="plain")

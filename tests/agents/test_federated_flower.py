@@ -66,7 +66,7 @@ def answering(dp: DPConfig) -> Callable[[Any], Any]:
     """Nodes with a client app that learns by `drawn`."""
     from flwr.app import Context, RecordDict
 
-    from dpem_agents.federated.flower import make_client_app
+    from dpem_agents.deployment.flower import make_client_app
 
     def answer(message: Any) -> Any:
         number = message.metadata.dst_node_id
@@ -94,7 +94,7 @@ def embedded(made: FederatedAverager, numbers: list[int], rounds: int) -> Vector
     ids=["off", "sampled", "central"],
 )
 def test_rounds_by_flower_make_the_same_weights_as_without(dp: DPConfig) -> None:
-    from dpem_agents.federated.flower import AveragerStrategy
+    from dpem_agents.deployment.flower import AveragerStrategy
 
     numbers = [91, 7, 2**60, 13, 5, 4, 3]
     carried, alone = averager(dp, SIZE), averager(dp, SIZE)
@@ -109,7 +109,7 @@ def test_rounds_by_flower_make_the_same_weights_as_without(dp: DPConfig) -> None
 @needs_flower
 @pytest.mark.usefixtures("as_a_task")
 def test_nodes_are_sent_weights_and_a_fingerprint_and_nothing_of_the_reports() -> None:
-    from dpem_agents.federated.flower import AveragerStrategy
+    from dpem_agents.deployment.flower import AveragerStrategy
 
     dp = off(3)
     grid = InOneProcess(answering(dp), [1, 2, 3])
@@ -129,7 +129,7 @@ def test_nodes_are_sent_weights_and_a_fingerprint_and_nothing_of_the_reports() -
 def test_whatever_a_node_sends_instead_of_an_update_loses_nobody_elses(mode: str) -> None:
     from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-    from dpem_agents.federated.flower import AveragerStrategy
+    from dpem_agents.deployment.flower import AveragerStrategy
 
     dp = off(10) if mode == "off" else config(mode="local", population=10, noise_seed=1)
     local = mode == "local"
@@ -179,7 +179,7 @@ def test_whatever_a_node_sends_instead_of_an_update_loses_nobody_elses(mode: str
 @needs_flower
 @pytest.mark.usefixtures("as_a_task")
 def test_a_round_goes_on_without_nodes_that_are_not_connected_but_not_without_any() -> None:
-    from dpem_agents.federated.flower import AveragerStrategy
+    from dpem_agents.deployment.flower import AveragerStrategy
 
     dp = off(4)
     made, alone = averager(dp, SIZE), averager(dp, SIZE)
@@ -195,7 +195,7 @@ def test_a_round_goes_on_without_nodes_that_are_not_connected_but_not_without_an
 @needs_flower
 def test_flower_and_ray_report_to_nobody_unless_told_to() -> None:
     code = """
-import os, dpem_agents.federated.flower_apps
+import os, dpem_agents.deployment.flower_apps
 from flwr.supercore import telemetry
 print(telemetry.FLWR_TELEMETRY_ENABLED, os.environ["FLWR_DISABLE_UPDATE_CHECK"], os.environ["RAY_USAGE_STATS_ENABLED"])
 """
@@ -214,7 +214,7 @@ print(telemetry.FLWR_TELEMETRY_ENABLED, os.environ["FLWR_DISABLE_UPDATE_CHECK"],
 def test_a_hundred_simulated_nodes_make_the_same_weights_as_without_flower() -> None:
     from flwr.simulation import run_simulation
 
-    from dpem_agents.federated.flower import AveragerStrategy, make_client_app, make_server_app
+    from dpem_agents.deployment.flower import AveragerStrategy, make_client_app, make_server_app
 
     dp = config(population=100, clip_norm=3.0, sample_rate=0.5, noise_seed=5)
     carried = averager(dp, SIZE)

@@ -19,8 +19,8 @@ from killing import Killed, killed_at
 from dpem_agents.federated import AdaptiveClipping, BudgetExhausted, DPConfig, FederatedAverager, Ledger, ledger
 from dpem_agents.federated.accounting import Charge
 from dpem_agents.federated.ledger import Release
-from dpem_env.errors import DpemError
-from dpem_env.files import sole_writer
+from dpem_env.support.errors import DpemError
+from dpem_env.support.files import sole_writer
 
 SHIPPED = Path(__file__).parents[2] / "agents" / "checkpoints" / "dpem-mesh100" / "seed0" / "ledger.json"
 ROUNDS = 3

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from federated_rounds import averager, play
 
-from command_line import complaint, dpem
 from dpem_agents.federated import DPConfig
-from dpem_agents.federated.noise import noise_table
-from dpem_env.errors import DpemError
+from dpem_agents.studies.noise import noise_table
+from dpem_env.support.errors import DpemError
+from support.command_line import complaint, dpem
 
 
 @pytest.mark.parametrize("mode", ["central", "local"])

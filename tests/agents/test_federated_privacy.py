@@ -18,7 +18,7 @@ from scipy import optimize, stats
 from dpem_agents.federated import AdaptiveClipping, BudgetExhausted, DPConfig, Ledger, NoisedUpdate, node_update
 from dpem_agents.federated.accounting import LARGEST_EPSILON, Accountant, Charge, epsilon
 from dpem_agents.federated.mechanism import SUMMED, SystemRandomness
-from dpem_env.errors import DpemError
+from dpem_env.support.errors import DpemError
 
 CHANCE = 1e-9  # of a false alarm, of tests whose noise is really random
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dpem_agents.federated import POLICY_HEAD, WHOLE_POLICY, SharedSpec
 from dpem_env import scenarios
-from dpem_env.errors import DpemError
+from dpem_env.support.errors import DpemError
 
 CHAIN = scenarios.get("chain3-v0", slots=24)
 

@@ -11,11 +11,11 @@ from forecasting import requests_of
 
 from dpem_agents.forecasters.bayes_filter import BayesFilter
 from dpem_env import scenarios
-from dpem_env.demand import draw_demand
-from dpem_env.errors import PolicyError
-from dpem_env.forecast import ForecastSetting, get_forecaster, setting_of
-from dpem_env.network import build_network
+from dpem_env.demand.forecast import ForecastSetting, get_forecaster, setting_of
+from dpem_env.demand.requests import draw_demand
+from dpem_env.network.network import build_network
 from dpem_env.scenarios import Scenario
+from dpem_env.support.errors import PolicyError
 
 PEERS = np.array([[1], [0]], dtype=np.int32)
 

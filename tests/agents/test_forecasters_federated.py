@@ -15,15 +15,15 @@ import torch
 from forecasting import PEERS, drawn_counts
 from killing import Killed, killed_at, killed_at_random
 
-from command_line import complaint, dpem
 from dpem_agents.federated import BudgetExhausted, Ledger
 from dpem_agents.federated.embedded import Federation, federation
 from dpem_agents.forecasters.checkpoint import Arrays, Checkpoint, load
 from dpem_agents.forecasters.history import History
 from dpem_agents.forecasters.training import Training, train_forecasters
 from dpem_env import scenarios
-from dpem_env.errors import DpemError
-from dpem_env.files import sole_writer
+from dpem_env.support.errors import DpemError
+from dpem_env.support.files import sole_writer
+from support.command_line import complaint, dpem
 
 CHAIN = scenarios.get("chain3-v0", slots=50)
 OPEN = federation(privacy="off", period=2)

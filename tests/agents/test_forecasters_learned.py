@@ -20,11 +20,11 @@ from dpem_agents.forecasters.online import OnlineGRU
 from dpem_agents.forecasters.recurrent import GRU, LSTM, RecurrentForecaster, VanillaRNN
 from dpem_agents.forecasters.ridge import RidgeForecaster, fit
 from dpem_env import scenarios
-from dpem_env.demand import draw_demand
-from dpem_env.errors import DpemError, PolicyError, ScenarioError
-from dpem_env.forecast import Forecaster, get_forecaster
-from dpem_env.network import build_network
-from dpem_env.session import Session, episode_seeds
+from dpem_env.demand.forecast import Forecaster, get_forecaster
+from dpem_env.demand.requests import draw_demand
+from dpem_env.envs.session import Session, episode_seeds
+from dpem_env.network.network import build_network
+from dpem_env.support.errors import DpemError, PolicyError, ScenarioError
 
 KINDS: dict[str, Any] = {
     "ridge": lambda: RidgeForecaster(drawn_checkpoint("ridge")),

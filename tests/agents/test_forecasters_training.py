@@ -21,11 +21,11 @@ from dpem_agents.forecasters.ridge import RidgeForecaster, train_ridge
 from dpem_agents.forecasters.training import Interrupted, Training, train_forecasters
 from dpem_agents.libraries import one_thread
 from dpem_env import scenarios
-from dpem_env.errors import DpemError, ScenarioError
-from dpem_env.forecast_skill import ForecastItem, score_episode
-from dpem_env.network import build_network
+from dpem_env.envs.session import EpisodeSeeds
+from dpem_env.experiments.forecast_skill import ForecastItem, score_episode
+from dpem_env.network.network import build_network
 from dpem_env.scenarios import Scenario
-from dpem_env.session import EpisodeSeeds
+from dpem_env.support.errors import DpemError, ScenarioError
 
 QUICK = {"hours": 0.1, "hidden": 3, "epochs": 1.0}
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from command_line import complaint, dpem
 from dpem_agents.commands import playing
 from dpem_agents.forecasters import training as forecaster_training
 from dpem_agents.ppo.checkpoint import load
 from dpem_agents.ppo.learner import Learner
 from dpem_env import scenarios
-from terminals import in_shell, told
+from support.command_line import complaint, dpem
+from support.terminals import in_shell, told
 
 SMALL = ("--scenario", "chain3-v0", "--set", "slots=20")
 QUICK = ("--timesteps", "48", "--learn", "slots=8", "--learn", "networks=2", "--validation-episodes", "0")

@@ -13,12 +13,12 @@ from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
 from dpem_agents.ppo.vec_env import NodeVecEnv
 from dpem_baselines.central import CentralReactive
 from dpem_env import scenarios
-from dpem_env.central_env import CentralEnv
-from dpem_env.control import CentralControl
-from dpem_env.errors import PolicyError
-from dpem_env.evaluation import run_episode
+from dpem_env.envs.central import CentralEnv
+from dpem_env.envs.control import CentralControl
+from dpem_env.envs.session import EpisodeSeeds, Session
+from dpem_env.experiments.evaluation import run_episode
 from dpem_env.policies import CentralPolicy, NetworkView, get_policy
-from dpem_env.session import EpisodeSeeds, Session
+from dpem_env.support.errors import PolicyError
 
 STAR = scenarios.get("star8-v0", slots=40)
 NETWORKS, SLOTS = 2, 12

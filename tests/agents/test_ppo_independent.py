@@ -18,7 +18,7 @@ from torch import Tensor
 from dpem_agents.ppo.independent import IndependentPPO
 from dpem_agents.ppo.learner import Learner
 from dpem_env import scenarios
-from dpem_env.features import FeatureTable
+from dpem_env.observations.features import FeatureTable
 
 CHAIN = scenarios.get("chain3-v0", slots=24)
 PLACES = (  # of a node's weights, in a model of Stable-Baselines3

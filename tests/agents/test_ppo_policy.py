@@ -20,12 +20,12 @@ from dpem_agents.ppo.policy import PpoPolicy
 from dpem_agents.ppo.prior import prior
 from dpem_baselines.local import LocalReactive
 from dpem_env import scenarios
-from dpem_env.errors import PolicyError
-from dpem_env.evaluation import run_episode
-from dpem_env.features import FeatureTable, Observations
-from dpem_env.network import build_network
+from dpem_env.envs.session import EpisodeSeeds, Session
+from dpem_env.experiments.evaluation import run_episode
+from dpem_env.network.network import build_network
+from dpem_env.observations.features import FeatureTable, Observations
 from dpem_env.policies import LocalPolicy, available, get_policy
-from dpem_env.session import EpisodeSeeds, Session
+from dpem_env.support.errors import PolicyError
 
 STAR = scenarios.get("star8-v0", slots=40)
 MODES = pytest.mark.parametrize("mode", ["shared", "independent"])

@@ -22,10 +22,10 @@ from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
 from dpem_agents.ppo.training import train
 from dpem_agents.ppo.vec_env import NodeVecEnv
 from dpem_env import scenarios
-from dpem_env.errors import DpemError, ScenarioError
-from dpem_env.evaluation import run_episode
+from dpem_env.envs.session import EpisodeSeeds, episode_seeds
+from dpem_env.experiments.evaluation import run_episode
 from dpem_env.policies import get_policy
-from dpem_env.session import EpisodeSeeds, episode_seeds
+from dpem_env.support.errors import DpemError, ScenarioError
 
 CHAIN = scenarios.get("chain3-v0", slots=50)  # rollouts of 32 slots end inside episodes
 QUICK = Hyperparameters(networks=2, slots=32, minibatches=3, epochs=2, hidden=8)

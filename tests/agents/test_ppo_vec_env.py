@@ -19,9 +19,9 @@ from stable_baselines3.common.vec_env import VecMonitor
 from dpem_agents.ppo.vec_env import NodeVecEnv
 from dpem_baselines.local import LocalReactive
 from dpem_env import make_vec, scenarios
-from dpem_env.errors import ActionError
-from dpem_env.evaluation import run_episode
-from dpem_env.session import episode_seeds
+from dpem_env.envs.session import episode_seeds
+from dpem_env.experiments.evaluation import run_episode
+from dpem_env.support.errors import ActionError
 
 NETWORKS, SLOTS = 2, 10
 SMALL: dict[str, Any] = {"n_steps": 8, "batch_size": 32, "n_epochs": 2, "seed": 0, "device": "cpu"}
@@ -216,7 +216,7 @@ def test_without_stable_baselines_one_line_says_how_to_install_it() -> None:
     code = "import sys; sys.modules['stable_baselines3'] = None; import dpem_agents.ppo.vec_env"
     failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     last = failed.stderr.strip().splitlines()[-1]
-    assert last.startswith("dpem_env.errors.DpemError: learning needs more than is installed")
+    assert last.startswith("dpem_env.support.errors.DpemError: learning needs more than is installed")
     assert last.endswith("pip install 'dpem-env[agents]'")
 
 

@@ -10,11 +10,11 @@ from scipy import sparse
 
 from dpem_baselines.linear_program import CentralLP
 from dpem_baselines.planning import PathPlanner
-from dpem_env.control import CentralControl
-from dpem_env.forecast import Forecaster
+from dpem_env.demand.forecast import Forecaster
+from dpem_env.envs.control import CentralControl
+from dpem_env.envs.session import Session
 from dpem_env.policies import Decision, NetworkView
-from dpem_env.session import Session
-from rollouts import session_with
+from support.rollouts import session_with
 
 THREE_OVER_THE_HUB = [(0, 1, 0, 0, 3), (0, 2, 0, 0, 3), (0, 3, 0, 0, 3)]  # 1-7, 2-1 and 3-2
 

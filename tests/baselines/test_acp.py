@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dpem_baselines.acp import AdaptiveContinuous
-from dpem_env.network import build_network
-from hand_made import PLACES, SCENARIO, chosen, expecting, many, nodes
+from dpem_env.network.network import build_network
+from support.hand_made import PLACES, SCENARIO, chosen, expecting, many, nodes
 
 DRAWS = 4000
 

@@ -11,12 +11,12 @@ import pytest
 from dpem_baselines.base_stock import CentralPredictive, LocalPredictive
 from dpem_baselines.local import LocalReactive
 from dpem_env import scenarios
-from dpem_env.control import CentralControl
+from dpem_env.envs.control import CentralControl
+from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.policies import Decision, NetworkView
-from dpem_env.session import EpisodeSeeds, Session
 from dpem_env.simulator import Tally
-from hand_made import Always, chosen, expecting, nodes
-from rollouts import session_with, wait
+from support.hand_made import Always, chosen, expecting, nodes
+from support.rollouts import session_with, wait
 
 
 def shortage(mean: float, position: int) -> float:

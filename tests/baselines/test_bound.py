@@ -20,14 +20,14 @@ from dpem_baselines.bound import (
     ways_of,
 )
 from dpem_env import physics, scenarios
-from dpem_env.demand import draw_demand
-from dpem_env.errors import ScenarioError
-from dpem_env.evaluation import run_episode
-from dpem_env.network import Network, build_network, with_routes
+from dpem_env.demand.requests import draw_demand
+from dpem_env.envs.session import EpisodeSeeds
+from dpem_env.experiments.evaluation import run_episode
+from dpem_env.network.network import Network, build_network, with_routes
 from dpem_env.policies import get_policy
 from dpem_env.scenarios import Scenario
-from dpem_env.session import EpisodeSeeds
-from dpem_env.suites import data_missing
+from dpem_env.scenarios.data import data_missing
+from dpem_env.support.errors import ScenarioError
 
 ARRIVES = 10 ** (-0.2)  # η of 10 km at 0.2 dB/km
 SWAPS = 0.9  # swap success

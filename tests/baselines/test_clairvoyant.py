@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from dpem_baselines.bound import delivered_bound
 from dpem_baselines.clairvoyant import EpisodeBound, clairvoyant_bounds, emissions, episode_bound
 from dpem_env import scenarios
-from dpem_env.evaluation import run_episode
-from dpem_env.metrics import EpisodeMetrics
-from dpem_env.network import Network, build_network, with_routes
+from dpem_env.envs.metrics import EpisodeMetrics
+from dpem_env.envs.session import EpisodeSeeds, Session, episode_seeds
+from dpem_env.experiments.evaluation import run_episode
+from dpem_env.network.network import Network, build_network, with_routes
 from dpem_env.policies import get_policy
 from dpem_env.scenarios import Scenario
-from dpem_env.session import EpisodeSeeds, Session, episode_seeds
 from dpem_env.simulator import Tally
-from rollouts import demand_of, wait
+from support.rollouts import demand_of, wait
 
 SLOTS = 40
 SWAPS = 0.9  # swap success

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from dpem_baselines.maxweight import CentralMaxWeight, MaxWeight, WeightRule
-from dpem_env.control import CentralControl
+from dpem_env.envs.control import CentralControl
+from dpem_env.envs.session import Session
 from dpem_env.policies import NetworkView
-from dpem_env.session import Session
-from hand_made import Always, chosen, expecting, nodes
-from rollouts import session_with
+from support.hand_made import Always, chosen, expecting, nodes
+from support.rollouts import session_with
 
 LINK, LOAD = 0.05, 0.2
 

@@ -15,10 +15,10 @@ from dpem_baselines.bound import delivered_bound
 from dpem_baselines.local import LocalReactive
 from dpem_baselines.optimum import EMPTY, Chain, Optimum, State, solve
 from dpem_env import scenarios
-from dpem_env.demand import draw_demand
-from dpem_env.network import Network, build_network, with_routes
+from dpem_env.demand.requests import draw_demand
+from dpem_env.envs.session import EpisodeSeeds, Session
+from dpem_env.network.network import Network, build_network, with_routes
 from dpem_env.scenarios import Scenario
-from dpem_env.session import EpisodeSeeds, Session
 from dpem_env.simulator import Status, Tally
 
 ARRIVES = 10 ** (-0.2)  # η of 10 km at 0.2 dB/km

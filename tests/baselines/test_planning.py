@@ -16,12 +16,12 @@ from dpem_baselines.q_cast import QCast
 from dpem_baselines.reps import Reps
 from dpem_baselines.route_model import Candidates, Load, RouteModel, expected_pairs_per_link
 from dpem_env import scenarios
-from dpem_env.evaluation import run_episode
-from dpem_env.network import build_network
+from dpem_env.envs.session import EpisodeSeeds, Session
+from dpem_env.experiments.evaluation import run_episode
+from dpem_env.network.network import build_network
 from dpem_env.policies import available, get_policy
-from dpem_env.session import EpisodeSeeds, Session
 from dpem_env.simulator import Tally
-from rollouts import demand_of, session_with
+from support.rollouts import demand_of, session_with
 
 PLANNERS = (CentralLP, QCast, Reps)
 ALL = pytest.mark.parametrize("planner", PLANNERS, ids=lambda planner: planner.__name__)

@@ -14,14 +14,14 @@ from dpem_baselines.local import LocalReactive
 from dpem_baselines.maxweight import CentralMaxWeight, MaxWeight
 from dpem_baselines.simple import Idle, RandomLegal
 from dpem_env import scenarios
-from dpem_env.control import CentralControl
-from dpem_env.features import NODE_FEATURES, FeatureTable
-from dpem_env.network import build_network
+from dpem_env.envs.control import CentralControl
+from dpem_env.envs.session import EpisodeSeeds, Session
+from dpem_env.network.network import build_network
+from dpem_env.observations.features import NODE_FEATURES, FeatureTable
 from dpem_env.policies import Centralized, CentralPolicy, LocalPolicy, available, get_policy
 from dpem_env.scenarios import Scenario
-from dpem_env.session import EpisodeSeeds, Session
 from dpem_env.simulator import Tally
-from hand_made import PLACES, QUALITIES, SCENARIO
+from support.hand_made import PLACES, QUALITIES, SCENARIO
 
 NAMES = {
     "idle": Idle,

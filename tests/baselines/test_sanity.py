@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dpem_env import scenarios
-from dpem_env.evaluation import Arm, run_episode
-from dpem_env.metrics import EpisodeMetrics
-from dpem_env.session import episode_seeds
-from dpem_env.statistics import Interval, paired_difference
+from dpem_env.envs.metrics import EpisodeMetrics
+from dpem_env.envs.session import episode_seeds
+from dpem_env.experiments.evaluation import Arm, run_episode
+from dpem_env.experiments.statistics import Interval, paired_difference
 
 # As found by dpem tune on mesh100-v0.
 LOCAL = Arm("maxweight", options=(("link_price", 0.06), ("load_price", 0.4), ("lookahead", 4)))

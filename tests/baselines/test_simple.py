@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from dpem_baselines.simple import Idle, RandomLegal
-from dpem_env.network import build_network
-from hand_made import PLACES, QUALITIES, SCENARIO, free, many, nodes
+from dpem_env.network.network import build_network
+from support.hand_made import PLACES, QUALITIES, SCENARIO, free, many, nodes
 
 
 def test_idle_waits_whatever_it_sees() -> None:

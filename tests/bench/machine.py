@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dpem_env.files import write_json
+from dpem_env.support.files import write_json
 
 
 def about(*packages: str) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from rich.progress import track
 from rich.table import Table
 from speed import SEED, EmptyEnv, record_actions
 
-from dpem_env import feature_writer, parallel_env
+from dpem_env import parallel_env
+from dpem_env.observations import feature_writer
 from dpem_env.simulator import kernel, telemetry
 from dpem_env.simulator.state import state_of, work_of, world_of
 

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from dpem_env.files import write_json
+from dpem_env.support.files import write_json
 
 TIME_LIMIT = 1800  # s, of any one command
 RATES = {"env_steps_per_s": "env-steps/s", "agent_steps_per_s": "agent-steps/s", "simulated_s_per_s": "simulated s/s"}

@@ -25,12 +25,12 @@ from rich.console import Console
 from rich.progress import track
 
 from dpem_env import make_vec, scenarios
-from dpem_env import network as networks
-from dpem_env.network import build_network
+from dpem_env.envs.session import Session, episode_seeds
+from dpem_env.envs.vector import EntanglementVectorEnv
+from dpem_env.experiments.suites import mesh_of
+from dpem_env.network import network as networks
+from dpem_env.network.network import build_network
 from dpem_env.policies import LocalPolicy, get_policy
-from dpem_env.session import Session, episode_seeds
-from dpem_env.suites import mesh_of
-from dpem_env.vector_env import EntanglementVectorEnv
 
 NETWORKS, BATCH_SLOTS = 64, 50
 SIZES, SIZE_SLOTS = (100, 1_000, 10_000), 40

@@ -19,12 +19,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from dpem_env import scenarios
-from dpem_env.evaluation import run_episode
-from dpem_env.network import Network
+from dpem_env.envs.session import episode_seeds
+from dpem_env.experiments.evaluation import run_episode
+from dpem_env.experiments.suites import mesh_of
+from dpem_env.network.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView, get_policy
 from dpem_env.scenarios import Scenario
-from dpem_env.session import episode_seeds
-from dpem_env.suites import mesh_of
 
 PLANNERS = ("central-reactive", "central-lp", "q-cast", "reps")
 

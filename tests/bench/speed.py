@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from dpem_env import parallel_env
-from dpem_env.parallel_env import EntanglementEnv
+from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.policies import LocalPolicy, get_policy
 
 SEED = 0

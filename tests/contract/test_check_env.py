@@ -12,12 +12,12 @@ import pytest
 from gymnasium import spaces
 
 from dpem_env import parallel_env
-from dpem_env.errors import ContractError, DpemError
-from dpem_env.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observer
-from dpem_env.forecast import MovingAverage, get_forecaster
-from dpem_env.parallel_env import EntanglementEnv
-from dpem_env.session import EpisodeChoice, EpisodeSeeds
+from dpem_env.demand.forecast import MovingAverage, get_forecaster
+from dpem_env.envs.parallel import EntanglementEnv
+from dpem_env.envs.session import EpisodeChoice, EpisodeSeeds
+from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observer
 from dpem_env.simulator import Tally
+from dpem_env.support.errors import ContractError, DpemError
 from dpem_env.testing import EPISODE_POINTS, SLOT_POINTS, check_env
 
 SLOTS = 40

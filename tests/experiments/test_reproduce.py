@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dpem_env.errors import DpemError
 from dpem_env.experiments import declared, reproduce
 from dpem_env.experiments.command import add_reproduce
+from dpem_env.support.errors import DpemError
 
 ROOT = Path(__file__).resolve().parents[2]
 

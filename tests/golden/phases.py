@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dpem_env.compiled import cached
-from dpem_env.files import whole_file
-from dpem_env.records import EpisodeLog
-from dpem_env.session import Session
+from dpem_env.envs.session import Session
+from dpem_env.logs.recorder import EpisodeLog
 from dpem_env.simulator import Tally, kernel, telemetry
 from dpem_env.simulator.simulator import fingerprint
 from dpem_env.simulator.state import State, Workspace, World
+from dpem_env.support.compiled import cached
+from dpem_env.support.files import whole_file
 
 TOLERANCE = 1e-6  # relative
 

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dpem_env.evaluation import run_episode
-from dpem_env.network import Network
+from dpem_env.envs.session import episode_seeds
+from dpem_env.experiments.evaluation import run_episode
+from dpem_env.logs.recorder import EpisodeRecorder, read_log
+from dpem_env.network.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView, Policy, get_policy
-from dpem_env.records import EpisodeRecorder, read_log
 from dpem_env.scenarios import Scenario, get
-from dpem_env.session import episode_seeds
 from golden.phases import record
 
 FOLDER = Path(__file__).with_name("episodes")

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dpem_env.records import EpisodeLog, read_log
-from dpem_env.replay import replay_log
+from dpem_env.logs.recorder import EpisodeLog, read_log
+from dpem_env.logs.replay import replay_log
 from dpem_env.simulator import Tally, Verdict
 from dpem_env.simulator.simulator import fingerprint
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from dpem_env.errors import DpemError
+from dpem_env.envs.session import Session, episode_seeds
 from dpem_env.scenarios import Scenario
-from dpem_env.session import Session, episode_seeds
+from dpem_env.support.errors import DpemError
 
 PATIENCE = 300.0  # s for one input; they take milliseconds, the first one compiles the simulator
 LONGEST_MESSAGE = 600  # characters

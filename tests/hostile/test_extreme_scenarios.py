@@ -9,13 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from dpem_env import physics, scenarios
-from dpem_env.demand import NO_PIECES, Demand, tabulate
-from dpem_env.errors import ContractError, ScenarioError
-from dpem_env.network import build_network
-from dpem_env.parallel_env import EntanglementEnv
+from dpem_env.demand.requests import NO_PIECES, Demand, tabulate
+from dpem_env.envs.parallel import EntanglementEnv
+from dpem_env.envs.session import EpisodeSeeds, Session
+from dpem_env.network.network import build_network
 from dpem_env.scenarios import Scenario
-from dpem_env.session import EpisodeSeeds, Session
 from dpem_env.simulator import WHERE_PAIRS_GO, Tally
+from dpem_env.support.errors import ContractError, ScenarioError
 from dpem_env.testing import check_env
 
 GOOD = {"link_fidelity": 1.0, "gate_fidelity": 1.0, "readout_fidelity": 1.0, "swap_success": 1.0}

@@ -12,17 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 from hostile_input import play, refused, tried
 
-from dpem_env import parallel_env, scenarios, traces
-from dpem_env.central_env import CentralEnv
+from dpem_env import parallel_env, scenarios
 from dpem_env.cli import main
-from dpem_env.errors import ActionError, DataError, DpemError, LogError, ScenarioError
-from dpem_env.records import read_log
-from dpem_env.session import EpisodeSeeds, Session
+from dpem_env.envs.central import CentralEnv
+from dpem_env.envs.session import EpisodeSeeds, Session
+from dpem_env.logs.recorder import read_log
+from dpem_env.network.topology import build_topology
+from dpem_env.scenarios import traces
+from dpem_env.scenarios.traces import TrafficMatrices, read_matrices
 from dpem_env.simulator import Tally
-from dpem_env.topology import build_topology
-from dpem_env.traces import TrafficMatrices, read_matrices
-from episode_logs import record_episode
-from rollouts import session_with
+from dpem_env.support.errors import ActionError, DataError, DpemError, LogError, ScenarioError
+from support.episode_logs import record_episode
+from support.rollouts import session_with
 
 SPAN = {"start": 5_000_000, "stop": 2**64}
 

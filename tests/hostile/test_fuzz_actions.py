@@ -12,12 +12,12 @@ import pytest
 from hostile_input import THINGS, inputs, one_of, refused, report, tried
 
 from dpem_env import parallel_env, scenarios
-from dpem_env.central_env import CentralEnv
-from dpem_env.demand import draw_demand
-from dpem_env.errors import ActionError
-from dpem_env.network import build_network
-from dpem_env.parallel_env import EntanglementEnv
+from dpem_env.demand.requests import draw_demand
+from dpem_env.envs.central import CentralEnv
+from dpem_env.envs.parallel import EntanglementEnv
+from dpem_env.network.network import build_network
 from dpem_env.simulator import Episode, Simulator, Tally, Verdict
+from dpem_env.support.errors import ActionError
 
 EXTREMES = (-(2**63), 2**63 - 1, -(2**31), 2**31, -1, 0, 1)
 INTEGERS = (*EXTREMES, *(np.dtype(kind).type(3) for kind in "bBhHiIqQ"), np.uint64(2**64 - 1), np.array(2), True, False)

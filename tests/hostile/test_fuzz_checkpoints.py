@@ -14,19 +14,19 @@ import pytest
 from hostile_input import inputs, mutated_bytes, one_of, peak, refused, report, spoil, tried
 from numpy.lib import format as npy
 
-from dpem_agents import curves
-from dpem_agents.federated import attacks
+from dpem_agents.deployment.plan import Plan
 from dpem_agents.federated.embedded import federation
-from dpem_agents.federated.plan import Plan
 from dpem_agents.forecasters.checkpoint import load as load_forecaster
 from dpem_agents.ppo.checkpoint import PARTS, load
 from dpem_agents.ppo.forward import shapes
 from dpem_agents.ppo.hyperparameters import PRESETS
 from dpem_agents.ppo.policy import PpoPolicy
-from dpem_env import scenarios, traces
-from dpem_env.errors import PolicyError
-from dpem_env.forecast import get_forecaster
-from dpem_env.session import EpisodeSeeds, Session
+from dpem_agents.studies import attacks, curves
+from dpem_env import scenarios
+from dpem_env.demand.forecast import get_forecaster
+from dpem_env.envs.session import EpisodeSeeds, Session
+from dpem_env.scenarios import traces
+from dpem_env.support.errors import PolicyError
 
 MB = 2**20
 SHIPPED = Path(__file__).parents[2] / "agents" / "checkpoints"

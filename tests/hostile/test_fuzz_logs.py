@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from hostile_input import NUMBERS, inputs, mutated_bytes, one_of, peak, refused, report, small, spoil, tried
 
-from dpem_env import log_format, scenarios
+from dpem_env import scenarios
 from dpem_env.cli import main
-from dpem_env.log_format import DIGEST, HEADER
-from dpem_env.records import read_log, write_table
-from dpem_env.replay import ReplayReport, replay_log
-from episode_logs import Header, Row, record_episode, rewrite
+from dpem_env.logs import format as log_format
+from dpem_env.logs.format import DIGEST, HEADER
+from dpem_env.logs.recorder import read_log, write_table
+from dpem_env.logs.replay import ReplayReport, replay_log
+from support.episode_logs import Header, Row, record_episode, rewrite
 
 SLOTS = 6
 
@@ -156,9 +157,9 @@ def test_replay_on_the_command_line_says_one_line_or_a_report(
 MB = 2**20
 READ = """
 import sys
-from dpem_env.errors import LogError
-from dpem_env.log_format import DIGEST, HEADER
-from dpem_env.records import read_log, write_table
+from dpem_env.support.errors import LogError
+from dpem_env.logs.format import DIGEST, HEADER
+from dpem_env.logs.recorder import read_log, write_table
 
 for path in sys.argv[1:]:
     try:

@@ -25,7 +25,8 @@ from hostile_input import (
 
 from dpem_env import scenarios
 from dpem_env.cli import main
-from dpem_env.scenarios import DEMANDS, NETWORKS, SCENARIOS
+from dpem_env.scenarios import SCENARIOS
+from dpem_env.scenarios.schema import DEMANDS, NETWORKS
 
 TOKENS = (
     b"nan", b"inf", b"-inf", b"0x" + b"f" * 1000, b"1" * 5000, b"1e999", b"true", b"1979-05-27", b"''", b"'''",

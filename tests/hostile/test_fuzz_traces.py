@@ -24,9 +24,10 @@ from hostile_input import (
     tried,
 )
 
-from dpem_env import scenarios, traces
-from dpem_env.scenarios import ReplayDemand
-from dpem_env.topology import build_topology
+from dpem_env import scenarios
+from dpem_env.network.topology import build_topology
+from dpem_env.scenarios import traces
+from dpem_env.scenarios.schema import ReplayDemand
 
 HEADER = "time,source,destination,fidelity,deadline"
 TOKENS = (

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from scipy.stats import norm, poisson
 
 from dpem_env import scenarios
-from dpem_env.demand import Demand, draw_demand
-from dpem_env.network import Network, build_network
+from dpem_env.demand.requests import Demand, draw_demand
+from dpem_env.network.network import Network, build_network
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Episode, Simulator
-from rollouts import demand_of
+from support.rollouts import demand_of
 
 from .markov_chains import Chain, LongRun, long_run
 

@@ -16,9 +16,9 @@ from scipy import stats
 
 from dpem_baselines.local import LocalReactive
 from dpem_env import scenarios
-from dpem_env.demand import Demand, draw_demand, tabulate
-from dpem_env.features import Observations, Observer
-from dpem_env.network import Network, build_network, with_routes
+from dpem_env.demand.requests import Demand, draw_demand, tabulate
+from dpem_env.network.network import Network, build_network, with_routes
+from dpem_env.observations.features import Observations, Observer
 from dpem_env.policies import Decision, LocalPolicy
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Episode, Simulator, Tally, Verdict

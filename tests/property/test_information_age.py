@@ -20,18 +20,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dpem_env import scenarios
-from dpem_env.control import CentralControl
-from dpem_env.demand import Demand, draw_demand, tabulate
-from dpem_env.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observations, Observer
-from dpem_env.forecast import FORECASTERS, Seasonal
-from dpem_env.network import build_network
-from dpem_env.parallel_env import EntanglementEnv
+from dpem_env.demand.forecast import FORECASTERS, Seasonal
+from dpem_env.demand.requests import Demand, draw_demand, tabulate
+from dpem_env.envs.control import CentralControl
+from dpem_env.envs.parallel import EntanglementEnv
+from dpem_env.envs.session import EpisodeSeeds, Session
+from dpem_env.network.network import build_network
+from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observations, Observer
 from dpem_env.policies import Decision, NetworkView
 from dpem_env.scenarios import Scenario
-from dpem_env.session import EpisodeSeeds, Session
 from dpem_env.simulator import Simulator
 from dpem_env.simulator.state import Status
-from rollouts import same
+from support.rollouts import same
 
 NODES, SLOTS = 20, 40
 Actions = NDArray[np.int64]  # (slots, N)

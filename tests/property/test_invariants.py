@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dpem_env import physics, scenarios
-from dpem_env.errors import ContractError, ScenarioError
-from dpem_env.parallel_env import EntanglementEnv
+from dpem_env.envs.parallel import EntanglementEnv
+from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.scenarios import Scenario
-from dpem_env.session import EpisodeSeeds, Session
+from dpem_env.support.errors import ContractError, ScenarioError
 from dpem_env.testing import check_env
 
 UNHURRIED = [HealthCheck.too_slow, HealthCheck.filter_too_much]

@@ -15,14 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import poisson
 
 from dpem_env import scenarios
-from dpem_env.compiled import cached
-from dpem_env.demand import NO_PIECES, Demand, tabulate
-from dpem_env.network import Network, with_routes
+from dpem_env.demand.requests import NO_PIECES, Demand, tabulate
+from dpem_env.network.network import Network, with_routes
+from dpem_env.network.topology import Layout, assemble
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import kernel, randomness, telemetry
 from dpem_env.simulator.simulator import Episode, Simulator
 from dpem_env.simulator.state import State, Status, Tally, Verdict, Workspace, World
-from dpem_env.topology import Layout, assemble
+from dpem_env.support.compiled import cached
 
 WAIT, ADMITTED, DENIED, ILLEGAL = Verdict
 PENDING, EXPIRED, NOT_ARRIVED = Status

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dpem_env.demand import draw_demand
-from dpem_env.network import build_network
+from dpem_env.demand.requests import draw_demand
+from dpem_env.network.network import build_network
 from dpem_env.scenarios import get
 from dpem_env.simulator import WHERE_PAIRS_GO, Episode, Simulator, Tally
 

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import kstest
 from scipy.stats import poisson as poisson_law
 
-from dpem_env.demand import draw_demand
-from dpem_env.network import build_network
+from dpem_env.demand.requests import draw_demand
+from dpem_env.network.network import build_network
 from dpem_env.scenarios import get
 from dpem_env.simulator import Episode, Simulator, Tally
 from dpem_env.simulator.randomness import EMISSION, ORDER, OUTAGE, PURIFICATION, SWAP, TRANSMISSION

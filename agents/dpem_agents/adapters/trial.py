@@ -28,17 +28,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env import scenarios
-from dpem_env.evaluation import run_episode
-from dpem_env.features import Observations
-from dpem_env.files import write_json
+from dpem_env.envs.session import episode_seeds
+from dpem_env.experiments.evaluation import run_episode
+from dpem_env.experiments.workers import ONE_THREAD
+from dpem_env.logs.recorder import simulator_version
+from dpem_env.observations.features import Observations
 from dpem_env.policies import Decision, LocalPolicy, Policy, get_policy
-from dpem_env.records import simulator_version
-from dpem_env.reports import progress
+from dpem_env.report.tables import progress
 from dpem_env.scenarios import Scenario
-from dpem_env.session import episode_seeds
 from dpem_env.simulator import Simulator
 from dpem_env.simulator.simulator import _step as PLAYING
-from dpem_env.work import ONE_THREAD
+from dpem_env.support.files import write_json
 
 # (N, F) observations and (N, actions) masks to the (N,) most likely legal actions
 Actor = Callable[[NDArray[np.float32], NDArray[np.int8]], NDArray[np.int64]]

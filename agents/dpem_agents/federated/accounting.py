@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dpem_env.errors import DpemError
+from dpem_env.support.errors import DpemError
 
 Accountant = Literal["pld", "rdp"]
 # Of privacy losses. They are rounded up, so ε is an upper bound: within 0.1 % of that at 0.0001 for up to a thousand

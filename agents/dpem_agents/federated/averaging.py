@@ -26,7 +26,7 @@ from dpem_agents.federated.mechanism import (
 from dpem_agents.federated.privacy import COVERS, NEIGHBOURS, DPConfig
 from dpem_agents.federated.reports import OperatorDiagnostics, RoundReport
 from dpem_agents.federated.spec import SharedSpec, Vector
-from dpem_env.errors import DpemError, require_one_of
+from dpem_env.support.errors import DpemError, require_one_of
 
 Aggregator = Literal["mean", "trimmed_mean", "median"]
 TRIMMED = 0.2  # share of the values of a coordinate that a trimmed mean leaves out at each end

@@ -16,7 +16,7 @@ from dpem_agents.federated.mechanism import NoisedUpdate
 from dpem_agents.federated.privacy import DPConfig, Mode
 from dpem_agents.federated.reports import RoundReport
 from dpem_agents.federated.spec import FORECASTER_HEAD, POLICY_HEAD, WHOLE_FORECASTER, WHOLE_POLICY, SharedSpec, Vector
-from dpem_env.errors import DpemError, nearest, require_one_of
+from dpem_env.support.errors import DpemError, nearest, require_one_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,8 +19,8 @@ import numpy as np
 from dpem_agents.federated.accounting import MOST_ROUNDS, Charge, epsilon
 from dpem_agents.federated.privacy import DPConfig
 from dpem_agents.federated.spec import Vector
-from dpem_env.errors import DpemError
-from dpem_env.files import ArrayFile, file_name, read_json, reading, sole_writer, whole_file, write_json
+from dpem_env.support.errors import DpemError
+from dpem_env.support.files import ArrayFile, file_name, read_json, reading, sole_writer, whole_file, write_json
 
 FORMAT = "dpem-privacy-ledger-2"
 READABLE = (FORMAT, "dpem-privacy-ledger-1")  # the older one knows no releases

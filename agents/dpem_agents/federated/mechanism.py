@@ -21,8 +21,8 @@ from scipy.special import gammainccinv, ndtri
 
 from dpem_agents.federated.privacy import DPConfig
 from dpem_agents.federated.spec import Vector
-from dpem_env.errors import DpemError
-from dpem_env.seeding import generator
+from dpem_env.support.errors import DpemError
+from dpem_env.support.seeding import generator
 
 SUMMED = 4  # Gaussians in one that is drawn from the system's entropy
 FALSE_ALARM = 1e-9  # probability that the noised update of an honest node is taken for too long

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from dpem_agents.federated.accounting import MOST_ROUNDS, Accountant, Charge, epsilon, noise_multiplier_for
-from dpem_env.errors import DpemError, require_one_of
+from dpem_env.support.errors import DpemError, require_one_of
 
 Mode = Literal["central", "local", "off"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dpem_env.errors import DpemError
+from dpem_env.support.errors import DpemError
 
 Vector = NDArray[np.float64]
 

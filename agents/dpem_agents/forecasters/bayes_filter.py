@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from dpem_env.errors import PolicyError
-from dpem_env.forecast import F64, ForecastSetting, NewRequests
+from dpem_env.demand.forecast import F64, ForecastSetting, NewRequests
+from dpem_env.support.errors import PolicyError
 
 LARGEST_EXPONENT = 700.0  # e to this is still a number
 

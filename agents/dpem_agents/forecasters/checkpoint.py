@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dpem_env.errors import DpemError, PolicyError
-from dpem_env.files import ArrayFile, Part, reading, require_parts, whole_file
-from dpem_env.forecast import ForecastSetting
-from dpem_env.scenarios import MAX_COUNT, Count
+from dpem_env.demand.forecast import ForecastSetting
+from dpem_env.scenarios.schema import MAX_COUNT, Count
+from dpem_env.support.errors import DpemError, PolicyError
+from dpem_env.support.files import ArrayFile, Part, reading, require_parts, whole_file
 
 FORMAT = "dpem-forecaster-1"
 ABOUT = ("format", "model", "scenario", "scenario_hash", "horizon", "hidden")

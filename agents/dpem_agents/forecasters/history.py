@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env.demand import LATEST_NEWS, Demand, draw_demand
-from dpem_env.errors import ScenarioError
-from dpem_env.network import build_network
-from dpem_env.scenarios import MAX_SLOTS, Scenario
+from dpem_env.demand.requests import LATEST_NEWS, Demand, draw_demand
+from dpem_env.network.network import build_network
+from dpem_env.scenarios import Scenario
+from dpem_env.scenarios.schema import MAX_SLOTS
+from dpem_env.support.errors import ScenarioError
 
 MAX_COUNT = np.iinfo(np.uint8).max  # of requests kept per pair and slot
 MOST_STEPS = 64  # ahead, however short a slot is

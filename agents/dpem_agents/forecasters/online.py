@@ -13,7 +13,7 @@ from dpem_agents.forecasters.cells import Batch, clip, loss
 from dpem_agents.forecasters.checkpoint import Checkpoint
 from dpem_agents.forecasters.recurrent import CELLS, WEIGHTS, RecurrentForecaster
 from dpem_agents.libraries import one_thread, pytorch
-from dpem_env.forecast import ForecastSetting, NewRequests
+from dpem_env.demand.forecast import ForecastSetting, NewRequests
 
 
 class OnlineForecaster(RecurrentForecaster):

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_agents.forecasters.checkpoint import INPUTS, Arrays, Learned
-from dpem_env.compiled import Entry, entry, inlined
-from dpem_env.forecast import F64, ForecastSetting, NewRequests
+from dpem_env.demand.forecast import F64, ForecastSetting, NewRequests
+from dpem_env.support.compiled import Entry, entry, inlined
 
 F32 = NDArray[np.float32]
 ONE, TWO = np.float32(1.0), np.float32(2.0)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dpem_agents.forecasters.checkpoint import WINDOWS, Arrays, Checkpoint, Learned
 from dpem_agents.forecasters.history import History, draw_history, steps_ahead
-from dpem_env.forecast import F64, ForecastSetting, NewRequests
+from dpem_env.demand.forecast import F64, ForecastSetting, NewRequests
 from dpem_env.scenarios import Scenario
 
 LONGEST = WINDOWS[-1]
@@ -62,7 +62,7 @@ def train_ridge(
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Checkpoint:
     """Weights for the nodes of these topologies, each from `hours` simulated hours of its own requests."""
-    from dpem_env.reports import progress
+    from dpem_env.report.tables import progress
 
     horizon = steps_ahead(scenario)
     with progress() as bar:

@@ -24,11 +24,11 @@ from dpem_agents.forecasters.cells import Batch, clip, initial, loss
 from dpem_agents.forecasters.checkpoint import GATES, Arrays, Checkpoint
 from dpem_agents.forecasters.history import History, draw_history, steps_ahead
 from dpem_agents.libraries import one_thread, pytorch
-from dpem_env.errors import require_one_of
-from dpem_env.files import make_writable, sole_writer
-from dpem_env.reports import progress
+from dpem_env.report.tables import progress
 from dpem_env.scenarios import Scenario
-from dpem_env.seeding import generator
+from dpem_env.support.errors import require_one_of
+from dpem_env.support.files import make_writable, sole_writer
+from dpem_env.support.seeding import generator
 
 VALIDATION = 0.1  # of the history, its end
 CHUNK = 100  # slots that gradients flow back through

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env.central_env import CentralEnv
+from dpem_env.envs.central import CentralEnv
 from dpem_env.scenarios import Scenario, Split
-from dpem_env.seeding import SEEDS
+from dpem_env.support.seeding import SEEDS
 
 Rows = NDArray[np.float32]
 

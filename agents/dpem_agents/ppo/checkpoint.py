@@ -19,12 +19,13 @@ from pydantic import Field
 
 from dpem_agents.ppo.forward import shapes
 from dpem_agents.ppo.hyperparameters import MODES, STACKED, Hyperparameters, changed
-from dpem_env.errors import DpemError, PolicyError
-from dpem_env.features import NODE_FEATURES, PEER_FEATURES, FeatureTable
-from dpem_env.files import ArrayFile, Part, reading, require_parts, whole_file
-from dpem_env.network import Network
-from dpem_env.scenarios import MAX_SLOTS, Count, Natural, Scenario
+from dpem_env.network.network import Network
+from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, FeatureTable
+from dpem_env.scenarios import Scenario
+from dpem_env.scenarios.schema import MAX_SLOTS, Count, Natural
 from dpem_env.simulator.simulator import fingerprint
+from dpem_env.support.errors import DpemError, PolicyError
+from dpem_env.support.files import ArrayFile, Part, reading, require_parts, whole_file
 
 FORMAT = "dpem-ppo-2"
 FILE = "checkpoint.npz"  # in the folder of a training

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env.features import NODE_FEATURES
+from dpem_env.observations.features import NODE_FEATURES
 
 F32 = NDArray[np.float32]
 Weights = dict[str, F32]

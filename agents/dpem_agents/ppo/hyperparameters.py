@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from dpem_agents.ppo.prior import WARM_STARTS, WarmStart
-from dpem_env.errors import DpemError, nearest, require_one_of
-from dpem_env.features import BLOCKS
+from dpem_env.observations.features import BLOCKS
+from dpem_env.support.errors import DpemError, nearest, require_one_of
 
 Encoder = Literal["per-peer", "plain"]
 MODES = ("shared", "independent", "central", "federated")
@@ -72,8 +72,8 @@ class Hyperparameters:
         return self.first_penalty + (1.0 - self.first_penalty) * climbed
 
 
-# What the search found best for shared policies (`dpem_agents.ppo.search`): rollouts short and from many networks, or
-# updates follow the few that are being played; and a learning rate that falls to nothing.
+# What the search found best for shared policies (`dpem_agents.studies.search`): rollouts short and from many networks,
+# or updates follow the few that are being played; and a learning rate that falls to nothing.
 SHARED = Hyperparameters(networks=32, slots=32, annealed=True)
 # Each node learns from its own 128 slots alone.
 ALONE = Hyperparameters(networks=1, minibatches=2, epochs=4, encoder="plain")

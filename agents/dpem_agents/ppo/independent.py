@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters
 from dpem_agents.ppo.networks import actor_critic
-from dpem_env.features import FeatureTable
+from dpem_env.observations.features import FeatureTable
 
 
 class StackedPolicy(MaskableActorCriticPolicy):

@@ -20,11 +20,11 @@ from dpem_agents.ppo.checkpoint import FORMAT, Arrays, Checkpoint, interface, to
 from dpem_agents.ppo.independent import IndependentPPO, StackedPolicy
 from dpem_agents.ppo.shared import SharedPolicy
 from dpem_agents.ppo.vec_env import NodeVecEnv, Position
-from dpem_env.errors import DpemError
-from dpem_env.features import FeatureTable
-from dpem_env.network import build_network
+from dpem_env.network.network import build_network
+from dpem_env.observations.features import FeatureTable
 from dpem_env.scenarios import Scenario
-from dpem_env.seeding import stream_key
+from dpem_env.support.errors import DpemError
+from dpem_env.support.seeding import stream_key
 
 if TYPE_CHECKING:
     from dpem_agents.ppo.training import Settings

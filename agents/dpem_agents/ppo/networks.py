@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dpem_agents.ppo.forward import OWN
 from dpem_agents.ppo.hyperparameters import Hyperparameters
 from dpem_agents.ppo.prior import prior
-from dpem_env.features import FeatureTable
+from dpem_env.observations.features import FeatureTable
 
 HIDDEN = math.sqrt(2.0)  # gain of layers before a tanh
 SMALL = 0.01  # gain of the last layer of an actor: it starts at the prior (Andrychowicz et al. 2021, choice C57)

@@ -13,11 +13,11 @@ from dpem_agents.ppo.checkpoint import Checkpoint, file_of, load
 from dpem_agents.ppo.forward import per_peer_logits, plain_logits
 from dpem_agents.ppo.hyperparameters import STACKED
 from dpem_agents.ppo.prior import prior
-from dpem_env.errors import PolicyError
-from dpem_env.features import Observations
-from dpem_env.network import Network
+from dpem_env.network.network import Network
+from dpem_env.observations.features import Observations
 from dpem_env.policies import CentralPolicy, Decision, LocalPolicy, NetworkView
 from dpem_env.scenarios import Scenario
+from dpem_env.support.errors import PolicyError
 
 
 class PpoPolicy(LocalPolicy):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_baselines.local import needed_quality
-from dpem_env.features import Observations
+from dpem_env.observations.features import Observations
 
 WarmStart = Literal["reactive", "waiting", "none"]
 WARM_STARTS: tuple[WarmStart, ...] = get_args(WarmStart)

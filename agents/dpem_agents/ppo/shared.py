@@ -10,7 +10,7 @@ from torch import nn
 
 from dpem_agents.ppo.hyperparameters import Hyperparameters
 from dpem_agents.ppo.networks import actor_critic
-from dpem_env.features import FeatureTable
+from dpem_env.observations.features import FeatureTable
 
 
 class SharedPolicy(MaskableActorCriticPolicy):

@@ -18,14 +18,14 @@ from dpem_agents.ppo.checkpoint import FILE, POLICY_FILE, Checkpoint, load
 from dpem_agents.ppo.hyperparameters import MODES, PRESETS, STACKED, Hyperparameters
 from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
 from dpem_env import scenarios
-from dpem_env.control import played_delay, warn_if_rounded
-from dpem_env.errors import DpemError, require_one_of
-from dpem_env.evaluation import run_episode
-from dpem_env.files import make_writable, sole_writer, write_json
-from dpem_env.forecast import get_forecaster
-from dpem_env.reports import progress
+from dpem_env.demand.forecast import get_forecaster
+from dpem_env.envs.control import played_delay, warn_if_rounded
+from dpem_env.envs.session import EpisodeSeeds, episode_seeds, require_seed
+from dpem_env.experiments.evaluation import run_episode
+from dpem_env.report.tables import progress
 from dpem_env.scenarios import Scenario
-from dpem_env.session import EpisodeSeeds, episode_seeds, require_seed
+from dpem_env.support.errors import DpemError, require_one_of
+from dpem_env.support.files import make_writable, sole_writer, write_json
 
 if TYPE_CHECKING:
     from dpem_agents.ppo.learner import Learner

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from dpem_agents.libraries import agents_extra
 from dpem_agents.ppo.central import CentralNetworks
-from dpem_env.errors import ActionError
+from dpem_env.envs.session import as_actions
+from dpem_env.envs.vector import EntanglementVectorEnv
 from dpem_env.scenarios import Scenario
-from dpem_env.session import as_actions
-from dpem_env.vector_env import EntanglementVectorEnv
+from dpem_env.support.errors import ActionError
 
 with agents_extra():
     from stable_baselines3.common.vec_env import VecEnv

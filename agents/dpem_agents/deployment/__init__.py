@@ -1,0 +1,1 @@
+"""Federated learning between machines, over Flower: plans, certificates, servers and nodes."""

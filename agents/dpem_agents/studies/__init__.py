@@ -1,0 +1,1 @@
+"""Studies of learners: searches, learning curves, attacks, and what privacy costs."""

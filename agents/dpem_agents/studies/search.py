@@ -1,0 +1,118 @@
+"""A search over PPO's hyperparameters: one thing changed at a time, as many trials as a baseline's search has.
+
+Every trial trains one policy on the training split and is scored on the validation episodes that baselines are tuned
+on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpem_agents.ppo.hyperparameters import Hyperparameters, changed
+from dpem_agents.ppo.training import CURVE, train
+from dpem_env.experiments.tuning import EPISODES, TRIALS
+from dpem_env.experiments.workers import played
+from dpem_env.scenarios import Scenario
+from dpem_env.support.files import read_json, reading, write_json
+
+FORMAT = "dpem-ppo-search-1"
+START = Hyperparameters()
+CHANGES: dict[str, dict[str, Any]] = {
+    "start of the search": {},
+    "plain network of the whole observation": {"encoder": "plain"},
+    "starts by waiting": {"warm_start": "waiting"},
+    "starts at random": {"warm_start": "none"},
+    "starts at random, whole penalty at once": {"warm_start": "none", "first_penalty": 1.0},
+    "whole penalty at once": {"first_penalty": 1.0},
+    "does not see forecasts": {"hidden_blocks": ["forecast"]},
+    "does not see the topology": {"hidden_blocks": ["topology"]},
+    "discount 0.9": {"discount": 0.9},
+    "discount 0.99": {"discount": 0.99},
+    "no entropy bonus": {"entropy_weight": 0.0},
+    "entropy bonus 0.01": {"entropy_weight": 0.01},
+    "learning rate 3e-4": {"learning_rate": 3e-4},
+    "learning rate falls to 0": {"annealed": True},
+    "32 networks, 32 slots each": {"networks": 32, "slots": 32},
+    "32 networks, 32 slots each, learning rate falls to 0": {"networks": 32, "slots": 32, "annealed": True},
+}
+assert len(CHANGES) == TRIALS
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training."""
+
+    name: str
+    scenario: Scenario
+    timesteps: int
+    forecaster: str | None
+    seed: int
+    folder: Path
+
+
+def search(
+    scenario: Scenario,
+    timesteps: int,
+    file: Path,
+    folder: Path,
+    *,
+    forecaster: str | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    data_dir: str | os.PathLike[str] | None = None,
+    on_trial: Callable[[], object] = lambda: None,
+) -> list[dict[str, Any]]:
+    """Train and score every trial; returns them, best first, and writes them to `file`.
+
+    Each trains in a folder of its own below `folder`, where it goes on if it was interrupted.
+    """
+    trials = [
+        Trial(name, scenario, timesteps, forecaster, seed, folder / name.replace(" ", "-").replace(",", ""))
+        for name in CHANGES
+    ]
+    found = []
+    for trial, score in played(partial(_score, data_dir=data_dir), trials, workers):
+        changes = CHANGES[trial.name]
+        found.append(
+            {"name": trial.name, "changes": changes} | score | {"learned_with": asdict(changed(START, **changes))}
+        )
+        on_trial()
+    found.sort(key=lambda each: -each["reward"])
+    about = {
+        "format": FORMAT,
+        "scenario": scenario.name,
+        "scenario_hash": scenario.hash,
+        "timesteps": timesteps,
+        "forecaster": forecaster,
+        "training_seed": seed,
+        "validation_episodes": EPISODES,
+    }
+    write_json(file, about | {"trials": found})
+    return found
+
+
+def _score(trial: Trial, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    train(
+        trial.scenario,
+        "shared",
+        trial.timesteps,
+        trial.folder,
+        seed=trial.seed,
+        hyperparameters=changed(START, **CHANGES[trial.name]),
+        forecaster=trial.forecaster,
+        validation_episodes=EPISODES,
+        validations=4,
+        show_progress=False,
+        data_dir=data_dir,
+    )
+    with reading("learning curve", trial.folder / CURVE):
+        curve = read_json(trial.folder / CURVE)["curve"]
+        last = {name: curve[-1][name] for name in ("reward", "delivery_rate", "contention", "seconds")}
+        return last | {"rewards_on_the_way": [float(np.round(point["reward"], 4)) for point in curve]}

@@ -1,0 +1,1 @@
+"""Demand: requests as they arrive, and forecasts of them."""

@@ -1,0 +1,264 @@
+"""The PettingZoo façade: one agent per node."""
+
+from __future__ import annotations
+
+import os
+from operator import itemgetter
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from pettingzoo import AECEnv, ParallelEnv
+from pettingzoo.utils.conversions import parallel_to_aec, parallel_to_aec_wrapper
+
+from dpem_env import scenarios
+from dpem_env.demand.forecast import Forecaster
+from dpem_env.envs.session import EpisodeChoice, Session, as_actions, episode_seeds, require_slots
+from dpem_env.network.network import build_network
+from dpem_env.scenarios import Scenario, Split
+from dpem_env.support.errors import ActionError, require_one_of
+
+AgentID = str
+
+PROBE = {"options": 1}  # what PettingZoo's tests pass to see that `reset` takes options
+
+
+class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
+    """Entanglement allocation in a quantum network: every node is an agent that connects itself to its peers.
+
+    In a quantum network the scarce thing is entanglement: pairs made link by link, stitched together by swapping at
+    repeaters, decaying while stored. Users at each node request pairs with peers, with a fidelity class and a deadline.
+    Every slot each agent may start one *allocation*: one pair to a peer at a quality. It holds memory along its route,
+    competes for pairs of the sources and swaps of the repeaters on the way, and when finished serves a pending
+    request or is stored for a later one: a pair made before the request serves it at once.
+
+    **Agents.** ``agent_0`` … ``agent_{N-1}``, one per node. All act in every slot and are truncated together after
+    ``episode.slots`` slots; none is ever terminated.
+
+    **Action.** ``Discrete(1 + D·Q)``: 0 waits, ``1 + d·Q + (q - 1)`` allocates one pair to the peer at place ``d`` at
+    quality ``q`` (``q - 1`` purification rounds per link) over a route the network chooses (``auto``). With
+    ``routes=True`` the agent names the route, too: ``Discrete(1 + D·Q·k)``, ``1 + (d·Q + q - 1)·k + r``. The int8 mask
+    in ``info["action_mask"]`` allows waiting always, and allocations while the node has a free row. An accepted
+    allocation may still be denied for lack of memory. An illegal action is a wait, counted in
+    ``info["illegal_actions"]``.
+
+    **Observation.** ``Box(0, 1, (F,), float32)``: 8 features of the node, then one block of ``P`` features for each of
+    its D peers (padded peers are 0), each clip(x / scale, 0, 1), unknown = 0. With C fidelity classes and a forecast of
+    H slots, P = 2·C + 9 + H. In the table ``p = 8 + d·P`` and C = 3, H = 8 as in mesh100. *Telemetry* is a snapshot
+    taken every second and readable two slots later, unknown before the first; *last slot* is as of its end.
+
+    ======== ================ =========== ============== ========= =====================================================
+    columns  feature          unit        scale          age       meaning
+    ======== ================ =========== ============== ========= =====================================================
+    0        free_memory      qubits      largest memory now       own memory not in use
+    1        generation_rate  pairs/s     largest g      fixed     own source, g
+    2        swap_rate        swaps/s     largest c      fixed     own repeater, c
+    3        coherence_time   s           60 s           fixed     own memory, T
+    4        swap_tokens      swaps       token cap      now       swaps the own repeater could do at once
+    5        open_rows        rows        rows K         now       own open allocations
+    6        source_backlog   links       8              now       incomplete links waiting for the own source, anyone's
+    7        telemetry_age    slots       period + delay now       slots since the readable snapshot was taken
+    p+0..2   pending          requests    8              now       requests waiting, per fidelity class
+    p+3      slack            slots       deadline       now       slots left for the most urgent one, this one included
+    p+4      open_allocations allocations 8              last slot own open allocations to this peer
+    p+5      links_complete   links       hop limit      last slot complete links of the one furthest on
+    p+6      stored_pairs     pairs       8              now       own stored pairs with this peer
+    p+7      best_werner      w           1              now       Werner parameter of the best of them
+    p+8      hops             links       hop limit      telemetry length of the current route
+    p+9      build_time       s           time-to-live   telemetry expected build time of the current route, unloaded
+    p+10     route_up         0 or 1      1              telemetry whether all its links are up
+    p+11     route_load       share       1              telemetry load of its worst resource
+    p+12..14 min_quality      quality     qualities Q    telemetry smallest meeting each class, fresh, 0: none
+    p+15..22 forecast         requests    4              now       expected new requests in each of the next H slots
+    ======== ================ =========== ============== ========= =====================================================
+
+    With ``observation="dict"`` the observation is ``{"observation": …, "action_mask": …}``, and the mask is in no info:
+    libraries look for it in one of the two places.
+
+    **Reward.** Requests delivered to the node in the slot minus β = 0.05 times the contended resources it claimed.
+
+    **Episode.** 400 slots of 0.25 s. ``reset(seed=s)`` plays episode ``s`` of the ``split``'s frozen seed lists, which
+    fixes topology, demand and every random outcome; ``reset()`` draws one. ``options={"topology_seed": …,
+    "demand_seed": …}`` names them; other options are errors.
+
+    **Arguments.** ``scenario``: name, TOML path or Scenario. ``split``: ``"train"``, ``"validation"`` or
+    ``"evaluation"``. ``observation``: ``"flat"`` or ``"dict"``. ``routes``: name routes in actions. ``forecaster``:
+    fills the forecast features: a name of `dpem_env.demand.forecast.FORECASTERS`, an object, or None. ``data_dir``:
+    folder of files that are not shipped. ``max_cycles``: slots per episode (default: the scenario's). ``render_mode``:
+    None or ``"rgb_array"``. Further keyword arguments override fields of the scenario.
+
+    **Version history.** v0: first rules; provisional until release 0.1.
+    """
+
+    metadata = {"name": "dpem_env", "render_modes": ["rgb_array"], "is_parallelizable": True, "render_fps": 4}  # noqa: RUF012
+
+    def __init__(
+        self,
+        scenario: str | Scenario = "mesh100-v0",
+        *,
+        split: Split = "train",
+        observation: Literal["flat", "dict"] = "flat",
+        routes: bool = False,
+        forecaster: str | Forecaster | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        max_cycles: int | None = None,
+        render_mode: str | None = None,
+        **overrides: Any,
+    ) -> None:
+        require_one_of("observation", observation, ("flat", "dict"))
+        require_one_of("render_mode", render_mode, (None, "rgb_array"))
+        self.scenario = scenarios.get(scenario, **overrides)
+        self.metadata = {**self.metadata, "name": self.scenario.name}
+        self.split: Split = split
+        self._choice = EpisodeChoice(self.scenario, split)
+        self.render_mode = render_mode
+        self.max_cycles = self.scenario.episode.slots if max_cycles is None else max_cycles
+        require_slots(self.max_cycles)
+        self.session = Session(self.scenario, routes=routes, forecaster=forecaster, data_dir=data_dir)
+        first = build_network(self.scenario, episode_seeds(self.scenario, split, 0).topology, data_dir)
+        self.possible_agents = [f"agent_{i}" for i in range(first.num_nodes)]
+        self._in_order = itemgetter(*self.possible_agents)
+        self.agents: list[AgentID] = []
+        self._dict_observation = observation == "dict"
+        width, actions = self.session.observer.table.width, self.session.observer.num_actions
+
+        def observation_space() -> spaces.Space[Any]:
+            flat = spaces.Box(0.0, 1.0, (width,), np.float32)
+            mask = spaces.Box(0, 1, (actions,), np.int8)
+            return spaces.Dict({"observation": flat, "action_mask": mask}) if self._dict_observation else flat
+
+        # Every agent has spaces of its own, so that each is seeded and sampled apart.
+        self.observation_spaces = {agent: observation_space() for agent in self.possible_agents}
+        self.action_spaces = {agent: spaces.Discrete(actions) for agent in self.possible_agents}
+        self.state_space = spaces.Box(0.0, 1.0, (len(self.possible_agents) * width,), np.float32)
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
+        """Begin an episode; returns observations and infos by agent."""
+        require_slots(self.max_cycles)
+        self.session.begin(self._choice.choose(seed, None if options == PROBE else options), self.max_cycles)
+        self.agents = self.possible_agents[:]
+        self._illegal = [0] * len(self.agents)
+        return self._observe()
+
+    def step(
+        self, actions: dict[AgentID, int]
+    ) -> tuple[
+        dict[AgentID, Any],
+        dict[AgentID, float],
+        dict[AgentID, bool],
+        dict[AgentID, bool],
+        dict[AgentID, dict[str, Any]],
+    ]:
+        """Play one slot with one action per agent.
+
+        Raises ActionError for an unknown or missing agent, or an action that is no integer.
+        """
+        agents, session = self.agents, self.session
+        if session.done and isinstance(actions, dict) and not actions:
+            return {}, {}, {}, {}, {}
+        session.require_running()
+        session.step(*session.observer.decode(self._as_array(actions)))
+        refused = session.simulator.refused[0]
+        if refused.any():
+            self._illegal = [count + int(illegal) for count, illegal in zip(self._illegal, refused, strict=True)]
+        observations, infos = self._observe()
+        over = session.done
+        if over:
+            self.agents = []
+        return (
+            observations,
+            dict(zip(agents, session.rewards().tolist(), strict=True)),
+            dict.fromkeys(agents, False),
+            dict.fromkeys(agents, over),
+            infos,
+        )
+
+    def state(self) -> NDArray[np.float32]:
+        """(N·F,) all agents' features with remote ones as of now: for centralized training."""
+        return self.session.global_state().ravel()
+
+    def observation_space(self, agent: AgentID) -> gymnasium.Space[Any]:
+        """The same space object at every call."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: AgentID) -> gymnasium.Space[Any]:
+        """The same space object at every call."""
+        return self.action_spaces[agent]
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """(height, width, 3) picture of the network, coloured by load, if ``render_mode="rgb_array"``."""
+        self.session.require_begun()
+        if self.render_mode is None:
+            return None
+        from dpem_env.report.network_map import network_image
+
+        return network_image(self.session)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _observe(self) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
+        agents, matrix, masks = self.possible_agents, self.session.observations(), self.session.masks()
+        rows = list(zip(agents, matrix, masks, self._illegal, strict=True))
+        if self._dict_observation:
+            return (
+                {agent: {"observation": row, "action_mask": mask} for agent, row, mask, _ in rows},
+                {agent: {"illegal_actions": illegal} for agent, _, _, illegal in rows},
+            )
+        return (
+            {agent: row for agent, row, _, _ in rows},
+            {agent: {"action_mask": mask, "illegal_actions": illegal} for agent, _, mask, illegal in rows},
+        )
+
+    def _as_array(self, actions: dict[AgentID, int]) -> NDArray[np.int64]:
+        try:
+            if len(actions) == len(self.agents):
+                return as_actions("actions", self._in_order(actions), (len(self.agents),))[None]
+        except (LookupError, TypeError, ActionError):
+            pass  # told apart below
+        raise ActionError(self._what_is_wrong(actions))
+
+    def _what_is_wrong(self, actions: Any) -> str:
+        if not isinstance(actions, dict):
+            return f"actions is {type(actions).__name__}; expected a dict with an int for each agent, 0 waits"
+        for agent, action in actions.items():
+            if agent not in self.action_spaces:
+                return f"unknown agent {agent!r} (action {action!r}); agents are agent_0 to {self.agents[-1]}"
+            if not _is_integer(action):
+                return f"action {action!r} of {agent!r} is {type(action).__name__}; expected an int, 0 waits"
+        missing = [agent for agent in self.agents if agent not in actions]
+        if missing:
+            return f"no action for {missing[0]!r} ({len(missing)} missing); every agent acts in every slot, 0 waits"
+        return "an action does not fit into 64 bits; expected an int, 0 waits"
+
+
+def _is_integer(action: Any) -> bool:
+    if type(action) is int:
+        return True  # of any size
+    try:
+        as_actions("action", action, ())
+    except ActionError:
+        return False
+    return True
+
+
+def parallel_env(scenario: str | Scenario = "mesh100-v0", **arguments: Any) -> EntanglementEnv:
+    """A PettingZoo parallel environment; arguments and scenario overrides as documented on `EntanglementEnv`."""
+    return EntanglementEnv(scenario, **arguments)
+
+
+def env(scenario: str | Scenario = "mesh100-v0", **arguments: Any) -> AECEnv:
+    """The same as a PettingZoo AEC environment: agents act in turn, and the slot is played after the last of them.
+
+    It checks the order of calls, but not actions: one out of range is a wait and counted, as in `EntanglementEnv`.
+    """
+    return parallel_to_aec(parallel_env(scenario, **arguments))
+
+
+def raw_env(scenario: str | Scenario = "mesh100-v0", **arguments: Any) -> AECEnv:
+    """`env` without checks of the order of calls."""
+    return parallel_to_aec_wrapper(parallel_env(scenario, **arguments))

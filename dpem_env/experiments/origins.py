@@ -1,0 +1,126 @@
+"""What an episode follows from besides its scenario and seeds, by content: code, files and data, each under a name.
+
+A policy, forecaster or bound is known by the package that defines it, and by the files it reads. Which these are it
+says as `sources`, a list of paths; where it says nothing, it is the argument in its name, if that is a path.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dpem_env import policies
+from dpem_env.demand import forecast
+from dpem_env.demand.forecast import get_forecaster
+from dpem_env.experiments.bounds import get_bound
+from dpem_env.experiments.evaluation import Arm
+from dpem_env.experiments.specs import CENTRAL, argument
+from dpem_env.policies import Centralized
+from dpem_env.scenarios import Scenario
+from dpem_env.scenarios.data import SOURCES, data_folder, data_needed
+from dpem_env.scenarios.schema import ReplayDemand, TopohubNetwork
+from dpem_env.support.errors import DpemError
+from dpem_env.support.provenance import code_fingerprint, package_fingerprint, path_fingerprint
+
+Sources = dict[str, str]
+LIBRARIES = ("networkx", "scipy")  # that decide networks and what linear programs find
+ABSENT = "absent"
+
+
+class Origins:
+    """Looks at every source once: what it says is as of the first look."""
+
+    def __init__(self, data_dir: str | os.PathLike[str] | None = None) -> None:
+        self.data_dir = data_dir
+        self._seen: dict[Any, Sources] = {}
+
+    def of_scenario(self, scenario: Scenario) -> Sources:
+        """This package, and the data that the scenario reads."""
+        return self._once(scenario, lambda: _of_scenario(scenario, self.data_dir))
+
+    def of_arm(self, arm: Arm) -> Sources:
+        """Code and files of a policy and of the forecaster it is played with."""
+        return self._once(arm, lambda: _of_arm(arm))
+
+    def of_forecaster(self, name: str) -> Sources:
+        """Code and files of a forecaster."""
+        return self._once(("forecaster", name), lambda: _of_forecaster(name))
+
+    def of_bound(self, name: str) -> Sources:
+        """Code of a bound."""
+        return self._once(("bound", name), lambda: _code([get_bound(name).__module__]))
+
+    def _once(self, key: Any, look: Callable[[], Sources]) -> Sources:
+        if key not in self._seen:
+            self._seen[key] = look()
+        return self._seen[key]
+
+
+@contextmanager
+def unchanged(look: Callable[[Origins], Iterable[Sources]], data_dir: str | os.PathLike[str] | None) -> Iterator[None]:
+    """DpemError at the end of the block if the sources that `look` gives are no longer those of its beginning."""
+    before = list(look(Origins(data_dir)))
+    yield
+    changes = [name for old, new in zip(before, look(Origins(data_dir)), strict=True) for name in changed(old, new)]
+    if changes:
+        raise DpemError(f"{', '.join(dict.fromkeys(changes))} changed while it was used: run it again")
+
+
+def changed(before: Sources, now: Sources) -> list[str]:
+    """Names of the sources that are no longer what they were."""
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def _of_scenario(scenario: Scenario, data_dir: str | os.PathLike[str] | None) -> Sources:
+    found = {"the code of dpem_env": code_fingerprint()}
+    found |= {f"the version of {name}": version(name) for name in LIBRARIES}
+    if isinstance(scenario.network, TopohubNetwork):
+        import topohub
+
+        key = scenario.network.topology
+        file = Path(topohub.__file__).with_name("data") / f"{key}.json"
+        found[f"the topology {key}"] = path_fingerprint(file) or ABSENT
+    if isinstance(scenario.demand, ReplayDemand):
+        found |= _files([scenario.demand.requests_file])
+    for name in data_needed(scenario):
+        folder = data_folder(data_dir)
+        found[f"the {name} data"] = (path_fingerprint(folder / SOURCES[name].file) if folder else None) or ABSENT
+    return found
+
+
+def _of_arm(arm: Arm) -> Sources:
+    policy = arm.make()
+    player = policy.rule if isinstance(policy, Centralized) else policy
+    kind = arm.policy.removeprefix(CENTRAL).partition(":")[0]
+    found = _of_player(player, arm.policy, policies.available()[kind].value)
+    return found | _of_forecaster(policy.forecaster if arm.forecaster is None else arm.forecaster)
+
+
+def _of_forecaster(forecaster: Any) -> Sources:
+    found = get_forecaster(forecaster)
+    if found is None:
+        return {}
+    name = forecaster if isinstance(forecaster, str) else ""
+    return _of_player(found, name, forecast.available().get(name.partition(":")[0], ""))
+
+
+def _of_player(player: object, name: str, announced: str) -> Sources:
+    files = getattr(player, "sources", None)
+    if files is None:
+        files = [argument(name)] if os.path.exists(argument(name)) else []
+    return _code([announced.partition(":")[0], *(kind.__module__ for kind in type(player).__mro__)]) | _files(files)
+
+
+def _files(paths: Iterable[str | os.PathLike[str]]) -> Sources:
+    return {f"the file {os.fspath(path)}": path_fingerprint(path) or ABSENT for path in paths}
+
+
+def _code(modules: Iterable[str]) -> Sources:
+    """Of the packages they belong to; Python's own and this one's are known otherwise."""
+    packages = {module.partition(".")[0] for module in modules} - {"", "dpem_env"} - sys.stdlib_module_names
+    return {f"the code of {name}": package_fingerprint(name) for name in sorted(packages)}

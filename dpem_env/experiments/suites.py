@@ -1,0 +1,59 @@
+"""Declared suites of work: which scenarios, varied how, at which control delays, a benchmark plays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dpem_env import scenarios
+from dpem_env.scenarios import Scenario
+from dpem_env.support.errors import ScenarioError, nearest
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Every scenario in every variation, with central policies at every delay."""
+
+    name: str
+    summary: str
+    scenarios: tuple[str, ...]
+    variations: tuple[dict[str, Any], ...] = ({},)  # overrides
+    delays: tuple[float, ...] = (0.0, 0.5)  # s
+
+    def settings(self, instead: Sequence[str] = ()) -> list[Scenario]:
+        """The scenarios to play, varied; `instead` names others to vary the same way."""
+        names = dict.fromkeys(instead or self.scenarios)
+        return [scenarios.get(name, **variation) for name in names for variation in self.variations]
+
+
+def mesh_of(nodes: int) -> dict[str, Any]:
+    """Overrides of mesh100-v0 for another size of the same density and load per node."""
+    return {"nodes": nodes, "side": round(10.0 * nodes**0.5, 1), "request_rate": 0.125 * nodes}
+
+
+def _each(field: str, *values: float) -> tuple[dict[str, Any], ...]:
+    return tuple({field: value} for value in values)
+
+
+MESH = ("mesh100-v0",)
+NETWORKS = ("surfnet-v0", "coronet100-v0", "abilene-trace-v0", "mesh100-outages-v0")
+
+_ALL = (
+    Suite("quick", "mesh20, 24 slots: does all work?", ("mesh20-v0",), ({"slots": 24, "request_rate": 8.0},)),
+    Suite("delay-curve", "the paper's network against control delay", MESH, delays=(0.0, 0.25, 0.5, 1.0, 2.0)),
+    Suite("networks", "real and failing networks", NETWORKS),
+    Suite("small", "checkable by hand, and quick to train on", ("chain3-v0", "star8-v0", "mesh20-v0")),
+    Suite("loads", "offered load 0.3, 0.6 and 0.9", MESH, _each("request_rate", 6.25, 12.5, 18.75)),
+    Suite("deadlines", "urgency of requests", MESH, _each("deadline", 0.5, 1.0, 2.0, 4.0)),
+    Suite("coherence", "quality of memories", MESH, _each("coherence_time", 1.0, 10.0, 60.0)),
+    Suite("sizes", "meshes of equal density and load", MESH, tuple(map(mesh_of, (25, 50, 100, 200, 400)))),
+)
+SUITES = {suite.name: suite for suite in _ALL}
+
+
+def get_suite(name: str) -> Suite:
+    """A suite by name; ScenarioError names the nearest."""
+    if name not in SUITES:
+        raise ScenarioError(f"unknown suite {name!r}; {nearest(name, SUITES)}")
+    return SUITES[name]

@@ -1,0 +1,285 @@
+"""Tuned policies: an equal budget for every policy and control delay, on validation seeds only.
+
+Every policy gets at most so many trials of its `search_space` (see `dpem_env.experiments.search`; the first is its
+defaults), each played on the same validation episodes; the best mean reward wins. A central policy is tuned for every
+control delay on its own. A scenario has one file; a search that is run again goes on from what the file holds. What was
+found there with other code or files, or on another scenario of that name, is searched again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from dpem_env.experiments.evaluation import Arm
+from dpem_env.experiments.origins import Origins, Sources, changed
+from dpem_env.experiments.search import trials
+from dpem_env.experiments.workers import WorkItem, play, played, require_result_of
+from dpem_env.logs.recorder import simulator_version
+from dpem_env.scenarios import SCENARIOS, Scenario
+from dpem_env.scenarios.schema import Section
+from dpem_env.support.errors import DpemError, PolicyError
+from dpem_env.support.errors import nearest as suggest
+from dpem_env.support.files import file_name, read_json, reading, sole_writer, staying, write_json
+from dpem_env.support.seeding import generator
+
+FORMAT = "dpem-tuning-1"
+TRIALS, EPISODES = 16, 3  # per policy and control delay; per trial
+Found = dict[str, Any]
+Key = tuple[str, float | None, str | None]  # policy, delay, forecaster
+Real = Annotated[float, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True)]
+Scalar = Annotated[bool, Field(strict=True)] | Whole | Real | str | None
+Option = Scalar | list[Scalar]
+VARIATION = re.compile(r"(?P<varied>.+)\+\w+=", re.DOTALL)  # a varied scenario's name, as `override` writes it
+
+
+def tune(
+    contestants: Sequence[Arm],
+    scenario: Scenario,
+    path: Path,
+    budget: int = TRIALS,
+    episodes: int = EPISODES,
+    *,
+    workers: int = 1,
+    data_dir: str | os.PathLike[str] | None = None,
+    on_start: Callable[[int], object] = lambda total: None,
+    on_episode: Callable[[Arm], object] = lambda arm: None,
+) -> list[Found]:
+    """Tune every arm that the file does not hold yet; returns all it holds then. Each arm is saved when it is done.
+
+    `on_start` is told the number of episodes to play. DpemError if another process is writing the file.
+    """
+    made_with, origins = header(scenario, budget, episodes), Origins(data_dir)
+    with sole_writer(path), staying(path.parent):
+        tuned = finished(path, made_with)
+        sources = {arm: origins.of_scenario(scenario) | origins.of_arm(arm) for arm in contestants}
+        outdated = _outdated(tuned, sources)
+        for what, number in Counter(outdated.values()).items():
+            print(f"tuning {number} contestant{'s' * (number > 1)} again: {what} changed", file=sys.stderr)
+        tuned = [found for found in tuned if _key(found) not in outdated]
+        known = {_key(found) for found in tuned}
+        missing = [arm for arm in contestants if (arm.policy, arm.delay, arm.forecaster) not in known]
+        searched = {arm: _candidates(arm, budget) for arm in missing}
+        searcher = {candidate: arm for arm, candidates in searched.items() for candidate in candidates}
+        items = [WorkItem(scenario, "validation", index, each) for each in searcher for index in range(episodes)]
+        rewards: dict[Arm, dict[int, float]] = {candidate: {} for candidate in searcher}
+        on_start(len(items))
+        for item, result in played(partial(play, data_dir=data_dir), items, workers):
+            arm = searcher[item.arm]
+            require_result_of(item.identity() | {"sources": sources[arm]}, result, "a worker")
+            rewards[item.arm][item.index] = result["metrics"]["reward"]
+            on_episode(arm)
+            if all(len(rewards[candidate]) == episodes for candidate in searched[arm]):
+                means = [
+                    float(np.mean([rewards[candidate][index] for index in range(episodes)]))
+                    for candidate in searched[arm]
+                ]
+                tuned.append(_found(arm, searched[arm], means) | {"sources": sources[arm]})
+                write_json(path, made_with | {"tuned": tuned})
+    return tuned
+
+
+def _outdated(tuned: Sequence[Found], sources: dict[Arm, Sources]) -> dict[Key, str]:
+    """What has changed of the sources of contestants that were tuned; files that name none are taken as right."""
+    now = {(arm.policy, arm.delay, arm.forecaster): found for arm, found in sources.items()}
+    changes = {
+        _key(found): changed(found["sources"], now[_key(found)])
+        for found in tuned
+        if found.get("sources") and _key(found) in now
+    }
+    return {key: ", ".join(names) for key, names in changes.items() if names}
+
+
+def _candidates(arm: Arm, budget: int) -> list[Arm]:
+    """The arm with the options of every trial."""
+    drawn = trials(_search_space(arm), budget, generator("tuning", 0))
+    return [replace(arm, options=tuple(options.items())) for options in drawn]
+
+
+def _found(arm: Arm, candidates: Sequence[Arm], rewards: Sequence[float]) -> Found:
+    """All trials of an arm with their mean reward, and the best of them; ties go to the earlier trial."""
+    tried = [
+        {"options": dict(candidate.options), "reward": reward}
+        for candidate, reward in zip(candidates, rewards, strict=True)
+    ]
+    return {
+        "policy": arm.policy,
+        "forecaster": arm.forecaster,
+        "delay": arm.delay,
+        "best": tried[int(np.argmax(rewards))],
+        "default_reward": rewards[0],
+        "trials": tried,
+    }
+
+
+def header(scenario: Scenario, budget: int, episodes: int) -> Found:
+    """What a result file was made with."""
+    return {
+        "format": FORMAT,
+        "version": simulator_version(),
+        "scenario": scenario.name,
+        "scenario_hash": scenario.hash,
+        "split": "validation",
+        "trials": budget,
+        "episodes": episodes,
+    }
+
+
+def finished(path: Path, made_with: Found) -> list[Found]:
+    """What the file holds already; nothing if it is of another version; DpemError if it was asked for otherwise."""
+    if not path.exists():
+        return []
+    found = _read(path)
+    for name in ("format", "scenario", "split", "trials", "episodes"):
+        if found[name] != made_with[name]:
+            raise DpemError(
+                f"{path} was made with {name} {found[name]!r}, not {made_with[name]!r}; choose another --out"
+            )
+    for name, what in (("version", "the version of dpem_env"), ("scenario_hash", "the scenario")):
+        if found[name] != made_with[name]:
+            print(f"tuning all contestants again: {what} changed", file=sys.stderr)
+            return []
+    return list(found["tuned"])
+
+
+class Tuned:
+    """The tuned options in a folder that holds one file per scenario, SCENARIO.json."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise DpemError(f"--tuned {str(folder)!r} is no folder; expected one with files written by dpem tune")
+        self.folder = folder
+        self._files: dict[Path, Found] = {}
+
+    def arm(self, scenario: Scenario, arm: Arm) -> Arm:
+        """The arm with the options tuned for the scenario.
+
+        Varied scenarios take those of the one they vary; an arm takes those found with its forecaster if there are any,
+        else with the policy's own, at the control delay nearest to its own (of two, the shorter). A policy without a
+        search space stays as it is. PolicyError if the policy was not tuned there.
+        """
+        if not _search_space(arm):
+            return arm
+        path, file = self._of(scenario, arm)
+        found = [each for each in file["tuned"] if each["policy"] == arm.policy]
+        own = [each for each in found if each["forecaster"] == arm.forecaster]
+        candidates = own or [each for each in found if each["forecaster"] is None]
+        if not candidates:
+            budget = f"--trials {file['trials']} --episodes {file['episodes']}"
+            raise PolicyError(f"{path} holds no {arm.label}; {self._command(file['scenario'], arm)} {budget} adds it")
+        delay = arm.delay or 0.0
+        nearest = min(candidates, key=lambda each: (abs((each["delay"] or 0.0) - delay), each["delay"] or 0.0))
+        options = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in nearest["best"]["options"].items()
+        }
+        for name, value in options.items():
+            _require_option(path, arm, name, value)
+        return replace(arm, options=tuple(options.items()))
+
+    def _of(self, scenario: Scenario, arm: Arm) -> tuple[Path, Found]:
+        """The file of the scenario, or of the one that it varies."""
+        names = _names(scenario)
+        for name in names:
+            path = result_file(self.folder, name)
+            if path not in self._files and path.exists():
+                self._files[path] = _read(path)
+            if path in self._files:
+                found = self._files[path]
+                if found["scenario"] != name:
+                    raise PolicyError(f"{path} is of {found['scenario']!r}, not of {name!r}; remove it and tune again")
+                if name == scenario.name and found["scenario_hash"] != scenario.hash:
+                    raise PolicyError(f"{path} was tuned on another version of {name}; remove it and tune again")
+                return path, found
+        base = names[-1]
+        raise PolicyError(f"no {result_file(self.folder, base)}; {self._command(base, arm)} writes it")
+
+    def _command(self, scenario: str, arm: Arm) -> str:
+        """What tunes there; to be typed as it stands if the scenario is a shipped one."""
+        where = scenario if scenario in SCENARIOS else "FILE.toml"
+        return shlex.join(("dpem", "tune", "--scenario", where, "--policies", arm.policy, "--out", str(self.folder)))
+
+
+def result_file(folder: Path, scenario: str) -> Path:
+    """Where what was tuned on a scenario of this name is kept."""
+    return folder / f"{file_name(scenario)}.json"
+
+
+def _names(scenario: Scenario) -> list[str]:
+    """The name of the scenario, then those of the ones it varies: without its last override, its last two, …"""
+    names = [scenario.name]
+    while found := VARIATION.match(names[-1]):
+        names.append(found["varied"])
+    return names
+
+
+def _require_option(path: Path, arm: Arm, name: str, value: Any) -> None:
+    """PolicyError for an option that the policy does not leave to tuning, or a value of another kind or size."""
+    space = _search_space(arm)
+    if name not in space:
+        raise PolicyError(f"{path}: {arm.policy} has no option {name!r} to tune; {suggest(name, space)}")
+    numbers = [known for known in space[name] if isinstance(known, int | float) and not isinstance(known, bool)]
+    fits = value in space[name] and value != "log"
+    if numbers and isinstance(value, int | float) and not isinstance(value, bool):
+        whole = all(isinstance(known, int) for known in numbers)
+        fits = min(numbers) <= value <= max(numbers) and (isinstance(value, int) or not whole)
+    if not fits:
+        raise PolicyError(f"{path}: {name} of {arm.policy} is {value!r}; expected one of {space[name]}")
+
+
+def _read(path: Path) -> Found:
+    """What a search has found, checked; DpemError for another file."""
+    with reading("tuning file", path):
+        try:
+            return _File.model_validate(read_json(path)).model_dump()
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(f"it is no result of dpem tune: {place}: {first['msg']}; remove it") from None
+
+
+class _Trial(Section):
+    options: dict[str, Option]
+    reward: Real
+
+
+class _Tuned(Section):
+    policy: str
+    forecaster: str | None
+    delay: Annotated[Real, Field(ge=0)] | None
+    best: _Trial
+    default_reward: Real
+    trials: list[_Trial]
+    sources: dict[str, str] = Field(default_factory=dict)  # none in files of before they were kept
+
+
+class _File(Section):
+    format: Literal["dpem-tuning-1"]
+    version: dict[str, str]
+    scenario: str
+    scenario_hash: str
+    split: str
+    trials: Whole
+    episodes: Whole
+    tuned: list[_Tuned]
+
+
+def _key(found: Found) -> Key:
+    return found["policy"], found["delay"], found["forecaster"]
+
+
+@cache  # a benchmark asks for every episode, and making a policy may read a checkpoint
+def _search_space(arm: Arm) -> dict[str, tuple[Any, ...]]:
+    return dict(getattr(replace(arm, options=()).make(), "search_space", {}))

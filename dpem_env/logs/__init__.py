@@ -1,0 +1,1 @@
+"""Episode logs: their format, how they are recorded, and verified replay."""

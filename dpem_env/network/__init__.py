@@ -1,0 +1,1 @@
+"""Networks as plain arrays: topologies, candidate routes, and networks kept on disk."""

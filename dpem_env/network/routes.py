@@ -1,0 +1,113 @@
+"""Candidate routes: the k cheapest loopless routes of bounded length, and which nodes can reach each other.
+
+The cost of a route is Σ_links 1/(g_emitter·η) + Σ_relays 1/c seconds, independent of load; ties go by hops, then by a
+random key fixed per topology. Costs are kept as whole nanoseconds, so that equal routes tie exactly whatever the order
+of summation. Searches are bounded by the hop limit (a layered Bellman-Ford) and by k (Yen, Management Science 17, 712,
+1971), so no topology makes them exponential.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_env import physics
+from dpem_env.network.route_search import all_routes, build_times, judge_all
+from dpem_env.network.topology import Topology
+from dpem_env.scenarios import Scenario
+
+Ints = NDArray[np.int32]
+
+NANOSECONDS = 1e9
+WORST = 1e6  # s; stands for the infinite cost of a source or repeater that does nothing
+
+
+@dataclass(frozen=True, eq=False)
+class RouteTable:
+    """Up to k routes for each of N·D (node, peer) pairs, in hop order from the node; padded with -1."""
+
+    hops: Ints  # (N, D, k), 0 where there is no route
+    links: Ints  # (N, D, k, max_hops)
+    nodes: Ints  # (N, D, k, max_hops + 1)
+    build_time: NDArray[np.float64]  # (N, D, k) s, expected maximum over links
+    quality: Ints  # (N, D, k, C) smallest quality that meets each class fresh, 0 if none does
+
+
+def reachability(topology: Topology, scenario: Scenario) -> NDArray[np.int8]:
+    """(N, N) Exclusion of each ordered pair, judged on its cheapest route; the diagonal is TOO_MANY_HOPS."""
+    graph = _graph(topology)
+    n, max_hops = topology.num_nodes, scenario.routing.max_hops
+    link_rate = topology.generation_rate[topology.emitter] * topology.transmission
+    fresh = _fresh_werner(scenario).max(axis=0)
+    lowest = physics.werner_from_fidelity(scenario.demand.fidelity_classes[0])
+    verdict: NDArray[np.int8] = judge_all(
+        n,
+        max_hops,
+        *graph,
+        link_rate,
+        topology.swap_rate,
+        topology.memory,
+        scenario.routing.min_link_rate,
+        scenario.routing.min_swap_rate,
+        scenario.control.time_to_live,
+        int(np.sum(fresh >= lowest)),
+    )
+    return verdict
+
+
+def find_routes(topology: Topology, scenario: Scenario, peers: Ints) -> RouteTable:
+    """The k cheapest loopless routes from every node to each of its `peers` (N, D), padded peers being -1."""
+    k, max_hops = scenario.routing.routes_per_peer, scenario.routing.max_hops
+    graph = _graph(topology)
+    nodes = all_routes(topology.num_nodes, max_hops, k, graph[:-1], peers)
+    hops = np.maximum((nodes >= 0).sum(axis=-1) - 1, 0).astype(np.int32)
+    links = _links_between(nodes, topology)
+    link_rate = topology.generation_rate[topology.emitter] * topology.transmission
+    build_time = build_times(link_rate, links, hops)
+    classes = physics.werner_from_fidelity(np.array(scenario.demand.fidelity_classes))
+    meets = _fresh_werner(scenario)[:, :, None] >= classes  # (Q, max_hops + 1, C)
+    smallest = np.where(meets.any(axis=0), meets.argmax(axis=0) + 1, 0)
+    smallest[0] = 0
+    return RouteTable(hops, links, nodes, build_time, smallest[hops].astype(np.int32))
+
+
+def _fresh_werner(scenario: Scenario) -> NDArray[np.float64]:
+    """(Q, max_hops + 1) Werner parameter of a fresh pair at quality q over h hops."""
+    hardware = scenario.hardware
+    link = physics.werner_from_fidelity(hardware.link_fidelity)
+    swap = physics.swap_factor(hardware.gate_fidelity, hardware.readout_fidelity)
+    pumped = np.array([physics.pumped_werner(link, q + 1) for q in range(scenario.control.qualities)])
+    hops = np.arange(scenario.routing.max_hops + 1)
+    fresh: NDArray[np.float64] = pumped[:, None] ** hops * swap ** np.maximum(hops - 1, 0)
+    return fresh
+
+
+def _graph(topology: Topology) -> tuple[Any, ...]:
+    """Neighbour lists (start, neighbour), costs and keys along them, and relay costs: what the searches read."""
+    u, v = topology.links.T
+    ends, others = np.concatenate((u, v)), np.concatenate((v, u))
+    order = np.lexsort((others, ends))
+    start = np.searchsorted(ends[order], np.arange(topology.num_nodes + 1)).astype(np.int32)
+    rate = topology.generation_rate[topology.emitter] * topology.transmission
+    cost = np.tile(_nanoseconds(rate), 2)[order]
+    key = np.tile(topology.link_key, 2)[order]
+    return start, others[order], cost, key, _nanoseconds(topology.swap_rate), np.tile(np.arange(len(u)), 2)[order]
+
+
+def _nanoseconds(rate: NDArray[np.float64]) -> NDArray[np.int64]:
+    seconds = 1.0 / np.maximum(rate, 1.0 / WORST)
+    return np.maximum(np.rint(seconds * NANOSECONDS), 1.0).astype(np.int64)
+
+
+def _links_between(nodes: Ints, topology: Topology) -> Ints:
+    """Link indices between consecutive nodes of padded routes."""
+    n = topology.num_nodes
+    code = topology.links[:, 0].astype(np.int64) * n + topology.links[:, 1]
+    order = np.argsort(code)
+    a, b = nodes[..., :-1].astype(np.int64), nodes[..., 1:].astype(np.int64)
+    wanted = np.minimum(a, b) * n + np.maximum(a, b)
+    position = np.searchsorted(code[order], np.where(b >= 0, wanted, code[order[0]]))
+    return np.where(b >= 0, order[position], -1).astype(np.int32)

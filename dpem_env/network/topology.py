@@ -1,0 +1,369 @@
+"""Topologies: where the nodes are, what hardware they have and which fibres join them.
+
+`build_topology` draws one from a scenario and a topology seed; generators and importers are below it. Routes, peers
+and demand are built on top, in their own modules.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_env import physics
+from dpem_env.scenarios import Scenario
+from dpem_env.scenarios.data import CORONET, data_file
+from dpem_env.scenarios.schema import (
+    LARGEST,
+    MAX_COUNT,
+    ChainNetwork,
+    CoronetNetwork,
+    MeshNetwork,
+    RelayNetwork,
+    StarNetwork,
+    TopohubNetwork,
+)
+from dpem_env.support.errors import DataError, ScenarioError, nearest, shown
+from dpem_env.support.files import json_object, read_json, reading
+from dpem_env.support.seeding import generator
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int32]
+
+EARTH_RADIUS = 6371.0  # km
+# Sndlib entries whose coordinates are pixels: their "lengths" are not kilometres.
+PIXEL_TOPOLOGIES = frozenset(
+    f"sndlib/{name}"
+    for name in ("atlanta", "di-yuan", "france", "giul39", "newyork", "norway", "pioro40", "sun", "ta1", "ta2", "zib54")
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """Nodes and fibres of one network; arrays are read-only. N nodes, L links."""
+
+    names: tuple[str, ...]  # N
+    position: Floats  # (N, 2) km, for drawing and distances
+    popularity: Floats  # (N,) lognormal weight as a communication partner
+    generation_rate: Floats  # (N,) useful pairs/s at zero distance, g
+    swap_rate: Floats  # (N,) swaps/s, c
+    memory: Ints  # (N,) qubits, m
+    coherence_time: Floats  # (N,) s, T
+    links: Ints  # (L, 2) end nodes, lower index first
+    length: Floats  # (L,) km of fibre
+    emitter: Ints  # (L,) the end whose source feeds the link: the one with the larger g
+    transmission: Floats  # (L,) probability that an emitted pair arrives, η
+    link_key: NDArray[np.int64]  # (L,) random tie-break among routes of equal cost and hops
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes, N."""
+        return len(self.names)
+
+    @property
+    def num_links(self) -> int:
+        """Number of fibre links, L."""
+        return len(self.links)
+
+    def distances(self) -> Floats:
+        """(N, N) straight-line distances in km."""
+        delta = self.position[:, None, :] - self.position[None, :, :]
+        return np.hypot(delta[..., 0], delta[..., 1])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Places and fibres before hardware is drawn; what generators and importers return."""
+
+    names: tuple[str, ...]
+    position: Floats  # (N, 2) km
+    links: Ints  # (L, 2)
+    length: Floats  # (L,) km
+    relays: NDArray[np.bool_] | None = None  # (N,) nodes with hardware of their own (chain, star)
+
+
+def build_topology(scenario: Scenario, topology_seed: int, data_dir: str | os.PathLike[str] | None = None) -> Topology:
+    """The topology that `topology_seed` draws from the scenario's network and hardware.
+
+    `data_dir` holds files that are not shipped (see `dpem list`). Raises DataError for a missing or malformed file and
+    ScenarioError for a network that is not connected.
+    """
+    rng = generator("topology", topology_seed)
+    layout = _layout(scenario, rng, data_dir)
+    n = len(layout.names)
+    if isinstance(scenario.network, TopohubNetwork | CoronetNetwork):  # others told their size before
+        _require_playable(layout, scenario)
+    _require_connected(layout, scenario.name)
+    hardware, network = scenario.hardware, scenario.network
+    generation_rate = rng.uniform(*hardware.generation_rate, size=n)
+    swap_rate = rng.uniform(*hardware.swap_rate, size=n)
+    memory = rng.integers(hardware.memory[0], hardware.memory[1], size=n, endpoint=True)
+    popularity = rng.lognormal(0.0, getattr(scenario.demand, "popularity_sigma", 0.0), size=n)
+    if isinstance(network, RelayNetwork) and layout.relays is not None:
+        if network.relay_generation_rate is not None:
+            generation_rate[layout.relays] = network.relay_generation_rate
+        if network.relay_swap_rate is not None:
+            swap_rate[layout.relays] = network.relay_swap_rate
+    return assemble(
+        layout,
+        popularity=popularity,
+        generation_rate=generation_rate,
+        swap_rate=swap_rate,
+        memory=memory.astype(np.int32),
+        coherence_time=np.full(n, hardware.coherence_time),
+        node_key=rng.permutation(n),
+        link_key=rng.integers(1, 2**48, size=len(layout.links)),
+        attenuation=hardware.attenuation,
+    )
+
+
+def assemble(
+    layout: Layout,
+    *,
+    popularity: Floats,
+    generation_rate: Floats,
+    swap_rate: Floats,
+    memory: Ints,
+    coherence_time: Floats,
+    node_key: NDArray[np.int64],
+    link_key: NDArray[np.int64],
+    attenuation: float,
+) -> Topology:
+    """A topology from a layout and per-node hardware; each link is fed by its end with the larger g.
+
+    Between ends of equal g the one with the smaller `node_key`, a random key per topology, is the emitter.
+    """
+    u, v = layout.links[:, 0], layout.links[:, 1]
+    ahead = (generation_rate[u] > generation_rate[v]) | (
+        (generation_rate[u] == generation_rate[v]) & (node_key[u] < node_key[v])
+    )
+    topology = Topology(
+        names=layout.names,
+        position=layout.position,
+        popularity=popularity,
+        generation_rate=generation_rate,
+        swap_rate=swap_rate,
+        memory=memory,
+        coherence_time=coherence_time,
+        links=layout.links,
+        length=layout.length,
+        emitter=np.where(ahead, u, v).astype(np.int32),
+        transmission=physics.transmission(layout.length, attenuation),
+        link_key=link_key,
+    )
+    for value in vars(topology).values():
+        if isinstance(value, np.ndarray):
+            value.setflags(write=False)
+    return topology
+
+
+def mesh(network: MeshNetwork, rng: np.random.Generator) -> Layout:
+    """Nodes uniform in a square; the shortest pairs linked; node 0's component joined to the rest until connected."""
+    n = network.nodes
+    position = rng.uniform(0.0, network.side, size=(n, 2))
+    u, v = np.triu_indices(n, k=1)
+    length = np.hypot(*(position[u] - position[v]).T)
+    shortest = np.argsort(length, kind="stable")[: network.num_links]
+    near = list(zip(u[shortest].tolist(), v[shortest].tolist(), strict=True))
+    links = np.array(sorted([*near, *_joining(position, near)]), dtype=np.int32)
+    span = position[links[:, 0]] - position[links[:, 1]]
+    return Layout(_numbered(n), position, links, np.hypot(span[:, 0], span[:, 1]))
+
+
+def _joining(position: Floats, near: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The links that join node 0's component to the rest: again and again the shortest that leaves it (Prim, 1957)."""
+    n = len(position)
+    graph = nx.Graph()
+    graph.add_nodes_from(range(n))
+    graph.add_edges_from(near)
+    parts = {node: part for part in nx.connected_components(graph) for node in part}
+    outside = np.ones(n, dtype=np.bool_)
+    shortest, inner = np.full(n, np.inf), np.zeros(n, dtype=np.int64)  # of every node outside, and where it comes from
+    joining: list[tuple[int, int]] = []
+    newcomers = parts[0]
+    while True:
+        outside[list(newcomers)] = False
+        for node in sorted(newcomers):
+            length = np.hypot(*(position[node] - position).T)
+            shorter = length < shortest
+            shortest[shorter], inner[shorter] = length[shorter], node
+        if not outside.any():
+            return joining
+        outer = int(np.where(outside, shortest, np.inf).argmin())
+        joining.append((min(outer, int(inner[outer])), max(outer, int(inner[outer]))))
+        newcomers = parts[outer]
+
+
+def chain(network: ChainNetwork) -> Layout:
+    """Nodes in a line; every interior node is a relay."""
+    n = network.nodes
+    position = np.stack((np.arange(n) * network.spacing, np.zeros(n)), axis=1)
+    links = np.array([(i, i + 1) for i in range(n - 1)], dtype=np.int32)
+    relays = np.arange(n) % (n - 1) != 0
+    return Layout(_numbered(n), position, links, np.full(n - 1, network.spacing), relays)
+
+
+def star(network: StarNetwork) -> Layout:
+    """Leaves on a circle around hub 0, the only relay."""
+    n = network.nodes
+    angle = np.arange(1, n) * 2.0 * np.pi / (n - 1)
+    leaves = network.spacing * np.stack((np.cos(angle), np.sin(angle)), axis=1)
+    links = np.array([(0, i) for i in range(1, n)], dtype=np.int32)
+    return Layout(
+        _numbered(n), np.vstack((np.zeros((1, 2)), leaves)), links, np.full(n - 1, network.spacing), np.arange(n) == 0
+    )
+
+
+def from_topohub(network: TopohubNetwork) -> Layout:
+    """A real topology of the topohub package (MIT licence), fibre lengths in km times `length_scale`."""
+    key = network.topology
+    if key in PIXEL_TOPOLOGIES:
+        raise ScenarioError(f"network.topology: link lengths of {key!r} are pixel distances, not km; choose another")
+    if key not in topohub_names():  # a name only, never a path to somewhere else
+        raise ScenarioError(f"network.topology: topohub has no topology {key!r}; {nearest(key, topohub_names())}")
+    with reading("topohub's topology", key, DataError):
+        record = json_object((files("topohub") / "data" / f"{key}.json").read_text(encoding="utf-8"))
+        return _from_record(record, _TOPOHUB_PLANE if key.startswith("gabriel/") else _TOPOHUB, network.length_scale)
+
+
+@cache
+def topohub_names() -> tuple[str, ...]:
+    """Topologies of the topohub package whose lengths are kilometres."""
+    data = Path(str(files("topohub"))) / "data"
+    names = (file.relative_to(data).with_suffix("").as_posix() for file in data.rglob("*.json"))
+    return tuple(sorted(set(names) - PIXEL_TOPOLOGIES))
+
+
+def from_coronet(network: CoronetNetwork, data_dir: str | os.PathLike[str] | None, needed_by: str) -> Layout:
+    """CORONET Global from ``coronet/flat_CORONET_Global_Topology.json`` of the data folder, lengths scaled."""
+    path = data_file(data_dir, CORONET, needed_by)
+    with reading("topology file", path, DataError):
+        return _from_record(read_json(path), _CORONET, network.length_scale)
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """What a kind of node-link file calls its fields."""
+
+    ends: tuple[str, str]
+    length: str  # km
+    place: tuple[str, ...]  # two numbers, or one field that is a list of both
+    id: str | None = None  # what edges call a node; none: its place in the list
+    degrees: bool = True  # longitude and latitude; else km on a plane
+
+
+_TOPOHUB = _Fields(ends=("source", "target"), length="dist", place=("pos",), id="id")
+_TOPOHUB_PLANE = replace(_TOPOHUB, degrees=False)  # synthetic ones
+_CORONET = _Fields(ends=("u", "v"), length="km", place=("lon", "lat"))
+
+
+def _from_record(record: dict[str, Any], fields: _Fields, scale: float) -> Layout:
+    """A layout from what a node-link file holds; ValueError or KeyError says what is wrong with it, and where."""
+    nodes, edges = (_objects(record, what) for what in ("nodes", "edges"))
+    if not 2 <= len(nodes) <= MAX_COUNT:
+        raise ValueError(f"it has {len(nodes)} node(s); expected 2 to {MAX_COUNT}")
+    index: dict[str | int, int] = {}
+    names, places = [], []
+    for i, node in enumerate(nodes):
+        name = node[fields.id] if fields.id else i
+        if isinstance(name, bool) or not isinstance(name, str | int):
+            raise ValueError(f"nodes[{i}] has the id {shown(name)}; expected text or a whole number")
+        if name in index:
+            raise ValueError(f"nodes[{i}] has the id {shown(name)} of another node")
+        index[name] = i
+        names.append(str(node.get("name", name)))
+        place = node[fields.place[0]] if len(fields.place) == 1 else [node[axis] for axis in fields.place]
+        if not isinstance(place, list) or len(place) != 2:
+            raise ValueError(f"nodes[{i}] is at {shown(place)}; expected two numbers")
+        largest = 360.0 if fields.degrees else LARGEST
+        places.append([_number(x, f"a coordinate of nodes[{i}]", -largest, largest) for x in place])
+    links = []
+    for i, edge in enumerate(edges):
+        ends = [edge[end] for end in fields.ends]
+        for end in ends:
+            if isinstance(end, bool) or not isinstance(end, str | int) or end not in index:
+                raise ValueError(f"edges[{i}] ends at {shown(end)}, which is no node")
+        u, v = (index[end] for end in ends)
+        links.append((u, v, _number(edge[fields.length], f"{fields.length} of edges[{i}]", 0.0, LARGEST)))
+    position = np.array(places, dtype=np.float64)
+    return _scaled(tuple(names), _projected(position) if fields.degrees else position, links, scale)
+
+
+def _objects(record: dict[str, Any], what: str) -> list[dict[str, Any]]:
+    found = record[what]
+    if not isinstance(found, list):
+        raise ValueError(f"{what} is a {type(found).__name__}; expected a list")
+    for i, entry in enumerate(found):
+        if not isinstance(entry, dict):
+            raise ValueError(f"{what}[{i}] is {shown(entry)}; expected an object")
+    return found
+
+
+def _number(value: object, what: str, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{what} is {shown(value)}; expected a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def _layout(scenario: Scenario, rng: np.random.Generator, data_dir: str | os.PathLike[str] | None) -> Layout:
+    match scenario.network:
+        case MeshNetwork() as network:
+            return mesh(network, rng)
+        case ChainNetwork() as network:
+            return chain(network)
+        case StarNetwork() as network:
+            return star(network)
+        case TopohubNetwork() as network:
+            return from_topohub(network)
+        case CoronetNetwork() as network:
+            return from_coronet(network, data_dir, scenario.name)
+
+
+def _require_playable(layout: Layout, scenario: Scenario) -> None:
+    nodes, links = len(layout.names), len(layout.links)
+    try:
+        scenario.require_playable(nodes, links, int(np.bincount(layout.links.ravel(), minlength=1).max()))
+    except ValueError as error:
+        raise ScenarioError(f"{scenario.name}: {error}") from None
+
+
+def _require_connected(layout: Layout, name: str) -> None:
+    graph = nx.Graph()
+    graph.add_nodes_from(range(len(layout.names)))
+    graph.add_edges_from(layout.links.tolist())
+    parts = nx.number_connected_components(graph)
+    if parts > 1:
+        lonely = layout.names[min(sorted(nx.connected_components(graph), key=len)[0])]
+        raise ScenarioError(
+            f"{name}: the topology is disconnected ({parts} components; {lonely!r} is cut off); add a link"
+        )
+
+
+def _numbered(n: int) -> tuple[str, ...]:
+    return tuple(f"node {i}" for i in range(n))
+
+
+def _scaled(names: tuple[str, ...], position: Floats, edges: list[tuple[int, int, float]], scale: float) -> Layout:
+    shortest: dict[tuple[int, int], float] = {}
+    for u, v, km in edges:
+        if u != v:  # of parallel fibres the shortest counts
+            ends = (min(u, v), max(u, v))
+            shortest[ends] = min(km, shortest.get(ends, np.inf))
+    links = np.array(sorted(shortest), dtype=np.int32).reshape(-1, 2)
+    length = np.array([shortest[u, v] for u, v in links.tolist()]) * scale
+    return Layout(names, position * scale, links, length)
+
+
+def _projected(degrees: Floats) -> Floats:
+    """Longitude and latitude in degrees to km on an equirectangular map around the mean latitude."""
+    lon, lat = np.radians(degrees).T
+    flat = EARTH_RADIUS * np.stack(((lon - lon.mean()) * np.cos(lat.mean()), lat - lat.mean()), axis=1)
+    return flat

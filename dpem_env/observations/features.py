@@ -1,0 +1,250 @@
+"""Observations as a declared list of named features, and action masks from the kernel's own legality rule.
+
+`NODE_FEATURES` and `PEER_FEATURES` are the contract: order, size, unit, scale and age of everything an agent sees. The
+compiled `feature_writer` fills one row per node in that order; every value is clip(x / scale, 0, 1) in float32, unknown
+is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_env.observations.feature_writer import write_masks, write_observations
+from dpem_env.scenarios import Scenario
+from dpem_env.simulator.simulator import Call, Simulator
+
+F32 = NDArray[np.float32]
+I8 = NDArray[np.int8]
+
+
+class Feature(NamedTuple):
+    """One named entry of the observation."""
+
+    name: str
+    size: str  # "1", "C" (one per fidelity class) or "H" (one per forecast slot)
+    unit: str
+    scale: str  # how its divisor is called in the documentation
+    age: str
+    meaning: str
+
+
+NOW, OWN, FIXED, TELEMETRY = "now", "last slot", "fixed", "telemetry"
+
+NODE_FEATURES = (
+    Feature("free_memory", "1", "qubits", "largest memory", NOW, "own memory not in use"),
+    Feature("generation_rate", "1", "pairs/s", "largest g", FIXED, "own source, g"),
+    Feature("swap_rate", "1", "swaps/s", "largest c", FIXED, "own repeater, c"),
+    Feature("coherence_time", "1", "s", "60 s", FIXED, "own memory, T"),
+    Feature("swap_tokens", "1", "swaps", "token cap", NOW, "swaps the own repeater could do at once"),
+    Feature("open_rows", "1", "rows", "rows K", NOW, "own open allocations"),
+    Feature("source_backlog", "1", "links", "8", NOW, "incomplete links waiting for the own source, anyone's"),
+    Feature("telemetry_age", "1", "slots", "period + delay", NOW, "slots since the readable snapshot was taken"),
+)
+PEER_FEATURES = (
+    Feature("pending", "C", "requests", "8", NOW, "requests waiting, per fidelity class"),
+    Feature("slack", "1", "slots", "deadline", NOW, "slots left for the most urgent one, this one included"),
+    Feature("open_allocations", "1", "allocations", "8", OWN, "own open allocations to this peer"),
+    Feature("links_complete", "1", "links", "hop limit", OWN, "complete links of the one furthest on"),
+    Feature("stored_pairs", "1", "pairs", "8", NOW, "own stored pairs with this peer"),
+    Feature("best_werner", "1", "w", "1", NOW, "Werner parameter of the best of them"),
+    Feature("hops", "1", "links", "hop limit", TELEMETRY, "length of the current route"),
+    Feature("build_time", "1", "s", "time-to-live", TELEMETRY, "expected build time of the current route, unloaded"),
+    Feature("route_up", "1", "0 or 1", "1", TELEMETRY, "whether all its links are up"),
+    Feature("route_load", "1", "share", "1", TELEMETRY, "load of its worst resource"),
+    Feature("min_quality", "C", "quality", "qualities Q", TELEMETRY, "smallest meeting each class, fresh, 0: none"),
+    Feature("forecast", "H", "requests", "4", NOW, "expected new requests in each of the next H slots"),
+)
+
+# The same by what they tell; an experiment can hide a block from a learner.
+BLOCKS = {
+    "resources": tuple(feature.name for feature in NODE_FEATURES),
+    "demand": ("pending", "slack"),
+    "progress": ("open_allocations", "links_complete"),
+    "stock": ("stored_pairs", "best_werner"),
+    "topology": ("hops", "build_time", "route_up", "route_load", "min_quality"),
+    "forecast": ("forecast",),
+}
+
+COUNT_SCALE = 8.0
+COHERENCE_SCALE = 60.0
+FORECAST_SCALE = 4.0
+WHOLE_UNITS = {"qubits", "rows", "requests", "slots", "allocations", "links", "pairs", "quality"}
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Where every feature of a scenario's observation lies, and its scale. Row: node block, then D peer blocks."""
+
+    scenario: Scenario
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Length of each kind of feature."""
+        scenario = self.scenario
+        return {"1": 1, "C": len(scenario.demand.fidelity_classes), "H": scenario.observation.forecast_horizon}
+
+    @cached_property
+    def peer_width(self) -> int:
+        """Features per peer block."""
+        return sum(self.sizes[feature.size] for feature in PEER_FEATURES)
+
+    @property
+    def width(self) -> int:
+        """Features per agent, F."""
+        return len(NODE_FEATURES) + self.scenario.demand.peers * self.peer_width
+
+    @cached_property
+    def offset(self) -> dict[str, int]:
+        """First column of a node feature in the row, of a peer feature in its block."""
+        offset = {feature.name: column for column, feature in enumerate(NODE_FEATURES)}
+        column = 0
+        for feature in PEER_FEATURES:
+            offset[feature.name] = column
+            column += self.sizes[feature.size]
+        return offset
+
+    @cached_property
+    def scale(self) -> dict[str, float]:
+        """Divisor of every feature: a published constant of the scenario, never fitted."""
+        hardware, control = self.scenario.hardware, self.scenario.control
+        max_hops = float(self.scenario.routing.max_hops)
+        scale = {
+            "free_memory": float(hardware.memory[1]),
+            "generation_rate": self.scenario.largest_generation_rate or 1.0,
+            "swap_rate": self.scenario.largest_swap_rate or 1.0,
+            "coherence_time": COHERENCE_SCALE,
+            "swap_tokens": hardware.token_cap,
+            "open_rows": float(control.rows),
+            "telemetry_age": float(self.scenario.in_slots(control.telemetry_period) + control.telemetry_delay),
+            "slack": float(self.scenario.in_slots(self.scenario.demand.deadline)),
+            "links_complete": max_hops,
+            "hops": max_hops,
+            "build_time": control.time_to_live,
+            "min_quality": float(control.qualities),
+            "forecast": FORECAST_SCALE,
+        }
+        for name in ("source_backlog", "pending", "open_allocations", "stored_pairs"):
+            scale[name] = COUNT_SCALE
+        for name in ("best_werner", "route_up", "route_load"):
+            scale[name] = 1.0
+        return scale
+
+    @cached_property
+    def divisors(self) -> tuple[F32, F32]:
+        """1 / scale by column: of the node block and of one peer block."""
+        node = [1.0 / self.scale[feature.name] for feature in NODE_FEATURES]
+        peer = [1.0 / self.scale[f.name] for f in PEER_FEATURES for _ in range(self.sizes[f.size])]
+        return np.array(node, dtype=np.float32), np.array(peer, dtype=np.float32)
+
+    def hiding(self, blocks: Collection[str]) -> F32:
+        """(F,) 0 for the columns of these of the `BLOCKS`, 1 for others: to multiply observations by."""
+        hidden = {name for block in blocks for name in BLOCKS[block]}
+        node = [float(feature.name not in hidden) for feature in NODE_FEATURES]
+        peer = [float(f.name not in hidden) for f in PEER_FEATURES for _ in range(self.sizes[f.size])]
+        return np.array(node + peer * self.scenario.demand.peers, dtype=np.float32)
+
+    def read(self, observations: F32) -> Observations:
+        """Named access, in natural units, to an observation matrix (..., N, F)."""
+        return Observations(self, observations)
+
+    def describe(self) -> str:
+        """The observation table of the documentation, in reStructuredText."""
+        rows: list[tuple[str, ...]] = [("columns", "feature", "unit", "scale", "age", "meaning")]
+        for feature in NODE_FEATURES:
+            rows.append((str(self.offset[feature.name]), *_cells(feature)))
+        for feature in PEER_FEATURES:
+            start, size = self.offset[feature.name], self.sizes[feature.size]
+            columns = f"p+{start}" if size == 1 else f"p+{start}..{start + size - 1}"
+            rows.append((columns, *_cells(feature)))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        rule = " ".join("=" * width for width in widths)
+        lines = [" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([rule, lines[0], rule, *lines[1:], rule])
+
+
+def _cells(feature: Feature) -> tuple[str, ...]:
+    return (feature.name, feature.unit, feature.scale, feature.age, feature.meaning)
+
+
+class Observations:
+    """An observation matrix read by feature name, in natural units: what a hand-written local rule works on.
+
+    Attributes are float arrays: (..., N) for node features, (..., N, D) or (..., N, D, size) for peer features. Counts
+    beyond their scale are clipped, as for any learner.
+    """
+
+    def __init__(self, table: FeatureTable, matrix: F32) -> None:
+        self.table = table
+        self.matrix = matrix
+
+    def __getattr__(self, name: str) -> NDArray[np.float64]:
+        if name.startswith("_") or name not in self.table.offset:
+            raise AttributeError(f"no feature {name!r}")
+        start = self.table.offset[name]
+        scale = self.table.scale[name]
+        feature = next(f for f in (*NODE_FEATURES, *PEER_FEATURES) if f.name == name)
+        if feature in NODE_FEATURES:
+            column = self.matrix[..., start]
+        else:
+            shape = (*self.matrix.shape[:-1], self.table.scenario.demand.peers, self.table.peer_width)
+            blocks = self.matrix[..., len(NODE_FEATURES) :].reshape(shape)
+            size = self.table.sizes[feature.size]
+            column = blocks[..., start] if feature.size == "1" else blocks[..., start : start + size]
+        values = column.astype(np.float64) * scale
+        return np.rint(values) if feature.unit in WHOLE_UNITS and name != "forecast" else values
+
+
+class Observer:
+    """Writes observations and masks of a simulator's environments."""
+
+    def __init__(self, simulator: Simulator, routes: bool = False) -> None:
+        self.simulator = simulator
+        self.table = FeatureTable(simulator.scenario)
+        self.routes = routes
+        control = simulator.scenario.control
+        per_peer = control.qualities * (simulator.scenario.routing.routes_per_peer if routes else 1)
+        self.num_actions = 1 + simulator.scenario.demand.peers * per_peer
+        self._no_forecast = np.zeros((1, 1, 1, 0), dtype=np.float32)
+
+    def observe(self, forecast: F32 | None = None, fresh: bool = False) -> F32:
+        """A fresh (B, N, F) float32 matrix; `forecast` is (B, N, D, H) expected requests.
+
+        With `fresh`, remote features are as of now instead of as of the readable snapshot: the global view.
+        """
+        call, out = self.observing(forecast, fresh)
+        self.simulator.run(call)
+        return out
+
+    def observing(self, forecast: F32 | None = None, fresh: bool = False) -> tuple[Call, F32]:
+        """The call that `observe` runs, to be run together with others, and the matrix it fills."""
+        sim = self.simulator
+        out = np.empty((sim.num_envs, sim.num_nodes, self.table.width), dtype=np.float32)
+        forecast = self._no_forecast if forecast is None else forecast
+        return (write_observations, forecast, fresh, *self.table.divisors, self.table.sizes["H"], out), out
+
+    def masks(self) -> I8:
+        """A fresh (B, N, actions) int8 matrix: 1 where the simulator would accept the action for admission."""
+        call, out = self.masking()
+        self.simulator.run(call)
+        return out
+
+    def masking(self) -> tuple[Call, I8]:
+        """The call that `masks` runs, to be run together with others, and the matrix it fills."""
+        sim = self.simulator
+        out = np.zeros((sim.num_envs, sim.num_nodes, self.num_actions), dtype=np.int8)
+        return (write_masks, self.routes, out), out
+
+    def decode(self, action: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """Split façade actions (B, N) into the simulator's (action, route); without routes None: all auto."""
+        action = np.asarray(action, dtype=np.int64)
+        if not self.routes:
+            return action, None
+        k = self.simulator.scenario.routing.routes_per_peer
+        legal = (action > 0) & (action < self.num_actions)
+        return np.where(legal, (action - 1) // k + 1, action), np.where(legal, (action - 1) % k, -1)

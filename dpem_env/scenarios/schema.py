@@ -1,0 +1,560 @@
+"""Scenarios: named, versioned, frozen and validated configurations of the simulated world.
+
+A scenario fixes everything but the seeds: the network generator, the hardware, the demand, the control rules and the
+seed lists for training, validation and evaluation. It is hashable, loads from and saves to TOML, and every leaf field
+has a unique name, so ``get("mesh100-v0").override(request_rate=16.0)`` needs no section. Rules of ``-v0`` scenarios
+are provisional until release 0.1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from numbers import Integral
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import tomli_w
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dpem_env.support.errors import ScenarioError, nearest, shown
+from dpem_env.support.files import whole_file
+from dpem_env.support.seeding import SEEDS, require_seed
+
+Split = Literal["train", "validation", "evaluation"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+MAX_COUNT = 10_000  # of nodes, peers, qubits, …: what they index stays within 32 bits
+MAX_SLOTS = 1_000_000  # of any one duration, far below what 32-bit slot numbers hold
+MAX_REQUESTS = 10_000_000  # expected in an episode; also of sessions, and of rates that change
+MAX_STEPS = 5e10  # of a search for routes: a minute or two
+MAX_CELLS = 50_000_000  # numbers in any array of one network
+MAX_CLASSES = 16
+LONGEST_NAME, LONGEST_LINE, LONGEST_FILE = 200, 1000, 2**20  # characters of a name or a text, bytes of a scenario file
+SMALLEST, LARGEST = 1e-9, 1e9  # of real quantities, in their units: products and quotients of them stay finite
+
+
+def _zero_or_notable(value: float) -> float:
+    if 0.0 < value < SMALLEST:
+        raise ValueError(f"expected 0 or at least {SMALLEST:g}")
+    return value
+
+
+def _printable(name: str) -> str:
+    if not name.isprintable() or not name.strip():
+        raise ValueError("expected characters that can be printed in one line")
+    return name
+
+
+Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
+Nodes = Annotated[int, Field(strict=True, ge=2, le=MAX_COUNT)]
+Natural = Annotated[int, Field(strict=True, ge=0, lt=SEEDS)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, le=LARGEST), AfterValidator(abs)]  # abs: -0.0 is 0.0
+Weight = Annotated[NonNegative, AfterValidator(_zero_or_notable)]  # also a rate: something that is divided by
+Positive = Annotated[float, Field(strict=True, ge=SMALLEST, le=LARGEST)]
+Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
+Fidelity = Annotated[float, Field(strict=True, ge=0.25, le=1)]
+Text = Annotated[str, Field(strict=True, max_length=LONGEST_LINE)]
+Name = Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_NAME), AfterValidator(_printable)]
+
+_Value = TypeVar("_Value", int, float)
+
+
+def _two(span: object) -> object:
+    if not isinstance(span, list | tuple) or len(span) != 2:
+        raise ValueError("expected [low, high], two numbers")
+    return span
+
+
+def _ordered(span: tuple[_Value, _Value]) -> tuple[_Value, _Value]:
+    if span[0] > span[1]:
+        raise ValueError(f"the range [{span[0]}, {span[1]}] runs backwards; expected [low, high]")
+    return span
+
+
+class Section(BaseModel):
+    """Base of every configuration section: frozen, hashable, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MeshNetwork(Section):
+    """Random geometric mesh: nodes uniform in a square, the shortest pairs linked, then joined until connected."""
+
+    generator: Literal["mesh"] = "mesh"
+    nodes: Nodes = 100
+    side: Positive = 100.0  # km
+    links_per_node: Positive = 2.5
+
+    @property
+    def num_links(self) -> int:
+        """Links between the nearest nodes; some more may join the rest."""
+        return min(round(self.links_per_node * self.nodes), self.nodes * (self.nodes - 1) // 2)
+
+
+class RelayNetwork(Section):
+    """A regular network whose relays may have hardware of their own."""
+
+    nodes: Nodes
+    spacing: Positive = 10.0  # km per link
+    relay_generation_rate: Weight | None = None  # pairs/s of relays; none: as `generation_rate`
+    relay_swap_rate: Weight | None = None  # swaps/s of relays; none: as `swap_rate`
+
+
+class ChainNetwork(RelayNetwork):
+    """Nodes 0..n-1 in a line; the interior ones are relays."""
+
+    generator: Literal["chain"] = "chain"
+    nodes: Nodes = 3
+
+
+class StarNetwork(RelayNetwork):
+    """Nodes 1..n-1 around hub 0, the only relay."""
+
+    generator: Literal["star"] = "star"
+    nodes: Nodes = 8
+
+
+class TopohubNetwork(Section):
+    """A real topology of the PyPI package topohub; fibre lengths are multiplied by `length_scale`."""
+
+    generator: Literal["topohub"] = "topohub"
+    topology: Text = "topozoo/Surfnet"
+    length_scale: Positive = 1.0
+
+
+class CoronetNetwork(Section):
+    """CORONET Global (100 cities) from the data folder; fibre lengths are multiplied by `length_scale`."""
+
+    generator: Literal["coronet"] = "coronet"
+    length_scale: Positive = 1.0
+
+
+class Hardware(Section):
+    """Sources, repeaters, memories and fibre. Ranges are [low, high] of a uniform draw per node."""
+
+    generation_rate: tuple[Weight, Weight] = (0.0, 10.0)  # useful pairs/s at zero distance
+    swap_rate: tuple[Weight, Weight] = (0.0, 5.0)  # entanglement swaps/s
+    memory: tuple[Count, Count] = (8, 16)  # qubits
+    coherence_time: Positive = 60.0  # s
+    attenuation: NonNegative = 0.2  # dB/km
+    link_fidelity: Fidelity = 0.98
+    swap_success: Probability = 0.9
+    gate_fidelity: Fidelity = 0.99
+    readout_fidelity: Annotated[float, Field(strict=True, gt=0.5, le=1)] = 0.99
+    token_cap: Annotated[float, Field(strict=True, ge=1, le=LARGEST)] = 2.0  # saved-up swaps
+
+    _pairs = field_validator("generation_rate", "swap_rate", "memory", mode="before")(_two)
+    _ranges = field_validator("generation_rate", "swap_rate", "memory")(_ordered)
+
+
+class Routing(Section):
+    """Candidate routes, and what makes a peer reachable."""
+
+    routes_per_peer: Annotated[int, Field(strict=True, ge=1, le=16)] = 3
+    max_hops: Annotated[int, Field(strict=True, ge=1, le=16)] = 8
+    min_link_rate: NonNegative = 0.1  # pairs/s, g·η on every link of the cheapest route
+    min_swap_rate: NonNegative = 0.1  # swaps/s at every relay of the cheapest route
+
+
+class Requests(Section):
+    """What every kind of demand shares: peers, classes of requested fidelity and deadline."""
+
+    peers: Count = 8
+    fidelity_classes: Annotated[tuple[Fidelity, ...], Field(max_length=MAX_CLASSES)] = (0.70, 0.80, 0.90)
+    class_weights: Annotated[tuple[Weight, ...], Field(max_length=MAX_CLASSES)] = (0.5, 0.3, 0.2)
+    deadline: Positive = 1.0  # s
+
+    @model_validator(mode="after")
+    def _classes_make_sense(self) -> Requests:
+        if not self.fidelity_classes or list(self.fidelity_classes) != sorted(set(self.fidelity_classes)):
+            raise ValueError("fidelity_classes must be increasing, without repeats")
+        if len(self.class_weights) != len(self.fidelity_classes) or sum(self.class_weights) <= 0:
+            raise ValueError("class_weights needs one weight per fidelity class, not all zero")
+        return self
+
+
+class SessionDemand(Requests):
+    """Requests between gravity-weighted pairs whose on/off sessions make them predictable.
+
+    Arrivals are Poisson. With `arrivals` "periodic" the requests of a session come one period apart, a period being one
+    over the pair's rate when on; each is late by a time uniform over the share `jitter` of a period.
+    """
+
+    kind: Literal["sessions"] = "sessions"
+    request_rate: NonNegative = 12.5  # requests/s over the whole network (Λ)
+    predictability: Probability = 1.0  # φ: share of the rate that follows the sessions
+    arrivals: Literal["poisson", "periodic"] = "poisson"  # of a session's requests
+    jitter: Probability = 0.2  # of a period; periodic arrivals only
+    session_duration: Positive = 20.0  # s, mean time on
+    session_share: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.05  # fraction of time on (p)
+    popularity_sigma: Annotated[NonNegative, Field(le=10)] = 0.5  # of the lognormal popularity
+    gravity_length: Positive = 50.0  # km
+
+
+class TraceDemand(SessionDemand):
+    """Poisson requests at rates proportional to measured traffic matrices, optionally mixed with sessions.
+
+    The trace is classical traffic (Abilene) standing in for entanglement requests: it gives *rates* only. Requests,
+    their times and their fidelity classes are drawn from those rates, because no public trace carries them.
+    """
+
+    kind: Literal["trace"] = "trace"  # type: ignore[assignment]
+    trace: Literal["abilene"] = "abilene"
+    matrix_duration: Positive = 5.0  # simulated seconds that one 5-minute matrix lasts
+    trace_share: Probability = 1.0  # share of the mean load that follows the trace; the rest comes as sessions
+
+
+class ReplayDemand(Requests):
+    """Requests read from a CSV file with columns time, source, destination, fidelity and optionally deadline."""
+
+    kind: Literal["replay"] = "replay"
+    requests_file: Text
+
+
+class Control(Section):
+    """Slots, allocations and the age of information."""
+
+    slot_duration: Annotated[float, Field(strict=True, ge=0.001, le=LARGEST)] = 0.25  # s; messages of ms are neglected
+    rows: Annotated[int, Field(strict=True, ge=1, le=255)] = 4  # open allocations per node
+    qualities: Annotated[int, Field(strict=True, ge=1, le=16)] = 3  # q - 1 purification rounds per link
+    time_to_live: Positive = 2.0  # s
+    telemetry_period: Positive = 1.0  # s between snapshots
+    telemetry_delay: Count = 2  # slots until a snapshot is readable
+
+
+class Outages(Section):
+    """Every link fails and recovers on its own; times are geometric over slots with these means."""
+
+    mean_up: Positive = 200.0  # s
+    mean_down: Positive = 5.0  # s
+
+
+class Observation(Section):
+    """Shape of the forecast slice of the observation."""
+
+    forecast_horizon: Count = 8  # slots
+
+
+class Reward(Section):
+    """reward = delivered - contention_penalty · contended."""
+
+    contention_penalty: NonNegative = 0.05
+
+
+class Episode(Section):
+    """Length of an episode."""
+
+    slots: Annotated[int, Field(strict=True, ge=1, le=MAX_SLOTS)] = 400
+
+
+class SeedRange(Section):
+    """Seeds start, start + 1, …, stop - 1, written short."""
+
+    start: Natural
+    stop: Annotated[int, Field(strict=True, ge=1, le=SEEDS)]
+
+    @model_validator(mode="after")
+    def _countable(self) -> SeedRange:
+        if not 0 < self.stop - self.start <= sys.maxsize:
+            raise ValueError(f"a seed range needs stop > start and < 2**63 seeds, given {self.start}..{self.stop}")
+        return self
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, index: int) -> int:
+        """The `index`-th seed, counted cyclically."""
+        return self.start + int(index) % len(self)
+
+    def __iter__(self) -> Iterator[int]:  # type: ignore[override]
+        return iter(range(self.start, self.stop))
+
+    def __contains__(self, seed: object) -> bool:
+        return isinstance(seed, Integral) and self.start <= int(seed) < self.stop
+
+
+class SplitSeeds(Section):
+    """Topology and demand seeds of one split."""
+
+    topology: SeedRange
+    demand: SeedRange
+
+
+class Seeds(Section):
+    """Disjoint seed lists: what a learner trains on is never what it is scored on."""
+
+    train: SplitSeeds = SplitSeeds(topology=SeedRange(start=0, stop=64), demand=SeedRange(start=0, stop=1_000_000))
+    validation: SplitSeeds = SplitSeeds(
+        topology=SeedRange(start=1_000, stop=1_100), demand=SeedRange(start=1_000_000, stop=1_100_000)
+    )
+    evaluation: SplitSeeds = SplitSeeds(
+        topology=SeedRange(start=2_000, stop=2_100), demand=SeedRange(start=2_000_000, stop=2_100_000)
+    )
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Seeds:
+        splits = (self.train, self.validation, self.evaluation)
+        for what in ("topology", "demand"):
+            ranges = sorted((getattr(s, what) for s in splits), key=lambda r: r.start)
+            if any(a.stop > b.start for a, b in pairwise(ranges)):
+                raise ValueError(f"{what} seeds of train, validation and evaluation overlap")
+        return self
+
+
+NETWORKS: dict[str, type[Section]] = {
+    "mesh": MeshNetwork,
+    "chain": ChainNetwork,
+    "star": StarNetwork,
+    "topohub": TopohubNetwork,
+    "coronet": CoronetNetwork,
+}
+DEMANDS: dict[str, type[Section]] = {"sessions": SessionDemand, "trace": TraceDemand, "replay": ReplayDemand}
+NetworkConfig = Annotated[
+    MeshNetwork | ChainNetwork | StarNetwork | TopohubNetwork | CoronetNetwork,
+    Field(discriminator="generator"),
+]
+TAGS = {"network": NETWORKS, "demand": DEMANDS}
+DemandConfig = Annotated[SessionDemand | TraceDemand | ReplayDemand, Field(discriminator="kind")]
+
+
+class Scenario(Section):
+    """One simulated world, complete but for its seeds."""
+
+    name: Name
+    summary: Text = ""
+    network: NetworkConfig = MeshNetwork()
+    hardware: Hardware = Hardware()
+    routing: Routing = Routing()
+    demand: DemandConfig = SessionDemand()
+    control: Control = Control()
+    outages: Outages | None = None
+    observation: Observation = Observation()
+    reward: Reward = Reward()
+    episode: Episode = Episode()
+    seeds: Seeds = Seeds()
+
+    @model_validator(mode="after")
+    def _durations_fit_the_slot(self) -> Scenario:
+        slot = self.control.slot_duration
+        whole = {
+            "demand.deadline": self.demand.deadline,
+            "control.time_to_live": self.control.time_to_live,
+            "control.telemetry_period": self.control.telemetry_period,
+        }
+        if isinstance(self.demand, TraceDemand):
+            whole["demand.matrix_duration"] = self.demand.matrix_duration
+        for field, seconds in whole.items():
+            slots = seconds / slot
+            if not 0.5 < slots <= MAX_SLOTS or not math.isclose(slots, round(slots), rel_tol=1e-9):
+                raise ValueError(f"{field} = {seconds} s must be a whole number (1..{MAX_SLOTS}) of slots of {slot} s")
+        if self.in_slots(self.control.telemetry_period) < self.control.telemetry_delay:
+            raise ValueError("control.telemetry_period must not be shorter than control.telemetry_delay")
+        demand = self.demand
+        means = {
+            "demand.session_duration": getattr(demand, "session_duration", slot),
+            "demand.session_duration·(1/session_share - 1), the time off,": (
+                demand.session_duration * (1 / demand.session_share - 1) if isinstance(demand, SessionDemand) else slot
+            ),
+            "outages.mean_up": self.outages.mean_up if self.outages else slot,
+            "outages.mean_down": self.outages.mean_down if self.outages else slot,
+        }
+        for field, seconds in means.items():
+            if not slot <= seconds <= LARGEST * slot:
+                raise ValueError(f"{field} = {seconds} s must last 1 to {LARGEST:g} slots of {slot} s")
+        rates = {
+            "hardware.generation_rate": self.hardware.generation_rate[1],
+            "network.relay_generation_rate": getattr(self.network, "relay_generation_rate", None) or 0.0,
+        }
+        for field, rate in rates.items():
+            if rate * slot > 500:
+                raise ValueError(f"{field} = {rate} pairs/s: at most 500 pairs per slot of {slot} s can be simulated")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_played(self) -> Scenario:
+        match self.network:
+            case MeshNetwork() as mesh:
+                self.require_playable(mesh.nodes, mesh.num_links, 2 * mesh.num_links / mesh.nodes)
+            case ChainNetwork() as chain:
+                self.require_playable(chain.nodes, chain.nodes - 1, 2)
+            case StarNetwork() as star:
+                self.require_playable(star.nodes, star.nodes - 1, star.nodes - 1)
+        return self
+
+    def require_playable(self, nodes: int, links: int, degree: float) -> None:
+        """Raise ValueError if such a network takes more than minutes to draw, or an episode more than gigabytes.
+
+        No node has more links than `degree`. Links join near nodes, so that about h² · `degree` of them lie within h
+        hops.
+        """
+        demand, routing, control = self.demand, self.routing, self.control
+        pairs = nodes * min(demand.peers, nodes - 1)
+        routes, hops, slots = pairs * routing.routes_per_peer, routing.max_hops, self.episode.slots
+        reach = min(nodes, degree * hops**2)
+        search = hops * (nodes + reach * 2 * links / nodes)  # nodes and links looked at
+        amounts: list[tuple[str, float, str, float]] = [
+            ("nodes, links_per_node, peers, routes_per_peer, max_hops", (nodes + 2 * routes) * search,
+             "steps to find the routes", MAX_STEPS),
+            ("nodes, max_hops", nodes * reach * (8 * 2**hops + degree), "steps to judge the routes", MAX_STEPS),
+            ("nodes, peers, routes_per_peer, max_hops", routes * (2 * hops + 8), "numbers for routes", MAX_CELLS),
+            ("nodes, rows, max_hops", nodes * control.rows * (2 * hops + 8), "numbers for allocations", MAX_CELLS),
+            ("nodes, memory", nodes * self.hardware.memory[1], "stored pairs", MAX_CELLS),
+            ("nodes, peers, forecast_horizon, qualities",
+             pairs * (self.observation.forecast_horizon + control.qualities), "features and actions", MAX_CELLS),
+        ]  # fmt: skip
+        if isinstance(demand, SessionDemand):
+            seconds = slots * control.slot_duration
+            sessions = pairs * seconds * demand.session_share / demand.session_duration
+            amounts += [
+                ("request_rate, slots", seconds * demand.request_rate, "requests per episode", MAX_REQUESTS),
+                ("nodes, peers, slots, session_duration", sessions, "sessions per episode", MAX_REQUESTS),
+            ]
+        if isinstance(demand, TraceDemand):
+            rates = pairs * slots / self.in_slots(demand.matrix_duration)
+            amounts.append(("peers, slots, matrix_duration", rates, "rates per episode", MAX_REQUESTS))
+        for fields, amount, what, most in amounts:
+            if amount > most:
+                raise ValueError(f"too big: {amount:.3g} {what}; expected at most {most:g} (it follows from {fields})")
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that change whenever a field other than name or summary does."""
+        fields = self.model_dump(mode="json", exclude={"name", "summary"})
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def largest_generation_rate(self) -> float:
+        """The largest g that any node can have, pairs/s."""
+        return max(self.hardware.generation_rate[1], getattr(self.network, "relay_generation_rate", None) or 0.0)
+
+    @property
+    def largest_swap_rate(self) -> float:
+        """The largest c that any node can have, swaps/s."""
+        return max(self.hardware.swap_rate[1], getattr(self.network, "relay_swap_rate", None) or 0.0)
+
+    def in_slots(self, seconds: float) -> int:
+        """A validated duration as a number of slots."""
+        return round(seconds / self.control.slot_duration)
+
+    def split_of(self, demand_seed: int) -> Split | None:
+        """The split whose frozen list holds `demand_seed`, if any."""
+        return next((s for s in SPLITS if demand_seed in getattr(self.seeds, s).demand), None)
+
+    def override(self, /, **fields: Any) -> Scenario:
+        """A copy with leaf fields replaced, wherever they live; the name records what was changed.
+
+        A new ``kind`` of demand or ``generator`` of networks keeps the fields it shares with the old. ``outages`` takes
+        a dictionary of its fields or None. Raises ScenarioError for an unknown field or value.
+        """
+        if not fields:
+            return self
+        data = self.model_dump(exclude_none=True)
+        home = {
+            leaf: section
+            for section in ("network", "hardware", "routing", "demand", "control", "observation", "reward", "episode")
+            for leaf in type(getattr(self, section)).model_fields
+        }
+        for section, tag, models in (("network", "generator", NETWORKS), ("demand", "kind", DEMANDS)):
+            kind = fields.get(tag)
+            if isinstance(kind, str) and kind in models:  # another kind: keep what it shares with the present one
+                known = models[kind].model_fields
+                data[section] = {leaf: value for leaf, value in data[section].items() if leaf in known}
+                home |= dict.fromkeys(known, section)
+        for leaf, value in fields.items():
+            if leaf in home:
+                data[home[leaf]][leaf] = value
+            elif leaf in ("outages", "summary", "name", "seeds"):
+                data[leaf] = value
+            else:
+                raise ScenarioError(f"override {leaf!r} is no field of a scenario; {nearest(leaf, home)}")
+        changed = validated(data, f"scenario {self.name}")
+        if "name" in fields:
+            return changed
+        name = "+".join([self.name, *(f"{leaf}={value}" for leaf, value in fields.items())])
+        return changed.model_copy(update={"name": _fitting(name)})
+
+    def on_topology(self, topology_seed: int, split: Split = "evaluation") -> Scenario:
+        """A copy whose split plays that one network, with its own demand; the name says so.
+
+        For what is learned in one place, such as a node's forecaster. Other splits get other networks.
+        """
+        require_seed("topology seed", topology_seed)
+        splits = [split, *(other for other in SPLITS if other != split)]
+        seeds = {each: (int(topology_seed) + place) % SEEDS for place, each in enumerate(splits)}
+        lists = {
+            each: getattr(self.seeds, each).model_copy(update={"topology": SeedRange(start=seed, stop=seed + 1)})
+            for each, seed in seeds.items()
+        }
+        return self.override(seeds=Seeds(**lists), name=_fitting(f"{self.name}+topology={topology_seed}"))
+
+    def to_toml(self) -> str:
+        """The scenario as TOML text; `from_toml` reads it back unchanged."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the scenario to a TOML file, whole or not at all."""
+        with whole_file(path) as partial:
+            partial.write_text(self.to_toml(), encoding="utf-8")
+
+
+def validated(data: dict[str, Any], origin: str) -> Scenario:
+    """A scenario from plain data; ScenarioError, in one line, if it is none."""
+    try:
+        return Scenario.model_validate(data)
+    except ValidationError as error:
+        raise ScenarioError(f"{origin}: {_one_line(error)}") from None
+
+
+# What is expected, by the kinds of pydantic's errors; its own words are for programmers.
+EXPECTED = {
+    "missing": "is missing; write it",
+    "extra_forbidden": "unknown key; remove it or check its spelling",
+    "string_type": "expected text in quotes",
+    "string_unicode": "expected text that can be written as UTF-8",
+    "string_too_short": "expected at least {min_length} character",
+    "string_too_long": "expected at most {max_length} characters",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "finite_number": "expected a finite number",
+    "greater_than": "expected more than {gt:g}",
+    "greater_than_equal": "expected at least {ge:g}",
+    "less_than": "expected less than {lt:g}",
+    "less_than_equal": "expected at most {le:g}",
+    "literal_error": "expected {expected}",
+    "tuple_type": "expected a list, such as [0.7, 0.8]",
+    "too_long": "expected at most {max_length} entries",
+    "model_type": "expected a section with fields",
+    "model_attributes_type": "expected a section with fields",
+    "union_tag_not_found": "says no {discriminator}; expected one of {known}",
+    "union_tag_invalid": "unknown {discriminator} {tag!r}; expected one of {known}",
+    "value_error": "{error}",
+}
+
+
+def _one_line(error: ValidationError) -> str:
+    first, *others = error.errors(include_url=False)
+    place = [str(part) for part in first["loc"]]
+    section = place[0] if place else ""
+    if section in TAGS:
+        del place[1:2]  # the kind of network or demand, which pydantic adds and the file has not
+    field = ".".join(place)
+    known = ", ".join(map(repr, TAGS.get(section, ())))
+    expected = EXPECTED[first["type"]].format(**first.get("ctx", {}), known=known)
+    given = first["input"]
+    quoted = first["type"] not in ("missing", "extra_forbidden") and not isinstance(given, dict | BaseModel)
+    more = f"; and {len(others)} more" if others else ""
+    return f"{field + ': ' if field else ''}{expected}{f' (given {shown(given)})' if quoted else ''}{more}"
+
+
+def _fitting(name: str) -> str:
+    """A name made of others, made fit to be one: another for every other text."""
+    fit = "".join(char if char.isprintable() else "?" for char in name)
+    if fit == name and len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:12]
+    return f"{fit[: LONGEST_NAME - 13]}~{digest}"

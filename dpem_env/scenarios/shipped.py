@@ -1,0 +1,126 @@
+"""The shipped scenarios, and how a scenario is named: one of these, a TOML file, or an object."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from typing import Any
+
+from dpem_env.scenarios.schema import (
+    LONGEST_FILE,
+    ChainNetwork,
+    CoronetNetwork,
+    Hardware,
+    MeshNetwork,
+    Outages,
+    Scenario,
+    SessionDemand,
+    StarNetwork,
+    TopohubNetwork,
+    TraceDemand,
+    validated,
+)
+from dpem_env.support.errors import ScenarioError, nearest, shown
+from dpem_env.support.files import read_text, reading
+
+
+def from_toml(text: str, origin: str = "TOML text") -> Scenario:
+    """Parse and validate a scenario; raises ScenarioError naming the field, what was given and what was expected."""
+    try:
+        data = tomllib.loads(text)
+    except ValueError as error:  # a TOMLDecodeError, or a number of too many digits
+        raise ScenarioError(f"{origin}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise ScenarioError(f"{origin}: not valid TOML: nested too deeply") from None
+    return validated(data, origin)
+
+
+def load(path: str | os.PathLike[str]) -> Scenario:
+    """Read a scenario from a TOML file; raises ScenarioError with one clear line."""
+    with reading("scenario file", path, ScenarioError):
+        text = read_text(path, LONGEST_FILE)
+    return from_toml(text, os.fspath(path))
+
+
+def get(scenario: str | Scenario, /, **overrides: Any) -> Scenario:
+    """A shipped scenario by name, a TOML file by path (ending in .toml) or a Scenario as it is, with overrides."""
+    if isinstance(scenario, Scenario):
+        return scenario.override(**overrides)
+    if not isinstance(scenario, str):
+        raise ScenarioError(f"scenario is {shown(scenario)}; expected a name, a path ending in .toml or a Scenario")
+    if scenario in SCENARIOS:
+        return SCENARIOS[scenario].override(**overrides)
+    if scenario.endswith(".toml"):
+        return load(scenario).override(**overrides)
+    raise ScenarioError(
+        f"unknown scenario {scenario!r}; {nearest(scenario, SCENARIOS)} (dpem list shows all; a path must end in .toml)"
+    )
+
+
+def _shipped() -> dict[str, Scenario]:
+    exact = Hardware(generation_rate=(4.0, 4.0), swap_rate=(2.0, 2.0), memory=(4, 4))
+    mesh100 = Scenario(
+        name="mesh100-v0",
+        summary="the paper's network: random mesh of 100 nodes, 0-10 pairs/s, 0-5 swaps/s per node",
+    )
+    abilene = Scenario(
+        name="abilene-trace-v0",
+        summary="Abilene (12 PoPs), request rates from its measured traffic matrices; requests and fidelities drawn",
+        network=TopohubNetwork(topology="sndlib/abilene", length_scale=0.02),
+        hardware=Hardware(generation_rate=(2.0, 10.0), swap_rate=(1.0, 5.0)),
+        demand=TraceDemand(peers=11, request_rate=5.5),
+    )
+    scenarios = (
+        Scenario(
+            name="chain3-v0",
+            summary="three nodes in a line, equal ends, a faster relay, Poisson requests: checkable by hand",
+            network=ChainNetwork(nodes=3, relay_generation_rate=8.0),
+            hardware=exact,
+            demand=SessionDemand(peers=2, request_rate=3.4, predictability=0.0),
+        ),
+        Scenario(
+            name="star8-v0",
+            summary="seven leaves around one hub that makes all pairs and swaps, Poisson requests: checkable by hand",
+            network=StarNetwork(nodes=8, relay_generation_rate=16.0, relay_swap_rate=4.0),
+            hardware=exact,
+            demand=SessionDemand(peers=4, request_rate=3.8, predictability=0.0),
+        ),
+        Scenario(
+            name="mesh20-v0",
+            summary="random mesh of 20 nodes at the density of mesh100: quick training",
+            network=MeshNetwork(nodes=20, side=44.7),
+            demand=SessionDemand(request_rate=7.8),
+        ),
+        mesh100,
+        mesh100.override(
+            name="mesh100-outages-v0",
+            summary="mesh100 whose links fail (mean 200 s up, 5 s down)",
+            outages=Outages(),
+        ),
+        Scenario(
+            name="surfnet-v0",
+            summary="Surfnet (50 nodes, real fibre lengths, topohub), random hardware",
+            network=TopohubNetwork(topology="topozoo/Surfnet"),
+            demand=SessionDemand(request_rate=8.6),
+        ),
+        abilene,
+        abilene.override(
+            name="abilene-mixed-v0",
+            summary="abilene-trace with half of the mean load coming as synthetic sessions, as in the paper",
+            trace_share=0.5,
+        ),
+        Scenario(
+            name="coronet100-v0",
+            summary="CORONET Global (100 cities), fibre lengths scaled to 1/25, random hardware",
+            network=CoronetNetwork(length_scale=0.04),
+            demand=SessionDemand(request_rate=15.0),
+        ),
+    )
+    return {scenario.name: scenario for scenario in scenarios}
+
+
+SCENARIOS = _shipped()
+
+# Offered load ρ, request rate over what can be served, the median over validation topologies; defined and computed by
+# dpem_baselines.bound, which a test asks again.
+OFFERED_LOADS = dict.fromkeys(SCENARIOS, 0.6) | {"star8-v0": 0.59, "abilene-trace-v0": 0.59, "abilene-mixed-v0": 0.59}

@@ -1,0 +1,1 @@
+"""Support: errors, files, seeds, compilation and provenance, which know nothing of networks."""

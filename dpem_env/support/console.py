@@ -1,0 +1,212 @@
+"""The terminal: output that is never refused, whatever its encoding, and Ctrl-C, one line at any moment.
+
+The package loads this first, so that Ctrl-C is answered while the rest is still loading: it must be light to import.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import codecs
+import io
+import os
+import signal
+import sys
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TextIO, cast
+
+from dpem_env.support.errors import one_line
+
+INTERRUPTED = "dpem: interrupted"
+EXIT_INTERRUPTED = 130
+PLAIN = "dpem-plain"  # name of the error handler that writes what an encoding lacks in ASCII
+SIGNS = {
+    "±": "+/-", "…": "...", "·": "*", "×": "x", "−": "-", "–": "-", "—": "-", "→": "->", "←": "<-",
+    "≤": "<=", "≥": ">=", "≈": "~", "√": "sqrt", "∝": "~", "‘": "'", "’": "'", "“": '"', "”": '"',
+    "µ": "u", "λ": "lambda", "Λ": "Lambda",
+}  # fmt: skip
+
+
+def attend() -> None:
+    """If this process is the command itself: Ctrl-C ends it with one line, and files opened are not its output."""
+    if not _is_command():
+        return
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored, as in the background
+        signal.signal(signal.SIGINT, _end)
+        # Last of all that is done at exit, as the first to be registered: Python's own end would die of Ctrl-C.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    for descriptor in range(3):  # what is closed would be the number of the next file opened
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _is_command() -> bool:
+    """Whether Python was started as ``dpem`` or ``python -m dpem_env``, not by a program that imports the package."""
+    started = sys.argv[0] if getattr(sys, "argv", None) else ""
+    if started == "-m":  # as long as the module is being looked for
+        return any(part.removeprefix("-m") in ("dpem_env", "dpem_env.cli") for part in sys.orig_argv)
+    return os.path.splitext(os.path.basename(started))[0] == "dpem"
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    """Before and after a command works there is nothing to save, and what is half loaded cannot be cleaned up."""
+    try:
+        os.write(2, f"{INTERRUPTED}\n".encode())
+    finally:
+        os._exit(EXIT_INTERRUPTED)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While a command works, Ctrl-C is a KeyboardInterrupt, and one that is swallowed comes again.
+
+    Numba compiles through callbacks that swallow it, others meet it in destructors; some compilations then fail, others
+    just go on.
+    """
+    repeats: list[threading.Timer] = []
+    usual, ours = sys.unraisablehook, signal.getsignal(signal.SIGINT) is _end
+
+    def repeat_interrupt(problem: Any) -> None:
+        if issubclass(problem.exc_type, KeyboardInterrupt):
+            repeats.append(threading.Timer(0.1, _thread.interrupt_main))
+            repeats[-1].start()
+        else:
+            usual(problem)
+
+    sys.unraisablehook = repeat_interrupt
+    try:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+    except Exception:
+        if repeats:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for repeat in repeats:
+            repeat.cancel()
+        if ours:
+            signal.signal(signal.SIGINT, _end)
+        sys.unraisablehook = usual
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, and processes started in it never get one."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Sink(io.RawIOBase):
+    """Bytes to a file as long as it takes them, then to nowhere: what a command does must not hang on who reads."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self.raw = raw
+        self.failure: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self.raw.fileno()
+
+    def isatty(self) -> bool:
+        return self.raw.isatty()
+
+    def write(self, data: Any) -> int | None:
+        if self.failure is None:
+            try:
+                return self.raw.write(data)
+            except OSError as error:
+                self.failure = error
+        return len(data)
+
+
+@contextmanager
+def lasting_output() -> Iterator[Callable[[], str | None]]:
+    """Output can be written inside: closed, broken or full, and in an encoding that lacks our symbols.
+
+    Yields what to call at the end: why standard output was lost, if it was and its reader did not just stop reading.
+    """
+    before = sys.stdout, sys.stderr
+    sinks: dict[str, _Sink] = {}
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, _lasting(name, sinks))
+
+    def loss() -> str | None:
+        sys.stdout.flush()
+        failure = sinks["stdout"].failure if "stdout" in sinks else None
+        return None if failure is None or isinstance(failure, BrokenPipeError) else failure.strerror
+
+    try:
+        yield loss
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _lasting(name: str, sinks: dict[str, _Sink]) -> TextIO:
+    stream = getattr(sys, name)
+    if stream is None:  # closed when Python was started
+        return open(os.devnull, "w", encoding="utf-8")
+    binary = getattr(stream, "buffer", None)
+    raw = getattr(binary, "raw", binary)
+    if not isinstance(stream, io.TextIOWrapper) or not isinstance(raw, io.RawIOBase):  # somebody's own, in memory
+        return cast(TextIO, stream)
+    stream.flush()
+    sinks[name] = _Sink(raw)
+    return io.TextIOWrapper(
+        io.BufferedWriter(sinks[name]),
+        encoding=stream.encoding,
+        errors=PLAIN,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def complain(message: str) -> None:
+    """One line on standard error, whatever names and foreign messages it quotes."""
+    print(one_line(message), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text as standard output shows it: of the width it will have there."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, PLAIN).decode(encoding, "surrogateescape")
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What an encoding lacks, in ASCII; bytes of a file's name that are no text, as they are."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    return _in_ascii(character), error.start + 1
+
+
+def _in_ascii(character: str) -> str:
+    if character in SIGNS:
+        return SIGNS[character]
+    name = unicodedata.name(character, "")
+    if name.startswith("GREEK"):
+        letter = name.split()[-1]
+        return letter.capitalize() if "CAPITAL" in name else letter.lower()
+    decomposed = unicodedata.normalize("NFKD", character)
+    return "".join(part for part in decomposed if part.isascii()) or "?"
+
+
+codecs.register_error(PLAIN, _plain)

@@ -1,0 +1,72 @@
+"""Plug-ins: what installed packages announce by name, made from what a user has written after the name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from inspect import Parameter, signature
+from types import MappingProxyType
+from typing import Any
+
+from dpem_env.support.errors import PolicyError, nearest
+
+NUMBERS = re.compile(r"(int|float|bool|None)( \| (int|float|bool|None))*")
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> PolicyError:
+    """What to say about a name that leads nowhere."""
+    if "," in name:
+        return PolicyError(f"unknown {kind} {name!r}; a list with commas is not taken here: name each by itself")
+    return PolicyError(f"unknown {kind} {name!r}; {nearest(name, known)}")
+
+
+def made(
+    kind: str,
+    name: str,
+    load: Callable[[], Callable[..., Any]],
+    argument: str | None = None,
+    options: Mapping[str, Any] = NO_OPTIONS,
+) -> Any:
+    """What `load()` gives, called with the argument if there is one; PolicyError, in a user's terms, if that fails."""
+    what = f"{kind} {name!r}"
+    given = [] if argument is None else [argument]
+    try:
+        factory = load()
+    except (ImportError, AttributeError) as error:
+        raise PolicyError(f"{what} needs a package that is not installed: {error}") from None
+    _require_fit(what, name, factory, given, options)
+    try:
+        return factory(*given, **options)
+    except ImportError as error:
+        raise PolicyError(f"{what} needs a package that is not installed: {error}") from None
+    except TypeError as error:
+        raise PolicyError(f"{what} does not take these options: {error}") from None
+
+
+def _require_fit(
+    what: str, name: str, factory: Callable[..., Any], given: list[str], options: Mapping[str, Any]
+) -> None:
+    """PolicyError if the factory takes no argument, needs one, or knows no such option."""
+    try:
+        parameters = signature(factory).parameters.values()
+    except (TypeError, ValueError):  # Python cannot tell, as for some built-in types
+        return
+    named = [each for each in parameters if each.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)]
+    ordered = [each for each in parameters if each.kind not in (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD)]
+    if given and not (ordered and _takes_text(ordered[0])):
+        raise PolicyError(f"{what} takes no argument, given {given[0]!r}")
+    needed = [each for each in ordered if each.default is Parameter.empty and each.kind != Parameter.VAR_POSITIONAL]
+    if not given and any(each.name not in options for each in needed):
+        raise PolicyError(f"{what} needs an argument: {name}:ARGUMENT, such as a file")
+    names = [each.name for each in named]
+    if any(each.kind == Parameter.VAR_KEYWORD for each in parameters):
+        return
+    for option in options:
+        if option not in names:
+            hint = nearest(option, names) if names else "it has none"
+            raise PolicyError(f"{what} does not take these options: there is no {option!r}; {hint}")
+
+
+def _takes_text(parameter: Parameter) -> bool:
+    return not NUMBERS.fullmatch(str(parameter.annotation))

@@ -1,0 +1,287 @@
+"""Tuning: an equal budget, validation seeds, a search that can be continued, and what a benchmark makes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpem_env import scenarios
+from dpem_env.envs.session import episode_seeds
+from dpem_env.experiments import tuning
+from dpem_env.experiments.evaluation import Arm, run_episode
+from dpem_env.experiments.tuning import Tuned, tune
+from dpem_env.support.errors import DpemError, PolicyError
+from support.command_line import complaint, dpem
+
+SMALL = scenarios.get("star8-v0", slots=40, name="small")
+
+
+def save(folder: Path, *tuned: dict[str, Any], scenario: scenarios.Scenario = SMALL) -> Tuned:
+    path = folder / f"{scenario.name}.json"
+    path.write_text(json.dumps(tuning.header(scenario, 16, 3) | {"tuned": list(tuned)}))
+    return Tuned(folder)
+
+
+def found(
+    policy: str, limit: float, delay: float | None = None, forecaster: str | None = None, option: str = "link_cost"
+) -> dict[str, Any]:
+    best = {"options": {option: limit}, "reward": 1.0}
+    key = {"policy": policy, "delay": delay, "forecaster": forecaster}
+    return key | {"best": best, "default_reward": 0.5, "trials": [best]}
+
+
+def test_every_trial_is_scored_by_its_mean_reward_on_validation_episodes(tmp_path: Path) -> None:
+    [result] = tune([Arm("maxweight")], SMALL, tmp_path / "small.json", budget=4, episodes=2)
+    assert len(result["trials"]) == 4
+    assert result["trials"][0]["options"] == {}
+    assert len({json.dumps(trial["options"]) for trial in result["trials"]}) == 4
+    for trial in result["trials"]:
+        arm = Arm("maxweight", options=tuple(trial["options"].items()))
+        rewards = [run_episode(SMALL, arm.make(), episode_seeds(SMALL, "validation", k))[0].reward for k in range(2)]
+        assert trial["reward"] == pytest.approx(sum(rewards) / 2)
+    assert result["best"]["reward"] == max(trial["reward"] for trial in result["trials"])
+    assert result["default_reward"] == result["trials"][0]["reward"]
+
+
+def test_a_policy_without_a_search_space_is_scored_once(tmp_path: Path) -> None:
+    [result] = tune([Arm("idle")], SMALL, tmp_path / "small.json", budget=4, episodes=1)
+    assert [trial["options"] for trial in result["trials"]] == [{}]
+
+
+def test_every_delay_and_forecaster_is_searched_on_its_own(tmp_path: Path) -> None:
+    contestants = [Arm("central-reactive", delay) for delay in (0.0, 0.5)] + [
+        Arm("acp"),
+        Arm("acp", None, "mean-rates"),
+    ]
+    results = tune(contestants, SMALL, tmp_path / "small.json", budget=2, episodes=1)
+    assert [(each["policy"], each["delay"], each["forecaster"]) for each in results] == [
+        (arm.policy, arm.delay, arm.forecaster) for arm in contestants
+    ]
+    for one, other in ((0, 1), (2, 3)):
+        assert results[one]["trials"][0]["reward"] != results[other]["trials"][0]["reward"]
+
+
+def test_options_of_an_arm_reach_the_policy_and_its_label() -> None:
+    arm = Arm("central-reactive", 0.5, options=(("utilisation_limit", 0.25),))
+    assert arm.make().utilisation_limit == 0.25
+    assert arm.label == "central-reactive [utilisation_limit=0.25] (delay 0.5 s)"
+    with pytest.raises(PolicyError, match="does not take these options"):
+        Arm("idle", options=(("speed", 1),)).make()
+
+
+def test_a_search_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "small.json"
+    first = tune([Arm("idle")], SMALL, path, 2, 1)
+    contestants = [Arm("idle"), Arm("central-reactive", 0.5), Arm("acp")]
+    played: list[Arm] = []
+
+    def stop_at_the_third(arm: Arm) -> None:
+        played.append(arm)
+        if len(played) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(contestants, SMALL, path, 2, 1, on_episode=stop_at_the_third)
+    assert played == [Arm("central-reactive", 0.5)] * 2 + [Arm("acp")]
+    kept = json.loads(path.read_text())["tuned"]
+    assert kept[:1] == first
+    totals: list[int] = []
+    whole = tune(contestants, SMALL, path, 2, 1, on_start=totals.append)
+    assert totals == [2]  # both trials of acp
+    assert whole[:2] == kept
+    assert [each["policy"] for each in whole] == ["idle", "central-reactive", "acp"]
+
+
+def test_a_file_of_another_search_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(tuning.header(SMALL, 16, 3) | {"tuned": []}))
+    assert tuning.finished(path, tuning.header(SMALL, 16, 3)) == []
+    with pytest.raises(DpemError, match="made with trials 16, not 8"):
+        tuning.finished(path, tuning.header(SMALL, 8, 3))
+
+
+def test_an_arm_takes_what_was_tuned_at_the_nearest_delay(tmp_path: Path) -> None:
+    limits = {0.0: 0.1, 0.5: 0.25}
+    kept = [found("central-reactive", limit, delay, None, "utilisation_limit") for delay, limit in limits.items()]
+    tuned = save(tmp_path, *kept)
+    for delay, limit in ((0.0, 0.1), (0.25, 0.1), (0.375, 0.25), (0.5, 0.25), (2.0, 0.25)):
+        arm = tuned.arm(SMALL, Arm("central-reactive", delay))
+        assert (arm.policy, arm.delay, arm.options) == ("central-reactive", delay, (("utilisation_limit", limit),))
+
+
+def test_an_arm_takes_what_was_tuned_with_its_forecaster_else_with_the_policys_own(tmp_path: Path) -> None:
+    tuned = save(tmp_path, found("acp", 1.0, option="eagerness"), found("acp", 2.0, None, "oracle", "eagerness"))
+    for forecaster, eagerness in ((None, 1.0), ("oracle", 2.0), ("mean-rates", 1.0)):
+        assert tuned.arm(SMALL, Arm("acp", None, forecaster)).options == (("eagerness", eagerness),)
+
+
+def test_a_varied_scenario_takes_the_values_of_the_one_it_varies(tmp_path: Path) -> None:
+    star = scenarios.get("star8-v0")
+    tuned = save(tmp_path, found("local-predictive", 0.4), scenario=star)
+    for scenario in (star, star.override(request_rate=1.0, peers=2)):
+        assert tuned.arm(scenario, Arm("local-predictive")).options == (("link_cost", 0.4),)
+
+
+def test_a_policy_without_a_search_space_needs_no_tuning(tmp_path: Path) -> None:
+    assert Tuned(tmp_path).arm(SMALL, Arm("local-reactive")) == Arm("local-reactive")
+
+
+def test_what_was_not_tuned_or_tuned_otherwise_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"dpem tune --scenario FILE.toml --policies acp .*writes it"):
+        Tuned(tmp_path).arm(SMALL, Arm("acp"))
+    tuned = save(tmp_path, found("local-predictive", 0.4))
+    with pytest.raises(PolicyError, match=r"holds no acp; dpem tune --scenario FILE.toml --policies acp"):
+        tuned.arm(SMALL, Arm("acp"))
+    with pytest.raises(PolicyError, match="another version of small"):
+        tuned.arm(SMALL.override(name="small", request_rate=1.0), Arm("local-predictive"))
+    with pytest.raises(DpemError, match="is no folder"):
+        Tuned(tmp_path / "none")
+
+
+def whole() -> dict[str, Any]:
+    return tuning.header(SMALL, 16, 3) | {"tuned": [found("acp", 2.0, option="eagerness")]}
+
+
+def with_changed(place: str, value: Any) -> str:
+    """A good file with one entry, named like tuned.0.delay, replaced."""
+    file = json.loads(json.dumps(whole()))
+    *path, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+    entry = file
+    for part in path:
+        entry = entry[part]
+    entry[last] = value
+    return json.dumps(file)
+
+
+WRONG = {
+    "empty": "",
+    "a list": "[]",
+    "no entries": "{}",
+    "half": json.dumps(whole())[:100],
+    "nested deeply": '{"tuned": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "no number": with_changed("tuned.0.best.reward", 1.5).replace("1.5", "NaN"),
+    "digits without end": with_changed("tuned.0.delay", 77).replace("77", "7" * 5_000),
+    "a key too many": with_changed("tuned.0.more", 1),
+} | {
+    f"{place} {value!r}": with_changed(place, value)
+    for place, value in (
+        ("format", "dpem-tuning-0"),
+        ("trials", "16"),
+        ("trials", None),
+        ("scenario", ["small"]),
+        ("tuned", {}),
+        ("tuned", ["acp"]),
+        ("tuned.0.policy", None),
+        ("tuned.0.forecaster", 1),
+        ("tuned.0.delay", "0.5"),
+        ("tuned.0.delay", -1.0),
+        ("tuned.0.delay", True),
+        ("tuned.0.best", []),
+        ("tuned.0.best.options", ["eagerness"]),
+        ("tuned.0.best.options", "eagerness"),
+        ("tuned.0.best.options", {"eagerness": {"a": 1}}),
+        ("tuned.0.best.options", {"eagerness": [[1]]}),
+        ("tuned.0.best.reward", "much"),
+        ("tuned.0.default_reward", None),
+        ("tuned.0.trials", [1]),
+        ("tuned.0.sources", {"the file w": 1}),
+    )
+}
+
+
+@pytest.mark.parametrize("text", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("command", ["benchmark", "tune"])
+def test_a_wrong_file_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, command: str
+) -> None:
+    scenario, folder = tmp_path / "small.toml", tmp_path / "tuned"
+    SMALL.save(scenario)
+    folder.mkdir()
+    (folder / "small.json").write_text(text)
+    common = ("--scenario", str(scenario), "--policies", "acp")
+    if command == "benchmark":
+        arguments = ("benchmark", "coherence", *common, "--seeds", "1", "--tuned", str(folder), "--out", str(tmp_path))
+    else:
+        arguments = ("tune", *common, "--trials", "16", "--episodes", "3", "--out", str(folder))
+    assert f"tuning file {str(folder / 'small.json')!r} cannot be used: " in complaint(capsys, *arguments)
+    assert (folder / "small.json").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eagernes": 2.0}, "acp has no option 'eagernes' to tune; did you mean 'eagerness'?"),
+        ({"__class__": 1}, "acp has no option '__class__' to tune"),
+        ({"eagerness": "2"}, "eagerness of acp is '2'; expected one of"),
+        ({"eagerness": "log"}, "eagerness of acp is 'log'"),
+        ({"eagerness": 1e300}, "eagerness of acp is 1e+300"),
+        ({"eagerness": None}, "eagerness of acp is None"),
+        ({"eagerness": [1.0]}, "eagerness of acp is (1.0,)"),
+        ({"quota": 1.5}, "quota of acp is 1.5"),
+        ({"quota": -1}, "quota of acp is -1"),
+    ],
+)
+def test_options_that_are_not_the_policys_to_tune_are_told(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    changed = found("acp", 2.0)
+    changed["best"] = {"options": options, "reward": 1.0}
+    with pytest.raises(PolicyError) as error:
+        save(tmp_path, changed).arm(SMALL, Arm("acp"))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_of_another_scenario_in_its_place_is_told(tmp_path: Path) -> None:
+    save(tmp_path, found("acp", 2.0, option="eagerness"), scenario=SMALL.override(name="other"))
+    (tmp_path / "other.json").rename(tmp_path / "small.json")
+    with pytest.raises(PolicyError, match="is of 'other', not of 'small'; remove it and tune again"):
+        Tuned(tmp_path).arm(SMALL, Arm("acp"))
+
+
+SHIPPED = sorted((Path(__file__).resolve().parents[2] / "baselines" / "tuned").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_committed_file_can_be_played(path: Path) -> None:
+    tuned, scenario = Tuned(path.parent), scenarios.get(path.stem)
+    entries = json.loads(path.read_text())["tuned"]
+    assert entries
+    for entry in entries:
+        arm = tuned.arm(scenario, Arm(entry["policy"], entry["delay"], entry["forecaster"]))
+        assert dict(arm.options) == entry["best"]["options"]
+        arm.make()
+
+
+def test_the_command_writes_what_a_benchmark_plays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small, folder, out = (str(tmp_path / name) for name in ("small.toml", "tuned", "out"))
+    SMALL.save(small)
+    common = ("--scenario", small, "--policies", "acp+mean-rates,central-reactive", "--delay", "0.5")
+    assert dpem("tune", *common, "--trials", "3", "--episodes", "1", "--out", folder) == 0
+    assert "central-reactive" in capsys.readouterr().out
+    tuned = json.loads((tmp_path / "tuned" / "small.json").read_text())["tuned"]
+    assert dpem("benchmark", "coherence", *common, "--seeds", "2", "--tuned", folder, "--out", out) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["tuned"] is True
+    best = {each["policy"]: each["best"]["options"] for each in tuned}
+    for scenario in summary["scenarios"]:
+        assert {arm["policy"]: arm["options"] for arm in scenario["methods"]} == best
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--policies", "acp", "--trials", "0"), "--trials is 0; expected at least 1"),
+        (("--policies", "acp", "--delay", "-1"), "--delay is -1.0"),
+        (("--policies", "cap"), "unknown policy 'cap'"),
+        (("--policies", "acp+orcale"), "unknown forecaster 'orcale'"),
+    ],
+)
+def test_bad_input_is_told_in_one_line_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
+) -> None:
+    assert message in complaint(capsys, "tune", "--scenario", "star8-v0", *options, "--out", str(tmp_path / "tuned"))
+    assert not (tmp_path / "tuned").exists()
