@@ -1,6 +1,6 @@
 """Draw the figures of the pages from committed result files.
 
-python docs/figures.py    # after make results or make federated
+python docs/figures.py    # as dpem reproduce pages does
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Write the figures of committed result files into the pages, between their markers; `--check` only compares.
 
-python docs/update.py            # after make bench or make results
+python docs/update.py            # as dpem reproduce pages does
 python docs/update.py --check    # exit code 1 if a page and the results disagree
 """
 

@@ -10,7 +10,7 @@
 
     [[steps]]
     name = "curve"
-    run = "benchmark delay-curve"                # a dpem command, or "python FILE"
+    run = "benchmark delay-curve"                # a dpem command, "python FILE", or a path
     options = { policies = ["@rules", "idle"], seeds = 20, tuned = "baselines/tuned" }
     inputs = ["baselines/tuned/mesh100-v0.json"] # what it reads: files, folders, patterns
     outputs = ["baselines/results/curve/summary.json"]

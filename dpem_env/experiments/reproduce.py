@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -143,7 +144,7 @@ def run_steps(experiment: Experiment, lock: Lock, due: Sequence[Due], workers: i
                     before = [*running.values(), *(other.step for other in waiting[: waiting.index(each)])]
                     if len(running) < workers and not any(_reads(each.step, other) for other in before):
                         waiting.remove(each)
-                        print(f"{each.step.name}: {each.why}; dpem {' '.join(each.step.command)}", flush=True)
+                        print(f"{each.step.name}: {each.why}; {shlex.join(each.step.command)}", flush=True)
                         lock.begin(experiment, each.step, data_dir)
                         log = logs / f"{file_name(each.step.name)}.log"
                         running[pool.submit(_run, each.step, log, data_dir)] = each.step
@@ -168,10 +169,11 @@ def run_steps(experiment: Experiment, lock: Lock, due: Sequence[Due], workers: i
 
 def _run(step: Step, log: Path, data_dir: str | None) -> float:
     """Run a step to its end; returns the core minutes it took. DpemError if it fails, with its last line."""
-    program = [sys.executable, *step.command[1:]] if step.command[0] == "python" else [*DPEM, *step.command]
+    first, *rest = step.command
+    program = [sys.executable] if first == "python" else [first] if "/" in first else [*DPEM, first]
     environment = os.environ | ({"DPEM_DATA": data_dir} if data_dir else {})
     with log.open("wb") as stream:
-        process = subprocess.Popen(program, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen([*program, *rest], stdout=stream, stderr=subprocess.STDOUT, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
