@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dpem_env import scenarios
 from dpem_env.demand.requests import Demand, draw_demand, mean_rates, tabulate
 from dpem_env.network.network import Network, build_network
-from dpem_env.scenarios import Scenario, traces
+from dpem_env.scenarios import Scenario, data
 from dpem_env.scenarios.schema import ChainNetwork, Hardware, ReplayDemand, Routing, SessionDemand
 from dpem_env.support.errors import DataError, DpemWarning, ScenarioError
 
@@ -324,7 +324,7 @@ def test_no_load_means_no_requests() -> None:
 
 
 def save_trace(folder: Path, mbps: Floats) -> Path:
-    file = folder / traces.ABILENE
+    file = folder / data.ABILENE
     file.parent.mkdir()
     np.savez(file, tm_mbps=mbps, nodes=np.array([f"n{i}" for i in range(12)]))
     return folder

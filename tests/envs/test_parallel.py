@@ -311,7 +311,9 @@ def test_equal_seeds_give_equal_rollouts_whatever_was_played_before(scenario: st
 
 def test_a_rollout_is_the_same_in_another_process_with_other_hashes() -> None:
     here = [named_rollout_digest(name, 4) for name in ("mesh20-v0", "mesh100-outages-v0")]
-    code = "from rollouts import named_rollout_digest as d; print(d('mesh20-v0', 4), d('mesh100-outages-v0', 4))"
+    code = (
+        "from support.rollouts import named_rollout_digest as d; print(d('mesh20-v0', 4), d('mesh100-outages-v0', 4))"
+    )
     seed = "12345" if os.environ.get("PYTHONHASHSEED") != "12345" else "54321"
     environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[1])}
     there = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

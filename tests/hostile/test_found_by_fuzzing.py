@@ -18,7 +18,7 @@ from dpem_env.envs.central import CentralEnv
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.logs.recorder import read_log
 from dpem_env.network.topology import build_topology
-from dpem_env.scenarios import traces
+from dpem_env.scenarios import data
 from dpem_env.scenarios.traces import TrafficMatrices, read_matrices
 from dpem_env.simulator import Tally
 from dpem_env.support.errors import ActionError, DataError, DpemError, LogError, ScenarioError
@@ -130,7 +130,7 @@ TOWN = {"name": "a", "lon": 0.0, "lat": 0.0}
     ids=lambda content: content[:20],
 )
 def test_a_topology_file_of_impossible_places_is_refused(tmp_path: Path, content: str) -> None:
-    path = tmp_path / traces.SOURCES["coronet"].file
+    path = tmp_path / data.SOURCES["coronet"].file
     path.parent.mkdir()
     path.write_text(content)
     assert isinstance(tried(build_topology, scenarios.get("coronet100-v0"), 0, tmp_path), DataError)

@@ -26,7 +26,7 @@ from hostile_input import (
 
 from dpem_env import scenarios
 from dpem_env.network.topology import build_topology
-from dpem_env.scenarios import traces
+from dpem_env.scenarios import data, traces
 from dpem_env.scenarios.schema import ReplayDemand
 
 HEADER = "time,source,destination,fidelity,deadline"
@@ -93,7 +93,7 @@ def matrices(rng: np.random.Generator, times: int) -> dict[str, np.ndarray[Any, 
 
 
 def test_mutated_matrices_are_refused_in_one_line_or_played(tmp_path: Path) -> None:
-    path, accepted = tmp_path / traces.ABILENE, []
+    path, accepted = tmp_path / data.ABILENE, []
     path.parent.mkdir(parents=True)
     for number, rng in enumerate(inputs(150)):
         stream = io.BytesIO()
@@ -134,7 +134,7 @@ def spoilt(rng: np.random.Generator, record: Any) -> None:
 
 
 def test_a_mutated_topology_file_is_refused_in_one_line_or_played(tmp_path: Path) -> None:
-    path, accepted = tmp_path / traces.SOURCES["coronet"].file, []
+    path, accepted = tmp_path / data.SOURCES["coronet"].file, []
     path.parent.mkdir(parents=True)
     for number, rng in enumerate(inputs(300)):
         record = node_link(rng)

@@ -19,7 +19,7 @@ from dpem_env.network.network import build_network
 from dpem_env.network.route_search import Exclusion
 from dpem_env.network.routes import reachability
 from dpem_env.network.topology import build_topology
-from dpem_env.scenarios import Scenario, traces
+from dpem_env.scenarios import Scenario, data
 from dpem_env.scenarios.schema import ChainNetwork, Hardware, ReplayDemand, Routing, SessionDemand, TopohubNetwork
 from dpem_env.support.errors import DataError, DpemWarning, ScenarioError
 
@@ -29,7 +29,7 @@ EQUAL = Hardware(generation_rate=(8.0, 8.0), swap_rate=(4.0, 4.0))
 
 
 def save_trace(folder: Path, mbps: NDArray[np.float64]) -> Path:
-    file = folder / traces.ABILENE
+    file = folder / data.ABILENE
     file.parent.mkdir(parents=True)
     np.savez(file, tm_mbps=mbps, nodes=np.array([f"n{i}" for i in range(mbps.shape[1])]))
     return folder

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dpem_env import scenarios
 from dpem_env.network import topology
 from dpem_env.network.topology import PIXEL_TOPOLOGIES, Layout, Topology, assemble, build_topology, topohub_names
-from dpem_env.scenarios import Scenario
+from dpem_env.scenarios import Scenario, schema
 from dpem_env.scenarios.schema import ChainNetwork, CoronetNetwork, MeshNetwork, StarNetwork, TopohubNetwork
 from dpem_env.support.errors import DataError, DpemError, ScenarioError
 from dpem_env.support.files import write_json
@@ -166,7 +166,7 @@ def test_between_ends_of_equal_rate_the_smaller_node_key_emits(node_key: list[in
 
 def test_equal_ends_take_turns_as_emitters_over_topology_seeds() -> None:
     scenario = Scenario(
-        name="pair", network=ChainNetwork(nodes=2), hardware=scenarios.Hardware(generation_rate=(4.0, 4.0))
+        name="pair", network=ChainNetwork(nodes=2), hardware=schema.Hardware(generation_rate=(4.0, 4.0))
     )
     emitters = [build_topology(scenario, seed).emitter[0] for seed in range(200)]
     assert abs(sum(emitters) - 100) < 5.0 * math.sqrt(50)
@@ -507,5 +507,5 @@ def test_the_data_folder_may_come_from_the_environment(
     assert build_topology(coronet(), 0).num_nodes == 2
 
 
-def _equal_hardware() -> scenarios.Hardware:
-    return scenarios.Hardware(generation_rate=(4.0, 4.0), swap_rate=(2.0, 2.0), memory=(4, 4))
+def _equal_hardware() -> schema.Hardware:
+    return schema.Hardware(generation_rate=(4.0, 4.0), swap_rate=(2.0, 2.0), memory=(4, 4))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dpem_env import scenarios
-from dpem_env.scenarios import SCENARIOS, Scenario
+from dpem_env.scenarios import SCENARIOS, Scenario, schema
 from dpem_env.scenarios.schema import (
     ChainNetwork,
     CoronetNetwork,
@@ -164,7 +164,7 @@ def test_a_toml_file_names_only_what_differs_from_the_defaults() -> None:
     text = 'name = "small"\n[network]\ngenerator = "mesh"\nnodes = 12\n[demand]\nkind = "sessions"\nrequest_rate = 1\n'
     scenario = scenarios.from_toml(text)
     assert scenario == Scenario(
-        name="small", network=MeshNetwork(nodes=12), demand=scenarios.SessionDemand(request_rate=1.0)
+        name="small", network=MeshNetwork(nodes=12), demand=schema.SessionDemand(request_rate=1.0)
     )
 
 
@@ -240,10 +240,10 @@ def test_a_scenario_cannot_be_changed_in_place() -> None:
 
 def test_an_override_finds_a_leaf_by_its_name_and_is_recorded_in_the_scenario_name() -> None:
     scenario = scenarios.get("mesh100-v0", request_rate=16.0, swap_success=1.0)
-    assert scenario.demand == scenarios.SessionDemand(request_rate=16.0)
+    assert scenario.demand == schema.SessionDemand(request_rate=16.0)
     assert scenario.hardware.swap_success == 1.0
     assert scenario.name == "mesh100-v0+request_rate=16.0+swap_success=1.0"
-    assert scenarios.get("mesh100-v0").demand == scenarios.SessionDemand(request_rate=12.5)
+    assert scenarios.get("mesh100-v0").demand == schema.SessionDemand(request_rate=12.5)
 
 
 def test_outages_are_overridden_as_a_whole_and_switched_off_by_none() -> None:
@@ -423,7 +423,7 @@ def test_durations_may_be_whole_numbers_of_slots_up_to_rounding() -> None:
 
 def test_an_episode_has_a_longest_length() -> None:
     with pytest.raises(ScenarioError, match=r"episode\.slots"):
-        scenarios.get("chain3-v0", slots=scenarios.MAX_SLOTS + 1)
+        scenarios.get("chain3-v0", slots=schema.MAX_SLOTS + 1)
 
 
 def test_deeply_nested_toml_is_refused() -> None:
@@ -473,7 +473,7 @@ def test_every_kind_of_mistake_has_words(value: object) -> None:
             section = section[name]
         section[last] = value
         with suppress(ScenarioError):  # a kind of error without words of ours is a KeyError
-            scenarios._validated(data, "x")
+            schema.validated(data, "x")
 
 
 @pytest.mark.parametrize(

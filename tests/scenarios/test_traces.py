@@ -15,7 +15,7 @@ import pytest
 
 from dpem_env import scenarios
 from dpem_env.network.topology import build_topology
-from dpem_env.scenarios import traces
+from dpem_env.scenarios import data, traces
 from dpem_env.scenarios.schema import ReplayDemand
 from dpem_env.scenarios.traces import TrafficMatrices, read_matrices, read_requests, request_counts
 from dpem_env.support.errors import DataError
@@ -81,7 +81,7 @@ def test_a_trace_without_traffic_between_nodes_is_refused(tmp_path: Path) -> Non
 def test_a_missing_trace_is_told_with_the_way_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="dpem list says where to get it") as error:
         traces.load_abilene(tmp_path)
-    assert traces.ABILENE in message_of(error)
+    assert data.ABILENE in message_of(error)
 
 
 def test_a_folder_in_place_of_a_trace_is_told_in_one_line(tmp_path: Path) -> None:
@@ -158,8 +158,8 @@ def test_abilene_is_two_weeks_of_its_twelve_nodes(data_dir: Path) -> None:
 
 
 def test_the_real_files_are_those_the_sources_name(data_dir: Path) -> None:
-    for source in traces.SOURCES.values():
-        assert traces.checksum(data_dir / source.file) == source.sha256
+    for source in data.SOURCES.values():
+        assert data.checksum(data_dir / source.file) == source.sha256
 
 
 def test_a_request_file_is_read_in_order_of_time(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from dpem_env.support import compiled, disk_cache
 from dpem_env.support.compiled import Entry, cached, entry
 
-PACKAGE = Path(compiled.__file__).parent
+PACKAGE = Path(compiled.__file__).parents[1]
 WRITTEN = ignore_patterns("__pycache__")
 
 

@@ -5,38 +5,47 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
+import grimp
 import pytest
 
 from dpem_env.support import provenance
-from test_architecture import imports_of, modules, own_module
 
-SOURCES = Path(provenance.__file__).parent
-UNCHANGED = "from dpem_env import provenance; print(provenance.world_fingerprint(), provenance.code_fingerprint())"
+SOURCES = Path(provenance.__file__).parents[1]
+UNCHANGED = (
+    "from dpem_env.support import provenance; print(provenance.world_fingerprint(), provenance.code_fingerprint())"
+)
 
 
-def needed_by(roots: Iterable[str]) -> set[str]:
-    """The top-level modules of dpem_env that these modules import, and what those import, functions included."""
-    known = modules()
-    found: set[str] = set()
-    waiting = set(roots)
-    while waiting:
-        module = waiting.pop()
-        found.add(module)
-        names = {own_module(name, known) for name in imports_of(known[module], everywhere=True)}
-        waiting |= {name for name in names if name} - found
-    return {name.partition(".")[0] for name in found}
+def needed_by(*roots: str) -> set[str]:
+    """The modules of dpem_env that these modules import, and what those import, functions included."""
+    graph = grimp.build_graph("dpem_env", exclude_type_checking_imports=True, cache_dir=None)
+    found = {f"dpem_env.{root}" for root in roots}
+    found |= {needed for root in found for needed in graph.find_upstream_modules(root)}
+    rooms = {"dpem_env", *(module for module in found if graph.find_children(module))}
+    return found - rooms
+
+
+def files_of(*names: str) -> set[str]:
+    """The modules that these files and folders hold."""
+    places = [SOURCES / name for name in names]
+    files = [
+        file for place in places for file in (place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")])
+    ]
+    modules = {".".join(file.relative_to(SOURCES.parent).with_suffix("").parts) for file in files}
+    return {module for module in modules if not module.endswith("__init__")}
 
 
 def test_the_world_is_all_that_compiled_rules_and_networks_import() -> None:
-    rules = [name for name in modules() if name.partition(".")[0] == "simulator"]
-    assert needed_by([*rules, "feature_writer", "route_search", "network"]) | {"provenance"} == {*provenance.WORLD}
+    rules = [f"simulator.{file.stem}" for file in (SOURCES / "simulator").glob("[!_]*.py")]
+    needed = needed_by(*rules, "observations.feature_writer", "network.network")
+    assert needed | {"dpem_env.support.provenance"} == files_of(*provenance.WORLD)
 
 
 def test_an_episode_follows_from_the_world_and_all_that_plays_it() -> None:
-    assert needed_by(["evaluation", "network_cache"]) | {"provenance"} == {*provenance.WORLD, *provenance.PLAY}
+    needed = needed_by("experiments.evaluation", "network.cache")
+    assert needed | {"dpem_env.support.provenance"} == files_of(*provenance.WORLD, *provenance.PLAY)
 
 
 def fingerprints(folder: Path) -> list[str]:
@@ -55,9 +64,9 @@ def fingerprints(folder: Path) -> list[str]:
     [
         ("physics.py", True, True),
         ("simulator/randomness.py", True, True),
-        ("provenance.py", True, True),
+        ("support/provenance.py", True, True),
         ("policies.py", False, True),
-        ("reports.py", False, False),
+        ("report/tables.py", False, False),
     ],
 )
 def test_a_fingerprint_changes_with_each_of_its_sources(
