@@ -158,7 +158,13 @@ def assert_labels_decide_nothing(rule: Callable[[int], LocalPolicy], count: int,
         assert high - low < (0.05 if quantity.endswith("first") else 0.03), f"{quantity} is known too badly"
 
 
-RULES = pytest.mark.parametrize("rule", [lambda _: LocalReactive(), RandomLegal], ids=["local-reactive", "random"])
+RULES = pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(lambda _: LocalReactive(), id="local-reactive"),
+        pytest.param(RandomLegal, id="random", marks=pytest.mark.slow),
+    ],
+)
 
 
 @RULES

@@ -79,7 +79,7 @@ def somebody_has_a_peer() -> Iterator[None]:
 
 
 @given(worlds(), st.booleans())
-@settings(max_examples=25, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=12, deadline=None, suppress_health_check=UNHURRIED)
 def test_every_world_keeps_the_contract(world: Scenario, routes: bool) -> None:
     """Conservation of pairs, requests, qubits and tokens; the mask is what is accepted; determinism; copies."""
     try:
@@ -91,7 +91,7 @@ def test_every_world_keeps_the_contract(world: Scenario, routes: bool) -> None:
 
 
 @given(worlds(), st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=12, deadline=None, suppress_health_check=UNHURRIED)
 def test_no_pair_is_ever_better_than_a_fresh_one_of_its_purification(world: Scenario, seed: int) -> None:
     session = Session(world)
     with somebody_has_a_peer():
