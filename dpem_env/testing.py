@@ -537,7 +537,7 @@ def _masks(trial: Trial) -> Complaints:
         masks, before = moment.masks, f"seed {trial.seeds[0]}, slot {moment.slot}"
         for action in range(masks.shape[1]):
             session = copy.deepcopy(moment.env.session)
-            session.step(*session.observer.decode(np.full((1, len(masks)), action)))
+            session.step(*session.observer.code.commands(np.full((1, len(masks)), action)))
             accepted = session.simulator.state.verdict[0] != Verdict.ILLEGAL
             for i in np.flatnonzero(accepted != (masks[:, action] == 1))[:1]:
                 yield f"{before}, {_wrong_mask(i, action, masks, accepted[i])}"

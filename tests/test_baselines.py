@@ -10,12 +10,12 @@ import pytest
 from dpem_baselines.central import CentralReactive
 from dpem_baselines.local import LocalReactive, as_action, most_urgent, needed_quality
 from dpem_env import scenarios
-from dpem_env.envs.control import CentralControl
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.network.network import build_network
 from dpem_env.policies import Decision
 from dpem_env.simulator import Tally, Verdict
-from support.rollouts import demand_of, session_with, wait
+from dpem_env.simulator.actions import ActionCode
+from support.rollouts import control_of, demand_of, session_with, view_of, wait
 
 
 def local_decision(session: Session) -> Decision:
@@ -25,10 +25,7 @@ def local_decision(session: Session) -> Decision:
 def central_decision(session: Session, limit: float = 10.0, seed: int = 0) -> Decision:
     policy = CentralReactive(utilisation_limit=limit)
     policy.reset(session.scenario, session.network, seed)
-    control = CentralControl(session, 0.0)
-    control.begin()
-    view = control.view()
-    assert view is not None
+    view = view_of(control_of(session))
     return policy.act(view)
 
 
@@ -56,8 +53,8 @@ def test_what_the_mask_forbids_is_a_wait() -> None:
     masks = np.ones((3, 7), dtype=np.int8)
     masks[1, 1:] = 0
     quality = np.array([[1, 3], [1, 3], [2, 1]])
-    assert as_action(np.array([1, 1, -1]), quality, masks, 3).tolist() == [6, 0, 0]
-    assert as_action(np.array([0, 0, 0]), quality, masks, 3).tolist() == [1, 0, 2]
+    assert as_action(np.array([1, 1, -1]), quality, masks, ActionCode(2, 3)).tolist() == [6, 0, 0]
+    assert as_action(np.array([0, 0, 0]), quality, masks, ActionCode(2, 3)).tolist() == [1, 0, 2]
 
 
 def test_local_reactive_allocates_for_what_waits_and_nothing_else() -> None:
@@ -179,12 +176,10 @@ def test_central_reactive_at_no_delay_is_never_denied() -> None:
     session.begin(EpisodeSeeds(1, 1), 150)
     policy = CentralReactive(utilisation_limit=1.0)
     policy.reset(session.scenario, session.network, 1)
-    control = CentralControl(session, 0.0)
-    control.begin()
+    control_of(session)
     while not session.done:
-        view = control.view()
-        assert view is not None
-        control.step(policy.act(view))
+        view = view_of(session)
+        session.step(*policy.act(view))
     denied, illegal, submitted = (session.simulator.tally(t)[0] for t in (Tally.DENIED, Tally.ILLEGAL, Tally.SUBMITTED))
     assert (denied, illegal) == (0, 0)
     assert submitted > 50

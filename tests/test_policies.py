@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from dpem_baselines.central import CentralReactive
 from dpem_baselines.local import LocalReactive
 from dpem_env import policies
-from dpem_env.envs.control import CentralControl
 from dpem_env.observations.features import Observations
 from dpem_env.policies import Centralized, Decision, LocalPolicy, available, get_policy
 from dpem_env.support.errors import PolicyError
-from support.rollouts import session_with
+from support.rollouts import control_of, session_with, view_of
 
 
 def one_line(error: pytest.ExceptionInfo[PolicyError]) -> str:
@@ -131,10 +130,7 @@ class Spy(LocalPolicy):
 
 def test_a_wrapped_rule_sees_the_nodes_observations_and_orders_no_admissions() -> None:
     session = session_with([(0, 0, 1, 0, 3)])
-    control = CentralControl(session, 0.0)
-    control.begin()
-    view = control.view()
-    assert view is not None
+    view = view_of(control_of(session))
     rule = Spy()
     wrapped = Centralized(rule)
     assert wrapped.forecaster == "seasonal"

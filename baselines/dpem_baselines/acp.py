@@ -22,6 +22,7 @@ from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
 from dpem_env.policies import Decision, LocalPolicy
 from dpem_env.scenarios import Scenario
+from dpem_env.simulator.actions import ActionCode
 from dpem_env.support.seeding import generator
 
 
@@ -50,14 +51,14 @@ class AdaptiveContinuous(LocalPolicy):
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """One allocation per node at most, from its own row alone."""
-        seen, qualities = observations, observations.table.scenario.control.qualities
+        seen, code = observations, ActionCode.of(observations.table.scenario)
         urgent = most_urgent(seen.slack, seen.pending.sum(axis=2) > seen.open_allocations)
         has_room = spare_pairs(seen).sum(axis=1) < self.quota
         drawn = np.where(has_room, self._draw(seen), -1)
         serves = urgent >= 0
-        needed = needed_quality(seen.pending, seen.min_quality, qualities)
+        needed = needed_quality(seen.pending, seen.min_quality, code.qualities)
         quality = np.where(serves[:, None], needed, stock_quality(seen.min_quality, self.stock_class))
-        return Decision(as_action(np.where(serves, urgent, drawn), quality, masks, qualities))
+        return Decision(as_action(np.where(serves, urgent, drawn), quality, masks, code))
 
     def _draw(self, seen: Observations) -> NDArray[np.int64]:
         """(N,) a peer's place, drawn from each node's table of probabilities; -1 for nobody."""

@@ -21,6 +21,7 @@ from dpem_baselines.local import as_action, most_urgent, needed_quality, spare_p
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.observations.features import Observations
 from dpem_env.policies import Decision, LocalPolicy, NetworkView
+from dpem_env.simulator.actions import ActionCode
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,14 @@ class LocalPredictive(LocalPolicy):
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """One allocation per node at most, from its own row alone."""
-        seen, qualities = observations, observations.table.scenario.control.qualities
+        seen, code = observations, ActionCode.of(observations.table.scenario)
         urgent = most_urgent(seen.slack, seen.pending.sum(axis=2) > seen.open_allocations)
         gain = self.stock.gain(seen)
         stocked = np.where(gain.any(axis=1), gain.argmax(axis=1), -1)
         serves = urgent >= 0
-        needed = needed_quality(seen.pending, seen.min_quality, qualities)
+        needed = needed_quality(seen.pending, seen.min_quality, code.qualities)
         quality = np.where(serves[:, None], needed, self.stock.quality(seen))
-        return Decision(as_action(np.where(serves, urgent, stocked), quality, masks, qualities))
+        return Decision(as_action(np.where(serves, urgent, stocked), quality, masks, code))
 
 
 class CentralPredictive(CentralScheduler):

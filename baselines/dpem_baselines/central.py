@@ -7,11 +7,12 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_baselines.local import action_of, most_urgent, needed_quality, urgency
+from dpem_baselines.local import most_urgent, needed_quality, urgency
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.network.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView
 from dpem_env.scenarios import Scenario
+from dpem_env.simulator.actions import ActionCode
 from dpem_env.support.seeding import generator
 
 Ints = NDArray[np.int64]
@@ -59,7 +60,7 @@ class CentralScheduler(CentralPolicy):
 
         They go by the first key, lowest first, those equal in it by the next, and at random if equal in all.
         """
-        wanted = action_of(place, quality, self.scenario.control.qualities)
+        wanted = ActionCode.of(self.scenario).encode(place, quality)
         legal = self.rng.permutation(np.flatnonzero(view.masks[node, wanted] == 1))  # a number must not favour a node
         in_order = legal[np.lexsort(tuple(key[legal] for key in reversed(keys)))]
         action, priority = np.zeros((2, len(view.masks)), dtype=np.int64)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from dpem_env.observations.features import Observations
 from dpem_env.policies import Decision, LocalPolicy
+from dpem_env.simulator.actions import ActionCode
 
 
 class LocalReactive(LocalPolicy):
@@ -23,8 +24,9 @@ class LocalReactive(LocalPolicy):
         pending = observations.pending
         uncovered = pending.sum(axis=2) - observations.open_allocations
         place = most_urgent(observations.slack, uncovered > 0)
-        quality = needed_quality(pending, observations.min_quality, observations.table.scenario.control.qualities)
-        return Decision(as_action(place, quality, masks, observations.table.scenario.control.qualities))
+        code = ActionCode.of(observations.table.scenario)
+        quality = needed_quality(pending, observations.min_quality, code.qualities)
+        return Decision(as_action(place, quality, masks, code))
 
 
 def most_urgent(slack: NDArray[np.float64], wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -45,19 +47,14 @@ def needed_quality(pending: NDArray[np.float64], min_quality: NDArray[np.float64
 
 
 def as_action(
-    place: NDArray[np.int64], quality: NDArray[np.int64], masks: NDArray[np.int8], qualities: int
+    place: NDArray[np.int64], quality: NDArray[np.int64], masks: NDArray[np.int8], code: ActionCode
 ) -> NDArray[np.int64]:
     """(N,) actions allocating to each node's place at the given (N, D) quality; waits where illegal or none."""
     nodes = np.arange(len(place))
     chosen = np.maximum(place, 0)
-    action = action_of(chosen, quality[nodes, chosen], qualities)
+    action = code.encode(chosen, quality[nodes, chosen])
     legal = (place >= 0) & (masks[nodes, np.where(place >= 0, action, 0)] == 1)
     return np.where(legal, action, 0)
-
-
-def action_of(place: NDArray[np.int64], quality: NDArray[np.int64], qualities: int) -> NDArray[np.int64]:
-    """The actions that allocate one pair to the peers at these places, at these qualities."""
-    return 1 + place * qualities + quality - 1
 
 
 def spare_pairs(seen: Observations) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from dpem_baselines.local import as_action, needed_quality, spare_pairs, stock_q
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.observations.features import Observations
 from dpem_env.policies import Decision, LocalPolicy, NetworkView
+from dpem_env.simulator.actions import ActionCode
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class MaxWeight(LocalPolicy):
         """One allocation per node at most, from its own row alone."""
         weight, quality = self.rule.judge(observations)
         place = np.where(weight.max(axis=1) > 0, weight.argmax(axis=1), -1)
-        return Decision(as_action(place, quality, masks, observations.table.scenario.control.qualities))
+        return Decision(as_action(place, quality, masks, ActionCode.of(observations.table.scenario)))
 
 
 class CentralMaxWeight(CentralScheduler):

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import gammainc
 
-from dpem_baselines.local import action_of, urgency
+from dpem_baselines.local import urgency
 from dpem_baselines.route_model import SMALLEST, Candidates, Floats, Ints, Load, RouteModel
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.network.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView
 from dpem_env.scenarios import Scenario
+from dpem_env.simulator.actions import ActionCode
 from dpem_env.support.seeding import generator
 
 TOLERANCE = 1e-9  # of sums of resources, and of a share that counts as none
@@ -89,7 +90,7 @@ class PathPlanner(CentralPolicy):
             self._plan = self._make_plan(view)
             self._next_plan = view.slot + self.slots
         plan = self._plan
-        action = action_of(plan.place, plan.quality, self.scenario.control.qualities)
+        action = ActionCode.of(self.scenario).encode(plan.place, plan.quality)
         legal = np.flatnonzero(view.masks[plan.node, action])
         _, first = np.unique(plan.node[legal], return_index=True)
         now = legal[first]

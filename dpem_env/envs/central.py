@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import gymnasium
@@ -10,19 +9,16 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dpem_env.demand.forecast import Forecaster
-from dpem_env.envs.control import CentralControl
 from dpem_env.envs.metrics import contention, delivery_rate
-from dpem_env.envs.parallel import EntanglementEnv
-from dpem_env.envs.session import as_actions
-from dpem_env.policies import Decision
-from dpem_env.scenarios import Scenario, Split
+from dpem_env.envs.session import Look, Session, as_actions
+from dpem_env.scenarios import Scenario
+from dpem_env.support.errors import ScenarioError, require_one_of
 
 
 class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
     """The same network under central control: one controller decides for all nodes, δ seconds late.
 
-    It drives the simulator of `EntanglementEnv` by the same rules: at most one new allocation per node and slot, the
+    It plays by the rules of `EntanglementEnv`: at most one new allocation per node and slot, the
     same verbs, the same demand and luck for the same seed.
 
     **Action.** ``MultiDiscrete([1 + D·Q] * N)``, entry i coded as the action of ``agent_i`` (with ``routes=True``,
@@ -40,8 +36,8 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
 
     **Episode.** Truncated after ``episode.slots`` slots; ``reset(seed=s)`` as in `EntanglementEnv`.
 
-    **Arguments.** ``delay``: δ in s, taken to the nearest slot, halves down. ``max_cycles``, ``scenario``, ``split``,
-    ``routes``, ``forecaster``, ``data_dir``, ``render_mode`` and overrides as in `EntanglementEnv`.
+    **Arguments.** ``delay``: δ in s, taken to the nearest slot, halves down. ``render_mode``: None or ``"rgb_array"``.
+    ``scenario``, ``split``, ``routes``, ``forecaster``, ``data_dir``, ``max_cycles`` and overrides as in `Session`.
 
     **Version history.** v0: first rules; provisional until release 0.1.
     """
@@ -53,74 +49,52 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         scenario: str | Scenario = "mesh100-v0",
         *,
         delay: float = 0.0,
-        split: Split = "train",
-        routes: bool = False,
-        forecaster: str | Forecaster | None = None,
-        data_dir: str | os.PathLike[str] | None = None,
-        max_cycles: int | None = None,
         render_mode: str | None = None,
-        **overrides: Any,
+        **arguments: Any,
     ) -> None:
-        self._nodes = EntanglementEnv(
-            scenario,
-            split=split,
-            routes=routes,
-            data_dir=data_dir,
-            max_cycles=max_cycles,
-            render_mode=render_mode,
-            **overrides,
-        )
-        self.scenario = self._nodes.scenario
-        self.session = self._nodes.session
+        require_one_of("render_mode", render_mode, (None, "rgb_array"))
+        if delay is None:  # to a session: nodes decide
+            raise ScenarioError("delay is None; expected seconds >= 0")
+        self.session = Session(scenario, 1, delay, 1, **arguments)
+        self.scenario = self.session.scenario
         self.render_mode = render_mode
-        self.control = CentralControl(self.session, delay, forecaster)
-        nodes = len(self._nodes.possible_agents)
-        observer = self.session.observer
-        self.node_observation_space = spaces.Box(0.0, 1.0, (observer.table.width,), np.float32)
+        nodes, observer = self.session.num_nodes, self.session.observer
         self.observation_space = spaces.Box(0.0, 1.0, (nodes, observer.table.width), np.float32)
-        self.action_space = spaces.MultiDiscrete(np.full(nodes, observer.num_actions))
+        self.action_space = spaces.MultiDiscrete(np.full(nodes, observer.code.num_actions))
         self._illegal = 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Begin an episode."""
-        self._nodes.reset(seed, options)
+        self.session.reset(seed, options)
         super().reset(seed=None if seed is None else int(seed))  # which takes no integers of NumPy
-        self.control.begin()
         self._illegal = 0
-        return self._observe()
+        return self._shown(self.session.look())
 
     def step(self, action: NDArray[np.int64]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Play one slot; raises ActionError unless `action` is (N,) integers, and after the last slot."""
-        self.session.require_running()
-        chosen = as_actions("action", action, (self.session.network.num_nodes,))
-        self.control.step(Decision(*self.session.observer.decode(chosen)))
-        self._illegal += int(self.session.simulator.refused.sum())
-        observation, info = self._observe()
-        return observation, float(self.session.rewards().sum()), False, self.session.done, info
+        session = self.session
+        session.require_running()
+        chosen = as_actions("action", action, (session.num_nodes,))
+        look = session.play(*session.observer.code.commands(chosen))
+        self._illegal += int(session.simulator.refused.sum())
+        observation, info = self._shown(look)
+        return observation, float(session.rewards().sum()), False, session.done, info
 
     def render(self) -> Any:
         """As `EntanglementEnv.render`."""
-        return self._nodes.render()
+        self.session.require_begun()
+        return None if self.render_mode is None else self.session.picture()
 
-    def _observe(self) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        view = self.control.view()
-        shape = self.observation_space.shape
-        assert shape is not None
-        if view is None:
-            observation = np.zeros(shape, dtype=np.float32)
-            masks = np.zeros((shape[0], self.session.observer.num_actions), dtype=np.int8)
-            masks[:, 0] = 1
-        else:
-            observation, masks = view.observations.matrix, view.masks
+    def _shown(self, look: Look) -> tuple[NDArray[np.float32], dict[str, Any]]:
         simulator = self.session.simulator
         info = {
-            "action_mask": masks,
+            "action_mask": look.masks[0],
             "illegal_actions": self._illegal,
             "delivered": simulator.state.delivered[0].copy(),
             "contended": simulator.state.contended[0].copy(),
         }
         if self.session.done:
             info |= {"delivery_rate": delivery_rate(simulator), "contention": contention(simulator)}
-        return observation, info
+        return look.observations[0], info

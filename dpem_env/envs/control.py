@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env.demand.forecast import Forecaster, get_forecaster, setting_of
-from dpem_env.envs.session import Session, as_forecast
+from dpem_env.demand.forecast import Forecaster
+from dpem_env.envs.forecasts import Forecasts
 from dpem_env.observations.features import Observer
-from dpem_env.policies import Decision, NetworkView
+from dpem_env.policies import NetworkView
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import MAX_SLOTS
-from dpem_env.simulator import Episode, Simulator
+from dpem_env.simulator import Call, Simulator
 from dpem_env.simulator.foresight import assume, count_overdue, wait_until
 from dpem_env.simulator.state import State
 from dpem_env.support.errors import DpemWarning, ScenarioError
@@ -53,77 +53,104 @@ def warn_if_rounded(scenario: Scenario, delay: float) -> None:
 
 
 class CentralControl:
-    """The controller's memory of one session: delayed states and its own commands since."""
+    """The controllers' memory of B networks, one controller each: delayed states and their own commands since."""
 
-    def __init__(self, session: Session, delay: float, forecaster: str | Forecaster | None = None) -> None:
-        self.session = session
-        self.delay = delay_in_slots(session.scenario, delay)
-        warn_if_rounded(session.scenario, delay)
-        self.forecaster = get_forecaster(forecaster)
-        self._shadow = Simulator(session.scenario)  # the controller's picture of the network
-        self._observer = Observer(self._shadow, session.observer.routes)
+    def __init__(
+        self, simulator: Simulator, delay: float, forecaster: str | Forecaster | None = None, routes: bool = False
+    ) -> None:
+        scenario = simulator.scenario
+        self.simulator = simulator
+        self.delay = delay_in_slots(scenario, delay)
+        warn_if_rounded(scenario, delay)
+        self.forecasts = Forecasts(scenario, forecaster, simulator.num_envs)
+        self.forecast: NDArray[np.float32] | None = None  # (B, N, D, H) that was last looked at
+        self._shadow = Simulator(scenario, simulator.num_envs, simulator.threads.threads)  # the controllers' picture
+        self._observer = Observer(self._shadow, routes)
 
     def begin(self) -> None:
-        """Call after the session has begun an episode."""
-        session = self.session
-        self._shadow.begin([Episode(session.network, session.demand, session.seeds.demand, session.slots)])
+        """Call after the simulator has begun episodes in all networks."""
+        episodes = [episode for episode in self.simulator.episodes if episode is not None]
+        self._shadow.begin(episodes)
+        self._slots = episodes[0].slots
         self._past: deque[State] = deque(maxlen=self.delay + 1)
-        self._commands: deque[Decision] = deque(maxlen=self.delay)
-        if self.forecaster is not None:
-            setting = setting_of(session.scenario, session.network, session.demand, self.forecaster.clairvoyant)
-            self.forecaster.reset(setting)
-        self.last_forecast: NDArray[np.float32] | None = None  # of the latest view, for the log
+        self._commands: deque[tuple[NDArray[np.int64], NDArray[np.int64]]] = deque(maxlen=self.delay)
+        self.forecasts.begin(episodes)
+        self.forecast = None
         self._remember()
 
-    def view(self) -> NetworkView | None:
-        """What can be known now; None while nothing is old enough to be seen."""
-        if len(self._past) <= self.delay:
+    def remember(self, action: NDArray[np.int64], route: NDArray[np.int64]) -> None:
+        """Call after a slot was played, with its (B, N) commands."""
+        self._commands.append((action.copy(), route.copy()))
+        self._remember()
+
+    def look(self) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+        """(B, N, F) observations and (B, N, actions) masks; zeros and waiting only while nothing is old enough."""
+        if self._blind:
+            shape = (self.simulator.num_envs, self.simulator.num_nodes)
+            masks = np.zeros((*shape, self._observer.code.num_actions), dtype=np.int8)
+            masks[..., 0] = 1
+            return np.zeros((*shape, self._observer.table.width), dtype=np.float32), masks
+        news = self._news()
+        observing, observations = self._observer.observing(self.forecast, fresh=True)
+        masking, masks = self._observer.masking()
+        self._shadow.run(*news, observing, masking)
+        return observations, masks
+
+    def view(self, network: int = 0) -> NetworkView | None:
+        """All that can be known of a network now; None while nothing is old enough to be seen."""
+        if self._blind:
             return None
-        session, shadow = self.session, self._shadow
+        shadow, observer = self._shadow, self._observer
+        news = self._news()
+        overdue = np.zeros(shadow.state.pending.shape, dtype=np.int32)
+        observing_locally, local = observer.observing(self.forecast)
+        observing, observations = observer.observing(self.forecast, fresh=True)
+        masking, masks = observer.masking()
+        shadow.run(*news, (count_overdue, overdue), observing_locally, observing, masking)
+        state, work, episode = shadow.state, shadow.work, shadow.episodes[network]
+        assert episode is not None
+        return NetworkView(
+            scenario=shadow.scenario,
+            network=episode.network,
+            slot=self._slot,
+            delay=self.delay,
+            observations=observer.table.read(observations[network]),
+            local_observations=observer.table.read(local[network]),
+            masks=masks[network],
+            overdue=overdue[network],
+            free_memory=state.free_memory[network].copy(),
+            swap_tokens=state.tokens[network].copy(),
+            link_up=state.link_up[network, : episode.network.topology.num_links].copy(),
+            source_claims=work.source_claims[network].copy(),
+            swap_claims=work.swap_claims[network].copy(),
+        )
+
+    @property
+    def _slot(self) -> int:
+        return int(self.simulator.state.slot[0, 0])
+
+    @property
+    def _blind(self) -> bool:
+        """Whether nothing is old enough to be seen."""
+        return len(self._past) <= self.delay
+
+    def _news(self) -> list[Call]:
+        """Put the oldest state into the picture; returns the calls that bring it forward to the current slot."""
         for name in State._fields:
-            mine: NDArray[Any] = getattr(shadow.state, name)
+            mine: NDArray[Any] = getattr(self._shadow.state, name)
             theirs: NDArray[Any] = getattr(self._past[0], name)
             # Either may have more room than the episode needs, left over from earlier ones.
             shared = tuple(slice(min(sizes)) for sizes in zip(mine.shape, theirs.shape, strict=True))
             mine[shared] = theirs[shared]
-        for slot, command in enumerate(self._commands, start=session.slot - self.delay):
-            shadow.run((wait_until, slot))
-            shadow.run((assume, command.action, command.route))
-        shadow.run((wait_until, session.slot))
-        forecast = None
-        if self.forecaster is not None:
-            forecast = as_forecast(self.forecaster.predict(self.delay), session.scenario, session.network)
-        self.last_forecast = forecast
-        overdue = np.zeros(shadow.state.pending.shape[1:], dtype=np.int32)
-        shadow.run((count_overdue, overdue))
-        local = self._observer.observe(forecast)[0]
-        fresh = self._observer.observe(forecast, fresh=True)[0]
-        state, work = shadow.state, shadow.work
-        return NetworkView(
-            scenario=session.scenario,
-            network=session.network,
-            slot=session.slot,
-            delay=self.delay,
-            observations=self._observer.table.read(fresh),
-            local_observations=self._observer.table.read(local),
-            masks=self._observer.masks()[0],
-            overdue=overdue,
-            free_memory=state.free_memory[0].copy(),
-            swap_tokens=state.tokens[0].copy(),
-            link_up=state.link_up[0, : session.network.topology.num_links].copy(),
-            source_claims=work.source_claims[0].copy(),
-            swap_claims=work.swap_claims[0].copy(),
-        )
-
-    def step(self, decision: Decision) -> None:
-        """Issue a decision in the current slot and play the slot."""
-        command = decision.completed(self.session.network.num_nodes)
-        self.session.step(command.action, command.route, command.priority)
-        self._commands.append(command)
-        self._remember()
+        self.forecast = self.forecasts.predict(self.delay)
+        now = self._slot
+        calls: list[Call] = []
+        for slot, command in enumerate(self._commands, start=now - self.delay):
+            calls += [(wait_until, slot), (assume, *command)]
+        return [*calls, (wait_until, now)]
 
     def _remember(self) -> None:
-        self._past.append(State._make(array.copy() for array in self.session.simulator.state))
-        seen = self.session.slot - self.delay
-        if self.forecaster is not None and 0 <= seen < self.session.slots:
-            self.forecaster.observe(self.session.new_requests(seen))
+        self._past.append(State._make(array.copy() for array in self.simulator.state))
+        seen = self._slot - self.delay
+        if 0 <= seen < self._slots:
+            self.forecasts.observe(seen)

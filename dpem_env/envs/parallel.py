@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -13,11 +12,8 @@ from numpy.typing import NDArray
 from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import parallel_to_aec, parallel_to_aec_wrapper
 
-from dpem_env import scenarios
-from dpem_env.demand.forecast import Forecaster
-from dpem_env.envs.session import EpisodeChoice, Session, as_actions, episode_seeds, require_slots
-from dpem_env.network.network import build_network
-from dpem_env.scenarios import Scenario, Split
+from dpem_env.envs.session import Session, as_actions
+from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import ActionError, require_one_of
 
 AgentID = str
@@ -83,11 +79,8 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     fixes topology, demand and every random outcome; ``reset()`` draws one. ``options={"topology_seed": …,
     "demand_seed": …}`` names them; other options are errors.
 
-    **Arguments.** ``scenario``: name, TOML path or Scenario. ``split``: ``"train"``, ``"validation"`` or
-    ``"evaluation"``. ``observation``: ``"flat"`` or ``"dict"``. ``routes``: name routes in actions. ``forecaster``:
-    fills the forecast features: a name of `dpem_env.demand.forecast.FORECASTERS`, an object, or None. ``data_dir``:
-    folder of files that are not shipped. ``max_cycles``: slots per episode (default: the scenario's). ``render_mode``:
-    None or ``"rgb_array"``. Further keyword arguments override fields of the scenario.
+    **Arguments.** ``observation``: ``"flat"`` or ``"dict"``. ``render_mode``: None or ``"rgb_array"``. ``scenario``,
+    ``split``, ``routes``, ``forecaster``, ``data_dir``, ``max_cycles`` and overrides as in `Session`.
 
     **Version history.** v0: first rules; provisional until release 0.1.
     """
@@ -98,31 +91,21 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         self,
         scenario: str | Scenario = "mesh100-v0",
         *,
-        split: Split = "train",
         observation: Literal["flat", "dict"] = "flat",
-        routes: bool = False,
-        forecaster: str | Forecaster | None = None,
-        data_dir: str | os.PathLike[str] | None = None,
-        max_cycles: int | None = None,
         render_mode: str | None = None,
-        **overrides: Any,
+        **arguments: Any,
     ) -> None:
         require_one_of("observation", observation, ("flat", "dict"))
         require_one_of("render_mode", render_mode, (None, "rgb_array"))
-        self.scenario = scenarios.get(scenario, **overrides)
+        self.session = Session(scenario, 1, None, 1, **arguments)
+        self.scenario, self.split, self.max_cycles = self.session.scenario, self.session.split, self.session.max_cycles
         self.metadata = {**self.metadata, "name": self.scenario.name}
-        self.split: Split = split
-        self._choice = EpisodeChoice(self.scenario, split)
         self.render_mode = render_mode
-        self.max_cycles = self.scenario.episode.slots if max_cycles is None else max_cycles
-        require_slots(self.max_cycles)
-        self.session = Session(self.scenario, routes=routes, forecaster=forecaster, data_dir=data_dir)
-        first = build_network(self.scenario, episode_seeds(self.scenario, split, 0).topology, data_dir)
-        self.possible_agents = [f"agent_{i}" for i in range(first.num_nodes)]
+        self.possible_agents = [f"agent_{i}" for i in range(self.session.num_nodes)]
         self._in_order = itemgetter(*self.possible_agents)
         self.agents: list[AgentID] = []
         self._dict_observation = observation == "dict"
-        width, actions = self.session.observer.table.width, self.session.observer.num_actions
+        width, actions = self.session.observer.table.width, self.session.observer.code.num_actions
 
         def observation_space() -> spaces.Space[Any]:
             flat = spaces.Box(0.0, 1.0, (width,), np.float32)
@@ -138,8 +121,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
         """Begin an episode; returns observations and infos by agent."""
-        require_slots(self.max_cycles)
-        self.session.begin(self._choice.choose(seed, None if options == PROBE else options), self.max_cycles)
+        self.session.reset(seed, None if options == PROBE else options, self.max_cycles)
         self.agents = self.possible_agents[:]
         self._illegal = [0] * len(self.agents)
         return self._observe()
@@ -161,7 +143,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         if session.done and isinstance(actions, dict) and not actions:
             return {}, {}, {}, {}, {}
         session.require_running()
-        session.step(*session.observer.decode(self._as_array(actions)))
+        session.step(*session.observer.code.commands(self._as_array(actions)))
         refused = session.simulator.refused[0]
         if refused.any():
             self._illegal = [count + int(illegal) for count, illegal in zip(self._illegal, refused, strict=True)]
@@ -192,11 +174,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     def render(self) -> NDArray[np.uint8] | None:
         """(height, width, 3) picture of the network, coloured by load, if ``render_mode="rgb_array"``."""
         self.session.require_begun()
-        if self.render_mode is None:
-            return None
-        from dpem_env.report.network_map import network_image
-
-        return network_image(self.session)
+        return None if self.render_mode is None else self.session.picture()
 
     def close(self) -> None:
         """Nothing to release."""

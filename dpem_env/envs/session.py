@@ -1,4 +1,4 @@
-"""One environment with all that may be known in it: simulator, forecaster, observations, masks and rewards.
+"""Episodes, put together and stepped in one place: networks, demand, simulator, forecasts, observations and control.
 
 The PettingZoo and Gymnasium façades, the evaluation and the replay all drive a `Session`; they differ in whom they
 show what.
@@ -7,21 +7,27 @@ show what.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dpem_env.demand.forecast import Forecaster, NewRequests, get_forecaster, setting_of
+from dpem_env import scenarios
+from dpem_env.demand.forecast import Forecaster, NewRequests
 from dpem_env.demand.requests import Demand, draw_demand
+from dpem_env.envs.control import CentralControl
+from dpem_env.envs.forecasts import Forecasts
 from dpem_env.envs.rewards import rewards
 from dpem_env.network.network import Network, build_network
 from dpem_env.observations.features import Observer
+from dpem_env.policies import NetworkView
 from dpem_env.scenarios import SPLITS, Scenario, Split
 from dpem_env.scenarios.schema import MAX_SLOTS
-from dpem_env.simulator import Episode, Simulator
-from dpem_env.support.errors import ActionError, PolicyError, ScenarioError, nearest, require_one_of
+from dpem_env.simulator import Call, Episode, Simulator
+from dpem_env.support.errors import ActionError, ScenarioError, nearest, require_one_of
+from dpem_env.support.seeding import SEEDS
 from dpem_env.support.seeding import require_seed as require_seed
 
 
@@ -100,61 +106,138 @@ def as_actions(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.int6
     return chosen.astype(np.int64, copy=False)
 
 
+class Look(NamedTuple):
+    """What those who decide get to see, in fresh arrays."""
+
+    observations: NDArray[np.float32]  # (B, N, F)
+    masks: NDArray[np.int8]  # (B, N, actions) 1 where an action is legal
+
+
 class Session:
-    """One environment of a scenario, one episode at a time."""
+    """B networks of a scenario, each with an episode at a time, all equally long and in the same slot.
+
+    Without a `delay` every node decides for itself; with one, a controller per network decides for its nodes, that many
+    seconds late. `look` and `play` serve all networks, whoever decides. What is asked of one network is the first
+    unless another is named.
+
+    **Arguments.** ``scenario``: name, TOML path or Scenario. ``num_networks``: B. ``delay``: None, or the delay of
+    central control in s, taken to the nearest slot, halves down. ``threads``: networks are shared out among that many
+    threads; results do not depend on it. ``split``: ``"train"``, ``"validation"`` or ``"evaluation"``. ``routes``: name
+    routes in actions. ``forecaster``: fills the forecast features: a name of `dpem_env.demand.forecast.FORECASTERS`, an
+    object (each of several networks gets a copy), or None. ``data_dir``: folder of files that are not shipped.
+    ``max_cycles``: slots per episode (default: the scenario's). Further keyword arguments override fields of the
+    scenario.
+    """
 
     def __init__(
         self,
-        scenario: Scenario,
+        scenario: str | Scenario = "mesh100-v0",
+        num_networks: int = 1,
+        delay: float | None = None,
+        threads: int = 1,
         *,
+        split: Split = "train",
         routes: bool = False,
         forecaster: str | Forecaster | None = None,
         data_dir: str | os.PathLike[str] | None = None,
+        max_cycles: int | None = None,
+        **overrides: Any,
     ) -> None:
-        self.scenario = scenario
+        for name, given in (("num_envs", num_networks), ("threads", threads)):
+            if not isinstance(given, int | np.integer) or isinstance(given, bool) or given < 1:
+                raise ScenarioError(f"{name} is {given!r}; expected a whole number >= 1")
+        self.scenario = scenarios.get(scenario, **overrides)
+        self.split: Split = split
+        self.choices = [EpisodeChoice(self.scenario, split) for _ in range(num_networks)]
+        self.max_cycles = self.scenario.episode.slots if max_cycles is None else max_cycles
+        require_slots(self.max_cycles)
         self.data_dir = data_dir
-        self.simulator = Simulator(scenario)
+        self.simulator = Simulator(self.scenario, int(num_networks), int(threads))
         self.observer = Observer(self.simulator, routes)
-        self.forecaster = get_forecaster(forecaster)
-        self.network: Network
-        self.demand: Demand
-        self.seeds: EpisodeSeeds
-        self.forecast: NDArray[np.float32] | None = None
-        self._begun = False
+        self.control = None if delay is None else CentralControl(self.simulator, delay, forecaster, routes)
+        of_nodes = forecaster if self.control is None else None  # controllers have forecasts of their own time
+        self.forecasts = Forecasts(self.scenario, of_nodes, self.num_networks)
+        self.forecast: NDArray[np.float32] | None = None  # (B, N, D, H) that nodes have now
+        self.all_seeds: list[EpisodeSeeds] = []
+        self.slots: int
 
-    def begin(self, seeds: EpisodeSeeds, slots: int | None = None) -> None:
-        """Draw network and demand from the seeds and start an episode of `slots` (default: the scenario's)."""
-        slots = slots or self.scenario.episode.slots
-        network = build_network(self.scenario, seeds.topology, self.data_dir)
-        demand = draw_demand(self.scenario, network, seeds.demand, slots, self.data_dir)
-        self.begin_with(network, demand, seeds, slots)
+    def reset(
+        self, seed: int | None = None, options: Mapping[str, Any] | None = None, slots: int | None = None
+    ) -> None:
+        """Begin episodes of the split: in network e the one of `EpisodeChoice` for ``seed + e`` and the options."""
+        if seed is not None:
+            require_seed("reset(seed=...)", seed)
+        slots = self.max_cycles if slots is None else slots
+        require_slots(slots)
+        seeds = [None if seed is None else (int(seed) + e) % SEEDS for e in range(self.num_networks)]
+        self.begin([choice.choose(own, options) for choice, own in zip(self.choices, seeds, strict=True)], slots)
+
+    def begin(self, seeds: EpisodeSeeds | Sequence[EpisodeSeeds], slots: int | None = None) -> None:
+        """Draw networks and demand from the seeds, one network's or all networks', and start episodes of `slots`."""
+        all_seeds = [seeds] if isinstance(seeds, EpisodeSeeds) else seeds
+        slots = slots or self.max_cycles
+        episodes = []
+        for own in all_seeds:
+            network = build_network(self.scenario, own.topology, self.data_dir)
+            demand = draw_demand(self.scenario, network, own.demand, slots, self.data_dir)
+            episodes.append(Episode(network, demand, own.demand, slots))
+        self._start(episodes, all_seeds)
 
     def begin_with(self, network: Network, demand: Demand, seeds: EpisodeSeeds, slots: int) -> None:
-        """Start an episode on a given network with a given demand."""
-        self.network, self.demand, self.seeds, self.slots = network, demand, seeds, slots
-        self.simulator.begin([Episode(network, demand, seeds.demand, slots)])
-        self._begun = True
-        if self.forecaster is not None:
-            setting = setting_of(self.scenario, network, demand, self.forecaster.clairvoyant)
-            self.forecaster.reset(setting)
-            self._update_forecast()
+        """Start an episode of the only network: a given one, with a given demand."""
+        self._start([Episode(network, demand, seeds.demand, slots)], [seeds])
 
     def step(self, action: ArrayLike, route: ArrayLike | None = None, priority: ArrayLike | None = None) -> None:
-        """Play one slot; arguments as for `Simulator.step`, of shape (N,)."""
+        """Play one slot in every network; arguments as for `Simulator.step`."""
         self.require_begun()
-        self.simulator.step(action, route, priority)
-        if self.forecaster is not None and not self.done:
-            self._update_forecast()
+        playing = self.simulator.playing(action, route, priority)
+        self._expect(self.slot + 1)  # of requests, which no action changes
+        self.simulator.run(playing)
+        if self.control is not None:
+            self.control.remember(*playing[1:3])
+
+    def play(self, action: ArrayLike, route: ArrayLike | None = None, priority: ArrayLike | None = None) -> Look:
+        """`step`, then `look`: where nodes decide, both in one go of the threads."""
+        if self.control is not None:
+            self.step(action, route, priority)
+            return self.look()
+        self.require_begun()
+        playing = self.simulator.playing(action, route, priority)
+        self._expect(self.slot + 1)
+        looking, look = self._looking()
+        self.simulator.run(playing, *looking)
+        return look
+
+    def look(self) -> Look:
+        """What nodes observe and may do; under central control, what controllers see of them and may order."""
+        self.require_begun()
+        if self.control is not None:
+            return Look(*self.control.look())
+        looking, look = self._looking()
+        self.simulator.run(*looking)
+        return look
 
     def require_begun(self) -> None:
         """Raise ActionError unless there is an episode to look at or to play."""
-        if not self._begun:
+        if not self.all_seeds:
             raise ActionError("no episode has begun: call reset() first")
 
     def require_running(self) -> None:
         """Raise ActionError unless there is a slot to play."""
         if self.done:
             raise ActionError("the episode is over: call reset() first")
+
+    @property
+    def num_networks(self) -> int:
+        """Number of networks, B."""
+        return self.simulator.num_envs
+
+    @cached_property
+    def num_nodes(self) -> int:
+        """Nodes of every network the split may draw, N."""
+        return build_network(
+            self.scenario, episode_seeds(self.scenario, self.split, 0).topology, self.data_dir
+        ).num_nodes
 
     @property
     def slot(self) -> int:
@@ -167,48 +250,91 @@ class Session:
         """Whether the last slot has been played."""
         return self.slot >= self.slots
 
-    def observations(self) -> NDArray[np.float32]:
-        """(N, F) what each node knows, a fresh array."""
+    @property
+    def seeds(self) -> EpisodeSeeds:
+        """Those of the first network."""
         self.require_begun()
-        rows: NDArray[np.float32] = self.observer.observe(self.forecast)[0]
+        return self.all_seeds[0]
+
+    @property
+    def network(self) -> Network:
+        """The first network."""
+        return self._episode(0).network
+
+    @property
+    def demand(self) -> Demand:
+        """The first network's."""
+        return self._episode(0).demand
+
+    @property
+    def forecaster(self) -> Forecaster | None:
+        """That of the nodes of the first network."""
+        return self.forecasts.forecasters[0] if self.forecasts.forecasters else None
+
+    def observations(self, network: int = 0) -> NDArray[np.float32]:
+        """(N, F) what each node of a network knows, a fresh array."""
+        self.require_begun()
+        rows: NDArray[np.float32] = self.observer.observe(self.forecast)[network]
         return rows
 
-    def global_state(self) -> NDArray[np.float32]:
+    def global_state(self, network: int = 0) -> NDArray[np.float32]:
         """(N, F) the same features with remote ones as of now: for centralized training only."""
         self.require_begun()
-        rows: NDArray[np.float32] = self.observer.observe(self.forecast, fresh=True)[0]
+        rows: NDArray[np.float32] = self.observer.observe(self.forecast, fresh=True)[network]
         return rows
 
-    def masks(self) -> NDArray[np.int8]:
+    def masks(self, network: int = 0) -> NDArray[np.int8]:
         """(N, actions) 1 where an action is legal, a fresh array."""
         self.require_begun()
-        masks: NDArray[np.int8] = self.observer.masks()[0]
+        masks: NDArray[np.int8] = self.observer.masks()[network]
         return masks
 
-    def rewards(self) -> NDArray[np.float64]:
+    def view(self, network: int = 0) -> NetworkView | None:
+        """What the controller of a network knows; None while nothing is old enough to be seen."""
+        self.require_begun()
+        assert self.control is not None
+        return self.control.view(network)
+
+    def rewards(self, network: int = 0) -> NDArray[np.float64]:
         """(N,) reward of the last step."""
         self.require_begun()
-        reward: NDArray[np.float64] = rewards(self.simulator, self.scenario)[0]
+        reward: NDArray[np.float64] = rewards(self.simulator, self.scenario)[network]
         return reward
 
-    def new_requests(self, slot: int) -> NewRequests:
-        """The requests that arrived in `slot`."""
+    def new_requests(self, slot: int, network: int = 0) -> NewRequests:
+        """The requests of a network that arrived in `slot`."""
+        episode = self._episode(network)
+        return NewRequests.of_slot(self.scenario, episode.network, episode.demand, slot)
+
+    def picture(self) -> NDArray[np.uint8]:
+        """(height, width, 3) the first network, coloured by load."""
         self.require_begun()
-        return NewRequests.of_slot(self.scenario, self.network, self.demand, slot)
+        from dpem_env.report.network_map import network_image
 
-    def _update_forecast(self) -> None:
-        assert self.forecaster is not None
-        self.forecaster.observe(self.new_requests(self.slot))
-        self.forecast = as_forecast(self.forecaster.predict(), self.scenario, self.network)
+        return network_image(self)
 
+    def _start(self, episodes: list[Episode], seeds: Sequence[EpisodeSeeds]) -> None:
+        self.simulator.begin(episodes)
+        self.all_seeds, self.slots = list(seeds), episodes[0].slots
+        self.forecasts.begin(episodes)
+        self._expect(0)
+        if self.control is not None:
+            self.control.begin()
 
-def as_forecast(expected: NDArray[Any], scenario: Scenario, network: Network) -> NDArray[np.float32]:
-    """(1, N, D, H) float32, a copy of a forecaster's (N, D, H); raises PolicyError if it is something else."""
-    shape = (*network.peers.shape, scenario.observation.forecast_horizon)
-    forecast = np.array(expected, dtype=np.float32, order="C")
-    if forecast.shape != shape or not np.isfinite(forecast).all():
-        raise PolicyError(
-            f"predict() of the forecaster returned an array of shape {forecast.shape}; "
-            f"expected (N, D, H) = {shape} finite numbers"
-        )
-    return forecast[None]
+    def _expect(self, slot: int) -> None:
+        """Let nodes' forecasters know of a slot's requests, unless the episode has no such slot."""
+        if self.forecasts.forecasters and slot < self.slots:
+            self.forecasts.observe(slot)
+            self.forecast = self.forecasts.predict()
+
+    def _looking(self) -> tuple[tuple[Call, Call], Look]:
+        """The calls that look at all nodes, to be run together with others, and what they fill."""
+        observing, observations = self.observer.observing(self.forecast)
+        masking, masks = self.observer.masking()
+        return (observing, masking), Look(observations, masks)
+
+    def _episode(self, network: int) -> Episode:
+        self.require_begun()
+        episode = self.simulator.episodes[network]
+        assert episode is not None
+        return episode

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from dpem_env.demand.forecast import get_forecaster
-from dpem_env.envs.control import CentralControl, played_delay, warn_if_rounded
+from dpem_env.envs.control import played_delay, warn_if_rounded
 from dpem_env.envs.metrics import EpisodeMetrics, episode_metrics
 from dpem_env.envs.session import EpisodeSeeds, Session, episode_seeds
 from dpem_env.experiments.specs import members, policy_and_forecaster
@@ -161,35 +162,32 @@ def run_episode(
     """
     forecaster = forecaster if forecaster is not None else policy.forecaster
     central = isinstance(policy, CentralPolicy)
-    session = Session(scenario, forecaster=None if central else forecaster, data_dir=data_dir)
-    control = CentralControl(session, delay, forecaster) if central else None
+    session = Session(scenario, delay=delay if central else None, forecaster=forecaster, data_dir=data_dir)
     session.begin(seeds)
     policy.reset(scenario, session.network, seeds.demand)
-    if control is not None:
-        control.begin()
     if recorder is not None:
         recorder.begin(session, label)
     total = np.zeros(session.network.num_nodes)
     while not session.done:
-        forecast = session.forecast
-        if control is not None:
-            assert isinstance(policy, CentralPolicy)
-            view = control.view()
-            decision = _wait(session) if view is None else policy.act(view)
-            forecast = control.last_forecast
-            control.step(decision)
-        else:
-            assert isinstance(policy, LocalPolicy)
-            decision = policy.act(session.observer.table.read(session.observations()), session.masks())
-            session.step(decision.action, decision.route)
+        decision, forecast = _decided(session, policy)
+        session.step(*decision)
         total += session.rewards()
         if recorder is not None:
             recorder.record(session, decision, forecast)
     return episode_metrics(session, total), session
 
 
-def _wait(session: Session) -> Decision:
-    return Decision(np.zeros(session.network.num_nodes, dtype=np.int64))
+def _decided(session: Session, policy: Policy) -> tuple[Decision, NDArray[np.float32] | None]:
+    """What a policy decides in the current slot, and the forecast it was shown."""
+    if isinstance(policy, LocalPolicy):
+        seen = session.observer.table.read(session.observations())
+        # Nodes cannot order their admissions.
+        return policy.act(seen, session.masks())._replace(priority=None), session.forecast
+    view = session.view()
+    assert session.control is not None
+    if view is None:
+        return Decision(np.zeros(session.network.num_nodes, dtype=np.int64)), session.control.forecast
+    return policy.act(view), session.control.forecast
 
 
 @dataclass(frozen=True)

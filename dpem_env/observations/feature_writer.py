@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dpem_env.simulator.actions import code_of
 from dpem_env.simulator.kernel import can_name, free_row
 from dpem_env.simulator.state import state_of, work_of, world_of
 from dpem_env.simulator.telemetry import UNSEEN, count_claims, survey
@@ -135,7 +136,7 @@ def _mask(rules, world, state, routes, out):
             for r in range(choices):
                 if can_name(world, i, d, r if routes else -1):
                     for q in range(rules.qualities):
-                        out[i, 1 + (d * rules.qualities + q) * choices + r] = 1
+                        out[i, code_of(d, q + 1, r, rules.qualities, choices)] = 1
 
 
 write_observations, write_masks = Entry(_observe_batch), Entry(_mask_batch)

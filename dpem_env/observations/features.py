@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.observations.feature_writer import write_masks, write_observations
 from dpem_env.scenarios import Scenario
+from dpem_env.simulator.actions import ActionCode
 from dpem_env.simulator.simulator import Call, Simulator
 
 F32 = NDArray[np.float32]
@@ -207,9 +208,7 @@ class Observer:
         self.simulator = simulator
         self.table = FeatureTable(simulator.scenario)
         self.routes = routes
-        control = simulator.scenario.control
-        per_peer = control.qualities * (simulator.scenario.routing.routes_per_peer if routes else 1)
-        self.num_actions = 1 + simulator.scenario.demand.peers * per_peer
+        self.code = ActionCode.of(simulator.scenario, routes)
         self._no_forecast = np.zeros((1, 1, 1, 0), dtype=np.float32)
 
     def observe(self, forecast: F32 | None = None, fresh: bool = False) -> F32:
@@ -237,14 +236,5 @@ class Observer:
     def masking(self) -> tuple[Call, I8]:
         """The call that `masks` runs, to be run together with others, and the matrix it fills."""
         sim = self.simulator
-        out = np.zeros((sim.num_envs, sim.num_nodes, self.num_actions), dtype=np.int8)
+        out = np.zeros((sim.num_envs, sim.num_nodes, self.code.num_actions), dtype=np.int8)
         return (write_masks, self.routes, out), out
-
-    def decode(self, action: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-        """Split façade actions (B, N) into the simulator's (action, route); without routes None: all auto."""
-        action = np.asarray(action, dtype=np.int64)
-        if not self.routes:
-            return action, None
-        k = self.simulator.scenario.routing.routes_per_peer
-        legal = (action > 0) & (action < self.num_actions)
-        return np.where(legal, (action - 1) // k + 1, action), np.where(legal, (action - 1) % k, -1)

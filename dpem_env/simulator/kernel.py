@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from dpem_env import physics
+from dpem_env.simulator.actions import place_of, quality_of
 from dpem_env.simulator.randomness import (
     EMISSION,
     ORDER,
@@ -181,8 +182,7 @@ def can_name(world, i, d, route):
 @inner
 def decide(rules, world, state, work, action, route, priority):
     """List the nodes that submit an allocation; an illegal action is a wait, and counted. Returns their number."""
-    per_peer = rules.qualities
-    choices = 1 + world.peers.shape[1] * per_peer
+    places = world.peers.shape[1]
     actors = 0
     for i in range(len(action)):
         state.delivered[i] = 0
@@ -192,9 +192,9 @@ def decide(rules, world, state, work, action, route, priority):
             continue
         if (
             action[i] < 0
-            or action[i] >= choices
+            or place_of(action[i], rules.qualities) >= places
             or free_row(state, i) < 0
-            or not can_name(world, i, (action[i] - 1) // per_peer, route[i])
+            or not can_name(world, i, place_of(action[i], rules.qualities), route[i])
         ):
             state.verdict[i] = Verdict.ILLEGAL
             state.tally[Tally.ILLEGAL] += 1
@@ -218,8 +218,8 @@ def admit(rules, world, state, work, actors, action, route):
     for a in range(actors):
         i = work.actor[a]
         work.refused_count[i] = 0
-        d = (action[i] - 1) // rules.qualities
-        quality = (action[i] - 1) % rules.qualities + 1
+        d = place_of(action[i], rules.qualities)
+        quality = quality_of(action[i], rules.qualities)
         admitted = False
         for r in range(world.route_hops.shape[2]):
             if admitted or world.route_hops[i, d, r] == 0 or (route[i] >= 0 and r != route[i]):

@@ -14,11 +14,11 @@ from dpem_agents.ppo.vec_env import NodeVecEnv
 from dpem_baselines.central import CentralReactive
 from dpem_env import scenarios
 from dpem_env.envs.central import CentralEnv
-from dpem_env.envs.control import CentralControl
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.policies import CentralPolicy, NetworkView, get_policy
 from dpem_env.support.errors import PolicyError
+from support.rollouts import view_of
 
 STAR = scenarios.get("star8-v0", slots=40)
 NETWORKS, SLOTS = 2, 12
@@ -54,18 +54,12 @@ def test_sub_environments_are_the_nodes_of_central_networks(delay: float) -> Non
 
 def viewed(slots: int = 25) -> NetworkView:
     """What a controller sees after some slots of the reactive rule."""
-    session, rule = Session(STAR), CentralReactive()
+    session, rule = Session(STAR, delay=0.0, forecaster="moving-average"), CentralReactive()
     session.begin(EpisodeSeeds(5, 3))
     rule.reset(STAR, session.network, 0)
-    control = CentralControl(session, 0.0, "moving-average")
-    control.begin()
     for _ in range(slots):
-        view = control.view()
-        assert view is not None
-        control.step(rule.act(view))
-    view = control.view()
-    assert view is not None
-    return view
+        session.step(*rule.act(view_of(session)))
+    return view_of(session)
 
 
 def test_the_controller_commands_what_was_learned_for_each_row_of_its_view(tmp_path: Path) -> None:

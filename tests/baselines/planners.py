@@ -10,11 +10,9 @@ from scipy import sparse
 
 from dpem_baselines.linear_program import CentralLP
 from dpem_baselines.planning import PathPlanner
-from dpem_env.demand.forecast import Forecaster
-from dpem_env.envs.control import CentralControl
 from dpem_env.envs.session import Session
-from dpem_env.policies import Decision, NetworkView
-from support.rollouts import session_with
+from dpem_env.policies import Decision
+from support.rollouts import control_of, session_with, view_of
 
 THREE_OVER_THE_HUB = [(0, 1, 0, 0, 3), (0, 2, 0, 0, 3), (0, 3, 0, 0, 3)]  # 1-7, 2-1 and 3-2
 
@@ -24,31 +22,22 @@ def star(requests: Any = THREE_OVER_THE_HUB, **fields: Any) -> Session:
     return session_with(requests, "star8-v0", silent=True, **{"memory": (16, 16), "relay_swap_rate": 100.0, **fields})
 
 
-def view_of(session: Session, delay: float = 0.0, forecaster: Forecaster | None = None) -> NetworkView:
-    control = CentralControl(session, delay, forecaster)
-    control.begin()
-    view = control.view()
-    assert view is not None
-    return view
-
-
 def planned(planner: PathPlanner, session: Session, seed: int = 0, **changed: Any) -> Decision:
     """What the planner decides on a session as it is now, with fields of its view `changed`."""
     planner.reset(session.scenario, session.network, seed)
-    return planner.act(replace(view_of(session), **changed))
+    return planner.act(replace(view_of(control_of(session)), **changed))
 
 
 def played(planner: PathPlanner, session: Session, slots: int, delay: float = 0.0, **options: Any) -> list[list[int]]:
     """Actions of all nodes, slot by slot."""
     planner.reset(session.scenario, session.network, 0)
-    control = CentralControl(session, delay, **options)
-    control.begin()
+    control_of(session, delay, **options)
     actions = []
     for _ in range(slots):
-        view = control.view()
+        view = session.view()
         decision = planner.act(view) if view else Decision(np.zeros(session.network.num_nodes, dtype=np.int64))
         actions.append(decision.action.tolist())
-        control.step(decision)
+        session.step(*decision)
     return actions
 
 

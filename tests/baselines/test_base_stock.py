@@ -11,12 +11,11 @@ import pytest
 from dpem_baselines.base_stock import CentralPredictive, LocalPredictive
 from dpem_baselines.local import LocalReactive
 from dpem_env import scenarios
-from dpem_env.envs.control import CentralControl
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.policies import Decision, NetworkView
 from dpem_env.simulator import Tally
 from support.hand_made import Always, chosen, expecting, nodes
-from support.rollouts import session_with, wait
+from support.rollouts import control_of, session_with, view_of, wait
 
 
 def shortage(mean: float, position: int) -> float:
@@ -114,14 +113,6 @@ def test_a_stocked_pair_serves_the_request_on_arrival() -> None:
 # -------------------------------------------------------------------------------------------------- the central form
 
 
-def view_of(session: Session, forecaster: Any = None) -> NetworkView:
-    control = CentralControl(session, 0.0, forecaster)
-    control.begin()
-    view = control.view()
-    assert view is not None
-    return view
-
-
 def decided(view: NetworkView, **options: Any) -> Decision:
     policy = CentralPredictive(**options)
     policy.reset(view.scenario, view.network, 0)
@@ -140,7 +131,7 @@ def test_the_whole_networks_pending_requests_go_before_its_stock() -> None:
     session = session_with(
         [(0, 1, 0, 0, 2), (0, 2, 0, 0, 0), (0, 3, 0, 0, 1)], "star8-v0", silent=True, memory=(20, 20)
     )
-    view = view_of(session, Always({(4, 1): 2 / 8, (5, 2): 3 / 8}))
+    view = view_of(control_of(session, forecaster=Always({(4, 1): 2 / 8, (5, 2): 3 / 8})))
     decision = decided(view, link_cost=0.01, utilisation_limit=10.0)
     assert ordered(decision) == [(2, 1), (3, 1), (1, 1), (5, 7), (4, 4)]
     assert decision.route is not None
@@ -152,7 +143,7 @@ def test_the_sources_limit_holds_for_stock_too() -> None:
     session = session_with([(0, 1, 0, 0, 2)], "star8-v0", silent=True, memory=(20, 20))
     hops = session.network.routes.hops[[1, 4, 5], [0, 1, 2], 0].sum()  # claims on the hub, which emits 32 in a lifetime
     for spare, stocked in ((0, [1, 4, 5]), (-1, [1, 5])):
-        view = view_of(session, expected)
+        view = view_of(control_of(session, forecaster=expected))
         decision = decided(view, link_cost=0.01, utilisation_limit=(hops + spare) / 32)
         assert np.flatnonzero(decision.action).tolist() == stocked
 
@@ -163,14 +154,14 @@ def test_a_node_whose_request_finds_no_room_may_stock_where_there_is() -> None:
     wait(session)
     for qubits, action in ((1, 1), (2, 4)):
         session.simulator.state.free_memory[0, 1] = qubits
-        view = view_of(session, Always({(0, 0): 0.5}))
+        view = view_of(control_of(session, forecaster=Always({(0, 0): 0.5})))
         assert ordered(decided(view, load_limit=1.0, utilisation_limit=10.0)) == [(0, action)]
 
 
 def test_equal_gains_go_in_random_order() -> None:
     session = session_with([], "star8-v0", silent=True, memory=(20, 20))
     equal = {(i, 0): 0.2 for i in (2, 3, 4) if session.network.routes.hops[i, 0, 0] == 2}
-    view = view_of(session, Always(equal))
+    view = view_of(control_of(session, forecaster=Always(equal)))
     first = []
     for seed in range(60):
         policy = CentralPredictive(link_cost=0.01, utilisation_limit=2 / 32)
@@ -183,5 +174,5 @@ def test_equal_gains_go_in_random_order() -> None:
 
 def test_the_same_network_seen_again_gives_the_same_orders() -> None:
     session = session_with([(0, i, 0, 0, 3) for i in (1, 2, 3)], "star8-v0", silent=True, memory=(20, 20))
-    view = view_of(session, "mean-rates")
+    view = view_of(control_of(session, forecaster="mean-rates"))
     assert ordered(decided(view)) == ordered(decided(view))

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from dpem_baselines.maxweight import CentralMaxWeight, MaxWeight, WeightRule
-from dpem_env.envs.control import CentralControl
 from dpem_env.envs.session import Session
-from dpem_env.policies import NetworkView
 from support.hand_made import Always, chosen, expecting, nodes
-from support.rollouts import session_with
+from support.rollouts import control_of, session_with, view_of
 
 LINK, LOAD = 0.05, 0.2
 
@@ -97,11 +95,7 @@ def central(session: Session, forecaster: Any = None, seed: int = 0, limit: floa
     """Node -> action, in order of admission."""
     policy = CentralMaxWeight(utilisation_limit=limit)
     policy.reset(session.scenario, session.network, seed)
-    control = CentralControl(session, 0.0, forecaster)
-    control.begin()
-    view = control.view()
-    assert isinstance(view, NetworkView)
-    decision = policy.act(view)
+    decision = policy.act(view_of(control_of(session, forecaster=forecaster)))
     assert decision.priority is not None
     made = np.flatnonzero(decision.action)
     return {int(i): int(decision.action[i]) for i in made[np.argsort(decision.priority[made])]}

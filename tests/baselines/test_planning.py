@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planners import planned, played, star, view_of
+from planners import planned, played, star
 from scipy import sparse
 
 from dpem_baselines.linear_program import CentralLP
@@ -20,8 +20,8 @@ from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.network.network import build_network
 from dpem_env.policies import available, get_policy
-from dpem_env.simulator import Tally
-from support.rollouts import demand_of, session_with
+from dpem_env.simulator import Episode, Tally
+from support.rollouts import control_of, demand_of, session_with, view_of
 
 PLANNERS = (CentralLP, QCast, Reps)
 ALL = pytest.mark.parametrize("planner", PLANNERS, ids=lambda planner: planner.__name__)
@@ -66,7 +66,8 @@ def test_nothing_is_planned_where_sources_or_repeaters_do_nothing(planner: type[
     for dead in ("generation_rate", "swap_rate"):
         session = star()
         network = session.network
-        session.network = replace(network, topology=replace(network.topology, **{dead: np.zeros(8)}))
+        known = replace(network, topology=replace(network.topology, **{dead: np.zeros(8)}))
+        session.simulator.episodes[0] = Episode(known, session.demand, 0, session.slots)
         assert allocations(planner(least_worth=0.0), session) == 0
 
 
@@ -198,7 +199,7 @@ def test_a_second_pair_for_a_request_is_made_only_if_it_is_worth_it(planner: typ
 def test_a_second_pair_that_is_not_needed_is_worth_a_late_one(planner: type[PathPlanner]) -> None:
     chosen, session = planner(redundancy=0.5, late_worth=0.2), star([(0, 1, 0, 0, 3)])
     chosen.reset(session.scenario, session.network, 0)
-    candidates = chosen.candidates(view_of(session))
+    candidates = chosen.candidates(view_of(control_of(session)))
     assert sorted(candidates.worth_in_time) == pytest.approx([0.5 + 0.5 * 0.2, 1.0])
     assert candidates.worth_late == pytest.approx([0.2, 0.2])
 

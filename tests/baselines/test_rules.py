@@ -14,7 +14,6 @@ from dpem_baselines.local import LocalReactive
 from dpem_baselines.maxweight import CentralMaxWeight, MaxWeight
 from dpem_baselines.simple import Idle, RandomLegal
 from dpem_env import scenarios
-from dpem_env.envs.control import CentralControl
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.network.network import build_network
 from dpem_env.observations.features import NODE_FEATURES, FeatureTable
@@ -22,6 +21,7 @@ from dpem_env.policies import Centralized, CentralPolicy, LocalPolicy, available
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Tally
 from support.hand_made import PLACES, QUALITIES, SCENARIO
+from support.rollouts import view_of
 
 NAMES = {
     "idle": Idle,
@@ -42,19 +42,15 @@ BUSY = {"request_rate": 12.0, "outages": {"mean_up": 20.0, "mean_down": 2.0}, "r
 def play(scenario: Scenario, policy: LocalPolicy | CentralPolicy, slots: int, topology: int = 5) -> Session:
     """An episode to its end."""
     central = isinstance(policy, CentralPolicy)
-    session = Session(scenario, forecaster=None if central else policy.forecaster)
+    session = Session(scenario, delay=0.0 if central else None, forecaster=policy.forecaster)
     session.begin(EpisodeSeeds(topology, 6), slots)
     policy.reset(scenario, session.network, 6)
-    control = CentralControl(session, 0.0, policy.forecaster)
-    control.begin()
     while not session.done:
         if isinstance(policy, LocalPolicy):
             decision = policy.act(session.observer.table.read(session.observations()), session.masks())
             session.step(decision.action, decision.route)
         else:
-            view = control.view()
-            assert view is not None
-            control.step(policy.act(view))
+            session.step(*policy.act(view_of(session)))
     return session
 
 

@@ -12,7 +12,8 @@ import pytest
 from gymnasium import spaces
 
 from dpem_env import parallel_env
-from dpem_env.demand.forecast import MovingAverage, get_forecaster
+from dpem_env.demand.forecast import MovingAverage
+from dpem_env.envs.forecasts import Forecasts
 from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.envs.session import EpisodeChoice, EpisodeSeeds
 from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observer
@@ -349,7 +350,7 @@ class Forgetful(MovingAverage):
 class ForgottenGenerator(Unchanged):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._choice = EpisodeChoice(self.scenario, self.split)
+        self.session.choices = [EpisodeChoice(self.scenario, self.split)]
 
 
 class Unpicklable(Unchanged):
@@ -615,7 +616,7 @@ class CopiesShareSpaces(Unchanged):
 
 class CopiesShareTheirDraws(Unchanged):
     def __deepcopy__(self, memo: dict[int, Any]) -> CopiesShareTheirDraws:
-        memo[id(self._choice)] = self._choice
+        memo[id(self.session.choices)] = self.session.choices
         other = type(self).__new__(type(self))
         other.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return other
@@ -706,7 +707,7 @@ class SeesTheFuture(Unchanged):
 
 class AnOracleFromTheFirstReset(Unchanged):
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        self.session.forecaster = get_forecaster("oracle")
+        self.session.forecasts = Forecasts(self.scenario, "oracle", 1)
         return super().reset(seed, options)
 
 

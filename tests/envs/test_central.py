@@ -272,10 +272,10 @@ def test_infos_tell_what_rewards_are_made_of_and_what_the_episode_came_to() -> N
 def test_a_delay_that_is_no_whole_slots_is_played_as_the_nearest_with_a_warning() -> None:
     with pytest.warns(DpemWarning, match=r"control delay of 0\.1 s: played as 0 s, since slots last 0\.25 s"):
         env = CentralEnv("chain3-v0", delay=0.1)
-    assert env.control.delay == 0
+    assert env.session.control.delay == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error", DpemWarning)
         for delay, slots in ((0.0, 0), (0.25, 1), (0.75, 3)):
-            assert CentralEnv("chain3-v0", delay=delay).control.delay == slots
+            assert CentralEnv("chain3-v0", delay=delay).session.control.delay == slots
         tenths = {"slot_duration": 0.1, "telemetry_period": 1.0}
-        assert CentralEnv("chain3-v0", delay=0.3, **tenths).control.delay == 3  # 3 × 0.1 is not quite 0.3
+        assert CentralEnv("chain3-v0", delay=0.3, **tenths).session.control.delay == 3  # 3 × 0.1 is not quite 0.3

@@ -15,7 +15,7 @@ from dpem_baselines.central import CentralReactive
 from dpem_baselines.local import LocalReactive
 from dpem_env import scenarios
 from dpem_env.demand.forecast import NewRequests, Persistence
-from dpem_env.envs.control import CentralControl, delay_in_slots
+from dpem_env.envs.control import delay_in_slots
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
@@ -24,19 +24,7 @@ from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import ReplayDemand
 from dpem_env.simulator import Tally, Verdict
 from dpem_env.support.errors import ScenarioError
-from support.rollouts import decision, session_with
-
-
-def control_of(session: Session, delay: float, forecaster: Any = None) -> CentralControl:
-    control = CentralControl(session, delay, forecaster)
-    control.begin()
-    return control
-
-
-def view_of(control: CentralControl) -> NetworkView:
-    view = control.view()
-    assert view is not None
-    return view
+from support.rollouts import control_of, decision, session_with, view_of, wait
 
 
 def content(view: NetworkView) -> dict[str, NDArray[Any]]:
@@ -52,11 +40,6 @@ def content(view: NetworkView) -> dict[str, NDArray[Any]]:
 def differing(a: NetworkView, b: NetworkView) -> set[str]:
     left, right = content(a), content(b)
     return {name for name in left if not np.array_equal(left[name], right[name])}
-
-
-def idle(control: CentralControl, slots: int = 1) -> None:
-    for _ in range(slots):
-        control.step(decision(control.session, {}))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +68,7 @@ def test_nothing_is_seen_before_it_is_old_enough(delay: float, blind: int) -> No
     control = control_of(session_with([]), delay)
     for slot in range(6):
         assert (control.view() is None) == (slot < blind)
-        idle(control)
+        wait(control)
 
 
 def test_the_view_at_no_delay_is_what_nodes_and_simulator_hold() -> None:
@@ -101,18 +84,18 @@ def test_the_view_at_no_delay_is_what_nodes_and_simulator_hold() -> None:
         assert np.array_equal(view.swap_tokens, state.tokens[0])
         assert np.array_equal(view.link_up, state.link_up[0, :7])
         assert (view.slot, view.delay) == (session.slot, 0)
-        control.step(Decision(np.array([int(rng.choice(np.flatnonzero(mask))) for mask in view.masks])))
+        control.step(*Decision(np.array([int(rng.choice(np.flatnonzero(mask))) for mask in view.masks])))
 
 
 def test_a_request_is_seen_after_the_delay() -> None:
     control = control_of(session_with([(3, 0, 1, 2, 12)]), 0.5)
-    idle(control, 2)
+    wait(control, 2)
     seen = {}
     for slot in range(2, 16):
         view = view_of(control)
         assert view.overdue[0, 1].tolist() == ([0, 0, 1] if slot in (13, 14) else [0, 0, 0])
         seen[slot] = view.observations.pending[0, 1].tolist(), view.observations.slack[0, 1]
-        idle(control)
+        wait(control)
     unseen, overdue = ([0, 0, 0], 0), ([0, 0, 1], 0)
     # Of ten slots that are left on arrival four, the deadline's normal length, is the most the feature shows.
     waiting = {slot: ([0, 0, 1], min(13 - slot, 4)) for slot in range(5, 13)}
@@ -121,13 +104,13 @@ def test_a_request_is_seen_after_the_delay() -> None:
 
 def test_requests_past_their_deadline_are_marked_and_the_slack_is_of_those_alive() -> None:
     control = control_of(session_with([(2, 0, 1, 0, 3), (2, 0, 1, 1, 4)]), 0.5)
-    idle(control, 4)
-    assert control.session.slot == 4
+    wait(control, 4)
+    assert control.slot == 4
     view = view_of(control)
     assert view.observations.pending[0, 1].tolist() == [1, 1, 0]
     assert view.overdue[0, 1].tolist() == [1, 0, 0]
     assert view.observations.slack[0, 1] == 1
-    idle(control)
+    wait(control)
     view = view_of(control)
     assert view.overdue[0, 1].tolist() == view.observations.pending[0, 1].tolist() == [1, 1, 0]
     assert view.observations.slack[0, 1] == 0
@@ -140,7 +123,7 @@ def test_what_is_brought_forward_is_the_view_and_not_the_network() -> None:
     for slot in range(8):
         control.view()
         command = decision(session, {0: 4} if slot == 3 else {})
-        control.step(command)
+        control.step(*command)
         unwatched.step(command.action)
         assert session.simulator.digest() == unwatched.simulator.digest()
 
@@ -148,8 +131,8 @@ def test_what_is_brought_forward_is_the_view_and_not_the_network() -> None:
 def test_own_commands_count_as_open_until_they_show_up() -> None:
     session = session_with([], silent=True)  # so that nothing is ever finished
     control = control_of(session, 0.5)
-    idle(control, 2)
-    control.step(decision(session, {0: 4}))  # slot 2: node 0 to place 1, node 2, over node 1, quality 1
+    wait(control, 2)
+    control.step(*decision(session, {0: 4}))  # slot 2: node 0 to place 1, node 2, over node 1, quality 1
     for slot in range(3, 7):
         view = view_of(control)
         assert session.slot == slot
@@ -161,20 +144,20 @@ def test_own_commands_count_as_open_until_they_show_up() -> None:
         assert view.free_memory.tolist() == [3, 2, 3]
         assert view.source_claims.tolist() == [0, 2, 0]
         assert view.swap_claims.tolist() == [0, 1, 0]
-        idle(control)
+        wait(control)
 
 
 def test_what_must_have_timed_out_is_closed_in_the_view_before_the_news() -> None:
     session = session_with([], silent=True)
     control = control_of(session, 2.0)  # eight slots, the time-to-live
-    idle(control, 8)
-    control.step(decision(session, {0: 4}))
+    wait(control, 8)
+    control.step(*decision(session, {0: 4}))
     open_rows, free = [], []
     for _ in range(9):
         view = view_of(control)
         open_rows.append(int(view.observations.open_rows[0]))
         free.append(view.free_memory.tolist())
-        idle(control)
+        wait(control)
     assert open_rows == [1] * 7 + [0, 0]  # it acts in slots 8 to 15; the news of its end comes in slot 24
     assert free == [[3, 2, 3]] * 7 + [[4, 4, 4]] * 2
 
@@ -182,14 +165,14 @@ def test_what_must_have_timed_out_is_closed_in_the_view_before_the_news() -> Non
 def test_an_own_command_that_was_denied_counts_until_the_news() -> None:
     session = session_with([], silent=True)
     control = control_of(session, 0.5)
-    idle(control, 2)
+    wait(control, 2)
     session.simulator.state.free_memory[0, 1] = 0
-    control.step(decision(session, {0: 4}))
+    control.step(*decision(session, {0: 4}))
     assert session.simulator.state.verdict[0, 0] == Verdict.DENIED
     rows = []
     for _ in range(3):
         rows.append(view_of(control).observations.open_rows[0])
-        idle(control)
+        wait(control)
     assert rows == [1, 1, 0]
 
 
@@ -197,9 +180,9 @@ def test_an_own_command_that_was_denied_counts_until_the_news() -> None:
 def test_own_commands_fill_rows_in_the_mask(rows: int, commands: int, may: int) -> None:
     session = session_with([], silent=True, rows=rows)
     control = control_of(session, 0.5)
-    idle(control, 2)
+    wait(control, 2)
     for _ in range(commands):
-        control.step(decision(session, {0: 1}))
+        control.step(*decision(session, {0: 1}))
     masks = view_of(control).masks
     assert masks[0].tolist() == [1] + [may] * 6
     assert masks[1].tolist() == [1] * 7
@@ -210,10 +193,10 @@ def test_commands_the_simulator_would_not_accept_do_not_count(action: int, route
     session = session_with([], silent=True)
     control, untouched = control_of(session, 0.5), control_of(session_with([], silent=True), 0.5)
     for each in (control, untouched):
-        idle(each, 2)
-    control.step(decision(session, {0: action}, {0: route}))
+        wait(each, 2)
+    control.step(*decision(session, {0: action}, {0: route}))
     assert session.simulator.tally(Tally.SUBMITTED)[0] == 0
-    idle(untouched)
+    wait(untouched)
     assert differing(view_of(control), view_of(untouched)) == set()
 
 
@@ -224,8 +207,8 @@ def test_a_command_counts_on_the_route_it_names() -> None:
     for route in (0, 1):
         session = session_with([], "mesh20-v0", silent=True)
         control = control_of(session, 0.25)
-        idle(control)
-        control.step(decision(session, {i: 1 + 3 * d}, {i: route}))
+        wait(control)
+        control.step(*decision(session, {i: 1 + 3 * d}, {i: route}))
         relays = np.bincount(nodes[i, d, route, 1 : hops[i, d, route]], minlength=20)
         assert view_of(control).swap_claims.tolist() == relays.tolist()
         assert (view_of(control).free_memory < session.network.topology.memory).sum() == hops[i, d, route] + 1
@@ -238,8 +221,8 @@ def test_a_command_counts_on_the_first_route_that_is_up_in_the_view() -> None:
     links = [set(routes.links[i, d, r, : routes.hops[i, d, r]].tolist()) for r in (0, 1)]
     session.simulator.state.link_up[0, min(links[0] - links[1])] = 0
     control = control_of(session, 0.25)
-    idle(control)
-    control.step(decision(session, {i: 1 + 3 * d}))
+    wait(control)
+    control.step(*decision(session, {i: 1 + 3 * d}))
     relays = np.bincount(routes.nodes[i, d, 1, 1 : routes.hops[i, d, 1]], minlength=20)
     assert view_of(control).swap_claims.tolist() == relays.tolist()
 
@@ -248,9 +231,9 @@ def test_a_command_counts_on_the_first_route_that_is_up_in_the_view() -> None:
 def test_nothing_in_a_view_is_younger_than_the_delay(delay: int) -> None:
     session = session_with([(3, 0, 1, 0, 20)], "star8-v0")
     control = control_of(session, delay * 0.25)
-    idle(control, 6)
+    wait(control, 6)
     other = copy.deepcopy(control)
-    state = other.session.simulator.state
+    state = other.simulator.state
     state.free_memory[0] -= 1
     state.tokens[0] += 0.25
     state.link_up[0, 2] = 0
@@ -264,15 +247,15 @@ def test_nothing_in_a_view_is_younger_than_the_delay(delay: int) -> None:
         else:
             assert changed >= {"observations", "local_observations", "free_memory", "link_up"}
         for each in (control, other):
-            idle(each)
+            wait(each)
 
 
 def test_a_change_of_the_network_at_the_views_time_is_seen_whole() -> None:
     session = session_with([], "star8-v0")
     control = control_of(session, 0.5)
-    idle(control, 5)
+    wait(control, 5)
     session.simulator.state.link_up[0, 2] = 0
-    idle(control, 3)
+    wait(control, 3)
     view = view_of(control)
     assert view.link_up.tolist() == [1, 1, 0, 1, 1, 1, 1]
     down = ((session.network.peers == 3) | (np.arange(8)[:, None] == 3)) & (session.network.peers >= 0)
@@ -301,7 +284,7 @@ def test_requests_reach_the_controllers_forecaster_after_the_delay_and_forecasts
             assert view.observations.forecast[0, 1, 0] == (min(slot, 7 + delay) - delay == 2)
             assert np.array_equal(view.observations.forecast, view.local_observations.forecast)
         if slot < 8:
-            idle(control)
+            wait(control)
     assert set(leads) == {delay}
 
 
@@ -309,7 +292,7 @@ def test_the_oracle_is_shifted_to_the_slots_that_follow_the_decision() -> None:
     session = Session(scenarios.get("mesh20-v0"))
     session.begin(EpisodeSeeds(0, 0), 40)
     control = control_of(session, 1.0, "oracle")
-    idle(control, 10)
+    wait(control, 10)
     forecast = view_of(control).observations.forecast
     assert np.allclose(forecast, np.moveaxis(session.demand.rates(11, 19), 0, 2), atol=1e-6)
     assert forecast.any()
@@ -318,8 +301,8 @@ def test_the_oracle_is_shifted_to_the_slots_that_follow_the_decision() -> None:
 def test_the_view_after_the_last_slot_is_the_state_after_the_last_slot() -> None:
     session = session_with([], slots=4, silent=True)
     control = control_of(session, 0.0)
-    idle(control, 3)
-    control.step(decision(session, {0: 1}))
+    wait(control, 3)
+    control.step(*decision(session, {0: 1}))
     assert session.done
     assert view_of(control).observations.open_rows[0] == 1
     assert np.array_equal(view_of(control).observations.matrix, session.global_state())
@@ -335,7 +318,7 @@ def test_a_controller_may_join_a_session_that_has_played_before() -> None:
         controls.append(control_of(session, 0.5))
     for _ in range(10):
         for control in controls:
-            idle(control)
+            wait(control)
     assert differing(view_of(controls[0]), view_of(controls[1])) == set()
 
 
@@ -383,7 +366,7 @@ def test_at_no_delay_a_local_rule_under_central_control_reproduces_its_own_episo
     for _ in range(120):
         chose = own.act(local.observer.table.read(local.observations()), local.masks())
         local.step(chose.action, chose.route)
-        control.step(wrapped.act(view_of(control)))
+        control.step(*wrapped.act(view_of(control)))
         assert local.simulator.digest() == central.simulator.digest()
         assert np.array_equal(local.rewards(), central.rewards())
     assert local.simulator.tally(Tally.SUBMITTED)[0] > 0
@@ -399,7 +382,7 @@ def test_a_local_rule_half_a_second_late_decides_otherwise() -> None:
         rule.reset(chosen, session.network, 6)
         while not session.done:
             view = control.view()
-            control.step(decision(session, {}) if view is None else rule.act(view))
+            control.step(*decision(session, {}) if view is None else rule.act(view))
         digests.append(session.simulator.digest())
     assert digests[0] != digests[1]
 
@@ -414,7 +397,7 @@ def commands(session: Session, policy: CentralPolicy, delay: float, slots: int) 
         chosen = decision(session, {}) if view is None else policy.act(view)
         if chosen.action.any():
             ordered[slot] = np.flatnonzero(chosen.action).tolist()
-        control.step(chosen)
+        control.step(*chosen)
     return ordered
 
 
@@ -445,7 +428,7 @@ def test_what_can_still_be_served_goes_before_what_is_overdue() -> None:
         session = session_with([requests[k] for k in kept], silent=True)
         control, policy = control_of(session, 0.5), CentralReactive()
         policy.reset(session.scenario, session.network, 0)
-        idle(control, 5)
+        wait(control, 5)
         given[tuple(kept)] = int(policy.act(view_of(control)).action[0])
     assert given[0, 1] == given[1,] != given[0,] > 0
 
@@ -453,11 +436,11 @@ def test_what_can_still_be_served_goes_before_what_is_overdue() -> None:
 def test_serving_from_stock_stays_local() -> None:
     session = session_with([(3, 0, 0, 0, 6)], silent=True)
     control = control_of(session, 1.0)
-    idle(control, 2)
+    wait(control, 2)
     state = session.simulator.state
     state.stock_count[0, 0], state.stock_peer[0, 0, 0], state.stock_werner[0, 0, 0] = 1, 0, 0.9
     state.free_memory[0, :2] -= 1
-    idle(control)
+    wait(control)
     assert session.simulator.tally(Tally.FROM_STOCK)[0] == 1  # on arrival, though the controller sees it a second later
 
 
@@ -469,7 +452,7 @@ def test_an_order_of_admission_is_obeyed() -> None:
         chosen = decision(session, {0: 4, 2: 1})  # both over node 1, two qubits each
         priority = np.zeros(3, dtype=np.int64)
         priority[last] = 1
-        control.step(chosen._replace(priority=priority))
+        control.step(*chosen._replace(priority=priority))
         verdict = session.simulator.state.verdict[0]
         assert (verdict[first], verdict[last]) == (Verdict.ADMITTED, Verdict.DENIED)
 
@@ -477,12 +460,11 @@ def test_an_order_of_admission_is_obeyed() -> None:
 def test_a_second_episode_remembers_nothing_of_the_first() -> None:
     session = session_with([(1, 0, 1, 0, 9)], silent=True)
     control = control_of(session, 0.5, "moving-average")
-    idle(control, 3)
-    control.step(decision(session, {0: 1}))
+    wait(control, 3)
+    control.step(*decision(session, {0: 1}))
     session.begin_with(session.network, session_with([]).demand, EpisodeSeeds(0, 0), 40)
-    control.begin()
     assert control.view() is None
-    idle(control, 2)
+    wait(control, 2)
     seen = view_of(control).observations
     assert not seen.open_rows.any()
     assert not seen.forecast.any()

@@ -246,9 +246,9 @@ def test_a_step_before_the_first_reset_says_so() -> None:
 def test_seeds_and_options_are_those_of_the_single_environment() -> None:
     envs = make_vec("chain3-v0", 3)
     envs.reset(seed=np.uint8(254))
-    assert [episode.seed for episode in envs._episodes] == [254, 255, 256]
+    assert [episode.seed for episode in envs.simulator.episodes] == [254, 255, 256]
     envs.reset(seed=5, options={"demand_seed": np.int64(9)})
-    assert [episode.seed for episode in envs._episodes] == [9, 9, 9]
+    assert [episode.seed for episode in envs.simulator.episodes] == [9, 9, 9]
 
 
 @pytest.mark.parametrize("options", BAD_OPTIONS)

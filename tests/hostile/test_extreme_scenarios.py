@@ -169,7 +169,7 @@ def test_a_time_to_live_of_one_slot_leaves_no_allocation_open() -> None:
 def test_sixteen_qualities_purify_fifteen_times() -> None:
     world = WORLDS["qualities 16"]
     session = begun(world)
-    assert session.observer.num_actions == 1 + 2 * 16
+    assert session.observer.code.num_actions == 1 + 2 * 16
     best = np.where(session.network.peers[:, 0] >= 0, 16, 0)  # quality 16 to the first peer
     werner = 0.0
     while not session.done:

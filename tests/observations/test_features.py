@@ -310,13 +310,13 @@ def test_the_mask_is_what_the_simulator_accepts(routes: bool) -> None:
         session = env.session
         masks = session.masks()
         for agent in range(3):
-            for action in range(-1, session.observer.num_actions + 1):
+            for action in range(-1, session.observer.code.num_actions + 1):
                 trial = copy.deepcopy(session)
                 actions = np.zeros((1, 3), dtype=np.int64)
                 actions[0, agent] = action
-                trial.step(*trial.observer.decode(actions))
+                trial.step(*trial.observer.code.commands(actions))
                 legal = trial.simulator.state.verdict[0, agent] != Verdict.ILLEGAL
-                assert legal == (0 <= action < session.observer.num_actions and masks[agent, action] == 1)
+                assert legal == (0 <= action < session.observer.code.num_actions and masks[agent, action] == 1)
                 accepted += legal
                 refused += not legal
         env.step({a: int(rng.choice(np.flatnonzero(mask))) for a, mask in zip(env.agents, masks, strict=True)})
@@ -327,10 +327,10 @@ def test_the_mask_is_what_the_simulator_accepts(routes: bool) -> None:
 def test_an_action_with_a_route_names_peer_quality_and_route() -> None:
     observer = Observer(Simulator(scenarios.get("mesh20-v0")), routes=True)
     q, k = 3, 3
-    assert observer.num_actions == 1 + 8 * q * k
+    assert observer.code.num_actions == 1 + 8 * q * k
     for d, quality, route in ((0, 1, 0), (7, 3, 2), (4, 2, 1)):
         action = 1 + (d * q + quality - 1) * k + route
-        decoded, chosen = observer.decode(np.array([[action, 0]]))
+        decoded, chosen = observer.code.commands(np.array([[action, 0]]))
         assert decoded.tolist() == [[1 + d * q + quality - 1, 0]]
         assert chosen.tolist() == [[route, -1]]
 

@@ -22,16 +22,15 @@ from numpy.typing import NDArray
 from dpem_env import scenarios
 from dpem_env.demand.forecast import FORECASTERS, Seasonal
 from dpem_env.demand.requests import Demand, draw_demand, tabulate
-from dpem_env.envs.control import CentralControl
 from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.network.network import build_network
 from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observations, Observer
-from dpem_env.policies import Decision, NetworkView
+from dpem_env.policies import NetworkView
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Simulator
 from dpem_env.simulator.state import Status
-from support.rollouts import same
+from support.rollouts import control_of, same
 
 NODES, SLOTS = 20, 40
 Actions = NDArray[np.int64]  # (slots, N)
@@ -349,19 +348,18 @@ def arrays_of(view: NetworkView) -> dict[str, NDArray[Any]]:
     return matrices | {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
 
 
-Controller = Callable[[Session, float, str], CentralControl]
+Controller = Callable[[Session, float, str], Session]
 
 
-def assert_the_controller_learns_in_time(case: Case, delay: int, build: Controller = CentralControl) -> bool:
+def assert_the_controller_learns_in_time(case: Case, delay: int, build: Controller = control_of) -> bool:
     """Play both copies on; returns whether the change is seen in the first slot in which it may be."""
     session = Session(case.scenario)
     session.begin(EpisodeSeeds(case.seed % 64, case.seed), SLOTS)
     control, action = build(session, delay * 0.25, "moving-average"), case.actions()[0]
-    control.begin()
     for slot in range(case.slot):
-        control.step(Decision(action[slot]))
+        control.step(action[slot])
     other = copy.deepcopy(control)
-    case.apply(other.session.simulator)
+    case.apply(other.simulator)
     # The change comes after the state of its slot was recorded: that of the next slot is the first to hold it.
     first = case.slot + 1 + delay
     for slot in range(case.slot, first + 1):
@@ -370,7 +368,7 @@ def assert_the_controller_learns_in_time(case: Case, delay: int, build: Controll
         assert (views[0] is None) == (views[1] is None)
         assert slot == first or not changed, f"slot {slot}: seen before slot {first}"
         for each in (control, other):
-            each.step(Decision(action[slot]))
+            each.step(action[slot])
     return changed
 
 
@@ -387,8 +385,8 @@ def test_a_controller_sees_a_change_when_its_delay_has_passed(change: str, delay
 
 
 def test_a_controller_that_is_a_slot_early_is_found() -> None:
-    def early(session: Session, delay: float, forecaster: str) -> CentralControl:
-        return CentralControl(session, delay - 0.25, forecaster)
+    def early(session: Session, delay: float, forecaster: str) -> Session:
+        return control_of(session, delay - 0.25, forecaster)
 
     with pytest.raises(AssertionError, match="seen before"):
         assert [assert_the_controller_learns_in_time(case, 3, early) for case in some_cases("free memory")]

@@ -101,7 +101,7 @@ def test_no_pair_is_ever_better_than_a_fresh_one_of_its_purification(world: Scen
     best = np.array([0.0] + [physics.pumped_werner(fresh, q + 1) for q in range(world.control.qualities)])
     while not session.done:
         before = session.simulator.state_of(0)
-        session.step(rng.integers(-1, session.observer.num_actions + 1, size=session.network.num_nodes))
+        session.step(rng.integers(-1, session.observer.code.num_actions + 1, size=session.network.num_nodes))
         state = session.simulator.state_of(0)
         assert (state["link_werner"] <= best[state["link_rounds"] + 1] + 1e-12).all()
         stored = np.arange(state["stock_werner"].shape[1]) < state["stock_count"][:, None]

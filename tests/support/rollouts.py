@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from dpem_env import parallel_env, scenarios
 from dpem_env.demand.forecast import Forecaster
 from dpem_env.demand.requests import Demand, Pieces, tabulate
+from dpem_env.envs.control import CentralControl
 from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.network.network import build_network
-from dpem_env.policies import Decision
+from dpem_env.policies import Decision, NetworkView
 
 Infos = dict[str, dict[str, Any]]
 
@@ -110,6 +111,20 @@ def wait(session: Session, slots: int = 1) -> None:
     """Play slots in which nobody acts."""
     for _ in range(slots):
         session.step(np.zeros(session.network.num_nodes, dtype=np.int64))
+
+
+def control_of(session: Session, delay: float = 0.0, forecaster: str | Forecaster | None = None) -> Session:
+    """The session, taken over by controllers that see it `delay` seconds late."""
+    session.control = CentralControl(session.simulator, delay, forecaster, session.observer.routes)
+    session.control.begin()
+    return session
+
+
+def view_of(session: Session) -> NetworkView:
+    """What the controller of a session knows, which must be something."""
+    view = session.view()
+    assert view is not None
+    return view
 
 
 def decision(session: Session, actions: dict[int, int], routes: dict[int, int] | None = None) -> Decision:

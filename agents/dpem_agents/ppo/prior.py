@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dpem_baselines.local import needed_quality
 from dpem_env.observations.features import Observations
+from dpem_env.simulator.actions import ActionCode
 
 WarmStart = Literal["reactive", "waiting", "none"]
 WARM_STARTS: tuple[WarmStart, ...] = get_args(WarmStart)
@@ -28,17 +29,14 @@ def prior(warm_start: WarmStart, observations: Observations) -> NDArray[np.float
     "reactive" is `LocalReactive` as a distribution: its most likely action is what that rule does. "waiting" seldom
     allocates, "none" prefers nothing.
     """
-    scenario = observations.table.scenario
-    qualities = scenario.control.qualities
-    shape = (len(observations.matrix), scenario.demand.peers, qualities)
-    wanted = np.full(shape, 0.0 if warm_start == "none" else UNWANTED)
+    code, rows = ActionCode.of(observations.table.scenario), len(observations.matrix)
+    wanted = np.full((rows, code.peers, code.qualities), 0.0 if warm_start == "none" else UNWANTED)
     if warm_start == "reactive":
         pending, slack = observations.pending, observations.slack
         # Where a controller's view is old, a slack of 0 says that all of a peer's requests are overdue by now.
         uncovered = (pending.sum(axis=2) > observations.open_allocations) & (slack > 0)
-        needed = needed_quality(pending, observations.min_quality, qualities)
+        needed = needed_quality(pending, observations.min_quality, code.qualities)
         urgency = 1.0 - slack / observations.table.scale["slack"]
-        serving = uncovered[:, :, None] & (needed[:, :, None] == np.arange(1, qualities + 1))
+        serving = uncovered[:, :, None] & (needed[:, :, None] == np.arange(1, code.qualities + 1))
         wanted = np.where(serving, WANTED + URGENCY * urgency[:, :, None], wanted)
-    waiting = np.zeros((len(wanted), 1))
-    return np.concatenate([waiting, wanted.reshape(len(wanted), -1)], axis=1).astype(np.float32)
+    return code.arrange(np.zeros(rows), wanted).astype(np.float32)

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_agents.libraries import agents_extra
-from dpem_agents.ppo.central import CentralNetworks
 from dpem_env.envs.session import as_actions
-from dpem_env.envs.vector import EntanglementVectorEnv
+from dpem_env.envs.vector import make_vec
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import ActionError
 
@@ -54,11 +53,8 @@ class NodeVecEnv(VecEnv):
         delay: float | None = None,
         **arguments: Any,
     ) -> None:
-        self.envs: EntanglementVectorEnv | CentralNetworks
-        if delay is None:
-            self.envs = EntanglementVectorEnv(scenario, num_networks, **arguments)
-        else:
-            self.envs = CentralNetworks(scenario, num_networks, delay=delay, **arguments)
+        central = {} if delay is None else {"control": "central", "delay": delay}
+        self.envs = make_vec(scenario, num_networks, **central, **arguments)
         self.contention_penalty = self.envs.scenario.reward.contention_penalty
         self.finished: dict[str, float] = {}  # metrics of the episodes that ended last, means over networks
         super().__init__(self.envs.num_envs, self.envs.single_observation_space, self.envs.single_action_space)

@@ -1,0 +1,64 @@
+"""The forecasts of several networks: a forecaster for each, told the requests as they come."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_env.demand.forecast import Forecaster, NewRequests, get_forecaster, setting_of
+from dpem_env.scenarios import Scenario
+from dpem_env.simulator import Episode
+from dpem_env.support.errors import PolicyError
+
+
+class Forecasts:
+    """What is expected in B networks; without a forecaster nothing is.
+
+    One's own forecaster serves a single network as it is; of several networks each gets a copy.
+    """
+
+    def __init__(self, scenario: Scenario, forecaster: str | Forecaster | None, num_networks: int) -> None:
+        self.scenario = scenario
+        chosen = get_forecaster(forecaster)
+        self.forecasters: list[Forecaster] = []
+        if chosen is not None:
+            several = num_networks > 1
+            self.forecasters = [copy.deepcopy(chosen) if several else chosen for _ in range(num_networks)]
+        self._episodes: Sequence[Episode] = ()
+
+    def begin(self, episodes: Sequence[Episode]) -> None:
+        """Forget everything: every network begins an episode."""
+        self._episodes = episodes
+        for forecaster, episode in self._each():
+            forecaster.reset(setting_of(self.scenario, episode.network, episode.demand, forecaster.clairvoyant))
+
+    def observe(self, slot: int) -> None:
+        """Take in the requests of a slot; slots come in order."""
+        for forecaster, episode in self._each():
+            forecaster.observe(NewRequests.of_slot(self.scenario, episode.network, episode.demand, slot))
+
+    def predict(self, lead: int = 0) -> NDArray[np.float32] | None:
+        """(B, N, D, H) expected new requests in each of H slots, `lead` slots further on; None without forecaster.
+
+        Raises PolicyError if a forecaster returns anything but (N, D, H) finite numbers.
+        """
+        if not self.forecasters:
+            return None
+        return np.stack([self._checked(forecaster.predict(lead), episode) for forecaster, episode in self._each()])
+
+    def _each(self) -> zip[tuple[Forecaster, Episode]]:
+        return zip(self.forecasters, self._episodes, strict=False)  # no forecaster, or one for each network
+
+    def _checked(self, expected: NDArray[Any], episode: Episode) -> NDArray[np.float32]:
+        shape = (*episode.network.peers.shape, self.scenario.observation.forecast_horizon)
+        forecast = np.asarray(expected, dtype=np.float32, order="C")  # as compiled code reads it
+        if forecast.shape != shape or not np.isfinite(forecast).all():
+            raise PolicyError(
+                f"predict() of the forecaster returned an array of shape {forecast.shape}; "
+                f"expected (N, D, H) = {shape} finite numbers"
+            )
+        return forecast
