@@ -35,7 +35,7 @@ def most_urgent(slack: NDArray[np.float64], wanted: NDArray[np.bool_]) -> NDArra
     return np.where(wanted.any(axis=1), place, -1)
 
 
-def urgency(slack: NDArray[np.float64]) -> NDArray[np.float64]:
+def urgency(slack: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float64]:
     """Slack to sort by: what is overdue comes after all that can still be served."""
     return np.where(slack > 0, slack, np.finfo(np.float64).max)
 
@@ -43,7 +43,8 @@ def urgency(slack: NDArray[np.float64]) -> NDArray[np.float64]:
 def needed_quality(pending: NDArray[np.float64], min_quality: NDArray[np.float64], best: int) -> NDArray[np.int64]:
     """(N, D) smallest quality that meets the hardest pending class; the best one where no quality does."""
     per_class = np.where(min_quality > 0, min_quality, best)
-    return np.maximum((per_class * (pending > 0)).max(axis=2), 1).astype(np.int64)
+    needed: NDArray[np.float64] = (per_class * (pending > 0)).max(axis=2)
+    return needed.clip(1.0).astype(np.int64)
 
 
 def as_action(
@@ -59,9 +60,12 @@ def as_action(
 
 def spare_pairs(seen: Observations) -> NDArray[np.float64]:
     """(N, D) pairs stored or being made that no pending request is waiting for."""
-    return seen.stored_pairs + np.maximum(seen.open_allocations - seen.pending.sum(axis=2), 0)
+    waiting: NDArray[np.float64] = seen.pending.sum(axis=2)
+    spare: NDArray[np.float64] = (seen.open_allocations - waiting).clip(0.0)
+    return seen.stored_pairs + spare
 
 
 def stock_quality(min_quality: NDArray[np.float64], hardest_class: int) -> NDArray[np.int64]:
     """(N, D) smallest quality that meets, fresh, every class up to `hardest_class` that the route can meet."""
-    return np.maximum(min_quality[:, :, : hardest_class + 1].max(axis=2), 1).astype(np.int64)
+    enough: NDArray[np.float64] = min_quality[:, :, : hardest_class + 1].max(axis=2)
+    return enough.clip(1.0).astype(np.int64)

@@ -144,7 +144,9 @@ class PathPlanner(CentralPolicy):
         usable = np.flatnonzero(((links < 0) | (view.link_up[links] > 0)).all(axis=1))
         return candidates.take(self.rng.permutation(usable))  # a node's number must not favour it
 
-    def _for_requests(self, wanted: Floats, requests: Floats, slack: Floats, in_time: float) -> Candidates:
+    def _for_requests(
+        self, wanted: Floats, requests: Floats | NDArray[np.int32], slack: Floats, in_time: float
+    ) -> Candidates:
         """Candidates for (N, D) `wanted` pairs, good enough for the hardest class among (N, D, C) `requests`."""
         hardest = (np.arange(requests.shape[2]) * (requests > 0)).max(axis=2)
         node, place = np.nonzero(wanted > 0)

@@ -52,8 +52,8 @@ class Candidates:
 class Load:
     """What open allocations ask of the network. N nodes."""
 
-    source_claims: Floats  # (N,) incomplete links
-    swap_claims: Floats  # (N,) allocations relayed
+    source_claims: Floats | NDArray[np.int32]  # (N,) incomplete links
+    swap_claims: Floats | NDArray[np.int32]  # (N,) allocations relayed
     swap_tokens: Floats  # (N,)
 
 
@@ -95,9 +95,10 @@ class RouteModel:
         needed = self.pairs_per_link[c.quality - 1]
         share = self.generation_rate[emitter] / (self.sharers[at] + load.source_claims[emitter]).clip(1.0)
         stages = share * self.transmission[at] * (c.quality / needed * seconds)[:, None]
-        links = np.where(emitter >= 0, gammainc(c.quality[:, None], stages), 1.0).prod(axis=1)
+        links: Floats = np.where(emitter >= 0, gammainc(c.quality[:, None], stages), 1.0).prod(axis=1)
         swaps = load.swap_tokens[relays] + self.swap_rate[relays] * seconds[:, None] - load.swap_claims[relays]
-        return links * np.where(relays >= 0, swaps.clip(0.0, 1.0), 1.0).prod(axis=1) * self.swapped[at]
+        relayed: Floats = np.where(relays >= 0, swaps.clip(0.0, 1.0), 1.0).prod(axis=1)
+        return links * relayed * self.swapped[at]
 
     def worth(self, candidates: Candidates, load: Load) -> Floats:
         """(M,) requests each candidate is expected to serve."""
@@ -135,7 +136,7 @@ class RouteModel:
             (emitter, emissions),
             (np.where(relays >= 0, n + relays, -1), tries[:, None]),
             (np.where(nodes >= 0, 2 * n + nodes, -1), qubits),
-            (3 * n + c.node[:, None], 1.0),
+            (3 * n + c.node[:, None], np.ones((1, 1))),
         ]
         rows, columns, values = (
             np.concatenate([part.ravel() for part in parts])

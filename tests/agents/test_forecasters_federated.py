@@ -15,9 +15,10 @@ import torch
 from forecasting import PEERS, drawn_counts
 from killing import Killed, killed_at, killed_at_random
 
+from dpem_agents.checkpoints import Arrays
 from dpem_agents.federated import BudgetExhausted, Ledger
 from dpem_agents.federated.embedded import Federation, federation
-from dpem_agents.forecasters.checkpoint import Arrays, Checkpoint, load
+from dpem_agents.forecasters.checkpoint import Checkpoint, load
 from dpem_agents.forecasters.history import History
 from dpem_agents.forecasters.training import Training, train_forecasters
 from dpem_env import scenarios

@@ -107,7 +107,8 @@ def _certificate(
         x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
     ):
         builder = builder.add_extension(identifier, critical=False)
-    return builder.sign(signer, SHA384()).public_bytes(Encoding.PEM)
+    pem: bytes = builder.sign(signer, SHA384()).public_bytes(Encoding.PEM)
+    return pem
 
 
 def _may_sign_certificates() -> x509.KeyUsage:

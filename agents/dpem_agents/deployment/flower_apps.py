@@ -10,11 +10,11 @@ import os
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dpem_agents.deployment.flower import AveragerStrategy, Context, Grid, make_client_app, make_server_app
+from dpem_agents.deployment.flower import AveragerStrategy, make_client_app, make_server_app
 from dpem_agents.deployment.plan import Plan
 from dpem_agents.federated.embedded import Averaging
 from dpem_agents.federated.ledger import Release
@@ -25,6 +25,10 @@ from dpem_agents.libraries import one_thread
 from dpem_agents.ppo.checkpoint import FILE, POLICY_FILE, load
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import ArrayFile, read_json, reading, whole_file, write_json
+
+if TYPE_CHECKING:
+    from flwr.app import Context
+    from flwr.serverapp import Grid
 
 FOLDER = "DPEM_FEDERATION"  # the environment variable that names it
 GLOBAL = "global.npz"  # the aggregator's weights, and how many rounds made them

@@ -62,7 +62,8 @@ def app_bundle() -> bytes:
     """The app as Flower sends it around."""
     from flwr.cli.build import build_fab_from_files
 
-    return build_fab_from_files({"pyproject.toml": APP.encode()})[0]
+    bundle: bytes = build_fab_from_files({"pyproject.toml": APP.encode()})[0]
+    return bundle
 
 
 def same_app(bundle: bytes, other: bytes) -> bool:

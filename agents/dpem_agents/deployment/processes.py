@@ -68,7 +68,8 @@ def serve(
             plan.save(out, {"nodes": numbers, "patience": patience, "data": _text(data_dir)})
             tell(f"waiting for {len(nodes)} nodes on {host}:{port}")
             _follow(control, plan, out, tell)
-    return out / apps.GLOBAL
+    weights: Path = out / apps.GLOBAL
+    return weights
 
 
 def join(

@@ -204,11 +204,13 @@ class FederatedAverager:
     def _average(self, usable: list[Vector], random: Randomness) -> Vector:
         """(d,) of the usable updates; under differential privacy with their noise."""
         if self.dp.mode == "local":  # clipped and noised by the nodes
-            return _rows(usable, self.spec.size).sum(axis=0) / self.dp.expected_cohort
+            total: Vector = _rows(usable, self.spec.size).sum(axis=0)
+            return total / self.dp.expected_cohort
         rows = _rows([clipped(update, self.clip_norm) for update in usable], self.spec.size)
         if self.dp.mode == "central":
             noise = random.normal(0.0, self.dp.update_multiplier * self.clip_norm, self.spec.size)
-            return (rows.sum(axis=0) + noise) / self.dp.expected_cohort
+            total = rows.sum(axis=0) + noise
+            return total / self.dp.expected_cohort
         if not usable:
             return np.zeros(self.spec.size)
         if self.aggregator == "median":
@@ -274,7 +276,8 @@ def trimmed_mean(rows: Vector) -> Vector:
     k is `TRIMMED` of n, rounded up, as long as one value remains: one outlier among three is left out.
     """
     k = min(math.ceil(TRIMMED * len(rows)), (len(rows) - 1) // 2)
-    return np.sort(rows, axis=0)[k : len(rows) - k].mean(axis=0)
+    mean: Vector = np.sort(rows, axis=0)[k : len(rows) - k].mean(axis=0)
+    return mean
 
 
 def _rows(vectors: list[Vector], size: int) -> Vector:

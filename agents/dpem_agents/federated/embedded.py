@@ -160,7 +160,7 @@ class Averaging:
 
     def _played(self) -> RoundReport:
         local = self.spec.get_all(self.model)
-        cohort = self.averager.sample(range(len(local)))
+        cohort: list[Any] = self.averager.sample(range(len(local)))
         return self.averager.aggregate({node: self.sent(node, local[node]) for node in cohort})[1]
 
     def _averager(self, start: NDArray[Any]) -> FederatedAverager:

@@ -73,7 +73,7 @@ class SystemRandomness:
     def random(self, size: int) -> Vector:
         """Uniform between 0 and 1: the middles of 2⁵² intervals, so that neither end is among them."""
         bits = np.frombuffer(secrets.token_bytes(8 * size), dtype=np.uint64) >> np.uint64(12)
-        return (bits + 0.5) * 2.0**-52
+        return (bits.astype(np.float64) + 0.5) * 2.0**-52
 
     def normal(self, loc: float, scale: float, size: int) -> Vector:
         """Gaussian: sums of `SUMMED`, each by the inverse of its distribution."""

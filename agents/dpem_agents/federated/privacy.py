@@ -88,7 +88,7 @@ class DPConfig:
         require_one_of("accountant", self.accountant, get_args(Accountant))
         for name, least in (("population", 1), ("noise_seed", 0)):
             given = getattr(self, name)
-            whole = isinstance(given, Integral) and not isinstance(given, bool) and least <= given <= LARGEST_WHOLE
+            whole = isinstance(given, Integral) and not isinstance(given, bool) and least <= int(given) <= LARGEST_WHOLE
             if not whole and not (name == "noise_seed" and given is None):
                 raise DpemError(f"{name} is {given!r}; expected a whole number from {least} on, below 2^53")
         _require("clip_norm", self.clip_norm, 0.0, math.inf, up_to=self.mode == "off")
@@ -146,7 +146,7 @@ class DPConfig:
         """
         if self.adaptive is None:
             return float(self.noise_multiplier)
-        return (self.noise_multiplier**-2 - (2.0 * self.count_noise) ** -2) ** -0.5
+        return float((self.noise_multiplier**-2 - (2.0 * self.count_noise) ** -2) ** -0.5)
 
     def average_multiplier(self, received: float) -> float:
         """Noise on each coordinate of a round's average over the clip, where that many updates came."""
@@ -170,8 +170,9 @@ class DPConfig:
 
 def _require(field: str, given: Any, low: float, high: float, up_to: bool = False) -> None:
     """DpemError unless `given` is a number in (low, high), or with `up_to` in (low, high]."""
-    number = isinstance(given, Real) and not isinstance(given, bool) and (given == high or abs(given) <= LARGEST)
-    if not (number and low < given <= high and (up_to or given < high)):
+    number = isinstance(given, Real) and not isinstance(given, bool)
+    small = number and (given == high or abs(given) <= LARGEST)
+    if not (small and low < given <= high and (up_to or given < high)):
         limit = f" and {'at most' if up_to else 'below'} {high:g}" if high < math.inf else ""
         kind = "number" if up_to or limit else "finite number"
         raise DpemError(f"{field} is {given!r}; expected a {kind} above {low:g}{limit}")

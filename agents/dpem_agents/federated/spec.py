@@ -76,7 +76,8 @@ class SharedSpec:
     def get(self, model: Any) -> Vector:
         """(d,): what a model of one policy shares."""
         self._require_stack(False)
-        return self._rows(model)[0]
+        vector: Vector = self._rows(model)[0]
+        return vector
 
     def get_all(self, model: Any) -> Vector:
         """(N, d): what each node of a stack shares."""

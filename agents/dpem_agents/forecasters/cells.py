@@ -13,7 +13,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from dpem_agents.forecasters.checkpoint import Arrays, shapes
+from dpem_agents.checkpoints import Arrays
+from dpem_agents.forecasters.checkpoint import shapes
 from dpem_agents.forecasters.recurrent import inputs_of
 from dpem_agents.libraries import pytorch
 

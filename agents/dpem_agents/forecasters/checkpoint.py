@@ -8,28 +8,26 @@ forecaster share them.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dpem_agents import checkpoints
+from dpem_agents.checkpoints import Arrays, Kinds
 from dpem_env.demand.forecast import ForecastSetting
 from dpem_env.scenarios.schema import MAX_COUNT, Count
-from dpem_env.support.errors import DpemError, PolicyError
-from dpem_env.support.files import ArrayFile, Part, reading, require_parts, whole_file
+from dpem_env.support.errors import PolicyError
+from dpem_env.support.files import ArrayFile, Part, reading
 
 FORMAT = "dpem-forecaster-1"
 ABOUT = ("format", "model", "scenario", "scenario_hash", "horizon", "hidden")
 WINDOWS = (1, 2, 4, 8, 16, 32, 64, 128)  # slots that a ridge forecaster sums counts over
 GATES = {"gru": 3, "lstm": 4, "rnn": 1}  # cells, and how many gates each has
 INPUTS = 3  # of a cell: the pair's count, its node's count over all peers, the pair's size among them
-
-Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,31 +69,18 @@ class Checkpoint:
         """Write to a .npz file, whole or not at all."""
         about = {"format": FORMAT} | {name: getattr(self, name) for name in ABOUT[1:]}
         named = {f"{i}.{name}": array for i, arrays in enumerate(self.topologies) for name, array in arrays.items()}
-        try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as partial, open(partial, "wb") as stream:
-                np.savez_compressed(stream, about=np.array(json.dumps(about)), **named)
-        except (OSError, ValueError) as error:  # ValueError: a path with a null character
-            raise DpemError(f"checkpoint {os.fspath(path)!r} cannot be written: {error}") from None
+        checkpoints.write(path, about, named, compressed=True)
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read and check a checkpoint; raises PolicyError with one clear line."""
-    with reading("checkpoint", path, PolicyError), ArrayFile(path) as stored:
-        about = stored.read_about()
-        _check(about)
-        count = max(sum(name.endswith(".peers") for name in stored.names), 1)
-        expected = [_expected(about, stored, index) for index in range(count)]
-        stored.require_names(["about", *(f"{i}.{name}" for i, kinds in enumerate(expected) for name in kinds)])
-        topologies = tuple(
-            {name: stored.read(f"{index}.{name}", *kind) for name, kind in kinds.items()}
-            for index, kinds in enumerate(expected)
-        )
-        for arrays in topologies:
-            for name, array in arrays.items():
-                if not np.isfinite(array).all():
-                    raise ValueError(f"{name} has entries that are no numbers (NaN or infinite); train it anew")
-    return Checkpoint(**{name: about[name] for name in ABOUT[1:]}, topologies=topologies)
+    with reading("checkpoint", path, PolicyError):
+        about, named = checkpoints.read(path, FORMAT, _About, _expected)
+    topologies: dict[str, Arrays] = {}
+    for place, array in named.items():
+        index, _, name = place.partition(".")
+        topologies.setdefault(index, {})[name] = array
+    return Checkpoint(**{name: about[name] for name in ABOUT[1:]}, topologies=tuple(topologies.values()))
 
 
 def shapes(model: str, hidden: int, horizon: int) -> dict[str, tuple[int, ...]]:
@@ -120,16 +105,16 @@ class _About(Part):
     hidden: int = Field(ge=0, le=MAX_COUNT)
 
 
-def _check(about: dict[str, Any]) -> None:
-    if about["format"] != FORMAT:
-        raise ValueError(f"format {about['format']!r} instead of {FORMAT!r}")
-    require_parts(_About, about, "about")
+def _expected(about: dict[str, Any], stored: ArrayFile) -> tuple[Kinds, Kinds]:
+    """What the file holds by name, of one topology after another, and nothing besides."""
     if about["model"] not in ("ridge", *GATES) or (about["hidden"] == 0) != (about["model"] == "ridge"):
         raise ValueError(f"it is of model {about['model']!r} with {about['hidden']} hidden units")
+    count = max(sum(name.endswith(".peers") for name in stored.names), 1)
+    return {f"{i}.{name}": kind for i in range(count) for name, kind in _of_topology(about, stored, i).items()}, {}
 
 
-def _expected(about: dict[str, Any], stored: ArrayFile, index: int) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and kinds of type by name of what the file holds of a topology."""
+def _of_topology(about: dict[str, Any], stored: ArrayFile, index: int) -> Kinds:
+    """Shape and kinds of type by name, without the index of the topology."""
     shape, _ = stored.declared(f"{index}.peers")
     if len(shape) != 2 or not all(1 <= length <= MAX_COUNT for length in shape):
         raise ValueError(f"peers has shape {shape}; expected (nodes, peers per node)")

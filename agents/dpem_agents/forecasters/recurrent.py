@@ -17,7 +17,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_agents.forecasters.checkpoint import INPUTS, Arrays, Learned
+from dpem_agents.checkpoints import Arrays
+from dpem_agents.forecasters.checkpoint import INPUTS, Learned
 from dpem_env.demand.forecast import F64, ForecastSetting, NewRequests
 from dpem_env.support.compiled import Entry, entry, inlined
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from dpem_agents.forecasters.checkpoint import WINDOWS, Arrays, Checkpoint, Learned
+from dpem_agents.checkpoints import Arrays
+from dpem_agents.forecasters.checkpoint import WINDOWS, Checkpoint, Learned
 from dpem_agents.forecasters.history import History, draw_history, steps_ahead
 from dpem_env.demand.forecast import F64, ForecastSetting, NewRequests
 from dpem_env.scenarios import Scenario

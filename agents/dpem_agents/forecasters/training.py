@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpem_agents.checkpoints import Arrays
 from dpem_agents.federated.embedded import Averaging, Federation, training_name
 from dpem_agents.federated.ledger import BudgetExhausted
 from dpem_agents.forecasters.cells import Batch, clip, initial, loss
-from dpem_agents.forecasters.checkpoint import GATES, Arrays, Checkpoint
+from dpem_agents.forecasters.checkpoint import GATES, Checkpoint
 from dpem_agents.forecasters.history import History, draw_history, steps_ahead
 from dpem_agents.libraries import one_thread, pytorch
 from dpem_env.report.tables import progress
@@ -182,7 +183,7 @@ class Training:
     def _batches(self, epochs: float) -> int:
         return max(round(epochs * self._per_epoch), 1)
 
-    def _losses(self, starts: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    def _losses(self, starts: NDArray[np.int64]) -> Iterator[Any]:
         """(N,) each node's loss, chunk by chunk of the segments; the hidden state goes on, gradients do not."""
         state = None
         for low in range(0, self.segment, CHUNK):
@@ -206,8 +207,9 @@ class Training:
 def _size(scale: NDArray[np.float32], peers: NDArray[np.int32]) -> NDArray[np.float32]:
     """(N, D) how many standard deviations the logarithm of a pair's scale lies above the mean over its node's pairs."""
     real = peers >= 0
-    number = np.maximum(real.sum(axis=1, keepdims=True), 1)
+    number = real.sum(axis=1, keepdims=True).clip(1)
     logarithm = np.log(np.where(real, scale, 1.0))
     above = np.where(real, logarithm - logarithm.sum(axis=1, keepdims=True) / number, 0.0)
     deviation = np.sqrt((above**2).sum(axis=1, keepdims=True) / number)
-    return (above / np.maximum(deviation, 0.1)).astype(np.float32)
+    size: NDArray[np.float32] = (above / deviation.clip(0.1)).astype(np.float32)
+    return size

@@ -6,7 +6,6 @@ the running episodes. Playing reads the actor's weights alone.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from dpem_agents import checkpoints
+from dpem_agents.checkpoints import Arrays, Kinds
 from dpem_agents.ppo.forward import shapes
 from dpem_agents.ppo.hyperparameters import MODES, STACKED, Hyperparameters, changed
 from dpem_env.network.network import Network
@@ -24,15 +24,13 @@ from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, Feature
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import MAX_SLOTS, Count, Natural
 from dpem_env.simulator.simulator import fingerprint
-from dpem_env.support.errors import DpemError, PolicyError
-from dpem_env.support.files import ArrayFile, Part, reading, require_parts, whole_file
+from dpem_env.support.errors import PolicyError
+from dpem_env.support.files import ArrayFile, Part, reading
 
 FORMAT = "dpem-ppo-2"
 FILE = "checkpoint.npz"  # in the folder of a training
 POLICY_FILE = "policy.npz"  # there as well: the actor alone
 PARTS = ("weights", "mean", "square")
-Arrays = dict[str, NDArray[Any]]
-Kinds = dict[str, tuple[tuple[int, ...], Any]]  # shape and type by name
 
 
 @dataclass(frozen=True)
@@ -78,13 +76,7 @@ class Checkpoint:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all; DpemError if that fails."""
-        try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as partial, open(partial, "wb") as stream:
-                np.savez(stream, about=np.array(json.dumps(self.about)), **self.arrays)
-        except (OSError, ValueError) as error:  # ValueError: a path with a null character
-            before = "; the one before is intact" if os.path.exists(path) else ""
-            raise DpemError(f"checkpoint {os.fspath(path)!r} cannot be written: {error}{before}") from None
+        checkpoints.write(path, self.about, self.arrays)
 
 
 def load(path: str | os.PathLike[str], training: bool = False) -> Checkpoint:
@@ -93,17 +85,7 @@ def load(path: str | os.PathLike[str], training: bool = False) -> Checkpoint:
     Without `training` arrays are the actor's weights only; with it, as many as the file has.
     """
     with reading("checkpoint", path, PolicyError):
-        with ArrayFile(file_of(path)) as stored:
-            about = stored.read_about()
-            _check(about)
-            actor, rest = _expected(about, stored)
-            stored.require_names(["about", *actor, *rest])
-            wanted = actor | ({name: kind for name, kind in rest.items() if name in stored.names} if training else {})
-            checkpoint = Checkpoint(about, {name: stored.read(name, *kind) for name, kind in wanted.items()})
-        for name, array in checkpoint.arrays.items():
-            if not np.isfinite(array).all():
-                raise ValueError(f"{name} has entries that are no numbers (NaN or infinite)")
-    return checkpoint
+        return Checkpoint(*checkpoints.read(file_of(path), FORMAT, _About, _expected, training))
 
 
 def file_of(path: str | os.PathLike[str]) -> Path:
@@ -175,18 +157,12 @@ class _About(Part):
     curve: list[Point] = Field(default_factory=list)
 
 
-def _check(about: dict[str, Any]) -> None:
-    if about["format"] != FORMAT:
-        raise ValueError(f"format {about['format']!r} instead of {FORMAT!r}")
-    require_parts(_About, about, "about")
+def _expected(about: dict[str, Any], stored: ArrayFile) -> tuple[Kinds, Kinds]:
+    """What the file holds by name: the actor's weights, and what training needs besides."""
     if about["mode"] not in MODES:
         raise ValueError(f"mode is {about['mode']!r}; expected one of {', '.join(MODES)}")
     if (about["mode"] in STACKED) != isinstance(about["topology"], str):
         raise ValueError(f"topology is {about['topology']!r} in mode {about['mode']}")
-
-
-def _expected(about: dict[str, Any], stored: ArrayFile) -> tuple[Kinds, Kinds]:
-    """What the file may hold by name: the actor's weights, and what training needs besides."""
     chosen, nodes = Checkpoint(about, {}).hyperparameters, about["nodes"]
     stacked = nodes if about["mode"] in STACKED else 1
     weights = shapes(chosen.encoder, about["interface"], chosen.hidden, stacked)

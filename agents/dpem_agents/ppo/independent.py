@@ -1,9 +1,7 @@
-"""One policy per node in PyTorch: as many PPO learners as nodes, stacked so that they learn in the same few products.
+"""PPO of a stack: as many learners as nodes, that learn in the same few products.
 
-Every weight has the node as its first axis and no number of one node ever meets one of another: losses, the
-normalisation of advantages and the clipping of gradients are a node's own, and Adam works entry by entry. So each node
-learns what a separate MaskablePPO would have learned from the same data in the same order. A node keeps its place:
-such policies are for the one topology they were trained on.
+Losses, the normalisation of advantages and the clipping of gradients are a node's own, and Adam works entry by entry.
+So each node learns what a separate MaskablePPO would have learned from the same data in the same order.
 """
 
 from __future__ import annotations
@@ -15,44 +13,20 @@ import torch
 from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.distributions import MaskableCategorical
-from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor, nn
 
-from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters
-from dpem_agents.ppo.networks import actor_critic
-from dpem_env.observations.features import FeatureTable
-
-
-class StackedPolicy(MaskableActorCriticPolicy):
-    """Actors and critics of all nodes; row e·N + i of a batch is of node i."""
-
-    def __init__(
-        self,
-        *arguments: Any,
-        table: FeatureTable,
-        nodes: int,
-        hyperparameters: Hyperparameters | None = None,
-        **named: Any,
-    ) -> None:
-        self.table, self.nodes, self.hyperparameters = table, nodes, hyperparameters or PRESETS["independent"]
-        super().__init__(*arguments, **named)
-
-    def _build(self, lr_schedule: Schedule) -> None:
-        self.mlp_extractor = actor_critic(self.nodes, self.table, self.hyperparameters)
-        self.action_net = self.value_net = nn.Identity()
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"table": self.table, "nodes": self.nodes, "hyperparameters": self.hyperparameters}
-        return super()._get_constructor_parameters() | own
+from dpem_agents.ppo.stacked import StackedPolicy
 
 
 class IndependentPPO(MaskablePPO):
     """MaskablePPO for a `StackedPolicy`. `batch_size` is of one node; there is no target_kl, nor clipping of values."""
+
+    policy: StackedPolicy
+    clip_range: Schedule  # once it is set up
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *arguments: Any, **named: Any) -> bool:
         """As every PPO, but final observations are valued all at once: by themselves they do not say whose they are."""

@@ -14,11 +14,12 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
+from dpem_agents.checkpoints import Arrays
 from dpem_agents.federated.embedded import LEDGER, Averaging
 from dpem_agents.libraries import library_seed
-from dpem_agents.ppo.checkpoint import FORMAT, Arrays, Checkpoint, interface, topology_hash
-from dpem_agents.ppo.independent import IndependentPPO, StackedPolicy
-from dpem_agents.ppo.shared import SharedPolicy
+from dpem_agents.ppo.checkpoint import FORMAT, Checkpoint, interface, topology_hash
+from dpem_agents.ppo.independent import IndependentPPO
+from dpem_agents.ppo.stacked import StackedPolicy
 from dpem_agents.ppo.vec_env import NodeVecEnv, Position
 from dpem_env.network.network import build_network
 from dpem_env.observations.features import FeatureTable
@@ -54,16 +55,15 @@ class Learner:
         self.nodes = self.env.envs.agents_per_network
         self._topology: str | None = None
         samples = chosen.slots * chosen.networks  # of a node in one rollout
-        algorithm, policy = MaskablePPO, SharedPolicy
+        algorithm: type[MaskablePPO] = MaskablePPO
         own: dict[str, Any] = {"table": FeatureTable(scenario), "hyperparameters": chosen}
         if settings.topology_seed is None:
             samples *= self.nodes
         else:
-            algorithm, policy = IndependentPPO, StackedPolicy
-            own["nodes"] = self.nodes
+            algorithm, own["nodes"] = IndependentPPO, self.nodes
             self._topology = topology_hash(build_network(world, settings.topology_seed, data_dir))
         self.model = algorithm(
-            policy,
+            StackedPolicy,
             self.env,
             learning_rate=chosen.learning_rate_at,
             n_steps=chosen.slots,

@@ -23,9 +23,9 @@ SMALL = 0.01  # gain of the last layer of an actor: it starts at the prior (Andr
 class ActorCritic(nn.Module):
     """An actor on top of a prior, and a critic: the `mlp_extractor` of a policy whose latents are logits and value."""
 
-    def __init__(
-        self, actor: nn.Module, critic: nn.Module, table: FeatureTable, hyperparameters: Hyperparameters
-    ) -> None:
+    visible: Tensor  # (F,) 0 for the columns of hidden blocks
+
+    def __init__(self, actor: Stack, critic: Stack, table: FeatureTable, hyperparameters: Hyperparameters) -> None:
         super().__init__()
         self.actor, self.critic, self.table, self.warm_start = actor, critic, table, hyperparameters.warm_start
         self.register_buffer("visible", torch.from_numpy(table.hiding(hyperparameters.hidden_blocks)), persistent=False)
@@ -47,7 +47,7 @@ class ActorCritic(nn.Module):
         seen = self.table.read(observations.cpu().numpy())
         return torch.from_numpy(prior(self.warm_start, seen)).to(observations.device)
 
-    def apply_to_rows(self, network: nn.Module, rows: Tensor) -> Tensor:
+    def apply_to_rows(self, network: Stack, rows: Tensor) -> Tensor:
         """What a stack makes of rows of a `NodeVecEnv`, which have the nodes inside the networks."""
         by_node = rows.unflatten(0, (-1, network.nodes)).transpose(0, 1)
         return network(by_node).transpose(0, 1).flatten(0, 1)
@@ -132,6 +132,9 @@ class StackedNetwork(nn.ModuleList):
         for layer in inner:
             features = torch.tanh(layer(features))
         return last(features)
+
+
+Stack = PeerActor | PooledCritic | StackedNetwork
 
 
 def actor_critic(nodes: int, table: FeatureTable, hyperparameters: Hyperparameters) -> ActorCritic:

@@ -110,12 +110,13 @@ class NodeVecEnv(VecEnv):
     def go_to(self, seed: int, position: Position) -> NDArray[np.float32]:
         """Go through the episodes from `seed` on to the position; returns the observations there."""
         self.seed(seed)
-        observations = self.reset()
+        observations: Any = self.reset()
         for _ in range(position.rounds):
             observations = self.reset()
         for actions in position.actions:
             observations = self.step(actions)[0]
-        return observations
+        rows: NDArray[np.float32] = observations
+        return rows
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any

@@ -1,0 +1,45 @@
+"""Policies for Stable-Baselines3: a stack of one per node, or of a single one that all nodes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from stable_baselines3.common.type_aliases import Schedule
+from torch import nn
+
+from dpem_agents.ppo.hyperparameters import Hyperparameters
+from dpem_agents.ppo.networks import ActorCritic, actor_critic
+from dpem_env.observations.features import FeatureTable
+
+
+class StackedPolicy(MaskableActorCriticPolicy):
+    """Actors and critics of a stack: row r of a batch is for the one of r modulo `nodes`.
+
+    One plays any number of nodes, on any network. As many as there are nodes keep their places: they are for the one
+    topology they were trained on.
+
+    The actor is an encoder per peer (`PeerActor`) on top of the prior of the warm start, the critic a network of its
+    own on what is pooled over peers (`PooledCritic`): what nodes share of an actor stays free of values. With the
+    "plain" encoder both are multilayer perceptrons of the whole observation.
+    """
+
+    mlp_extractor: ActorCritic  # type: ignore[assignment] # it has all that the library calls
+    action_net: nn.Identity  # latents are logits and values already
+    value_net: nn.Identity  # type: ignore[assignment]
+
+    def __init__(
+        self, *arguments: Any, table: FeatureTable, hyperparameters: Hyperparameters, nodes: int = 1, **named: Any
+    ) -> None:
+        self.table, self.nodes, self.hyperparameters = table, nodes, hyperparameters
+        super().__init__(*arguments, **named)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        self.mlp_extractor = actor_critic(self.nodes, self.table, self.hyperparameters)
+        self.action_net = self.value_net = nn.Identity()
+        optimizer: Any = self.optimizer_class  # its base class is declared, which takes no rate
+        self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        own = {"table": self.table, "nodes": self.nodes, "hyperparameters": self.hyperparameters}
+        return super()._get_constructor_parameters() | own
