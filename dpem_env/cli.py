@@ -6,7 +6,6 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,11 +13,11 @@ from dpem_env import __version__
 from dpem_env.experiments.command import add_reproduce
 from dpem_env.support.console import EXIT_INTERRUPTED, INTERRUPTED, complain, interruptible, lasting_output
 from dpem_env.support.errors import DpemError, warnings_told
+from dpem_env.support.plugins import COMMANDS, announced
 
 if TYPE_CHECKING:
     from dpem_env.scenarios import Scenario
 
-COMMANDS = "dpem_env.commands"  # entry points of further commands: called with the subparsers, to add theirs
 EXAMPLES = """\
 examples:
   dpem list
@@ -88,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
     for add in (_add_list, _add_show, _add_run, _add_benchmark, _add_tune, _add_forecast, add_reproduce):
         add(commands)
-    for command in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
+    for _, command in sorted(announced(COMMANDS).items()):
         command.load()(commands)
     _add_replay(commands)
     return parser

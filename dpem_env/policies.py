@@ -2,14 +2,14 @@
 
 A local policy decides for every node from what that node knows; a central one from a `NetworkView`. Both return a
 `Decision` over the same verbs. Installed packages announce policies through the entry point group
-``dpem_env.policies``; this package imports none of them.
+``dpem_env.policies``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +19,7 @@ from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import PolicyError
-from dpem_env.support.plugins import made, unknown
-
-GROUP = "dpem_env.policies"
+from dpem_env.support.plugins import POLICIES, announced, made, unknown
 
 
 class Decision(NamedTuple):
@@ -111,7 +109,7 @@ Policy = LocalPolicy | CentralPolicy
 
 def available() -> dict[str, EntryPoint]:
     """Installed policies by name."""
-    return {point.name: point for point in entry_points(group=GROUP)}
+    return announced(POLICIES)
 
 
 def get_policy(name: str | Policy, **options: Any) -> Policy:

@@ -15,6 +15,7 @@ from dpem_baselines.local import LocalReactive
 from dpem_env import policies
 from dpem_env.observations.features import Observations
 from dpem_env.policies import Centralized, Decision, LocalPolicy, available, get_policy
+from dpem_env.support import plugins
 from dpem_env.support.errors import PolicyError
 from support.rollouts import control_of, session_with, view_of
 
@@ -66,7 +67,7 @@ def test_options_a_policy_does_not_take_are_refused_in_one_line(name: str) -> No
 
 
 def test_a_policy_whose_package_is_missing_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("learned", "dpem_no_such_package.ppo:Policy", policies.GROUP)
+    point = EntryPoint("learned", "dpem_no_such_package.ppo:Policy", plugins.POLICIES)
     monkeypatch.setattr(policies, "available", lambda: {"learned": point})
     with pytest.raises(PolicyError, match="needs a package that is not installed") as error:
         get_policy("learned")
@@ -86,7 +87,7 @@ class Learned(LocalPolicy):
 
 
 def test_what_follows_a_colon_is_handed_to_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("learned", f"{__name__}:Learned", policies.GROUP)
+    point = EntryPoint("learned", f"{__name__}:Learned", plugins.POLICIES)
     monkeypatch.setattr(policies, "available", lambda: {"learned": point})
     policy = get_policy("learned:runs/a:b.zip", limit=2.0)
     assert isinstance(policy, Learned)
@@ -179,7 +180,7 @@ def make_nothing() -> None:
 def test_an_entry_point_that_leads_to_no_policy_is_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch, place: str, message: str
 ) -> None:
-    point = EntryPoint("own", f"{__name__}:{place}", policies.GROUP)
+    point = EntryPoint("own", f"{__name__}:{place}", plugins.POLICIES)
     monkeypatch.setattr(policies, "available", lambda: {"own": point})
     with pytest.raises(PolicyError) as error:
         get_policy("own")

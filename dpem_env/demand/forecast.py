@@ -3,7 +3,7 @@
 A forecaster serves all nodes at once, but the forecast for node i may depend on the requests of node i alone; only
 clairvoyant ones, marked so, see the true rates. `observe` is called once per slot with that slot's requests, `predict`
 returns expected new requests in each of the next H slots. Learned forecasters implement the same protocol; installed
-packages announce theirs through the entry point group ``dpem_env.forecasters``, and this package imports none of them.
+packages announce theirs through the entry point group ``dpem_env.forecasters``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,14 +19,13 @@ from numpy.typing import NDArray
 from dpem_env.demand.requests import Demand, mean_rates
 from dpem_env.network.network import Network
 from dpem_env.scenarios import Scenario
+from dpem_env.support import plugins
 from dpem_env.support.errors import PolicyError
-from dpem_env.support.plugins import made, unknown
+from dpem_env.support.plugins import announced, made, unknown
 from dpem_env.support.seeding import generator
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-
-GROUP = "dpem_env.forecasters"
 
 
 @dataclass(frozen=True)
@@ -238,7 +236,7 @@ FORECASTERS: dict[str, type[Any]] = {
 
 def available() -> dict[str, str]:
     """Forecasters by name, built in and installed, and where each comes from."""
-    return {point.name: point.value for point in entry_points(group=GROUP)} | {
+    return {name: point.value for name, point in announced(plugins.FORECASTERS).items()} | {
         name: f"{kind.__module__}:{kind.__name__}" for name, kind in FORECASTERS.items()
     }
 
@@ -271,8 +269,7 @@ def _found(text: str) -> Any:
 def _factory(name: str) -> Callable[..., Any]:
     if name in FORECASTERS:
         return FORECASTERS[name]
-    (point, *_) = entry_points(group=GROUP, name=name)
-    return point.load()  # type: ignore[no-any-return]
+    return announced(plugins.FORECASTERS)[name].load()  # type: ignore[no-any-return]
 
 
 def _number(what: str, given: int | str, least: int) -> int:

@@ -1,19 +1,13 @@
-"""Bounds on what any policy delivers, and how they are found.
-
-Installed packages announce bounds through the entry point group ``dpem_env.bounds``; this package imports none of them.
-"""
+"""Bounds on what any policy delivers; installed packages announce them in the entry point group ``dpem_env.bounds``."""
 
 from __future__ import annotations
 
 import os
-from importlib.metadata import entry_points
 from typing import Protocol, cast
 
 from dpem_env.envs.session import EpisodeSeeds
 from dpem_env.scenarios import Scenario
-from dpem_env.support.errors import DpemError, nearest
-
-GROUP = "dpem_env.bounds"
+from dpem_env.support.plugins import BOUNDS, announced, loaded, unknown
 
 
 class DeliveryBound(Protocol):
@@ -26,8 +20,8 @@ class DeliveryBound(Protocol):
 
 
 def get_bound(name: str) -> DeliveryBound:
-    """An installed bound by name; raises DpemError for an unknown one (with the nearest)."""
-    known = {point.name: point for point in entry_points(group=GROUP)}
+    """An installed bound by name; raises PolicyError for an unknown one (with the nearest)."""
+    known = announced(BOUNDS)
     if name not in known:
-        raise DpemError(f"unknown bound {name!r}; {nearest(name, known)}")
-    return cast(DeliveryBound, known[name].load())
+        raise unknown("bound", name, known)
+    return cast(DeliveryBound, loaded("bound", name, known[name].load))

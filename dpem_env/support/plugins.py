@@ -1,17 +1,32 @@
-"""Plug-ins: what installed packages announce by name, made from what a user has written after the name."""
+"""Plug-ins: what installed packages announce by name, made from what a user has written after the name.
+
+This package imports none of them: they are found through entry points (packaging.python.org).
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from inspect import Parameter, signature
 from types import MappingProxyType
 from typing import Any
 
 from dpem_env.support.errors import PolicyError, nearest
 
+# Groups of entry points.
+POLICIES = "dpem_env.policies"
+FORECASTERS = "dpem_env.forecasters"
+BOUNDS = "dpem_env.bounds"
+COMMANDS = "dpem_env.commands"  # called with the subparsers of `dpem`, to add theirs
+
 NUMBERS = re.compile(r"(int|float|bool|None)( \| (int|float|bool|None))*")
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+
+def announced(group: str) -> dict[str, EntryPoint]:
+    """What installed packages announce in a group, by name."""
+    return {point.name: point for point in entry_points(group=group)}
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> PolicyError:
@@ -19,6 +34,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> PolicyError:
     if "," in name:
         return PolicyError(f"unknown {kind} {name!r}; a list with commas is not taken here: name each by itself")
     return PolicyError(f"unknown {kind} {name!r}; {nearest(name, known)}")
+
+
+def loaded(kind: str, name: str, load: Callable[[], Any]) -> Any:
+    """What `load()` gives; PolicyError, in a user's terms, if that fails."""
+    try:
+        return load()
+    except (ImportError, AttributeError) as error:
+        raise PolicyError(f"{kind} {name!r} needs a package that is not installed: {error}") from None
 
 
 def made(
@@ -31,10 +54,7 @@ def made(
     """What `load()` gives, called with the argument if there is one; PolicyError, in a user's terms, if that fails."""
     what = f"{kind} {name!r}"
     given = [] if argument is None else [argument]
-    try:
-        factory = load()
-    except (ImportError, AttributeError) as error:
-        raise PolicyError(f"{what} needs a package that is not installed: {error}") from None
+    factory = loaded(kind, name, load)
     _require_fit(what, name, factory, given, options)
     try:
         return factory(*given, **options)

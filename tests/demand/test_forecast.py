@@ -12,7 +12,6 @@ import pytest
 from numpy.typing import NDArray
 
 from dpem_env import parallel_env, scenarios
-from dpem_env.demand import forecast
 from dpem_env.demand.forecast import (
     FORECASTERS,
     Forecaster,
@@ -32,6 +31,7 @@ from dpem_env.demand.requests import draw_demand, mean_rates
 from dpem_env.envs.session import Session, episode_seeds
 from dpem_env.network.network import build_network
 from dpem_env.scenarios.schema import ReplayDemand
+from dpem_env.support import plugins
 from dpem_env.support.errors import DpemError, PolicyError
 from support.rollouts import demand_of, session_with, wait
 
@@ -316,10 +316,10 @@ NOT_A_FORECASTER = dict
 @pytest.fixture
 def announced(monkeypatch: pytest.MonkeyPatch) -> None:
     points = EntryPoints(
-        EntryPoint(name, f"{__name__}:{value}" if value else "no_such_package:Thing", forecast.GROUP)
+        EntryPoint(name, f"{__name__}:{value}" if value else "no_such_package:Thing", plugins.FORECASTERS)
         for name, value in {"own": "Installed", "odd": "NOT_A_FORECASTER", "broken": "", "oracle": "Installed"}.items()
     )
-    monkeypatch.setattr(forecast, "entry_points", lambda **selected: points.select(**selected))
+    monkeypatch.setattr(plugins, "entry_points", lambda **selected: points.select(**selected))
 
 
 @pytest.mark.usefixtures("announced")

@@ -18,6 +18,7 @@ from dpem_env.experiments.evaluation import Arm
 from dpem_env.experiments.tuning import Tuned
 from dpem_env.logs.recorder import read_log
 from dpem_env.policies import Decision, LocalPolicy
+from dpem_env.support import plugins
 from support.command_line import complaint, dpem
 
 TINY = scenarios.get("chain3-v0", slots=8, request_rate=4.0, name="tiny")
@@ -38,7 +39,7 @@ class AtPath(LocalPolicy):
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     TINY.save("tiny.toml")
-    known = policies.available() | {"at": EntryPoint("at", f"{__name__}:AtPath", policies.GROUP)}
+    known = policies.available() | {"at": EntryPoint("at", f"{__name__}:AtPath", plugins.POLICIES)}
     monkeypatch.setattr(policies, "available", lambda: known)
 
 

@@ -20,6 +20,7 @@ from dpem_env.experiments.forecast_skill import measure_skill
 from dpem_env.experiments.origins import Origins, changed, unchanged
 from dpem_env.experiments.tuning import tune
 from dpem_env.policies import Decision, LocalPolicy
+from dpem_env.support import plugins
 from dpem_env.support.errors import DpemError
 from support.command_line import complaint, dpem
 
@@ -47,7 +48,7 @@ class FromSeveral(FromFile):
 @pytest.fixture(autouse=True)
 def players(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = policies.available()
-    own = {name: EntryPoint(name, f"{__name__}:{kind}", policies.GROUP) for name, kind in
+    own = {name: EntryPoint(name, f"{__name__}:{kind}", plugins.POLICIES) for name, kind in
            (("from-file", "FromFile"), ("from-several", "FromSeveral"))}  # fmt: skip
     monkeypatch.setattr(policies, "available", lambda: known | own)
     monkeypatch.chdir(tmp_path)

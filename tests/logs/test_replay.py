@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dpem_env import policies, scenarios
+from dpem_env import scenarios
 from dpem_env.cli import main
 from dpem_env.envs.session import Session
 from dpem_env.logs.recorder import EpisodeRecorder, read_log, simulator_version
 from dpem_env.logs.replay import replay, replay_log
 from dpem_env.policies import Decision
+from dpem_env.support import plugins
 from support.episode_logs import Change, Header, Row, record_episode, rewrite
 
 SLOTS = 24
@@ -93,7 +94,7 @@ def test_a_log_replays_without_policy_and_request_file(
     record_episode(path, scenario)
     assert sum(len(row["requests"]) for row in read_log(path).rows) == 3
     requests.unlink()
-    monkeypatch.setattr(policies, "entry_points", lambda group: [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
     told = f"network and requests are as recorded, not drawn again: they follow from the file '{requests}'"
     assert replayed(path, capsys) == (0, [OUTCOMES, told, AS_RECORDED])
 
