@@ -54,7 +54,7 @@ class SharedSpec:
     @classmethod
     def from_sb3(cls, model: Any, include: Sequence[str] = POLICY_HEAD, exclude: Sequence[str] = ()) -> SharedSpec:
         """Of a model of Stable-Baselines3 with one policy; patterns are those of `fnmatch`, such as "action_net.*"."""
-        if isinstance(model, Mapping) or hasattr(model.policy, "nodes"):
+        if _is_stack(model):
             raise DpemError("this model is a stack of one policy per node: use SharedSpec.from_stack")
         chosen = _chosen(model, include, exclude)
         return cls(tuple(chosen), tuple(tuple(parameter.shape) for parameter in chosen.values()))
@@ -62,7 +62,7 @@ class SharedSpec:
     @classmethod
     def from_stack(cls, model: Any, include: Sequence[str] = POLICY_HEAD, exclude: Sequence[str] = ()) -> SharedSpec:
         """Of an `IndependentPPO`, or of forecasters' parameters: those have the node as their first axis."""
-        if not isinstance(model, Mapping) and not hasattr(model.policy, "nodes"):
+        if not _is_stack(model):
             raise DpemError("this model is not a stack of one policy per node: use SharedSpec.from_sb3")
         chosen = _chosen(model, include, exclude)
         [nodes] = {len(parameter) for parameter in chosen.values()}
@@ -126,6 +126,11 @@ class SharedSpec:
         if stack != (self.nodes is not None):
             kind = "one policy: use get and set" if stack else "a stack: use get_all and set_all"
             raise DpemError(f"this spec is of a model of {kind}")
+
+
+def _is_stack(model: Any) -> bool:
+    """Whether it holds a policy or forecaster for each node; a stack of one is what all share."""
+    return isinstance(model, Mapping) or getattr(model.policy, "nodes", 1) > 1
 
 
 def _chosen(model: Any, include: Sequence[str], exclude: Sequence[str]) -> dict[str, Any]:
