@@ -1,4 +1,4 @@
-"""Compiled writers of observations and masks, in the order that `features` declares.
+"""Compiled writers of observations and masks; `columns` are those that `features` declares.
 
 A row is the node block, then one block per peer. What is not written is 0: nothing, or unknown.
 """
@@ -16,7 +16,7 @@ from dpem_env.support.compiled import Entry, entry, inlined, inner
 
 @entry
 def _observe_batch(
-    rules, worlds, states, works, first, last, forecast, fresh, node_divisor, peer_divisor, horizon, out
+    rules, worlds, states, works, first, last, forecast, fresh, node_divisor, peer_divisor, columns, out
 ):
     for b in range(first, last):
         _observe(
@@ -28,14 +28,14 @@ def _observe_batch(
             fresh,
             node_divisor,
             peer_divisor,
-            horizon,
+            columns,
             out[b],
         )
 
 
 @inner
-def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divisor, horizon, out):
-    """One environment's rows, in the declared order of features; what is not written is 0: nothing or unknown."""
+def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divisor, columns, out):
+    """One environment's rows."""
     if fresh:
         route, up, load = work.survey_route, work.survey_up, work.survey_load
         survey(rules, world, state, work, route, up, load)
@@ -48,24 +48,23 @@ def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divi
     node_width, width = len(node_divisor), len(peer_divisor)
     for i in range(nodes):
         row = out[i]
-        row[0] = _scaled(state.free_memory[i], node_divisor[0])
-        row[1] = _scaled(world.generation_rate[i], node_divisor[1])
-        row[2] = _scaled(world.swap_rate[i], node_divisor[2])
-        row[3] = _scaled(world.coherence_time[i], node_divisor[3])
-        row[4] = _scaled(state.tokens[i], node_divisor[4])
-        row[6] = _scaled(work.source_claims[i], node_divisor[6])
+        _write(row, node_divisor, columns.free_memory, state.free_memory[i])
+        _write(row, node_divisor, columns.generation_rate, world.generation_rate[i])
+        _write(row, node_divisor, columns.swap_rate, world.swap_rate[i])
+        _write(row, node_divisor, columns.coherence_time, world.coherence_time[i])
+        _write(row, node_divisor, columns.swap_tokens, state.tokens[i])
+        _write(row, node_divisor, columns.source_backlog, work.source_claims[i])
         if known and not fresh:
-            row[7] = _scaled(state.slot[0] - state.seen_slot[0] - 1, node_divisor[7])
+            _write(row, node_divisor, columns.telemetry_age, state.slot[0] - state.seen_slot[0] - 1)
         for d in range(places):
             if world.peers[i, d] >= 0:
                 block = row[node_width + d * width : node_width + (d + 1) * width]
-                _describe_demand(world, state, i, d, peer_divisor, block)
+                _describe_demand(world, state, i, d, peer_divisor, columns, block)
                 if known:
-                    _describe_route(world, i, d, route[i, d], up[i, d], load[i, d], peer_divisor, block)
-                if forecast.shape[2] > 0:
-                    for h in range(horizon):
-                        block[width - horizon + h] = _scaled(forecast[i, d, h], peer_divisor[width - 1])
-        _describe_own(state, i, row, node_divisor, peer_divisor)
+                    _describe_route(world, i, d, route[i, d], up[i, d], load[i, d], peer_divisor, columns, block)
+                for h in range(forecast.shape[2]):
+                    _write(block, peer_divisor, columns.forecast + h, forecast[i, d, h])
+        _describe_own(state, i, node_divisor, peer_divisor, columns, row)
 
 
 @inlined
@@ -74,48 +73,58 @@ def _scaled(x, divisor):
 
 
 @inlined
-def _describe_demand(world, state, i, d, divisor, block):
+def _write(row, divisor, column, x):
+    row[column] = _scaled(x, divisor[column])
+
+
+@inlined
+def _count(row, start, divisor, column):
+    """One more of what the column counts."""
+    row[start + column] = min(row[start + column] + divisor[column], np.float32(1.0))
+
+
+@inlined
+def _describe_demand(world, state, i, d, divisor, columns, block):
     """Requests pending for a peer."""
-    classes = state.pending.shape[2]
     head = state.queue_head[i, d]
     if head >= 0:
-        for c in range(classes):
-            block[c] = _scaled(state.pending[i, d, c], divisor[c])
+        for c in range(state.pending.shape[2]):
+            _write(block, divisor, columns.pending + c, state.pending[i, d, c])
         while head >= 0 and world.request_last_slot[head] < state.slot[0]:  # overdue in a delayed view
             head = state.queue_next[head]
         if head >= 0:
-            block[classes] = _scaled(world.request_last_slot[head] - state.slot[0] + 1, divisor[classes])
+            _write(block, divisor, columns.slack, world.request_last_slot[head] - state.slot[0] + 1)
 
 
 @inlined
-def _describe_route(world, i, d, route, up, load, divisor, block):
+def _describe_route(world, i, d, route, up, load, divisor, columns, block):
     """The current route to a peer."""
-    classes = world.route_quality.shape[3]
-    block[classes + 5] = _scaled(world.route_hops[i, d, route], divisor[classes + 5])
-    block[classes + 6] = _scaled(world.route_build_time[i, d, route], divisor[classes + 6])
-    block[classes + 7] = up
-    block[classes + 8] = load
-    for c in range(classes):
-        block[classes + 9 + c] = _scaled(world.route_quality[i, d, route, c], divisor[classes + 9])
+    _write(block, divisor, columns.hops, world.route_hops[i, d, route])
+    _write(block, divisor, columns.build_time, world.route_build_time[i, d, route])
+    block[columns.route_up] = up
+    block[columns.route_load] = load
+    for c in range(world.route_quality.shape[3]):
+        _write(block, divisor, columns.min_quality + c, world.route_quality[i, d, route, c])
 
 
 @inlined
-def _describe_own(state, i, row, node_divisor, peer_divisor):
+def _describe_own(state, i, node_divisor, peer_divisor, columns, row):
     """Progress of the node's own allocations, and its stock."""
-    classes, width = state.pending.shape[2], len(peer_divisor)
+    width = len(peer_divisor)
     peers = row[len(node_divisor) :]
     for k in range(state.alloc_peer.shape[1]):
         d = state.alloc_peer[i, k]
         if d >= 0:
-            start = d * width + classes
-            row[5] = min(row[5] + node_divisor[5], np.float32(1.0))
-            peers[start + 1] = min(peers[start + 1] + peer_divisor[classes + 1], np.float32(1.0))
-            complete = _scaled(state.alloc_complete[i, k], peer_divisor[classes + 2])
-            peers[start + 2] = max(peers[start + 2], complete)
+            _count(row, 0, node_divisor, columns.open_rows)
+            _count(peers, d * width, peer_divisor, columns.open_allocations)
+            complete = _scaled(state.alloc_complete[i, k], peer_divisor[columns.links_complete])
+            furthest = d * width + columns.links_complete
+            peers[furthest] = max(peers[furthest], complete)
     for s in range(state.stock_count[i]):
-        start = state.stock_peer[i, s] * width + classes
-        peers[start + 3] = min(peers[start + 3] + peer_divisor[classes + 3], np.float32(1.0))
-        peers[start + 4] = max(peers[start + 4], np.float32(state.stock_werner[i, s]))
+        start = state.stock_peer[i, s] * width
+        _count(peers, start, peer_divisor, columns.stored_pairs)
+        best = start + columns.best_werner
+        peers[best] = max(peers[best], np.float32(state.stock_werner[i, s]))
 
 
 @entry

@@ -1,13 +1,13 @@
 """Observations as a declared list of named features, and action masks from the kernel's own legality rule.
 
-`NODE_FEATURES` and `PEER_FEATURES` are the contract: order, size, unit, scale and age of everything an agent sees. The
-compiled `feature_writer` fills one row per node in that order; every value is clip(x / scale, 0, 1) in float32, unknown
-is 0.
+`BLOCKS` is the contract: order, size, unit, scale and age of everything an agent sees. The compiled `feature_writer`
+fills one row per node; every value is clip(x / scale, 0, 1) in float32, unknown is 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import namedtuple
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -30,52 +30,68 @@ class Feature(NamedTuple):
     name: str
     size: str  # "1", "C" (one per fidelity class) or "H" (one per forecast slot)
     unit: str
-    scale: str  # how its divisor is called in the documentation
+    scale: str  # one of `SCALES`, or a number
     age: str
     meaning: str
 
 
 NOW, OWN, FIXED, TELEMETRY = "now", "last slot", "fixed", "telemetry"
 
-NODE_FEATURES = (
-    Feature("free_memory", "1", "qubits", "largest memory", NOW, "own memory not in use"),
-    Feature("generation_rate", "1", "pairs/s", "largest g", FIXED, "own source, g"),
-    Feature("swap_rate", "1", "swaps/s", "largest c", FIXED, "own repeater, c"),
-    Feature("coherence_time", "1", "s", "60 s", FIXED, "own memory, T"),
-    Feature("swap_tokens", "1", "swaps", "token cap", NOW, "swaps the own repeater could do at once"),
-    Feature("open_rows", "1", "rows", "rows K", NOW, "own open allocations"),
-    Feature("source_backlog", "1", "links", "8", NOW, "incomplete links waiting for the own source, anyone's"),
-    Feature("telemetry_age", "1", "slots", "period + delay", NOW, "slots since the readable snapshot was taken"),
-)
-PEER_FEATURES = (
-    Feature("pending", "C", "requests", "8", NOW, "requests waiting, per fidelity class"),
-    Feature("slack", "1", "slots", "deadline", NOW, "slots left for the most urgent one, this one included"),
-    Feature("open_allocations", "1", "allocations", "8", OWN, "own open allocations to this peer"),
-    Feature("links_complete", "1", "links", "hop limit", OWN, "complete links of the one furthest on"),
-    Feature("stored_pairs", "1", "pairs", "8", NOW, "own stored pairs with this peer"),
-    Feature("best_werner", "1", "w", "1", NOW, "Werner parameter of the best of them"),
-    Feature("hops", "1", "links", "hop limit", TELEMETRY, "length of the current route"),
-    Feature("build_time", "1", "s", "time-to-live", TELEMETRY, "expected build time of the current route, unloaded"),
-    Feature("route_up", "1", "0 or 1", "1", TELEMETRY, "whether all its links are up"),
-    Feature("route_load", "1", "share", "1", TELEMETRY, "load of its worst resource"),
-    Feature("min_quality", "C", "quality", "qualities Q", TELEMETRY, "smallest meeting each class, fresh, 0: none"),
-    Feature("forecast", "H", "requests", "4", NOW, "expected new requests in each of the next H slots"),
-)
-
-# The same by what they tell; an experiment can hide a block from a learner.
+# All features, in the order of their columns, by what they tell: an experiment can hide a block from a learner.
 BLOCKS = {
-    "resources": tuple(feature.name for feature in NODE_FEATURES),
-    "demand": ("pending", "slack"),
-    "progress": ("open_allocations", "links_complete"),
-    "stock": ("stored_pairs", "best_werner"),
-    "topology": ("hops", "build_time", "route_up", "route_load", "min_quality"),
-    "forecast": ("forecast",),
+    "resources": (
+        Feature("free_memory", "1", "qubits", "largest memory", NOW, "own memory not in use"),
+        Feature("generation_rate", "1", "pairs/s", "largest g", FIXED, "own source, g"),
+        Feature("swap_rate", "1", "swaps/s", "largest c", FIXED, "own repeater, c"),
+        Feature("coherence_time", "1", "s", "60 s", FIXED, "own memory, T"),
+        Feature("swap_tokens", "1", "swaps", "token cap", NOW, "swaps the own repeater could do at once"),
+        Feature("open_rows", "1", "rows", "rows K", NOW, "own open allocations"),
+        Feature("source_backlog", "1", "links", "8", NOW, "incomplete links waiting for the own source, anyone's"),
+        Feature("telemetry_age", "1", "slots", "period + delay", NOW, "slots since the readable snapshot was taken"),
+    ),
+    "demand": (
+        Feature("pending", "C", "requests", "8", NOW, "requests waiting, per fidelity class"),
+        Feature("slack", "1", "slots", "deadline", NOW, "slots left for the most urgent one, this one included"),
+    ),
+    "progress": (
+        Feature("open_allocations", "1", "allocations", "8", OWN, "own open allocations to this peer"),
+        Feature("links_complete", "1", "links", "hop limit", OWN, "complete links of the one furthest on"),
+    ),
+    "stock": (
+        Feature("stored_pairs", "1", "pairs", "8", NOW, "own stored pairs with this peer"),
+        Feature("best_werner", "1", "w", "1", NOW, "Werner parameter of the best of them"),
+    ),
+    "topology": (
+        Feature("hops", "1", "links", "hop limit", TELEMETRY, "length of the current route"),
+        Feature(
+            "build_time", "1", "s", "time-to-live", TELEMETRY, "expected build time of the current route, unloaded"
+        ),
+        Feature("route_up", "1", "0 or 1", "1", TELEMETRY, "whether all its links are up"),
+        Feature("route_load", "1", "share", "1", TELEMETRY, "load of its worst resource"),
+        Feature("min_quality", "C", "quality", "qualities Q", TELEMETRY, "smallest meeting each class, fresh, 0: none"),
+    ),
+    "forecast": (Feature("forecast", "H", "requests", "4", NOW, "expected new requests in each of the next H slots"),),
 }
+NODE_FEATURES = BLOCKS["resources"]
+PEER_FEATURES = tuple(feature for block in list(BLOCKS)[1:] for feature in BLOCKS[block])
 
-COUNT_SCALE = 8.0
-COHERENCE_SCALE = 60.0
-FORECAST_SCALE = 4.0
+# Divisors by their names: constants of the scenario, never fitted. Others are the number they are called.
+SCALES: dict[str, Callable[[Scenario], float]] = {
+    "largest memory": lambda scenario: scenario.hardware.memory[1],
+    "largest g": lambda scenario: scenario.largest_generation_rate or 1.0,
+    "largest c": lambda scenario: scenario.largest_swap_rate or 1.0,
+    "token cap": lambda scenario: scenario.hardware.token_cap,
+    "rows K": lambda scenario: scenario.control.rows,
+    "period + delay": lambda s: s.in_slots(s.control.telemetry_period) + s.control.telemetry_delay,
+    "deadline": lambda scenario: scenario.in_slots(scenario.demand.deadline),
+    "hop limit": lambda scenario: scenario.routing.max_hops,
+    "time-to-live": lambda scenario: scenario.control.time_to_live,
+    "qualities Q": lambda scenario: scenario.control.qualities,
+}
 WHOLE_UNITS = {"qubits", "rows", "requests", "slots", "allocations", "links", "pairs", "quality"}
+
+# First column of every feature, by name: what compiled code is given.
+Columns: Any = namedtuple("Columns", [feature.name for feature in (*NODE_FEATURES, *PEER_FEATURES)])  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -111,30 +127,19 @@ class FeatureTable:
         return offset
 
     @cached_property
+    def columns(self) -> Any:
+        """The offsets as compiled code takes them."""
+        return Columns(**self.offset)
+
+    @cached_property
     def scale(self) -> dict[str, float]:
-        """Divisor of every feature: a published constant of the scenario, never fitted."""
-        hardware, control = self.scenario.hardware, self.scenario.control
-        max_hops = float(self.scenario.routing.max_hops)
-        scale = {
-            "free_memory": float(hardware.memory[1]),
-            "generation_rate": self.scenario.largest_generation_rate or 1.0,
-            "swap_rate": self.scenario.largest_swap_rate or 1.0,
-            "coherence_time": COHERENCE_SCALE,
-            "swap_tokens": hardware.token_cap,
-            "open_rows": float(control.rows),
-            "telemetry_age": float(self.scenario.in_slots(control.telemetry_period) + control.telemetry_delay),
-            "slack": float(self.scenario.in_slots(self.scenario.demand.deadline)),
-            "links_complete": max_hops,
-            "hops": max_hops,
-            "build_time": control.time_to_live,
-            "min_quality": float(control.qualities),
-            "forecast": FORECAST_SCALE,
+        """Divisor of every feature."""
+        return {
+            feature.name: float(
+                SCALES[feature.scale](self.scenario) if feature.scale in SCALES else feature.scale.removesuffix(" s")
+            )
+            for feature in (*NODE_FEATURES, *PEER_FEATURES)
         }
-        for name in ("source_backlog", "pending", "open_allocations", "stored_pairs"):
-            scale[name] = COUNT_SCALE
-        for name in ("best_werner", "route_up", "route_load"):
-            scale[name] = 1.0
-        return scale
 
     @cached_property
     def divisors(self) -> tuple[F32, F32]:
@@ -145,7 +150,7 @@ class FeatureTable:
 
     def hiding(self, blocks: Collection[str]) -> F32:
         """(F,) 0 for the columns of these of the `BLOCKS`, 1 for others: to multiply observations by."""
-        hidden = {name for block in blocks for name in BLOCKS[block]}
+        hidden = {feature.name for block in blocks for feature in BLOCKS[block]}
         node = [float(feature.name not in hidden) for feature in NODE_FEATURES]
         peer = [float(f.name not in hidden) for f in PEER_FEATURES for _ in range(self.sizes[f.size])]
         return np.array(node + peer * self.scenario.demand.peers, dtype=np.float32)
@@ -225,7 +230,7 @@ class Observer:
         sim = self.simulator
         out = np.empty((sim.num_envs, sim.num_nodes, self.table.width), dtype=np.float32)
         forecast = self._no_forecast if forecast is None else forecast
-        return (write_observations, forecast, fresh, *self.table.divisors, self.table.sizes["H"], out), out
+        return (write_observations, forecast, fresh, *self.table.divisors, self.table.columns, out), out
 
     def masks(self) -> I8:
         """A fresh (B, N, actions) int8 matrix: 1 where the simulator would accept the action for admission."""

@@ -18,7 +18,7 @@ LIBRARIES = ("numba", "llvmlite", "numpy")  # whose versions decide with ours wh
 WORLD = (
     "demand/requests",
     "network",
-    "observations/feature_writer",
+    "observations",
     "physics",
     "scenarios",
     "simulator",
@@ -38,7 +38,6 @@ PLAY = (
     "envs/session",
     "experiments/evaluation",
     "experiments/specs",
-    "observations/features",
     "policies",
     "support/plugins",
 )

@@ -35,11 +35,11 @@ PHASES = {
     "delivery": "kernel.deliver(rules, world, state, work)",
     "ageing": "kernel.age(rules, world, state)",
     "telemetry, when a snapshot is due": "telemetry.take_snapshot(rules, world, state, work, 0)",
-    "writing observations": "writer._observe(rules, world, state, work, forecast, False, node, peer, 8, rows)",
+    "writing observations": "writer._observe(rules, world, state, work, forecast, False, node, peer, columns, rows)",
     "writing masks": "writer._mask(rules, world, state, False, mask)",
 }
 LOOP = f"""
-def loop(rules, worlds, states, works, action, route, priority, forecast, node, peer, rows, mask):
+def loop(rules, worlds, states, works, action, route, priority, forecast, node, peer, columns, rows, mask):
     world, state, work = world_of(worlds, 0), state_of(states, 0), work_of(works, 0)
     for _ in range({REPEATS}):
         CALL
@@ -96,7 +96,8 @@ def main() -> None:
         loop = compiled_loop(call)
         simulator = copy.deepcopy(session.simulator)
         simulator.work.finished_werner[:] = -1.0  # what was finished has been delivered
-        given = (idle, auto, idle, none, *session.observer.table.divisors, matrix[0:], masks[0:])
+        features = session.observer.table
+        given = (idle, auto, idle, none, *features.divisors, features.columns, matrix[0:], masks[0:])
         phases[name] = (
             microseconds(lambda loop=loop, sim=simulator, given=given: loop(sim.rules, *sim._tables, *given)) / REPEATS
         )

@@ -12,7 +12,16 @@ import pytest
 from dpem_env import parallel_env, scenarios
 from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.network.network import build_network
-from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observations, Observer
+from dpem_env.observations.feature_writer import write_observations
+from dpem_env.observations.features import (
+    NODE_FEATURES,
+    PEER_FEATURES,
+    TELEMETRY,
+    Columns,
+    FeatureTable,
+    Observations,
+    Observer,
+)
 from dpem_env.simulator import Episode, Simulator, Verdict
 from simulator.hand_drawn import HandDrawn
 from support.rollouts import demand_of, rows_that_differ, session_with, wait
@@ -171,6 +180,34 @@ def test_forecasts_fill_the_last_columns_of_their_peer() -> None:
     assert matrix[0, 8 + width - 8 : 8 + width] == pytest.approx(forecast[0, 0, 0] / 4.0)
     assert matrix[0, 8 + 2 * width - 1] == pytest.approx(forecast[0, 0, 1, 7] / 4.0)
     assert not chain.read().forecast.any()
+
+
+def test_features_are_written_where_their_declaration_says() -> None:
+    session = session_with(((0, 0, 1, 0, 3), (0, 4, 0, 2, 2)), "mesh20-v0")
+    wait(session, 6)
+    observer, simulator = session.observer, session.simulator
+    table, forecast = observer.table, np.full((1, 20, 8, 8), 0.5, dtype=np.float32)
+    usual = observer.observe(forecast)[0]
+    # The same features in the opposite order.
+    sizes = {feature.name: table.sizes[feature.size] for feature in (*NODE_FEATURES, *PEER_FEATURES)}
+    where = {f.name: column for column, f in enumerate(reversed(NODE_FEATURES))}
+    column = 0
+    for feature in reversed(PEER_FEATURES):
+        where[feature.name] = column
+        column += sizes[feature.name]
+    inverse = [np.zeros_like(divisors) for divisors in table.divisors]
+    for feature in (*NODE_FEATURES, *PEER_FEATURES):
+        start = where[feature.name]
+        inverse[feature in PEER_FEATURES][start : start + sizes[feature.name]] = 1.0 / table.scale[feature.name]
+    turned = np.empty_like(usual)[None]
+    simulator.run((write_observations, forecast, False, *inverse, Columns(**where), turned))
+    for feature in (*NODE_FEATURES, *PEER_FEATURES):
+        for block in [-1] if feature in NODE_FEATURES else range(8):
+            first = 0 if block < 0 else len(NODE_FEATURES) + block * table.peer_width
+            here, there = (first + place[feature.name] for place in (where, table.offset))
+            size = sizes[feature.name]
+            assert np.array_equal(turned[0][:, here : here + size], usual[:, there : there + size]), feature.name
+    assert usual.any(axis=0).sum() > table.width / 2
 
 
 def test_negative_and_huge_values_are_clipped() -> None:
