@@ -1,8 +1,7 @@
-"""The rules of one slot, one compiled function per phase, in their order.
+"""The rules of one slot, one compiled function per phase, played in the order that `step_one` says.
 
-0 `arrivals`, 1 `decide`, 2 `admit`, 3 `generate`, 4 `swap`, 5 `deliver`, 6 `age`. `step` runs phases 1-6 of slot t,
-lets telemetry pass, then runs phase 0 of slot t + 1. Every phase takes the arrays of one environment (rules, world,
-state, work; see `state`) and allocates nothing. An agent is always the node that owns an allocation, whoever decided.
+Every phase takes the arrays of one environment (rules, world, state, work; see `state`) and allocates nothing. An agent
+is always the node that owns an allocation, whoever decided.
 """
 
 from __future__ import annotations

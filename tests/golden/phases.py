@@ -34,21 +34,10 @@ SCHEMA = pa.schema(
 )
 
 
-class Phase(IntEnum):
-    """The parts of a slot, in their order; between slots, telemetry passes and the clock ticks."""
-
-    ARRIVALS = 0
-    DECIDE = 1
-    ADMIT = 2
-    GENERATE = 3
-    SWAP = 4
-    DELIVER = 5
-    AGE = 6
-    TELEMETRY = 7
-
-    @property
-    def label(self) -> str:
-        return "telemetry" if self is Phase.TELEMETRY else f"phase {self.value} ({self.name.lower()})"
+# The parts of a slot, in the order in which `kernel.step_one` names them; between slots, telemetry passes.
+step_one = getattr(kernel.step_one, "py_func", kernel.step_one)
+*PHASES, FIRST = (name for name in step_one.__code__.co_names if callable(getattr(kernel, name, None)))
+Phase = IntEnum("Phase", [name.removeprefix("pass_").upper() for name in (FIRST, *PHASES)], start=0)
 
 
 @cached(_nrt=False)
@@ -72,6 +61,11 @@ def _play(phase, rules, world, state, work, action, route, priority, actors):  #
         telemetry.pass_telemetry(rules, world, state, work)
         state.slot[0] += 1
     return actors
+
+
+def label(phase: Phase) -> str:
+    """What a phase is called."""
+    return "telemetry" if phase is Phase.TELEMETRY else f"phase {phase.value} ({phase.name.lower()})"
 
 
 def begun(log: EpisodeLog) -> Session:
@@ -149,7 +143,7 @@ def first_difference(log: EpisodeLog, path: Path) -> str | None:
             now, then = array.ravel(), expected[field]
             wrong = np.flatnonzero(np.abs(now - then) > TOLERANCE * np.abs(then))
             if len(wrong):
-                where = f"slot {slot}, {phase.label}: {_name(field, array.shape, wrong[0])}"
+                where = f"slot {slot}, {label(phase)}: {_name(field, array.shape, wrong[0])}"
                 return f"{where} recorded {then[wrong[0]]:.7g}, now {now[wrong[0]]:.7g}"
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dpem_env.logs.replay import replay_log
 from dpem_env.simulator import Tally, Verdict
 from dpem_env.simulator.simulator import fingerprint
 
-from .phases import Phase, begun, commands, first_difference, play, same_bits
+from .phases import Phase, begun, commands, first_difference, label, play, same_bits
 from .record import FOLDER, episodes, log_of, phases_of
 
 NAMES = list(episodes())
@@ -51,6 +52,13 @@ def test_the_simulator_plays_these_phases_in_this_order(logs: dict[str, EpisodeL
             assert fingerprint(state) == simulator.digest(), f"{name}: step and phases part before slot {slot}"
             simulator.step(*commands(logs[name].rows[slot]))
     assert fingerprint(state) == simulator.digest(), f"{name}: step and phases part in the last slot"
+
+
+def test_the_rules_tell_the_phases_in_this_order() -> None:
+    rules = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
+    numbered = re.findall(r"^(\d)\. \*\*.*?\(`(\w+)`\)", rules, re.MULTILINE)
+    told = [f"phase {number} ({name})" for number, name in numbered]
+    assert told == [label(phase) for phase in Phase if phase is not Phase.TELEMETRY]
 
 
 def test_every_count_and_every_verdict_occurs(logs: dict[str, EpisodeLog]) -> None:
