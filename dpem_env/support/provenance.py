@@ -33,6 +33,7 @@ WORLD = (
 PLAY = (
     "demand/forecast",
     "envs/control",
+    "envs/forecasts",
     "envs/metrics",
     "envs/rewards",
     "envs/session",

@@ -20,6 +20,7 @@ PACKAGE = Path(__file__).parents[1]
 DECIDING = (
     "demand",
     "envs/control",
+    "envs/forecasts",
     "envs/metrics",
     "envs/rewards",
     "envs/session",
