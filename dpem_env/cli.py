@@ -26,7 +26,7 @@ examples:
       a scenario as TOML, to edit and pass to --scenario mine.toml
   dpem run --scenario mesh100-v0 --policy local-reactive --policy central-reactive --delay 0 --delay 0.5 \\
            --seeds 5 --out results
-      play 5 paired episodes with each contestant; table, results.json, results.png and episode logs
+      play 5 paired episodes with each contestant; table, results and picture, and episode logs
   dpem tune --scenario mesh100-v0 --policies local-predictive,central-maxweight --delay 0 --delay 0.5 --out tuned
       search the policies' options, 16 trials of 3 validation episodes each
   dpem benchmark delay-curve --policies local-predictive,central-maxweight --seeds 20 --tuned tuned --score --out curve
@@ -79,7 +79,7 @@ def _answered(argv: Sequence[str] | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="dpem",
-        description="Entanglement allocation in quantum networks: run, compare and replay control schemes.",
+        description="Entanglement allocation in quantum networks: run, compare and replay control policies.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -158,7 +158,7 @@ def _add_run(commands: Any) -> None:
         help="compare policies on a scenario with paired seeds",
         description="Play the same episodes with every contestant and compare them. Central policies run once per "
         "--delay; 'central:NAME' puts a local policy under central control, NAME+FORECASTER has that forecaster. "
-        "Writes results.json, results.png and episode logs (Parquet) to --out.",
+        "Writes results.parquet, summary.json, results.png and episode logs (Parquet) to --out.",
     )
     parser.add_argument("--policy", action="append", required=True, help="contestant; may be given several times")
     parser.add_argument("--forecaster", help="fills the forecast features for every contestant (default: its own)")
@@ -176,7 +176,7 @@ def _add_benchmark(commands: Any) -> None:
         "policies run once per delay; 'central:NAME' puts a local policy under central control, NAME+FORECASTER has "
         "that forecaster. Every episode is kept in --out when it is finished: the same command again plays only what "
         "is missing, or was made with other files, options, code or another scenario of that name, and says so. Writes "
-        "summary.json and benchmark.png.",
+        "results.parquet, summary.json and results.png.",
         epilog="example: dpem benchmark delay-curve --policies local-reactive,central-reactive --seeds 20 --workers 4 "
         "--out results",
     )
@@ -199,7 +199,7 @@ def _add_benchmark(commands: Any) -> None:
         "--score", action="store_true",
         help="bound every episode and score the policies: 0 acts at random, 1 reaches the bound",
     )  # fmt: skip
-    parser.add_argument("--reference", metavar="ARM", help="policy or label to compare with (default: the first)")
+    parser.add_argument("--reference", metavar="NAME", help="policy or label to compare with (default: the first)")
     add_common(parser, "--policies", "--topology", "--delay", "--split", "--workers", "--data", "--out")
     parser.set_defaults(run=_benchmark)
 
@@ -249,9 +249,10 @@ def _add_replay(commands: Any) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from dpem_env.experiments.suites import SUITES
     from dpem_env.report.tables import print_list
 
-    print_list(arguments.data)
+    print_list(arguments.data, {suite.name: suite.summary for suite in SUITES.values()})
     return 0
 
 
@@ -273,8 +274,9 @@ def _toml(scenario: Scenario) -> str:
 def _run(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
     from dpem_env.envs.session import require_seed
-    from dpem_env.experiments.evaluation import arms, played_delays, require_delays
-    from dpem_env.experiments.runs import run_and_save
+    from dpem_env.experiments.benchmark import Plan
+    from dpem_env.experiments.contestants import contestants, played_delays, require_delays
+    from dpem_env.experiments.logged_run import run_and_log
 
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
     if arguments.topology is not None:
@@ -282,18 +284,11 @@ def _run(arguments: argparse.Namespace) -> int:
         scenario = scenario.on_topology(arguments.topology, arguments.split)
     require_delays(arguments.delay, scenario)
     require_at_least_1(arguments, "seeds")
-    contestants = arms(arguments.policy, played_delays([scenario], arguments.delay), arguments.forecaster)
-    if arguments.delay and all(arm.delay is None for arm in contestants):
+    played = contestants(arguments.policy, played_delays([scenario], arguments.delay), arguments.forecaster)
+    if arguments.delay and all(each.delay is None for each in played):
         raise DpemError("--delay is given, but no --policy is central; central:NAME puts a local one under control")
-    return run_and_save(
-        scenario,
-        contestants,
-        arguments.seeds,
-        out=arguments.out,
-        split=arguments.split,
-        data_dir=arguments.data,
-        log_all=arguments.logs == "all",
-    )
+    plan = Plan(scenario.name, (scenario,), tuple(played), played[0], arguments.seeds, arguments.split)
+    return run_and_log(plan, arguments.out, log_all=arguments.logs == "all", data_dir=arguments.data)
 
 
 def _benchmark(arguments: argparse.Namespace) -> int:
@@ -327,8 +322,8 @@ def _benchmark(arguments: argparse.Namespace) -> int:
 
 def _tune(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
-    from dpem_env.experiments.evaluation import arms, played_delays, require_delays
-    from dpem_env.experiments.runs import try_out
+    from dpem_env.experiments.benchmark import try_out
+    from dpem_env.experiments.contestants import played_delays, policy_specs, require_delays
     from dpem_env.experiments.specs import listed
     from dpem_env.experiments.tuning import result_file, tune
     from dpem_env.report.tables import print_tuned, progress
@@ -337,14 +332,14 @@ def _tune(arguments: argparse.Namespace) -> int:
     scenario = scenarios.get(arguments.scenario)
     require_delays(arguments.delay, scenario)
     require_at_least_1(arguments, "trials", "episodes", "workers")
-    contestants = arms(listed(arguments.policies), played_delays([scenario], arguments.delay))
+    policies = policy_specs(listed(arguments.policies), played_delays([scenario], arguments.delay))
     try_out([scenario], "validation", arguments.data)
     make_writable(arguments.out)
     path = result_file(arguments.out, scenario.name)
     with progress() as bar:
         task = bar.add_task("tuning", total=None)
         tuned = tune(
-            contestants,
+            policies,
             scenario,
             path,
             arguments.trials,
@@ -352,7 +347,7 @@ def _tune(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             data_dir=arguments.data,
             on_start=lambda total: bar.update(task, total=total),
-            on_episode=lambda arm: bar.update(task, advance=1, description=f"tuning {arm.label}"),
+            on_episode=lambda policy: bar.update(task, advance=1, description=f"tuning {policy.label}"),
         )
     print_tuned(tuned)
     print(f"wrote {path}")

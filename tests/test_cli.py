@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from numpy.typing import NDArray
 from scipy import stats
 
 import dpem_env
@@ -24,10 +25,11 @@ from dpem_baselines.local import LocalReactive
 from dpem_env import scenarios
 from dpem_env.cli import EXAMPLES, _parser
 from dpem_env.demand.forecast import FORECASTERS
+from dpem_env.envs.metrics import METRICS
 from dpem_env.envs.session import episode_seeds
+from dpem_env.experiments.results import Key, arrays, read
 from dpem_env.logs.recorder import read_log
 from dpem_env.policies import available
-from dpem_env.report.tables import TABLE
 from support.command_line import Interrupt, complaint, dpem
 
 SLOTS = 16
@@ -40,7 +42,7 @@ def results_in(folder: Path) -> dict[str, Any]:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
-    results: dict[str, Any] = json.loads((folder / "results.json").read_text(), parse_constant=refuse)
+    results: dict[str, Any] = json.loads((folder / "summary.json").read_text(), parse_constant=refuse)
     return results
 
 
@@ -80,67 +82,73 @@ STEMS = [
 
 def test_a_run_writes_results_picture_and_every_log(finished: Path) -> None:
     logs = [f"{stem}-{index}.parquet" for stem in STEMS for index in range(SEEDS)]
-    assert files_in(finished) == sorted([*logs, "results.json", "results.png"])
+    assert files_in(finished) == sorted([*logs, "results.parquet", "results.png", "summary.json"])
 
 
 def test_results_say_what_was_run(finished: Path) -> None:
     results = results_in(finished)
     scenario = scenarios.get("mesh20-v0", slots=SLOTS, request_rate=16.0)
-    assert results["scenario_hash"] == scenario.hash
-    assert scenarios.Scenario.model_validate_json(json.dumps(results["scenario"])) == scenario
+    [played] = results["scenarios"]
+    assert played["hash"] == scenario.hash
+    assert scenarios.Scenario.model_validate_json(json.dumps(played["scenario"])) == scenario
     assert results["version"]["dpem_env"] == dpem_env.__version__
     assert results["split"] == "evaluation"
     assert results["complete"] is True
-    assert results["seeds"] == [episode_seeds(scenario, "evaluation", index)._asdict() for index in range(SEEDS)]
-    assert [arm["label"] for arm in results["arms"]] == LABELS
-    assert [arm["delay"] for arm in results["arms"]] == [None, 0.0, 0.5, 0.0, 0.5]
-    assert {arm["forecaster"] for arm in results["arms"]} == {"mean-rates"}
-    assert [len(arm["episodes"]) for arm in results["arms"]] == [SEEDS] * 5
+    assert played["seeds"] == [episode_seeds(scenario, "evaluation", index)._asdict() for index in range(SEEDS)]
+    assert [each["label"] for each in played["contestants"]] == LABELS
+    assert [each["delay"] for each in played["contestants"]] == [None, 0.0, 0.5, 0.0, 0.5]
+    assert {each["forecaster"] for each in played["contestants"]} == {"mean-rates"}
+    assert [values["reward"].shape for values in contestants_in(finished).values()] == [(1, SEEDS)] * 5
+    assert "the code of dpem_env" in results["sources"]
 
 
-def known(values: list[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
+def contestants_in(folder: Path) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """(1, E) values by label and metric."""
+    [scenario] = results_in(folder)["scenarios"]
+    values = arrays(read(folder).frame, scenario["name"])
+    return {each["label"]: values[Key.of(each)] for each in scenario["contestants"]}
 
 
 def test_summaries_are_means_and_students_intervals_of_the_episodes(finished: Path) -> None:
     checked = 0
-    for arm in results_in(finished)["arms"]:
-        assert set(arm["summary"]) == {metric for metric, _, _ in TABLE}
-        for metric, summary in arm["summary"].items():
-            values = known([episode[metric] for episode in arm["episodes"]])
+    for each in results_in(finished)["scenarios"][0]["contestants"]:
+        assert set(each["metrics"]) == set(METRICS)
+        for metric, told in each["metrics"].items():
+            [values] = contestants_in(finished)[each["label"]][metric]
+            values = values[np.isfinite(values)]
             if len(values) < 2:
-                assert summary["ci95"] is None
+                assert told is None or told["mean"]["low"] is None
                 continue
-            assert summary["mean"] == pytest.approx(np.mean(values))
             half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
-            assert summary["ci95"] == pytest.approx(half)
+            expected = [values.mean(), values.mean() - half, values.mean() + half]
+            assert list(told["mean"].values()) == pytest.approx(expected, rel=1e-6, abs=1e-9)
             checked += 1
     assert checked > 50
 
 
 def test_differences_from_the_first_contestant_are_paired(finished: Path) -> None:
-    arms = results_in(finished)["arms"]
-    for metric, difference in arms[0]["minus_first"].items():
-        assert difference["mean"] in (0.0, None), metric
-    for arm in arms[1:]:
-        for metric, difference in arm["minus_first"].items():
-            pairs = zip(arm["episodes"], arms[0]["episodes"], strict=True)
-            values = [a[metric] - b[metric] for a, b in pairs if a[metric] is not None and b[metric] is not None]
-            assert difference["mean"] == pytest.approx(np.mean(values)), metric
-            assert difference["ci95"] == pytest.approx(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)), metric
+    values = contestants_in(finished)
+    differences = results_in(finished)["scenarios"][0]["differences"]
+    assert [each["label"] for each in differences] == LABELS[1:]
+    for each in differences:
+        for metric, told in each["metrics"].items():
+            gaps = (values[each["label"]][metric] - values[LABELS[0]][metric]).ravel()
+            gaps = gaps[np.isfinite(gaps)]
+            half = stats.sem(gaps) * stats.t.ppf(0.975, len(gaps) - 1)
+            expected = [gaps.mean(), gaps.mean() - half, gaps.mean() + half]
+            assert list(told["difference"].values()) == pytest.approx(expected, rel=1e-6, abs=1e-9), metric
 
 
 def test_all_contestants_are_asked_for_the_same(finished: Path) -> None:
-    arms = results_in(finished)["arms"]
-    asked = [[episode["requests"] for episode in arm["episodes"]] for arm in arms]
+    asked = [values["requests"].tolist() for values in contestants_in(finished).values()]
     assert all(requests == asked[0] for requests in asked)
-    assert min(asked[0]) > 0
+    assert min(asked[0][0]) > 0
 
 
 def test_a_local_policy_under_central_control_without_delay_is_itself(finished: Path) -> None:
-    arms = {arm["label"]: arm["episodes"] for arm in results_in(finished)["arms"]}
-    assert arms[LABELS[3]] == arms[LABELS[0]]
-    assert arms[LABELS[4]] != arms[LABELS[0]]
+    values = contestants_in(finished)
+    np.testing.assert_equal(values[LABELS[3]], values[LABELS[0]])
+    assert values[LABELS[4]]["reward"].tolist() != values[LABELS[0]]["reward"].tolist()
 
 
 def test_the_picture_is_a_picture(finished: Path) -> None:
@@ -174,25 +182,25 @@ def test_only_first_episodes_are_logged_unless_asked(tmp_path: Path, capsys: pyt
     out = tmp_path / "out"
     assert dpem("run", *QUICK, "--policy", "central-reactive", "--seeds", "2", "--out", str(out)) == 0
     logs = ["central-reactive,delay0-0.parquet", "local-reactive-0.parquet"]
-    assert files_in(out) == [*logs, "results.json", "results.png"]
+    assert files_in(out) == [*logs, "results.parquet", "results.png", "summary.json"]
     assert all(row["forecast"] is None for row in read_log(out / logs[0]).rows)
     said = capsys.readouterr()
     assert said.err == ""
     assert "2 evaluation seed(s), mean ± 95 % CI" in said.out
-    assert "delivery rate, local-reactive minus central-reactive (delay 0 s): " in said.out
-    assert f"wrote {out / 'results.json'}" in said.out.replace("\n", "")
+    assert "minus local-reactive on the same episodes" in said.out
+    assert f"wrote {out / 'results.parquet'}" in said.out.replace("\n", "")
 
 
 def test_a_split_is_played_from_its_own_seeds(tmp_path: Path) -> None:
     assert dpem("run", *QUICK, "--split", "validation", "--out", str(tmp_path)) == 0
     results = results_in(tmp_path)
     assert results["split"] == "validation"
-    assert results["seeds"] == [{"topology": 1_000, "demand": 1_000_000}]
+    assert results["scenarios"][0]["seeds"] == [{"topology": 1_000, "demand": 1_000_000}]
 
 
 def test_one_network_is_played_on_the_demand_of_the_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dpem("run", *QUICK, "--topology", "7", "--out", str(tmp_path)) == 0
-    assert results_in(tmp_path)["seeds"] == [{"topology": 7, "demand": 2_000_000}]
+    assert results_in(tmp_path)["scenarios"][0]["seeds"] == [{"topology": 7, "demand": 2_000_000}]
     capsys.readouterr()
     assert "--topology is -1" in complaint(capsys, "run", *QUICK, "--topology", "-1", "--out", str(tmp_path / "no"))
 
@@ -201,16 +209,18 @@ def test_a_run_without_requests_has_nulls_for_what_does_not_exist(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert dpem("run", *QUICK, "--set", "request_rate=0.0", "--out", str(tmp_path)) == 0
-    [arm] = results_in(tmp_path)["arms"]
-    assert arm["summary"]["delivery_rate"] == {"mean": None, "ci95": None}
-    assert arm["summary"]["requests"] == {"mean": 0.0, "ci95": None}
+    [scenario] = results_in(tmp_path)["scenarios"]
+    [idle] = scenario["contestants"]
+    assert idle["metrics"]["delivery_rate"] is None
+    assert idle["metrics"]["requests"]["mean"] == {"value": 0.0, "low": None, "high": None}
+    assert np.isnan(arrays(read(tmp_path).frame, scenario["name"])[Key.of(idle)]["delivery_rate"]).all()
     assert capsys.readouterr().err == ""
 
 
 def test_a_run_replaces_the_results_of_an_earlier_one(tmp_path: Path) -> None:
     for slots in ("8", "12"):
         assert dpem("run", *QUICK, "--set", f"slots={slots}", "--out", str(tmp_path)) == 0
-    assert results_in(tmp_path)["scenario"]["episode"]["slots"] == 12
+    assert results_in(tmp_path)["scenarios"][0]["scenario"]["episode"]["slots"] == 12
     assert len(read_log(tmp_path / "local-reactive-0.parquet").rows) == 12
 
 
@@ -236,8 +246,8 @@ def test_an_interrupted_run_writes_the_seeds_it_finished(
     assert said.err == ""
     results = results_in(tmp_path)
     assert results["complete"] is False
-    assert len(results["seeds"]) == 2
-    assert [len(arm["episodes"]) for arm in results["arms"]] == [2, 2]
+    assert len(results["scenarios"][0]["seeds"]) == 2
+    assert [values["reward"].shape for values in contestants_in(tmp_path).values()] == [(1, 2), (1, 2)]
     assert imread(tmp_path / "results.png").size > 0
     assert files_in(tmp_path) == [
         "central%3Alocal-reactive,delay0-0.parquet",
@@ -245,8 +255,9 @@ def test_an_interrupted_run_writes_the_seeds_it_finished(
         "local-reactive-0.parquet",
         "local-reactive-1.parquet",
         "local-reactive-2.parquet",
-        "results.json",
+        "results.parquet",
         "results.png",
+        "summary.json",
     ]
     assert dpem("replay", str(tmp_path / "local-reactive-1.parquet")) == 0
 
@@ -576,7 +587,12 @@ def test_the_installed_command_runs_and_replays(tmp_path: Path) -> None:
     assert (version.returncode, version.stdout) == (0, f"dpem {dpem_env.__version__}\n")
     run = script("run", *QUICK, "--out", "results", cwd=tmp_path)
     assert (run.returncode, run.stderr) == (0, "")
-    assert files_in(tmp_path / "results") == ["local-reactive-0.parquet", "results.json", "results.png"]
+    assert files_in(tmp_path / "results") == [
+        "local-reactive-0.parquet",
+        "results.parquet",
+        "results.png",
+        "summary.json",
+    ]
     replay = script("replay", "results/local-reactive-0.parquet", cwd=tmp_path)
     assert (replay.returncode, replay.stderr) == (0, "")
     assert replay.stdout.startswith("verified: all outcomes of 8 slots came out again, bit for bit\n")

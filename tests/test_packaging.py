@@ -54,7 +54,7 @@ def test_installed_wheel_runs_outside_the_clone(distributions: tuple[Path, Path]
     where = _outside(tmp_path, sys.executable, "-c", "import dpem_env; print(dpem_env.__file__)", PYTHONPATH=str(site))
     assert Path(where.stdout.strip()).is_relative_to(site)
     _outside(tmp_path, sys.executable, "-m", "dpem_env.cli", *RUN, "--out", "results", PYTHONPATH=str(site))
-    assert (tmp_path / "results" / "results.json").is_file()
+    assert (tmp_path / "results" / "summary.json").is_file()
 
 
 @pytest.mark.slow

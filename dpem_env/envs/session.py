@@ -311,7 +311,7 @@ class Session:
         self.require_begun()
         from dpem_env.report.network_map import network_image
 
-        return network_image(self)
+        return network_image(self.network, self.simulator.state, self.slot)
 
     def _start(self, episodes: list[Episode], seeds: Sequence[EpisodeSeeds]) -> None:
         self.simulator.begin(episodes)

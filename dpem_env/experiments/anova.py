@@ -42,7 +42,7 @@ def one_way_anova(groups: Sequence[ArrayLike]) -> OneWay:
     """Do the means of k groups, arrays (n_i,), differ? F test and Tukey's honestly significant differences.
 
     Assumes independent, normal values of equal variance; checked by Shapiro-Wilk on residuals and Levene about
-    medians (Brown & Forsythe, 1974). Arms that share episodes are positively dependent, which makes the test cautious:
+    medians (Brown & Forsythe, 1974). Contestants share episodes and are positively dependent: the test is cautious:
     read `friedman_p` and paired differences beside it. η² = SS_between / SS_total (Fisher, 1925). ValueError without
     variance within groups, or fewer than 2 groups of 2.
     """
@@ -67,7 +67,7 @@ def one_way_anova(groups: Sequence[ArrayLike]) -> OneWay:
 def _tukey(samples: Sequence[Array], residuals: Array) -> tuple[Comparison, ...]:
     """Honestly significant differences of all pairs, with Kramer's errors (Kramer, Biometrics 12, 1956).
 
-    As `scipy.stats.tukey_hsd`, which works out every pair twice: minutes for fifty arms.
+    As `scipy.stats.tukey_hsd`, which works out every pair twice: minutes for fifty contestants.
     """
     first, second = np.triu_indices(len(samples), k=1)
     sizes, means = (np.array([statistic(sample) for sample in samples]) for statistic in (len, np.mean))
@@ -85,7 +85,7 @@ def _tukey(samples: Sequence[Array], residuals: Array) -> tuple[Comparison, ...]
 
 
 def friedman_p(values: ArrayLike) -> float:
-    """p of Friedman's test on (E, k): k >= 3 arms that played the same E episodes. 1 where no episode tells them apart.
+    """p of Friedman's test on (E, k): k >= 3 contestants on the same E episodes. 1 where no episode tells them apart.
 
     The rank test for paired groups; it assumes independent episodes.
     """

@@ -5,32 +5,38 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dpem_env.envs.metrics import HEADLINE, METRICS, SCORE
+from dpem_env.envs.session import Session, episode_seeds
+from dpem_env.experiments import results
 from dpem_env.experiments.anova import require_statsmodels
-from dpem_env.experiments.comparison import Table, compare, on_network_size
-from dpem_env.experiments.evaluation import Arm, Method, methods, played_delays, require_delays
+from dpem_env.experiments.comparison import compare, on_network_size
+from dpem_env.experiments.contestants import Contestant, PolicySpec, contestants, played_delays, require_delays
 from dpem_env.experiments.origins import Origins, changed
-from dpem_env.experiments.runs import try_out
-from dpem_env.experiments.statistics import Array, normalized_score
+from dpem_env.experiments.results import FRAME, PICTURE, SUMMARY, Key, Results, Rows
+from dpem_env.experiments.statistics import Array, mean_interval, normalized_score
 from dpem_env.experiments.suites import Suite
 from dpem_env.experiments.tuning import Tuned
 from dpem_env.experiments.workers import BoundItem, EpisodeItem, WorkItem, expected_of, play, played, require_result_of
 from dpem_env.logs.recorder import simulator_version
-from dpem_env.report.tables import TABLE, print_benchmark, progress, working
+from dpem_env.report.tables import print_results, progress, working
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.scenarios.data import data_folder, data_missing
 from dpem_env.support.errors import DpemError, PolicyError, nearest
 from dpem_env.support.files import read_json, require_files, result_folder, write_json
+from dpem_env.support.seeding import generator
 
-METRICS = tuple(metric for metric, _, _ in TABLE)
+if TYPE_CHECKING:
+    from dpem_env.report.results_figure import Load
+
 FLOOR, BOUND = "random-legal", "clairvoyant"  # ends of the scale of scores
 Episodes = dict[EpisodeItem, dict[str, Any]]
 Expected = dict[EpisodeItem, dict[str, Any]]  # what each result must say of itself
@@ -47,15 +53,15 @@ CONTENT = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What a benchmark plays: every arm of every method, the first `num_seeds` episodes of a split of every scenario.
+    """What is played: every policy of all contestants, the first `num_seeds` episodes of a split of every scenario.
 
-    With a bound, every episode is bounded, too, and every method gets a score.
+    With a bound, every episode is bounded, too, and every contestant gets a score.
     """
 
     suite: str
     scenarios: tuple[Scenario, ...]
-    methods: tuple[Method, ...]
-    reference: Method
+    contestants: tuple[Contestant, ...]
+    reference: Contestant
     num_seeds: int
     split: Split = "evaluation"
     tuned: Tuned | None = None
@@ -71,13 +77,13 @@ class Plan:
             if item is not None
         ]
 
-    def item(self, scenario: Scenario, arm: Arm, index: int) -> WorkItem:
-        """An episode of an arm, with the options tuned for the scenario."""
-        return WorkItem(scenario, self.split, index, self.tuned.arm(scenario, arm) if self.tuned else arm)
+    def item(self, scenario: Scenario, policy: PolicySpec, index: int) -> WorkItem:
+        """An episode of a policy, with the options tuned for the scenario."""
+        return WorkItem(scenario, self.split, index, self.tuned.policy(scenario, policy) if self.tuned else policy)
 
     def played(self, scenario: Scenario, index: int) -> list[WorkItem]:
-        """An episode of every arm of every method."""
-        return [self.item(scenario, arm, index) for method in self.methods for arm in method.arms]
+        """An episode of every policy of every contestant."""
+        return [self.item(scenario, policy, index) for each in self.contestants for policy in each.policies]
 
     def bound_item(self, scenario: Scenario, index: int) -> BoundItem | None:
         """The bound of an episode, if there is to be one."""
@@ -130,16 +136,16 @@ def make_plan(
     if len(forecasters) > 1:  # architecture by prediction; told before hours are played
         require_statsmodels()
     delays = played_delays(chosen, delays or suite.delays)
-    contestants = [method for name in forecasters or (None,) for method in methods(policies, delays, name)]
-    if score and FLOOR not in {method.policy for method in contestants}:
-        contestants += methods([FLOOR], ())
-    contestants = list(dict.fromkeys(contestants))
-    named = {name: method for method in reversed(contestants) for name in (method.policy, method.name, method.label)}
+    found = [each for name in forecasters or (None,) for each in contestants(policies, delays, name)]
+    if score and FLOOR not in {each.policy for each in found}:
+        found += contestants([FLOOR], ())
+    found = list(dict.fromkeys(found))
+    named = {name: each for each in reversed(found) for name in (each.policy, each.name, each.label)}
     if reference is not None and reference not in named:
         raise PolicyError(f"--reference is {reference!r}; {nearest(reference, named)}")
-    first = contestants[0] if reference is None else named[reference]
+    first = found[0] if reference is None else named[reference]
     bound = BOUND if score else None
-    return Plan(suite.name, tuple(chosen), tuple(contestants), first, num_seeds, split, tuned, bound)
+    return Plan(suite.name, tuple(chosen), tuple(found), first, num_seeds, split, tuned, bound)
 
 
 def _require_names_of_their_own(chosen: Sequence[Scenario]) -> None:
@@ -176,11 +182,8 @@ def run_benchmark(
         interrupted = _play_missing(expected, episodes, out, partial(play, data_dir=folder), workers, ray)
         require_files(out, [out / item.file for item in episodes])
         if not interrupted or any(plan.complete_seeds(scenario, episodes) for scenario in plan.scenarios):
-            with working("comparing …"):
-                summary = summarise(plan, episodes)
-            _write_summary(out, summary)
-            print_benchmark(summary)
-            print(f"wrote {out / 'summary.json'} and {out / 'benchmark.png'}")
+            conclude(plan, episodes, out)
+            print(f"wrote {out / FRAME}, {SUMMARY} and {PICTURE}")
     if interrupted:
         print(
             f"interrupted after {len(episodes)} of {len(expected)} episodes; the same command again plays the rest",
@@ -188,6 +191,29 @@ def run_benchmark(
         )
         return 130
     return 0
+
+
+def try_out(scenarios: Sequence[Scenario], split: Split, data_dir: str | os.PathLike[str] | None) -> None:
+    """Play a slot of each: bad input, or a network too big for this machine, fails before anything is written."""
+    with working("preparing (compiles the simulator once) …"):
+        for scenario in scenarios:
+            trial = Session(scenario, data_dir=data_dir)
+            trial.begin(episode_seeds(scenario, split, 0))
+            trial.step(np.zeros(trial.network.num_nodes))
+
+
+def conclude(plan: Plan, episodes: Episodes, out: Path, loads: Mapping[str, Load] | None = None) -> None:
+    """Compare, write table, summary and picture, print; `loads` are those of the scenarios that have a map."""
+    from dpem_env.report.results_figure import save_results_figure
+
+    with working("comparing …"):
+        found = summarise(plan, episodes)
+    results.write(out, found)
+    pictured = [METRICS["delivery_rate"], METRICS["contention"]]
+    save_results_figure(out / PICTURE, found.summary, pictured, loads)
+    scored = [SCORE] * (plan.bound is not None)
+    headline = [METRICS[metric] for metric in (*HEADLINE, "latency")]
+    print_results(found.summary, [*METRICS.values(), *scored], headline + scored)
 
 
 def _play_missing(
@@ -257,66 +283,88 @@ def _read(path: Path, item: EpisodeItem) -> dict[str, Any]:
     return episode
 
 
-def summarise(plan: Plan, episodes: Episodes) -> dict[str, Any]:
-    """The comparison as plain data: per scenario, and on network size where scenarios differ in it alone."""
+def summarise(plan: Plan, episodes: Episodes) -> Results:
+    """All values, and the comparison: per scenario, and on network size where scenarios differ in it alone.
+
+    Of the seeds that all contestants have finished.
+    """
+    rows = Rows()
+    for scenario in plan.scenarios:
+        _add_episodes(rows, plan, scenario, episodes)
+    frame = rows.frame()
     scenarios, tables = [], []
     for scenario in plan.scenarios:
         indices = plan.complete_seeds(scenario, episodes)
         if not indices:
             continue
-        rows = [
-            [[episodes[plan.item(scenario, arm, index)] for index in indices] for arm in method.arms]
-            for method in plan.methods
-        ]
-        table: Table = {
-            metric: [
-                np.array([[episode["metrics"][metric] for episode in of_arm] for of_arm in row], dtype=np.float64)
-                for row in rows
-            ]
-            for metric in METRICS
-        }
-        bounds = _bounds(plan, scenario, indices, episodes)
-        if bounds is not None:
-            table["score"] = _scores(plan, table["delivery_rate"], bounds)
-        nodes = rows[0][0][0]["nodes"]
-        compared = compare(plan.methods, plan.reference, table)
-        for method, row in zip(compared["methods"], rows, strict=True):
-            method["options"] = row[0][0]["options"]
+        values = results.arrays(frame, scenario.name)
+        metrics = [*METRICS, SCORE.name] if plan.bound else list(METRICS)
+        table = {metric: [values[Key.of(each)][metric] for each in plan.contestants] for metric in metrics}
+        compared = compare(plan.contestants, plan.reference, table)
+        for told, each in zip(compared["contestants"], plan.contestants, strict=True):
+            told["policies"] = [policy.name for policy in each.policies]
+            told["options"] = dict(plan.item(scenario, each.policies[0], indices[0]).policy.options)
+        nodes = episodes[plan.played(scenario, indices[0])[0]]["nodes"]
         scenarios.append(
-            {"name": scenario.name, "hash": scenario.hash, "nodes": nodes, "episodes": indices}
-            | {"bound": None if bounds is None else {"name": plan.bound, "delivery_rate": bounds.tolist()}}
+            {
+                "name": scenario.name,
+                "hash": scenario.hash,
+                "scenario": scenario.model_dump(mode="json", exclude_none=True),
+                "nodes": nodes,
+                "episodes": indices,
+                "seeds": [episode_seeds(scenario, plan.split, index)._asdict() for index in indices],
+                "bound": None if plan.bound is None else _bound(plan.bound, values),
+            }
             | compared
         )
         if len({played.network.generator for played in plan.scenarios}) == 1:
             tables.append((nodes, table))
-    return {
-        "format": "dpem-benchmark-3",
+    summary = {
+        "format": results.FORMAT,
         "version": simulator_version(),
         "suite": plan.suite,
         "split": plan.split,
         "tuned": plan.tuned is not None,
         "complete": len(episodes) == len(plan.items()),
         "reference": plan.reference.label,
+        "sources": {name: content for each in episodes.values() for name, content in each.get("sources", {}).items()},
+        "estimates_only": [],
         "scenarios": scenarios,
-        "network_size": on_network_size(plan.methods, tables),
+        "network_size": on_network_size(plan.contestants, tables),
     }
+    return Results(summary, frame)
 
 
-def _bounds(plan: Plan, scenario: Scenario, indices: Sequence[int], episodes: Episodes) -> Array | None:
-    """(episodes,) the largest delivery rate possible in each, if a bound was computed."""
-    items = [plan.bound_item(scenario, index) for index in indices]
-    found = [episodes[item]["metrics"]["delivery_rate"] for item in items if item is not None]
-    return np.array(found, dtype=np.float64) if found else None
+def _add_episodes(rows: Rows, plan: Plan, scenario: Scenario, episodes: Episodes) -> None:
+    """Of the complete seeds of a scenario; with a bound, the score of every episode among its metrics."""
+    for index in plan.complete_seeds(scenario, episodes):
+        scores: dict[PolicySpec, Array] = {}
+        bound = plan.bound_item(scenario, index)
+        if bound is not None:
+            most = episodes[bound]["metrics"]["delivery_rate"]
+            rows.add(
+                scenario.name, scenario.hash, Key(f"bound:{bound.bound}", None, None), 0, index, {"delivery_rate": most}
+            )
+            scores = _scores(plan, scenario, index, episodes, most)
+        for each in plan.contestants:
+            for number, policy in enumerate(each.policies):
+                metrics = dict(episodes[plan.item(scenario, policy, index)]["metrics"])
+                if policy in scores:
+                    metrics[SCORE.name] = float(scores[policy])
+                rows.add(scenario.name, scenario.hash, Key.of(each), number, index, metrics)
 
 
-def _scores(plan: Plan, delivery_rates: Sequence[Array], bounds: Array) -> list[Array]:
+def _scores(plan: Plan, scenario: Scenario, index: int, episodes: Episodes, bound: float) -> dict[PolicySpec, Array]:
     """Where each delivery rate lies between acting at random and the bound."""
-    [floor] = [rates for method, rates in zip(plan.methods, delivery_rates, strict=True) if method.policy == FLOOR][:1]
-    return [normalized_score(rates, floor, bounds) for rates in delivery_rates]
+    policies = [policy for each in plan.contestants for policy in each.policies]
+    rates = {policy: episodes[plan.item(scenario, policy, index)]["metrics"]["delivery_rate"] for policy in policies}
+    [floor] = [rates[policy] for policy in policies if policy.name == FLOOR][:1]
+    known = {policy: np.nan if rate is None else rate for policy, rate in rates.items()}
+    return {policy: normalized_score(rate, floor, bound) for policy, rate in known.items()}
 
 
-def _write_summary(out: Path, summary: dict[str, Any]) -> None:
-    from dpem_env.report.benchmark_figure import save_benchmark_figure
-
-    write_json(out / "summary.json", summary)
-    save_benchmark_figure(out / "benchmark.png", summary)
+def _bound(name: str, values: dict[Key, dict[str, Array]]) -> dict[str, Any]:
+    """The mean of the largest delivery rates possible."""
+    rates = values[Key(f"bound:{name}", None, None)]["delivery_rate"]
+    mean = mean_interval(rates, generator("benchmark bound")) if np.isfinite(rates).all() else None
+    return {"name": name, "delivery_rate": None if mean is None else mean._asdict()}

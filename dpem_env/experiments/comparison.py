@@ -1,8 +1,8 @@
-"""What the episodes of several methods come to, as plain data: each, each against the reference, all together.
+"""What the episodes of contestants come to, as plain data: each, each against the reference, all together.
 
-A table holds, for each metric, a (T, E) array of every method: T training seeds (1 for a rule) by E episodes, column j
-the same episode for all. NaN is a value that does not exist, such as the fidelity of no pairs; what is compared is
-compared on episodes where it does. Episodes of one checkpoint are never taken for independent draws of its method:
+A table holds, for each metric, a (T, E) array of every contestant: T training seeds (1 for a rule) by E episodes,
+column j the same episode for all. NaN is a value that does not exist, such as the fidelity of no pairs; what is
+compared is compared on episodes where it does. Episodes of one checkpoint are never independent draws of its learner:
 `dpem_env.experiments.statistics` resamples both, and the analyses of variance are of means over training seeds.
 """
 
@@ -15,53 +15,54 @@ from typing import Any
 
 import numpy as np
 
+from dpem_env.envs.metrics import HEADLINE
 from dpem_env.experiments import anova, statistics
-from dpem_env.experiments.evaluation import Method
+from dpem_env.experiments.contestants import Contestant
 from dpem_env.experiments.statistics import Array
 from dpem_env.support.seeding import generator
 
 Table = dict[str, list[Array]]
-HEADLINE = ("delivery_rate", "contention", "reward")  # analysed further
 
 
-def compare(methods: Sequence[Method], reference: Method, table: Table) -> dict[str, Any]:
-    """One scenario: every method by itself, every other against the reference, analyses of variance of all."""
+def compare(contestants: Sequence[Contestant], reference: Contestant, table: Table) -> dict[str, Any]:
+    """One scenario: every contestant by itself, every other against the reference, analyses of variance of all."""
     rng = generator("benchmark intervals")
-    first = methods.index(reference)
+    first = contestants.index(reference)
     return {
-        "methods": [
+        "contestants": [
             {
-                "label": method.label,
-                "policy": method.policy,
-                "delay": method.delay,
-                "forecaster": method.forecaster,
-                "training_seeds": len(method.arms),
+                "label": each.label,
+                "policy": each.policy,
+                "delay": each.delay,
+                "forecaster": each.forecaster,
+                "training_seeds": len(each.policies),
                 "metrics": {metric: _alone(values[place], rng) for metric, values in table.items()},
-                "episodes": {metric: _plain(table[metric][place].tolist()) for metric in HEADLINE},
             }
-            for place, method in enumerate(methods)
+            for place, each in enumerate(contestants)
         ],
         "differences": [
-            {"label": method.label}
+            {"label": each.label}
             | {"metrics": {metric: _against(values[place], values[first], rng) for metric, values in table.items()}}
-            for place, method in enumerate(methods)
+            for place, each in enumerate(contestants)
             if place != first
         ],
-        "analysis": {metric: _analysis(methods, table[metric]) for metric in HEADLINE},
+        "analysis": {metric: _analysis(contestants, table[metric]) for metric in HEADLINE},
     }
 
 
-def on_network_size(methods: Sequence[Method], tables: Sequence[tuple[int, Table]]) -> list[dict[str, Any]] | None:
-    """Each method's metrics regressed on the number of nodes, given with each table; None if it never differs."""
+def on_network_size(
+    contestants: Sequence[Contestant], tables: Sequence[tuple[int, Table]]
+) -> list[dict[str, Any]] | None:
+    """Each contestant's metrics regressed on the number of nodes, given with each table; None if it never differs."""
     if len({nodes for nodes, _ in tables}) < 2:
         return None
     return [
-        {"label": method.label}
+        {"label": each.label}
         | {
             metric: _line([(nodes, table[metric][place].mean(axis=0)) for nodes, table in tables])
             for metric in HEADLINE
         }
-        for place, method in enumerate(methods)
+        for place, each in enumerate(contestants)
     ]
 
 
@@ -97,29 +98,29 @@ def _against(ours: Array, theirs: Array, rng: np.random.Generator) -> Any:
     )
 
 
-def _analysis(methods: Sequence[Method], table: Sequence[Array]) -> Any:
-    """None where there is nothing to analyse: one method, fewer than three episodes, no variance within methods."""
-    values = np.array([of_method.mean(axis=0) for of_method in table])
+def _analysis(contestants: Sequence[Contestant], table: Sequence[Array]) -> Any:
+    """None where there is nothing to analyse: one contestant, fewer than three episodes, no variance within any."""
+    values = np.array([of_one.mean(axis=0) for of_one in table])
     values = values[:, np.isfinite(values).all(axis=0)]
-    if len(methods) < 2 or values.shape[1] < 3 or not np.ptp(values, axis=1).any():
+    if len(contestants) < 2 or values.shape[1] < 3 or not np.ptp(values, axis=1).any():
         return None
-    forecasters = list(dict.fromkeys(method.forecaster for method in methods))
-    policies = dict.fromkeys((method.policy, method.delay) for method in methods)
+    forecasters = list(dict.fromkeys(each.forecaster for each in contestants))
+    policies = dict.fromkeys((each.policy, each.delay) for each in contestants)
     crossed = [(*policy, forecaster) for forecaster in forecasters for policy in policies]
     two_factors = min(len(forecasters), len(policies)) > 1 and crossed == [
-        (method.policy, method.delay, method.forecaster) for method in methods
+        (each.policy, each.delay, each.forecaster) for each in contestants
     ]
     return _plain(
         {
             "one_way": _one_way(values),
-            "friedman_p": anova.friedman_p(values.T) if len(methods) > 2 else None,
+            "friedman_p": anova.friedman_p(values.T) if len(contestants) > 2 else None,
             "architecture_by_prediction": _two_way(values, len(forecasters)) if two_factors else None,
         }
     )
 
 
 def _one_way(values: Array) -> dict[str, Any]:
-    """Of (methods, episodes); Tukey's comparisons as columns, a row for every pair of methods, by their places."""
+    """Of (contestants, episodes); Tukey's comparisons as columns, a row for every pair, by their places."""
     found = anova.one_way_anova(list(values))
     pairs = found.tukey
     columns = {
@@ -134,7 +135,7 @@ def _one_way(values: Array) -> dict[str, Any]:
 
 
 def _two_way(values: Array, forecasters: int) -> anova.TwoWay:
-    """Of (methods, episodes), methods forecaster by forecaster."""
+    """Of (contestants, episodes), contestants forecaster by forecaster."""
     return anova.two_way_anova(values.reshape(forecasters, -1, values.shape[1]).swapaxes(0, 1))
 
 

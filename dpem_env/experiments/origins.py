@@ -18,7 +18,7 @@ from dpem_env import policies
 from dpem_env.demand import forecast
 from dpem_env.demand.forecast import get_forecaster
 from dpem_env.experiments.bounds import get_bound
-from dpem_env.experiments.evaluation import Arm
+from dpem_env.experiments.contestants import PolicySpec
 from dpem_env.experiments.specs import CENTRAL, argument
 from dpem_env.policies import Centralized
 from dpem_env.scenarios import Scenario
@@ -43,9 +43,9 @@ class Origins:
         """This package, and the data that the scenario reads."""
         return self._once(scenario, lambda: _of_scenario(scenario, self.data_dir))
 
-    def of_arm(self, arm: Arm) -> Sources:
+    def of_policy(self, policy: PolicySpec) -> Sources:
         """Code and files of a policy and of the forecaster it is played with."""
-        return self._once(arm, lambda: _of_arm(arm))
+        return self._once(policy, lambda: _of_policy(policy))
 
     def of_forecaster(self, name: str) -> Sources:
         """Code and files of a forecaster."""
@@ -93,12 +93,12 @@ def _of_scenario(scenario: Scenario, data_dir: str | os.PathLike[str] | None) ->
     return found
 
 
-def _of_arm(arm: Arm) -> Sources:
-    policy = arm.make()
-    player = policy.rule if isinstance(policy, Centralized) else policy
-    kind = arm.policy.removeprefix(CENTRAL).partition(":")[0]
-    found = _of_player(player, arm.policy, policies.available()[kind].value)
-    return found | _of_forecaster(policy.forecaster if arm.forecaster is None else arm.forecaster)
+def _of_policy(policy: PolicySpec) -> Sources:
+    made = policy.make()
+    player = made.rule if isinstance(made, Centralized) else made
+    kind = policy.name.removeprefix(CENTRAL).partition(":")[0]
+    found = _of_player(player, policy.name, policies.available()[kind].value)
+    return found | _of_forecaster(made.forecaster if policy.forecaster is None else policy.forecaster)
 
 
 def _of_forecaster(forecaster: Any) -> Sources:

@@ -2,7 +2,7 @@
 
 Values of a policy come as an array (T, E): T training seeds (checkpoints; 1 for a rule) by E evaluation seeds
 (episodes). Both are random, and crossed: every checkpoint plays every episode. So episodes of one checkpoint are not
-independent draws of the method, and intervals resample training seeds and evaluation seeds, each as a whole. With
+independent draws of the learner, and intervals resample training seeds and evaluation seeds, each as a whole. With
 T = 1 an interval speaks of that one checkpoint. Arrays are finite; intervals are 95 %; randomness is an argument.
 """
 

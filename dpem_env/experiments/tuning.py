@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from dpem_env.experiments.evaluation import Arm
+from dpem_env.experiments.contestants import PolicySpec
 from dpem_env.experiments.origins import Origins, Sources, changed
 from dpem_env.experiments.search import trials
 from dpem_env.experiments.workers import WorkItem, play, played, require_result_of
@@ -46,7 +46,7 @@ VARIATION = re.compile(r"(?P<varied>.+)\+\w+=", re.DOTALL)  # a varied scenario'
 
 
 def tune(
-    contestants: Sequence[Arm],
+    policies: Sequence[PolicySpec],
     scenario: Scenario,
     path: Path,
     budget: int = TRIALS,
@@ -55,45 +55,45 @@ def tune(
     workers: int = 1,
     data_dir: str | os.PathLike[str] | None = None,
     on_start: Callable[[int], object] = lambda total: None,
-    on_episode: Callable[[Arm], object] = lambda arm: None,
+    on_episode: Callable[[PolicySpec], object] = lambda policy: None,
 ) -> list[Found]:
-    """Tune every arm that the file does not hold yet; returns all it holds then. Each arm is saved when it is done.
+    """Tune every policy that the file does not hold yet; returns all it holds then. Each is saved when done.
 
     `on_start` is told the number of episodes to play. DpemError if another process is writing the file.
     """
     made_with, origins = header(scenario, budget, episodes), Origins(data_dir)
     with sole_writer(path), staying(path.parent):
         tuned = finished(path, made_with)
-        sources = {arm: origins.of_scenario(scenario) | origins.of_arm(arm) for arm in contestants}
+        sources = {policy: origins.of_scenario(scenario) | origins.of_policy(policy) for policy in policies}
         outdated = _outdated(tuned, sources)
         for what, number in Counter(outdated.values()).items():
             print(f"tuning {number} contestant{'s' * (number > 1)} again: {what} changed", file=sys.stderr)
         tuned = [found for found in tuned if _key(found) not in outdated]
         known = {_key(found) for found in tuned}
-        missing = [arm for arm in contestants if (arm.policy, arm.delay, arm.forecaster) not in known]
-        searched = {arm: _candidates(arm, budget) for arm in missing}
-        searcher = {candidate: arm for arm, candidates in searched.items() for candidate in candidates}
+        missing = [policy for policy in policies if (policy.name, policy.delay, policy.forecaster) not in known]
+        searched = {policy: _candidates(policy, budget) for policy in missing}
+        searcher = {candidate: policy for policy, candidates in searched.items() for candidate in candidates}
         items = [WorkItem(scenario, "validation", index, each) for each in searcher for index in range(episodes)]
-        rewards: dict[Arm, dict[int, float]] = {candidate: {} for candidate in searcher}
+        rewards: dict[PolicySpec, dict[int, float]] = {candidate: {} for candidate in searcher}
         on_start(len(items))
         for item, result in played(partial(play, data_dir=data_dir), items, workers):
-            arm = searcher[item.arm]
-            require_result_of(item.identity() | {"sources": sources[arm]}, result, "a worker")
-            rewards[item.arm][item.index] = result["metrics"]["reward"]
-            on_episode(arm)
-            if all(len(rewards[candidate]) == episodes for candidate in searched[arm]):
+            policy = searcher[item.policy]
+            require_result_of(item.identity() | {"sources": sources[policy]}, result, "a worker")
+            rewards[item.policy][item.index] = result["metrics"]["reward"]
+            on_episode(policy)
+            if all(len(rewards[candidate]) == episodes for candidate in searched[policy]):
                 means = [
                     float(np.mean([rewards[candidate][index] for index in range(episodes)]))
-                    for candidate in searched[arm]
+                    for candidate in searched[policy]
                 ]
-                tuned.append(_found(arm, searched[arm], means) | {"sources": sources[arm]})
+                tuned.append(_found(policy, searched[policy], means) | {"sources": sources[policy]})
                 write_json(path, made_with | {"tuned": tuned})
     return tuned
 
 
-def _outdated(tuned: Sequence[Found], sources: dict[Arm, Sources]) -> dict[Key, str]:
-    """What has changed of the sources of contestants that were tuned; files that name none are taken as right."""
-    now = {(arm.policy, arm.delay, arm.forecaster): found for arm, found in sources.items()}
+def _outdated(tuned: Sequence[Found], sources: dict[PolicySpec, Sources]) -> dict[Key, str]:
+    """What has changed of the sources of policies that were tuned; files that name none are taken as right."""
+    now = {(policy.name, policy.delay, policy.forecaster): found for policy, found in sources.items()}
     changes = {
         _key(found): changed(found["sources"], now[_key(found)])
         for found in tuned
@@ -102,22 +102,22 @@ def _outdated(tuned: Sequence[Found], sources: dict[Arm, Sources]) -> dict[Key, 
     return {key: ", ".join(names) for key, names in changes.items() if names}
 
 
-def _candidates(arm: Arm, budget: int) -> list[Arm]:
-    """The arm with the options of every trial."""
-    drawn = trials(_search_space(arm), budget, generator("tuning", 0))
-    return [replace(arm, options=tuple(options.items())) for options in drawn]
+def _candidates(policy: PolicySpec, budget: int) -> list[PolicySpec]:
+    """The policy with the options of every trial."""
+    drawn = trials(_search_space(policy), budget, generator("tuning", 0))
+    return [replace(policy, options=tuple(options.items())) for options in drawn]
 
 
-def _found(arm: Arm, candidates: Sequence[Arm], rewards: Sequence[float]) -> Found:
-    """All trials of an arm with their mean reward, and the best of them; ties go to the earlier trial."""
+def _found(policy: PolicySpec, candidates: Sequence[PolicySpec], rewards: Sequence[float]) -> Found:
+    """All trials of a policy with their mean reward, and the best of them; ties go to the earlier trial."""
     tried = [
         {"options": dict(candidate.options), "reward": reward}
         for candidate, reward in zip(candidates, rewards, strict=True)
     ]
     return {
-        "policy": arm.policy,
-        "forecaster": arm.forecaster,
-        "delay": arm.delay,
+        "policy": policy.name,
+        "forecaster": policy.forecaster,
+        "delay": policy.delay,
         "best": tried[int(np.argmax(rewards))],
         "default_reward": rewards[0],
         "trials": tried,
@@ -163,33 +163,35 @@ class Tuned:
         self.folder = folder
         self._files: dict[Path, Found] = {}
 
-    def arm(self, scenario: Scenario, arm: Arm) -> Arm:
-        """The arm with the options tuned for the scenario.
+    def policy(self, scenario: Scenario, policy: PolicySpec) -> PolicySpec:
+        """The policy with the options tuned for the scenario.
 
-        Varied scenarios take those of the one they vary; an arm takes those found with its forecaster if there are any,
-        else with the policy's own, at the control delay nearest to its own (of two, the shorter). A policy without a
+        Varied scenarios take those of the one they vary. Taken are those found with the policy's forecaster if there
+        are any, else with its own, at the control delay nearest to its own (of two, the shorter). A policy without a
         search space stays as it is. PolicyError if the policy was not tuned there.
         """
-        if not _search_space(arm):
-            return arm
-        path, file = self._of(scenario, arm)
-        found = [each for each in file["tuned"] if each["policy"] == arm.policy]
-        own = [each for each in found if each["forecaster"] == arm.forecaster]
+        if not _search_space(policy):
+            return policy
+        path, file = self._of(scenario, policy)
+        found = [each for each in file["tuned"] if each["policy"] == policy.name]
+        own = [each for each in found if each["forecaster"] == policy.forecaster]
         candidates = own or [each for each in found if each["forecaster"] is None]
         if not candidates:
             budget = f"--trials {file['trials']} --episodes {file['episodes']}"
-            raise PolicyError(f"{path} holds no {arm.label}; {self._command(file['scenario'], arm)} {budget} adds it")
-        delay = arm.delay or 0.0
+            raise PolicyError(
+                f"{path} holds no {policy.label}; {self._command(file['scenario'], policy)} {budget} adds it"
+            )
+        delay = policy.delay or 0.0
         nearest = min(candidates, key=lambda each: (abs((each["delay"] or 0.0) - delay), each["delay"] or 0.0))
         options = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in nearest["best"]["options"].items()
         }
         for name, value in options.items():
-            _require_option(path, arm, name, value)
-        return replace(arm, options=tuple(options.items()))
+            _require_option(path, policy, name, value)
+        return replace(policy, options=tuple(options.items()))
 
-    def _of(self, scenario: Scenario, arm: Arm) -> tuple[Path, Found]:
+    def _of(self, scenario: Scenario, policy: PolicySpec) -> tuple[Path, Found]:
         """The file of the scenario, or of the one that it varies."""
         names = _names(scenario)
         for name in names:
@@ -204,12 +206,12 @@ class Tuned:
                     raise PolicyError(f"{path} was tuned on another version of {name}; remove it and tune again")
                 return path, found
         base = names[-1]
-        raise PolicyError(f"no {result_file(self.folder, base)}; {self._command(base, arm)} writes it")
+        raise PolicyError(f"no {result_file(self.folder, base)}; {self._command(base, policy)} writes it")
 
-    def _command(self, scenario: str, arm: Arm) -> str:
+    def _command(self, scenario: str, policy: PolicySpec) -> str:
         """What tunes there; to be typed as it stands if the scenario is a shipped one."""
         where = scenario if scenario in SCENARIOS else "FILE.toml"
-        return shlex.join(("dpem", "tune", "--scenario", where, "--policies", arm.policy, "--out", str(self.folder)))
+        return shlex.join(("dpem", "tune", "--scenario", where, "--policies", policy.name, "--out", str(self.folder)))
 
 
 def result_file(folder: Path, scenario: str) -> Path:
@@ -225,18 +227,18 @@ def _names(scenario: Scenario) -> list[str]:
     return names
 
 
-def _require_option(path: Path, arm: Arm, name: str, value: Any) -> None:
+def _require_option(path: Path, policy: PolicySpec, name: str, value: Any) -> None:
     """PolicyError for an option that the policy does not leave to tuning, or a value of another kind or size."""
-    space = _search_space(arm)
+    space = _search_space(policy)
     if name not in space:
-        raise PolicyError(f"{path}: {arm.policy} has no option {name!r} to tune; {suggest(name, space)}")
+        raise PolicyError(f"{path}: {policy.name} has no option {name!r} to tune; {suggest(name, space)}")
     numbers = [known for known in space[name] if isinstance(known, int | float) and not isinstance(known, bool)]
     fits = value in space[name] and value != "log"
     if numbers and isinstance(value, int | float) and not isinstance(value, bool):
         whole = all(isinstance(known, int) for known in numbers)
         fits = min(numbers) <= value <= max(numbers) and (isinstance(value, int) or not whole)
     if not fits:
-        raise PolicyError(f"{path}: {name} of {arm.policy} is {value!r}; expected one of {space[name]}")
+        raise PolicyError(f"{path}: {name} of {policy.name} is {value!r}; expected one of {space[name]}")
 
 
 def _read(path: Path) -> Found:
@@ -281,5 +283,5 @@ def _key(found: Found) -> Key:
 
 
 @cache  # a benchmark asks for every episode, and making a policy may read a checkpoint
-def _search_space(arm: Arm) -> dict[str, tuple[Any, ...]]:
-    return dict(getattr(replace(arm, options=()).make(), "search_space", {}))
+def _search_space(policy: PolicySpec) -> dict[str, tuple[Any, ...]]:
+    return dict(getattr(replace(policy, options=()).make(), "search_space", {}))

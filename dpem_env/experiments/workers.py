@@ -1,4 +1,4 @@
-"""Work items, one episode of one arm each, and who plays them: this process, several, or a Ray cluster.
+"""Work items, one episode of one policy each, and who plays them: this process, several, or a Ray cluster.
 
 Whoever plays, an item has the same result. Results are yielded as they come, for the caller to save.
 """
@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 
 from dpem_env.envs.session import episode_seeds
 from dpem_env.experiments.bounds import get_bound
-from dpem_env.experiments.evaluation import Arm, run_episode
+from dpem_env.experiments.contestants import PolicySpec
+from dpem_env.experiments.evaluation import Recorder, run_episode
 from dpem_env.experiments.origins import Origins, Sources, changed
 from dpem_env.logs.recorder import simulator_version
 from dpem_env.scenarios import Scenario, Split
@@ -79,37 +80,39 @@ class EpisodeItem(ABC):
 
 @dataclass(frozen=True)
 class WorkItem(EpisodeItem):
-    """An episode played by an arm."""
+    """An episode played by a policy."""
 
-    arm: Arm
+    policy: PolicySpec
 
     @property
     def name(self) -> Sequence[str]:
         """Policy, forecaster if another than its own, delay if central."""
-        return self.arm.file_parts
+        return self.policy.file_parts
 
     def sources(self, origins: Origins) -> Sources:
         """Those of scenario, policy and forecaster."""
-        return origins.of_scenario(self.scenario) | origins.of_arm(self.arm)
+        return origins.of_scenario(self.scenario) | origins.of_policy(self.policy)
 
     def identity(self) -> dict[str, Any]:
-        """The episode and the arm."""
+        """The episode and the policy."""
         return super().identity() | {
-            "policy": self.arm.policy,
-            "delay": self.arm.delay,
-            "forecaster": self.arm.forecaster,
-            "options": dict(self.arm.options),
+            "policy": self.policy.name,
+            "delay": self.policy.delay,
+            "forecaster": self.policy.forecaster,
+            "options": dict(self.policy.options),
         }
 
-    def play(self, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    def play(self, data_dir: str | os.PathLike[str] | None = None, recorder: Recorder | None = None) -> dict[str, Any]:
         """The number of nodes and the metrics."""
         metrics, session = run_episode(
             self.scenario,
-            self.arm.make(),
+            self.policy.make(),
             episode_seeds(self.scenario, self.split, self.index),
-            delay=self.arm.delay or 0.0,
-            forecaster=self.arm.forecaster,
+            delay=self.policy.delay or 0.0,
+            forecaster=self.policy.forecaster,
             data_dir=data_dir,
+            recorder=recorder,
+            label=self.policy.label,
         )
         return {"nodes": session.network.num_nodes, "metrics": metrics.as_dict()}
 

@@ -10,37 +10,15 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dpem_env.envs.session import Session
 from dpem_env.network.network import Network
-from dpem_env.policies import Decision
 
 
-class LoadMeter:
-    """Mean load of nodes and links over the slots recorded (a `dpem_env.experiments.evaluation.Recorder`)."""
-
-    def begin(self, session: Session, label: str) -> None:
-        """Start from nothing."""
-        self.network = session.network
-        self.slots = 0
-        self.memory_used = np.zeros(session.network.num_nodes)  # (N,) share of qubits, summed over slots
-        self.allocations = np.zeros(session.network.topology.num_links)  # (L,) open allocations, summed over slots
-
-    def record(self, session: Session, decision: Decision, forecast: Any) -> None:
-        """Add one slot."""
-        memory, allocations = current_load(session)
-        self.memory_used += memory
-        self.allocations += allocations
-        self.slots += 1
-
-
-def current_load(session: Session) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Share of each node's memory in use (N,) and open allocations over each link (L,), now."""
-    network, state = session.network, session.simulator.state
+def current_load(network: Network, state: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of each node's memory in use (N,) and open allocations over each link (L,), of a state's first."""
     node, row = np.nonzero(state.alloc_peer[0] >= 0)
     links = network.routes.links[node, state.alloc_peer[0, node, row], state.alloc_route[0, node, row]]
     allocations = np.bincount(links[links >= 0], minlength=network.topology.num_links).astype(np.float64)
-    memory = network.topology.memory
-    return 1.0 - state.free_memory[0] / memory, allocations
+    return 1.0 - state.free_memory[0] / network.topology.memory, allocations
 
 
 def draw_network(
@@ -75,10 +53,10 @@ def draw_network(
     figure.colorbar(busy, ax=axes, label="open allocations per link", shrink=0.7, pad=0.03)
 
 
-def network_image(session: Session) -> NDArray[np.uint8]:
-    """(height, width, 3) picture of a session's network now."""
+def network_image(network: Network, state: Any, slot: int) -> NDArray[np.uint8]:
+    """(height, width, 3) picture of a network in a simulator's first state."""
     figure = Figure(figsize=(8, 6), dpi=100, layout="constrained")
     canvas: Any = FigureCanvasAgg(figure)
-    draw_network(figure.add_subplot(), session.network, *current_load(session), title=f"slot {session.slot}")
+    draw_network(figure.add_subplot(), network, *current_load(network, state), title=f"slot {slot}")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +15,13 @@ from rich.text import Text
 
 from dpem_env import policies
 from dpem_env.demand import forecast
-from dpem_env.experiments.evaluation import ArmResult, paired_difference
-from dpem_env.experiments.suites import SUITES
+from dpem_env.report.labels import Quantity
 from dpem_env.scenarios import OFFERED_LOADS, SCENARIOS, Scenario
 from dpem_env.scenarios.data import SOURCES, checksum, data_folder, data_needed
 from dpem_env.scenarios.schema import CoronetNetwork, TopohubNetwork
 from dpem_env.support.console import printable
 
-# metric, how it is called, decimals
-TABLE = (
-    ("delivery_rate", "delivery rate", 3),
-    ("contention", "contention", 4),
-    ("contention_sources", "  of sources", 4),
-    ("contention_swaps", "  of swap engines", 4),
-    ("contention_memories", "  of memories", 4),
-    ("collisions", "collisions", 4),
-    ("contended_per_delivered", "contended / delivered", 3),
-    ("denied", "denied / submitted", 3),
-    ("fidelity", "fidelity", 3),
-    ("latency", "latency (s)", 3),
-    ("fairness", "fairness (Jain)", 3),
-    ("waste", "pairs wasted", 3),
-    ("wasted_elementary", "links timed out / emitted", 3),
-    ("from_stock", "served from stock", 3),
-    ("reward", "reward", 3),
-    ("requests", "requests counted", 0),
-)
-
-
+SIDE_BY_SIDE = 6  # contestants, at most
 DIFFERENCES = ("", "metric", "difference [95 % CI]", "clear of 0", "relative [95 % CI]", "P(more)", "d", "Wilcoxon p")
 
 
@@ -91,59 +69,50 @@ def working(what: str) -> Status:
     return _terminal().status(printable(what), spinner="line")  # whose signs every encoding has
 
 
-def print_results(scenario: Scenario, split: str, results: Sequence[ArmResult]) -> None:
-    """The table of a run: mean ± 95 % interval over paired seeds, one column per contestant."""
-    seeds = len(results[0].episodes)
-    table = Table(title=plain(f"{scenario.name} ({scenario.hash}): {seeds} {split} seed(s), mean ± 95 % CI"))
-    table.add_column("")
-    for result in results:
-        table.add_column(plain(result.arm.label), justify="right", overflow="fold")
-    for metric, name, decimals in TABLE:
-        table.add_row(name, *(interval(*result.mean_and_interval(metric), decimals) for result in results))
+def print_results(summary: dict[str, Any], quantities: Sequence[Quantity], headline: Sequence[Quantity]) -> None:
+    """The tables of results: per scenario what every contestant came to, then every other against the reference.
+
+    A few contestants stand side by side with all that is known of them, many below each other with the headline.
+    """
     out = console()
-    out.print(table)
-    for other in results[1:]:
-        for metric, name, decimals in TABLE[:2]:
-            mean, width = paired_difference(results[0], other, metric)
+    for scenario in summary["scenarios"]:
+        what = f"{scenario['name']} ({scenario['hash']}): {len(scenario['episodes'])} {summary['split']} seed(s)"
+        few = len(scenario["contestants"]) <= SIDE_BY_SIDE
+        out.print(_contestants(scenario, f"{what}, mean ± 95 % CI", quantities if few else headline, few))
+        if scenario["bound"]:
+            rate = scenario["bound"]["delivery_rate"]["value"]
+            out.print(f"score: 0 is random-legal, 1 the {scenario['bound']['name']} bound, delivery rate {rate:.3f}")
+        if scenario["differences"]:
             out.print(
-                f"{name}, {results[0].arm.label} minus {other.arm.label}: {interval(mean, width, decimals)}",
-                highlight=False,
-                markup=False,
+                _differences(scenario, f"{what}; minus {summary['reference']} on the same episodes", headline[:2])
             )
 
 
-def print_benchmark(summary: dict[str, Any]) -> None:
-    """The tables of a benchmark: per scenario every method, then every other against the reference."""
-    out = console()
-    for scenario in summary["scenarios"]:
-        shown = [row for row in TABLE if row[0] in ("delivery_rate", "contention", "reward", "latency")]
-        if scenario["bound"]:
-            shown.append(("score", "score", 3))
-        what = f"{scenario['name']} ({scenario['hash']}): {len(scenario['episodes'])} {summary['split']} episode(s)"
-        table = Table(title=plain(f"{what}; mean [95 % CI], below it the interquartile mean"))
-        table.add_column("", overflow="fold")
-        for _, name, _ in shown:
-            table.add_column(name, justify="right", no_wrap=True)
-        for arm in scenario["methods"]:
-            cells = (_lines(arm["metrics"][metric], ("mean", "iqm"), decimals) for metric, _, decimals in shown)
-            table.add_row(plain(arm["label"]), *cells)
-        out.print(table)
-        if scenario["bound"]:
-            rate = sum(scenario["bound"]["delivery_rate"]) / len(scenario["bound"]["delivery_rate"])
-            out.print(f"score: 0 is random-legal, 1 the {scenario['bound']['name']} bound, delivery rate {rate:.3f}")
-        if not scenario["differences"]:
-            continue
-        table = Table(title=plain(f"{what}; minus {summary['reference']} on the same episodes"))
-        for name in DIFFERENCES:
-            table.add_column(name, justify="left" if name in ("", "metric") else "right", overflow="fold")
-        for arm in scenario["differences"]:
-            for metric, name, decimals in shown[:2]:
-                table.add_row(plain(arm["label"]), name, *_difference_cells(arm["metrics"][metric], decimals))
-        out.print(table)
+def _contestants(scenario: dict[str, Any], title: str, quantities: Sequence[Quantity], few: bool) -> Table:
+    rows = [
+        [quantity.estimate((each["metrics"].get(quantity.name) or {}).get("mean")) for quantity in quantities]
+        for each in scenario["contestants"]
+    ]
+    labels = [plain(each["label"]) for each in scenario["contestants"]]
+    titles = [plain(quantity.title) for quantity in quantities]
+    table = Table(title=plain(title))
+    table.add_column("", overflow="fold")
+    for name in labels if few else titles:
+        table.add_column(name, justify="right", overflow="fold", no_wrap=not few)
+    for name, cells in zip(titles, zip(*rows, strict=True), strict=True) if few else zip(labels, rows, strict=True):
+        table.add_row(name, *cells)
+    return table
 
 
-def _lines(estimates: dict[str, Any] | None, names: Sequence[str], decimals: int) -> str:
-    return "-" if estimates is None else "\n".join(_estimate(estimates[name], decimals) for name in names)
+def _differences(scenario: dict[str, Any], title: str, quantities: Sequence[Quantity]) -> Table:
+    table = Table(title=plain(title))
+    for name in DIFFERENCES:
+        table.add_column(name, justify="left" if name in ("", "metric") else "right", overflow="fold")
+    for each in scenario["differences"]:
+        for quantity in quantities:
+            cells = _difference_cells(each["metrics"].get(quantity.name), quantity.decimals)
+            table.add_row(plain(each["label"]), quantity.label, *cells)
+    return table
 
 
 def _difference_cells(compared: dict[str, Any] | None, decimals: int) -> list[str]:
@@ -151,16 +120,16 @@ def _difference_cells(compared: dict[str, Any] | None, decimals: int) -> list[st
         return ["-"] * 6
     d = compared["cohens_d"]
     return [
-        _estimate(compared["difference"], decimals),
+        _bracketed(compared["difference"], decimals),
         "yes" if compared["clear_of_zero"] else "no",
-        _estimate(compared["relative"], 3),
+        _bracketed(compared["relative"], 3),
         f"{compared['probability_of_improvement']['value']:.2f}",
         "-" if d is None else f"{d:.2f}",
         f"{compared['wilcoxon_p']:.2g}",
     ]
 
 
-def _estimate(interval: dict[str, float | None], decimals: int) -> str:
+def _bracketed(interval: dict[str, float | None], decimals: int) -> str:
     """An estimate and its interval as read from a summary, where unknown numbers are None."""
     value, low, high = ("-" if x is None else f"{x:.{decimals}f}" for x in interval.values())
     return value if low == "-" else f"{value} [{low}, {high}]"
@@ -197,7 +166,7 @@ def print_forecasts(summary: dict[str, Any]) -> None:
     console().print(table)
 
 
-def print_list(data_dir: str | None) -> None:
+def print_list(data_dir: str | None, suites: Mapping[str, str]) -> None:
     """Scenarios, policies and forecasters, and where data that is not shipped comes from."""
     out = console()
     table = Table(title="scenarios (-v0 rules are provisional until release 0.1)")
@@ -219,7 +188,7 @@ def print_list(data_dir: str | None) -> None:
     out.print("policies:", ", ".join(sorted(policies.available())), highlight=False)
     out.print("  (central:NAME puts a local policy under central control)", highlight=False)
     out.print("forecasters:", ", ".join(["none", *forecast.available()]), highlight=False)
-    out.print("suites:", ", ".join(f"{suite.name} ({suite.summary})" for suite in SUITES.values()), highlight=False)
+    out.print("suites:", ", ".join(f"{name} ({summary})" for name, summary in suites.items()), highlight=False)
     out.print("\ndata that is not shipped (put it into a folder; pass --data DIR or set DPEM_DATA):", highlight=False)
     folder = data_folder(data_dir)
     for name, source in SOURCES.items():
@@ -248,11 +217,3 @@ def _nodes(scenario: Scenario) -> str:
             return "100"
         case network:
             return str(network.nodes)
-
-
-def interval(mean: float, width: float, decimals: int) -> str:
-    """Mean ± half-width as tables show it; "-" for NaN, no ± for a NaN width."""
-    if math.isnan(mean):
-        return "-"
-    spread = "" if math.isnan(width) else f" ± {width:.{decimals}f}"
-    return f"{mean:.{decimals}f}{spread}"

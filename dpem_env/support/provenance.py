@@ -38,7 +38,6 @@ PLAY = (
     "envs/rewards",
     "envs/session",
     "experiments/evaluation",
-    "experiments/specs",
     "policies",
     "support/plugins",
 )

@@ -115,7 +115,7 @@ def test_what_does_not_belong_together_is_refused_in_one_line(
         assert "\n" not in str(told.value)
     assert "expected NAME=PATTERN" in complaint(capsys, "curve", "--runs", runs, "--out", str(tmp_path / "out"))
     evaluated = tmp_path / "summary.json"
-    evaluated.write_text(json.dumps({"split": "evaluation", "scenarios": [{"name": "mesh20-v0", "methods": []}]}))
+    evaluated.write_text(json.dumps({"split": "evaluation", "scenarios": [{"name": "mesh20-v0", "contestants": []}]}))
     wrong = ("--runs", f"a={runs}", "--beside", str(evaluated), "--out", str(tmp_path / "out"))
     assert "it is of the evaluation split" in complaint(capsys, "curve", *wrong)
     assert not (tmp_path / "out").exists()

@@ -43,8 +43,8 @@ def play(arguments: str, folder: Path) -> dict[str, Any]:
     """The results of a run with what was told to type."""
     run = in_shell(f"dpem run --scenario chain3-v0 --set slots=20 --seeds 1 --out results {arguments}", folder)
     assert (run.returncode, told(run)) == (0, [])
-    results: dict[str, Any] = json.loads((folder / "results" / "results.json").read_text())
-    return results
+    summary: dict[str, Any] = json.loads((folder / "results" / "summary.json").read_text())
+    return dict(summary["scenarios"][0])
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -53,8 +53,8 @@ def test_a_trained_policy_is_played_by_what_is_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert dpem("train", *SMALL, *QUICK, f"--out={name}") == 0
-    [arm] = play(hint(capsys), tmp_path)["arms"]
-    assert arm["policy"] == f"ppo:{name}"
+    [contestant] = play(hint(capsys), tmp_path)["contestants"]
+    assert contestant["policy"] == f"ppo:{name}"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_policy_is_played_where_and_as_it_was_trained(
     monkeypatch.chdir(tmp_path)
     assert dpem("train", *SMALL, *QUICK, *options, "--out", "own one") == 0
     results = play(hint(capsys), tmp_path)
-    assert results["arms"][0]["delay"] == delay
+    assert results["contestants"][0]["delay"] == delay
     assert seeds in (None, results["seeds"][0]["topology"])
 
 
@@ -93,7 +93,7 @@ def test_the_folder_of_a_training_follows_from_any_name(
     [folder] = (here / "runs").iterdir()
     assert (folder / "policy.npz").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
-    assert play(hint(capsys), here)["arms"][0]["policy"] == f"ppo:runs/{folder.name}"
+    assert play(hint(capsys), here)["contestants"][0]["policy"] == f"ppo:runs/{folder.name}"
 
 
 @pytest.mark.parametrize("file", ["weights.npz", "my weights", "q[1],a+b.npz"])
@@ -105,7 +105,7 @@ def test_a_trained_forecaster_forecasts_by_what_is_told(
     assert dpem("train-forecaster", *SMALL, *learn, "--out", file) == 0
     results = play(f"--policy local-predictive {hint(capsys)}", tmp_path)
     assert results["seeds"][0]["topology"] == 7
-    assert results["arms"][0]["forecaster"] == f"gru:{file}"
+    assert results["contestants"][0]["forecaster"] == f"gru:{file}"
 
 
 def test_an_interrupted_training_goes_on_as_is_told(
@@ -144,7 +144,7 @@ def test_an_interrupted_training_of_forecasters_says_what_it_has_kept(
     learn = ("--hours", "0.5", "--epochs", "1", "--hidden", "2", "--topology", "7")
     assert dpem("train-forecaster", *SMALL, *learn, "--out", "kept.npz") == 130
     assert capsys.readouterr().err == "dpem: interrupted; kept.npz holds what was learned by then\n"
-    assert len(play("--policy local-predictive --forecaster gru:kept.npz --topology 7", tmp_path)["arms"]) == 1
+    assert len(play("--policy local-predictive --forecaster gru:kept.npz --topology 7", tmp_path)["contestants"]) == 1
     assert dpem("train", "--preset", "dpem", *SMALL, *QUICK, "--out", "system") == 130  # its first layer is begun anew
     assert capsys.readouterr().err == "dpem: interrupted\n"
     assert not list((tmp_path / "system").glob("*.npz"))

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from dpem_env import scenarios
+from dpem_env.experiments.results import Key, arrays, read
 
 RESULTS = Path(__file__).resolve().parents[2] / "baselines" / "results"
-SUMMARIES = sorted(RESULTS.glob("*/summary.json"))
+FOLDERS = sorted(path.parent for path in RESULTS.glob("*/summary.json"))
 
 
-@pytest.mark.parametrize("path", SUMMARIES, ids=lambda path: path.parent.name)
-def test_a_result_is_complete_and_of_scenarios_as_they_are(path: Path) -> None:
-    summary = json.loads(path.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_result_is_complete_and_of_scenarios_as_they_are(folder: Path) -> None:
+    summary, _ = read(folder)
     assert summary["complete"]
     for scenario in summary["scenarios"]:
         if scenario["name"] in scenarios.SCENARIOS:
             assert scenario["hash"] == scenarios.get(scenario["name"]).hash
 
 
-@pytest.mark.parametrize("path", SUMMARIES, ids=lambda path: path.parent.name)
-def test_no_policy_delivers_more_than_the_bound_in_the_mean(path: Path) -> None:
-    for scenario in json.loads(path.read_text(encoding="utf-8"))["scenarios"]:
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_no_policy_delivers_more_than_the_bound_in_the_mean(folder: Path) -> None:
+    summary, frame = read(folder)
+    for scenario in summary["scenarios"]:
         if scenario["bound"] is None:
             continue
-        bound = np.array(scenario["bound"]["delivery_rate"])
-        for method in scenario["methods"]:
-            assert np.mean(method["episodes"]["delivery_rate"]) < bound.mean(), method["label"]
+        values = arrays(frame, scenario["name"])
+        bound = values[Key(f"bound:{scenario['bound']['name']}", None, None)]["delivery_rate"]
+        for each in scenario["contestants"]:
+            assert values[Key.of(each)]["delivery_rate"].mean() < bound.mean(), each["label"]
 
 
 def test_there_are_results_to_look_at() -> None:
-    assert {"delay-curve", "loads", "networks", "small"} <= {path.parent.name for path in SUMMARIES}
+    assert {"delay-curve", "loads", "networks", "small"} <= {folder.name for folder in FOLDERS}

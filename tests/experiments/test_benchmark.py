@@ -21,7 +21,8 @@ from dpem_env.experiments import benchmark
 from dpem_env.experiments import workers as work
 from dpem_env.experiments.benchmark import Plan, make_plan, summarise
 from dpem_env.experiments.comparison import compare, on_network_size
-from dpem_env.experiments.evaluation import Arm, Method, methods
+from dpem_env.experiments.contestants import Contestant, PolicySpec, contestants
+from dpem_env.experiments.results import Key, arrays, flat, read
 from dpem_env.experiments.suites import SUITES, Suite, get_suite
 from dpem_env.experiments.workers import WorkItem, play
 from dpem_env.support.errors import DpemError
@@ -54,12 +55,12 @@ def copied(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "copy"))
 
 
-def test_every_episode_of_every_arm_is_kept(finished: Path) -> None:
+def test_every_episode_of_every_policy_is_kept(finished: Path) -> None:
     results = [json.loads((finished / name).read_text()) for name in episode_files(finished)]
     assert len(results) == SEEDS * 3
     played = {(episode["policy"], episode["delay"], episode["index"]) for episode in results}
-    arms = [("local-reactive", None), ("central-reactive", 0.0), ("central-reactive", 0.5)]
-    assert played == {(*arm, index) for arm in arms for index in range(SEEDS)}
+    policies = [("local-reactive", None), ("central-reactive", 0.0), ("central-reactive", 0.5)]
+    assert played == {(*policy, index) for policy in policies for index in range(SEEDS)}
     for episode in results:
         assert episode["seeds"] == {"topology": 2000 + episode["index"], "demand": 2_000_000 + episode["index"]}
         assert episode["metrics"].keys() == EpisodeMetrics.__dataclass_fields__.keys()
@@ -74,12 +75,13 @@ def test_scores_say_where_a_policy_lies_between_acting_at_random_and_the_bound(
     out = tmp_path / "scored"
     assert dpem("benchmark", "quick", "--policies", "local-reactive", "--seeds", "2", "--score", "--out", str(out)) == 0
     [scenario] = summary_in(out)["scenarios"]
-    reactive, floor = scenario["methods"]
+    reactive, floor = scenario["contestants"]
     assert floor["label"] == "random-legal"  # added by itself
-    bounds = scenario["bound"]["delivery_rate"]
+    values = arrays(read(out).frame, scenario["name"])
+    bounds = values[Key("bound:clairvoyant", None, None)]["delivery_rate"][0].tolist()
     [quick] = SUITES["quick"].settings()
     assert bounds == [delivery_bound(quick, episode_seeds(quick, "evaluation", index)) for index in range(2)]
-    rates = [np.array(arm["episodes"]["delivery_rate"][0]) for arm in (reactive, floor)]
+    rates = [values[Key.of(each)]["delivery_rate"][0] for each in (reactive, floor)]
     scores = (rates[0] - rates[1]) / (np.array(bounds) - rates[1])
     assert reactive["metrics"]["score"]["mean"]["value"] == pytest.approx(scores.mean())
     assert floor["metrics"]["score"]["mean"]["value"] == 0.0
@@ -95,14 +97,15 @@ def test_a_policy_may_bring_its_own_forecaster(tmp_path: Path) -> None:
     out = tmp_path / "forecasters"
     assert dpem("benchmark", "quick", "--policies", ",".join(names), "--seeds", "2", "--out", str(out)) == 0
     [scenario] = summary_in(out)["scenarios"]
-    assert [arm["forecaster"] for arm in scenario["methods"]] == [None, "mean-rates", "none"]
-    assert len({tuple(arm["episodes"]["reward"][0]) for arm in scenario["methods"]}) == 3
+    assert [each["forecaster"] for each in scenario["contestants"]] == [None, "mean-rates", "none"]
+    values = arrays(read(out).frame, scenario["name"])
+    assert len({tuple(values[Key.of(each)]["reward"][0]) for each in scenario["contestants"]}) == 3
     assert scenario["analysis"]["reward"] is None or not scenario["analysis"]["reward"]["architecture_by_prediction"]
 
 
 def test_a_kept_episode_is_the_one_that_is_played(finished: Path) -> None:
     [scenario] = SUITES["quick"].settings()
-    item = WorkItem(scenario, "evaluation", 2, Arm("central-reactive", 0.5))
+    item = WorkItem(scenario, "evaluation", 2, PolicySpec("central-reactive", 0.5))
     assert json.loads((finished / item.file).read_text()) == play(item)
 
 
@@ -110,19 +113,22 @@ def test_a_complete_folder_is_summed_up_without_playing(
     copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, summary = episode_files(copied), summary_in(copied)
+    frame = (copied / "results.parquet").read_bytes()
     (copied / "summary.json").unlink()
+    (copied / "results.parquet").unlink()
     monkeypatch.setattr(work, "here", None)
     assert dpem(*QUICK, "--seeds", str(SEEDS), "--out", str(copied)) == 0
     assert episode_files(copied) == before
     assert summary_in(copied) == summary
+    assert (copied / "results.parquet").read_bytes() == frame
     said = capsys.readouterr().out
     for label in LABELS:
         assert label in " ".join(said.replace("│", " ").split())
     assert "clear of 0" in said
-    assert f"{copied / 'summary.json'}" in said.replace("\n", "")
+    assert f"{copied / 'results.parquet'}" in said.replace("\n", "")
 
 
-def test_more_seeds_and_other_arms_play_only_what_is_missing(copied: Path) -> None:
+def test_more_seeds_and_other_contestants_play_only_what_is_missing(copied: Path) -> None:
     before = episode_files(copied)
     arguments = ["benchmark", "quick", "--policies", f"{POLICIES},idle", "--seeds", str(SEEDS + 1)]
     assert dpem(*arguments, "--delay", "0", "--delay", "0.25", "--out", str(copied)) == 0
@@ -130,7 +136,11 @@ def test_more_seeds_and_other_arms_play_only_what_is_missing(copied: Path) -> No
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + 3 + SEEDS + 1 + SEEDS + 1 - 1
     [scenario] = summary_in(copied)["scenarios"]
-    assert [arm["label"] for arm in scenario["methods"]] == [*LABELS[:2], "central-reactive (delay 0.25 s)", "idle"]
+    assert [each["label"] for each in scenario["contestants"]] == [
+        *LABELS[:2],
+        "central-reactive (delay 0.25 s)",
+        "idle",
+    ]
     assert scenario["episodes"] == [0, 1, 2, 3]
 
 
@@ -188,7 +198,7 @@ def test_an_interrupted_benchmark_sums_up_what_it_finished_and_goes_on_where_it_
     summary = summary_in(tmp_path)
     assert summary["complete"] is False
     assert summary["scenarios"][0]["episodes"] == [0]
-    assert summary["scenarios"][0]["methods"][0]["metrics"]["delivery_rate"]["mean"]["low"] is None
+    assert summary["scenarios"][0]["contestants"][0]["metrics"]["delivery_rate"]["mean"]["low"] is None
     before = episode_files(tmp_path)
     assert len(before) == 3
     assert dpem(*arguments) == 0
@@ -246,10 +256,12 @@ def test_an_episode_of_something_else_is_played_again_with_a_line(
     assert {name for name in before if after[name] == before[name]} == before.keys() - {changed}
 
 
-def test_a_result_of_another_arm_in_an_arms_place_is_refused(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_of_another_policy_in_a_policys_place_is_refused(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     [scenario] = SUITES["quick"].settings()
     own, other = (
-        copied / WorkItem(scenario, "evaluation", 0, Arm(name, delay)).file
+        copied / WorkItem(scenario, "evaluation", 0, PolicySpec(name, delay)).file
         for name, delay in (("local-reactive", None), ("central-reactive", 0.5))
     )
     own.write_text(other.read_text())
@@ -304,20 +316,20 @@ def test_suites_vary_what_they_say() -> None:
 def test_other_scenarios_are_varied_the_same_way() -> None:
     plan = make_plan(get_suite("coherence"), ["central-reactive"], 1, scenarios=["mesh20-v0"], delays=[0.25])
     assert [s.name for s in plan.scenarios] == [f"mesh20-v0+coherence_time={t}" for t in (1.0, 10.0, 60.0)]
-    assert plan.methods == tuple(methods(["central-reactive"], [0.25]))
+    assert plan.contestants == tuple(contestants(["central-reactive"], [0.25]))
 
 
 def test_the_reference_is_the_first_or_the_one_named() -> None:
-    def reference(name: str | None) -> Arm:
-        [arm] = make_plan(get_suite("quick"), POLICIES.split(","), 1, reference=name).reference.arms
-        return arm
+    def reference(name: str | None) -> PolicySpec:
+        [policy] = make_plan(get_suite("quick"), POLICIES.split(","), 1, reference=name).reference.policies
+        return policy
 
-    assert reference(None) == Arm("local-reactive")
-    assert reference("central-reactive") == Arm("central-reactive", 0.0)
-    assert reference(LABELS[2]) == Arm("central-reactive", 0.5)
+    assert reference(None) == PolicySpec("local-reactive")
+    assert reference("central-reactive") == PolicySpec("central-reactive", 0.0)
+    assert reference(LABELS[2]) == PolicySpec("central-reactive", 0.5)
     policies = ["local-predictive", "local-predictive+oracle"]
     named = make_plan(get_suite("quick"), policies, 1, reference=policies[1]).reference
-    assert named.arms == (Arm("local-predictive", None, "oracle"),)
+    assert named.policies == (PolicySpec("local-predictive", None, "oracle"),)
 
 
 @pytest.mark.parametrize(
@@ -372,18 +384,18 @@ def test_the_summary_holds_means_intervals_and_paired_differences(finished: Path
     values = np.array(
         [
             [
-                json.loads((finished / WorkItem(plan.scenarios[0], "evaluation", index, arm).file).read_text())[
+                json.loads((finished / WorkItem(plan.scenarios[0], "evaluation", index, policy).file).read_text())[
                     "metrics"
                 ]["delivery_rate"]
                 for index in range(SEEDS)
             ]
-            for method in plan.methods
-            for arm in method.arms
+            for each in plan.contestants
+            for policy in each.policies
         ]
     )
     assert scenario["nodes"] == 20
-    for arm, row in zip(scenario["methods"], values, strict=True):
-        shown = arm["metrics"]["delivery_rate"]
+    for each, row in zip(scenario["contestants"], values, strict=True):
+        shown = each["metrics"]["delivery_rate"]
         half = stats.sem(row) * stats.t.ppf(0.975, SEEDS - 1)
         assert list(shown["mean"].values()) == pytest.approx([row.mean(), row.mean() - half, row.mean() + half])
         assert shown["iqm"]["value"] == pytest.approx(row.mean())  # ⌊3/4⌋ = 0: nothing is cut
@@ -403,28 +415,46 @@ def test_the_summary_holds_means_intervals_and_paired_differences(finished: Path
     assert analysis["architecture_by_prediction"] is None
 
 
+def test_the_table_holds_every_value_of_every_episode(finished: Path) -> None:
+    frame = read(finished).frame
+    scenario, of_rows = SUITES["quick"].settings()[0], 0
+    for name in episode_files(finished):
+        episode = json.loads((finished / name).read_text())
+        rows = frame[
+            (frame["policy"] == episode["policy"])
+            & (frame["delay"].isna() if episode["delay"] is None else frame["delay"] == episode["delay"])
+            & (frame["seed"] == episode["index"])
+        ]
+        assert set(rows["scenario_hash"]) == {scenario.hash}
+        assert set(rows["training_seed"]) == {0}
+        assert rows["forecaster"].isna().all()
+        kept = dict(zip(rows["metric"], rows["value"], strict=True))
+        np.testing.assert_equal(kept, dict(flat(episode["metrics"])))
+        of_rows += len(rows)
+    assert of_rows == len(frame)
+
+
 def test_the_picture_is_a_picture(finished: Path) -> None:
-    picture = imread(finished / "benchmark.png")
+    picture = imread(finished / "results.png")
     assert picture.shape[1] > 1000
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 50
 
 
-def rule(name: str, forecaster: str | None = None) -> Method:
-    return Method(name, (Arm(name, None, forecaster),))
+def rule(name: str, forecaster: str | None = None) -> Contestant:
+    return Contestant(name, (PolicySpec(name, None, forecaster),))
 
 
 def in_every_metric(table: list[Any]) -> dict[str, Any]:
     return dict.fromkeys(("delivery_rate", "contention", "reward"), table)
 
 
-def test_episodes_of_a_checkpoint_are_no_independent_draws_of_its_method(rng: np.random.Generator) -> None:
-    learner = Method("ppo:seed*.zip", tuple(Arm(f"ppo:seed{k}.zip") for k in range(5)))
+def test_episodes_of_a_checkpoint_are_no_independent_draws_of_its_learner(rng: np.random.Generator) -> None:
+    learner = Contestant("ppo:seed*.zip", tuple(PolicySpec(f"ppo:seed{k}.zip") for k in range(5)))
     of_seed, of_episode = rng.normal(size=(5, 1)), rng.normal(size=(1, 200))
     values = [of_seed + of_episode, 0.1 * rng.normal(size=(1, 200)) + of_episode]
     compared = compare([learner, rule("a")], rule("a"), in_every_metric(values))
-    shown = compared["methods"][0]
+    shown = compared["contestants"][0]
     assert (shown["label"], shown["training_seeds"]) == ("ppo:seed*.zip, 5 training seeds", 5)
-    assert np.shape(shown["episodes"]["reward"]) == (5, 200)
     # A thousand independent draws would make the interval of the difference 0.12 wide; there are five seeds.
     difference = compared["differences"][0]["metrics"]["reward"]["difference"]
     assert difference["value"] == pytest.approx(values[0].mean() - values[1].mean(), abs=1e-6)
@@ -434,11 +464,11 @@ def test_episodes_of_a_checkpoint_are_no_independent_draws_of_its_method(rng: np
 
 def test_two_forecasters_make_two_factors(rng: np.random.Generator) -> None:
     pytest.importorskip("statsmodels", reason="needs the extra statistics")
-    arms = [rule(name, forecaster) for forecaster in ("none", "oracle") for name in ("a", "b", "c")]
+    contestants = [rule(name, forecaster) for forecaster in ("none", "oracle") for name in ("a", "b", "c")]
     effect_of_prediction, effect_of_architecture = [0, 0, 0, 5, 5, 5], [0, 1, 2, 0, 1, 2]
     noise = rng.normal(size=(6, 40))
     values = noise + np.array(effect_of_prediction)[:, None] + 20.0 * np.array(effect_of_architecture)[:, None]
-    compared = compare(arms, arms[0], in_every_metric(list(values[:, None])))
+    compared = compare(contestants, contestants[0], in_every_metric(list(values[:, None])))
     factors = compared["analysis"]["reward"]["architecture_by_prediction"]
     assert (factors["first"]["df"], factors["second"]["df"]) == (2, 1)
     assert factors["first"]["eta_squared"] > 0.9
@@ -447,10 +477,10 @@ def test_two_forecasters_make_two_factors(rng: np.random.Generator) -> None:
 
 
 def test_what_does_not_exist_is_left_out_pairwise() -> None:
-    arms = [rule("a"), rule("b"), rule("c")]
+    contestants = [rule("a"), rule("b"), rule("c")]
     rows = np.array([[1.0, 2.0, np.nan, 4.0], [2.0, np.nan, 5.0, 5.0], [np.nan] * 4])
-    compared = compare(arms, arms[0], in_every_metric(list(rows[:, None])))
-    metrics = [arm["metrics"]["reward"] for arm in compared["methods"]]
+    compared = compare(contestants, contestants[0], in_every_metric(list(rows[:, None])))
+    metrics = [each["metrics"]["reward"] for each in compared["contestants"]]
     assert (metrics[0]["episodes"], metrics[1]["episodes"], metrics[2]) == (3, 3, None)
     assert compared["differences"][0]["metrics"]["reward"]["difference"]["value"] == 1.0
     assert compared["differences"][0]["metrics"]["reward"]["episodes"] == 2
@@ -478,7 +508,7 @@ def _one_episode_each(*names: str) -> Any:
             item: item.identity() | {"nodes": nodes[item.scenario.name], "metrics": metrics | {"reward": item.index}}
             for item in plan.items()
         },
-    )
+    ).summary
 
 
 def test_networks_of_different_kinds_make_no_regression() -> None:

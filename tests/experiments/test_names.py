@@ -14,7 +14,7 @@ import pytest
 
 from dpem_baselines.local import LocalReactive
 from dpem_env import policies, scenarios
-from dpem_env.experiments.evaluation import Arm
+from dpem_env.experiments.contestants import PolicySpec
 from dpem_env.experiments.tuning import Tuned
 from dpem_env.logs.recorder import read_log
 from dpem_env.policies import Decision, LocalPolicy
@@ -49,7 +49,7 @@ def summary(folder: str = "out") -> dict[str, Any]:
 
 def logs(folder: str = "out") -> dict[str, str]:
     """Names of the logs by the label of the contestant."""
-    return {read_log(path).header["policy"]: path.name for path in Path(folder).glob("*.parquet")}
+    return {read_log(path).header["policy"]: path.name for path in Path(folder).glob("*-*.parquet")}
 
 
 def bench(*arguments: str, scenario: str = "tiny.toml") -> int:
@@ -69,8 +69,8 @@ def test_a_delay_that_is_no_whole_slots_is_told_and_labelled_as_it_is_played(
         "dpem: warning: control delay of 0.1 s: played as 0 s, since slots last 0.25 s",
         "dpem: warning: control delay of 0.3 s: played as 0.25 s, since slots last 0.25 s",
     ]
-    results = json.loads(Path("out/results.json").read_text())
-    assert [(arm["label"], arm["delay"]) for arm in results["arms"]] == [
+    results = json.loads(Path("out/summary.json").read_text())
+    assert [(each["label"], each["delay"]) for each in results["scenarios"][0]["contestants"]] == [
         ("central-reactive (delay 0 s)", 0.0),
         ("central-reactive (delay 0.25 s)", 0.25),
     ]
@@ -85,8 +85,8 @@ def test_so_do_benchmarks_and_searches(command: str, capsys: pytest.CaptureFixtu
     common = ("--scenario", "tiny.toml", "--policies", "central-reactive", "--delay", "0.1", "--delay", "0")
     if command == "benchmark":
         assert dpem("benchmark", "loads", *common, "--seeds", "1", "--out", "out") == 0
-        delays = {arm["delay"] for scenario in summary()["scenarios"] for arm in scenario["methods"]}
-        assert [len(scenario["methods"]) for scenario in summary()["scenarios"]] == [1, 1, 1]
+        delays = {each["delay"] for scenario in summary()["scenarios"] for each in scenario["contestants"]}
+        assert [len(scenario["contestants"]) for scenario in summary()["scenarios"]] == [1, 1, 1]
         assert all("delay0" in path.name for path in Path("out/episodes").iterdir())
     else:
         assert dpem("tune", *common, "--trials", "2", "--episodes", "1", "--out", "out") == 0
@@ -98,7 +98,9 @@ def test_so_do_benchmarks_and_searches(command: str, capsys: pytest.CaptureFixtu
 def test_delays_that_would_print_alike_are_told_apart() -> None:
     slots = scenarios.get("chain3-v0", slots=8, request_rate=4.0, slot_duration=0.001, name="short")
     delays = (123.4561, 123.4562)
-    labels = {Arm("a", delay).label for delay in delays} | {Arm("a", delay).file_parts[1] for delay in delays}
+    labels = {PolicySpec("a", delay).label for delay in delays} | {
+        PolicySpec("a", delay).file_parts[1] for delay in delays
+    }
     assert len(labels) == 4
     assert slots.control.slot_duration == 0.001
 
@@ -157,7 +159,7 @@ def test_a_policy_may_lie_at_any_path(command: str) -> None:
     elif command == "benchmark":
         arguments = ("--policies", ",".join(names), "--seeds", "1", "--reference", "at:a+b")
         assert dpem("benchmark", "quick", *common, *arguments) == 0
-        assert [arm["label"] for arm in summary()["scenarios"][0]["methods"]] == names
+        assert [each["label"] for each in summary()["scenarios"][0]["contestants"]] == names
         assert len(list(Path("out").glob("episodes/*/*.json"))) == len(names)
     else:
         assert dpem("tune", *common, "--policies", ",".join(names), "--trials", "1", "--episodes", "1") == 0
@@ -185,7 +187,7 @@ def test_the_hint_of_a_training_works_as_it_stands(out: str | None, capsys: pyte
     assert set(logs()) == {policy}
     both = ("--scenario", "chain3-v0", "--policies", f"{policy},{policy}+oracle,idle", "--seeds", "1")
     assert dpem("benchmark", "coherence", *both, "--out", "out") == 0
-    assert [arm["label"] for arm in summary()["scenarios"][0]["methods"]] == [policy, f"{policy} +oracle", "idle"]
+    assert [each["label"] for each in summary()["scenarios"][0]["contestants"]] == [policy, f"{policy} +oracle", "idle"]
 
 
 def test_a_training_says_the_delay_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,7 +228,7 @@ def test_what_is_named_twice_plays_once(arguments: tuple[str, ...]) -> None:
     for _ in range(2):
         assert bench(*arguments, "--seeds", "1") == 0
         [scenario] = summary()["scenarios"]
-        assert len(scenario["methods"]) == 1
+        assert len(scenario["contestants"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -284,7 +286,7 @@ def test_a_scenario_of_any_name_is_tuned_and_found_again(name: str) -> None:
     for suite in ("quick", "coherence"):  # as it is played there, and varied
         assert dpem("benchmark", suite, *common, "--seeds", "1", "--tuned", "tuned", "--out", suite) == 0
         for scenario in summary(suite)["scenarios"]:
-            [best] = {json.dumps(arm["options"]) for arm in scenario["methods"]}
+            [best] = {json.dumps(each["options"]) for each in scenario["contestants"]}
             assert best == json.dumps(json.loads(file.read_text())["tuned"][0]["best"]["options"])
     assert set(Path.cwd().parent.iterdir()) == before
     assert {path.name for path in Path.cwd().iterdir()} == {"tiny.toml", "s.toml", "tuned", "quick", "coherence"}
@@ -321,7 +323,7 @@ def test_the_hint_on_what_was_not_tuned_works_as_it_stands(capsys: pytest.Captur
     said = complaint(capsys, *arguments, "--tuned", folder, "--out", "out")
     _, _, hint = said.partition("; dpem ")
     assert dpem(*shlex.split(hint.removesuffix(" adds it\n"))) == 0
-    assert [arm.options for arm in [Tuned(Path(folder)).arm(scenarios.get("chain3-v0"), Arm("acp"))]]
+    assert [each.options for each in [Tuned(Path(folder)).policy(scenarios.get("chain3-v0"), PolicySpec("acp"))]]
 
 
 # --- folders of results ----------------------------------------------------------------------------------------------
@@ -360,7 +362,7 @@ def test_a_folder_that_is_deleted_midway_is_never_called_complete(
         return
     assert "--out 'out' was removed while results were written to it" in complaint(capsys, *arguments)
     assert not Path("out/summary.json").exists()
-    assert not Path("out/results.json").exists()
+    assert not Path("out/summary.json").exists()
 
 
 @pytest.mark.parametrize("command", commands())

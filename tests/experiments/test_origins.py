@@ -15,7 +15,7 @@ import pytest
 from dpem_env import policies, scenarios
 from dpem_env.experiments import origins
 from dpem_env.experiments import workers as work
-from dpem_env.experiments.evaluation import Arm
+from dpem_env.experiments.contestants import PolicySpec
 from dpem_env.experiments.forecast_skill import measure_skill
 from dpem_env.experiments.origins import Origins, changed, unchanged
 from dpem_env.experiments.tuning import tune
@@ -125,15 +125,15 @@ def test_a_policy_says_itself_what_it_reads(capsys: pytest.CaptureFixture[str]) 
 def test_of_a_training_only_the_file_that_is_played_counts(repository: Path) -> None:
     trained = Path(shutil.copytree(repository / "agents" / "checkpoints" / "ppo-mesh20" / "seed0", "trained"))
     file = trained / "policy.npz"
-    arm = Arm(f"ppo:{trained}")
-    before = Origins().of_arm(arm)
+    policy = PolicySpec(f"ppo:{trained}")
+    before = Origins().of_policy(policy)
     assert f"the file {file}" in before
     assert "the code of dpem_agents" in before
     (trained / "events.out.tfevents").write_text("a curve")
     (trained / "learning_curve.json").write_text("other")
-    assert Origins().of_arm(arm) == before
+    assert Origins().of_policy(policy) == before
     shutil.copy(repository / "agents" / "checkpoints" / "ppo-mesh20" / "seed1" / file.name, file)
-    assert changed(before, Origins().of_arm(arm)) == [f"the file {file}"]
+    assert changed(before, Origins().of_policy(policy)) == [f"the file {file}"]
 
 
 @pytest.fixture
@@ -143,13 +143,16 @@ def repository() -> Path:
 
 def test_the_file_and_code_of_a_forecaster_count(repository: Path) -> None:
     shutil.copy(repository / "agents" / "checkpoints" / "mesh100-gru.npz", "g.npz")
-    arms = [Arm("local-predictive", None, "gru:g.npz"), Arm("central:local-predictive", 0.0, "gru:g.npz")]
-    before = [Origins().of_arm(arm) for arm in arms]
+    policies = [
+        PolicySpec("local-predictive", None, "gru:g.npz"),
+        PolicySpec("central:local-predictive", 0.0, "gru:g.npz"),
+    ]
+    before = [Origins().of_policy(policy) for policy in policies]
     shutil.copy(repository / "agents" / "checkpoints" / "mesh100-half-gru.npz", "g.npz")
-    for arm, old in zip(arms, before, strict=True):
+    for policy, old in zip(policies, before, strict=True):
         assert {"the code of dpem_agents", "the code of dpem_baselines"} <= old.keys()
-        assert changed(old, Origins().of_arm(arm)) == ["the file g.npz"]
-    assert not any("npz" in name for name in Origins().of_arm(Arm("local-predictive", None, "none")))
+        assert changed(old, Origins().of_policy(policy)) == ["the file g.npz"]
+    assert not any("npz" in name for name in Origins().of_policy(PolicySpec("local-predictive", None, "none")))
 
 
 def test_the_data_of_a_scenario_count(data_dir: Path) -> None:
@@ -212,10 +215,10 @@ def test_a_module_that_is_run_as_a_script_is_known_by_its_file(monkeypatch: pyte
     main.__file__ = str(script)
     monkeypatch.setitem(sys.modules, "__main__", main)
     monkeypatch.setattr(FromFile, "__module__", "__main__")
-    before = Origins().of_arm(Arm("from-file:w"))
+    before = Origins().of_policy(PolicySpec("from-file:w"))
     origins.package_fingerprint.cache_clear()
     script.write_text("2")
-    assert changed(before, Origins().of_arm(Arm("from-file:w"))) == ["the code of __main__"]
+    assert changed(before, Origins().of_policy(PolicySpec("from-file:w"))) == ["the code of __main__"]
     origins.package_fingerprint.cache_clear()
 
 
@@ -236,7 +239,7 @@ def test_options_that_were_tuned_anew_play_again(capsys: pytest.CaptureFixture[s
 def test_a_search_that_goes_on_searches_again_what_was_found_with_another_file(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    contestants, path = [Arm("idle"), Arm("from-file:w")], Path("tuned.json")
+    contestants, path = [PolicySpec("idle"), PolicySpec("from-file:w")], Path("tuned.json")
     first = tune(contestants, CHAIN, path, 2, 1)
     assert tune(contestants, CHAIN, path, 2, 1) == first
     Path("w").write_text("1")
@@ -250,22 +253,22 @@ def test_a_search_that_goes_on_searches_again_what_was_found_with_another_file(
 
 def test_what_was_tuned_before_sources_were_kept_counts_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     path = Path("tuned.json")
-    tune([Arm("from-file:w")], CHAIN, path, 2, 1)
+    tune([PolicySpec("from-file:w")], CHAIN, path, 2, 1)
     found = json.loads(path.read_text())
     del found["tuned"][0]["sources"]
     path.write_text(json.dumps(found))
     Path("w").write_text("1")
     totals: list[int] = []
-    tune([Arm("from-file:w")], CHAIN, path, 2, 1, on_start=totals.append)
+    tune([PolicySpec("from-file:w")], CHAIN, path, 2, 1, on_start=totals.append)
     assert totals == [0]
     assert capsys.readouterr().err == ""
 
 
 def test_a_search_on_another_scenario_of_the_name_begins_anew(capsys: pytest.CaptureFixture[str]) -> None:
     path = Path("tuned.json")
-    tune([Arm("idle")], CHAIN, path, 2, 1)
+    tune([PolicySpec("idle")], CHAIN, path, 2, 1)
     other = CHAIN.override(name="tiny", request_rate=8.0)
-    tune([Arm("acp")], other, path, 2, 1)
+    tune([PolicySpec("acp")], other, path, 2, 1)
     assert capsys.readouterr().err == "tuning all contestants again: the scenario changed\n"
     kept = json.loads(path.read_text())
     assert (kept["scenario_hash"], [each["policy"] for each in kept["tuned"]]) == (other.hash, ["acp"])
@@ -278,13 +281,13 @@ def test_a_file_that_changes_during_a_run_or_a_search_or_a_scoring_is_told(
         Path("w").write_text("1")
 
     with pytest.raises(DpemError, match="the file w changed meanwhile"):
-        tune([Arm("idle"), Arm("from-file:w")], CHAIN, Path("tuned.json"), 2, 1, on_episode=change)
+        tune([PolicySpec("idle"), PolicySpec("from-file:w")], CHAIN, Path("tuned.json"), 2, 1, on_episode=change)
     Path("w").write_text("0")
     with monkeypatch.context() as patch:
         patch.setattr(FromFile, "reset", change)
         run = ("run", "--scenario", "tiny.toml", "--policy", "from-file:w", "--seeds", "1", "--out", "run")
         assert "the file w changed while it was used: run it again" in complaint(capsys, *run)
-    assert not Path("run/results.json").exists()
+    assert not Path("run/summary.json").exists()
     shutil.copy(repository / "agents" / "checkpoints" / "mesh100-gru.npz", "g.npz")
     with (
         pytest.raises(DpemError, match=r"the file g\.npz changed"),

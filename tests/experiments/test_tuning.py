@@ -11,7 +11,8 @@ import pytest
 from dpem_env import scenarios
 from dpem_env.envs.session import episode_seeds
 from dpem_env.experiments import tuning
-from dpem_env.experiments.evaluation import Arm, run_episode
+from dpem_env.experiments.contestants import PolicySpec
+from dpem_env.experiments.evaluation import run_episode
 from dpem_env.experiments.tuning import Tuned, tune
 from dpem_env.support.errors import DpemError, PolicyError
 from support.command_line import complaint, dpem
@@ -34,58 +35,58 @@ def found(
 
 
 def test_every_trial_is_scored_by_its_mean_reward_on_validation_episodes(tmp_path: Path) -> None:
-    [result] = tune([Arm("maxweight")], SMALL, tmp_path / "small.json", budget=4, episodes=2)
+    [result] = tune([PolicySpec("maxweight")], SMALL, tmp_path / "small.json", budget=4, episodes=2)
     assert len(result["trials"]) == 4
     assert result["trials"][0]["options"] == {}
     assert len({json.dumps(trial["options"]) for trial in result["trials"]}) == 4
     for trial in result["trials"]:
-        arm = Arm("maxweight", options=tuple(trial["options"].items()))
-        rewards = [run_episode(SMALL, arm.make(), episode_seeds(SMALL, "validation", k))[0].reward for k in range(2)]
+        policy = PolicySpec("maxweight", options=tuple(trial["options"].items()))
+        rewards = [run_episode(SMALL, policy.make(), episode_seeds(SMALL, "validation", k))[0].reward for k in range(2)]
         assert trial["reward"] == pytest.approx(sum(rewards) / 2)
     assert result["best"]["reward"] == max(trial["reward"] for trial in result["trials"])
     assert result["default_reward"] == result["trials"][0]["reward"]
 
 
 def test_a_policy_without_a_search_space_is_scored_once(tmp_path: Path) -> None:
-    [result] = tune([Arm("idle")], SMALL, tmp_path / "small.json", budget=4, episodes=1)
+    [result] = tune([PolicySpec("idle")], SMALL, tmp_path / "small.json", budget=4, episodes=1)
     assert [trial["options"] for trial in result["trials"]] == [{}]
 
 
 def test_every_delay_and_forecaster_is_searched_on_its_own(tmp_path: Path) -> None:
-    contestants = [Arm("central-reactive", delay) for delay in (0.0, 0.5)] + [
-        Arm("acp"),
-        Arm("acp", None, "mean-rates"),
+    contestants = [PolicySpec("central-reactive", delay) for delay in (0.0, 0.5)] + [
+        PolicySpec("acp"),
+        PolicySpec("acp", None, "mean-rates"),
     ]
     results = tune(contestants, SMALL, tmp_path / "small.json", budget=2, episodes=1)
     assert [(each["policy"], each["delay"], each["forecaster"]) for each in results] == [
-        (arm.policy, arm.delay, arm.forecaster) for arm in contestants
+        (policy.name, policy.delay, policy.forecaster) for policy in contestants
     ]
     for one, other in ((0, 1), (2, 3)):
         assert results[one]["trials"][0]["reward"] != results[other]["trials"][0]["reward"]
 
 
 def test_options_of_an_arm_reach_the_policy_and_its_label() -> None:
-    arm = Arm("central-reactive", 0.5, options=(("utilisation_limit", 0.25),))
-    assert arm.make().utilisation_limit == 0.25
-    assert arm.label == "central-reactive [utilisation_limit=0.25] (delay 0.5 s)"
+    policy = PolicySpec("central-reactive", 0.5, options=(("utilisation_limit", 0.25),))
+    assert policy.make().utilisation_limit == 0.25
+    assert policy.label == "central-reactive [utilisation_limit=0.25] (delay 0.5 s)"
     with pytest.raises(PolicyError, match="does not take these options"):
-        Arm("idle", options=(("speed", 1),)).make()
+        PolicySpec("idle", options=(("speed", 1),)).make()
 
 
 def test_a_search_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     path = tmp_path / "small.json"
-    first = tune([Arm("idle")], SMALL, path, 2, 1)
-    contestants = [Arm("idle"), Arm("central-reactive", 0.5), Arm("acp")]
-    played: list[Arm] = []
+    first = tune([PolicySpec("idle")], SMALL, path, 2, 1)
+    contestants = [PolicySpec("idle"), PolicySpec("central-reactive", 0.5), PolicySpec("acp")]
+    played: list[PolicySpec] = []
 
-    def stop_at_the_third(arm: Arm) -> None:
-        played.append(arm)
+    def stop_at_the_third(policy: PolicySpec) -> None:
+        played.append(policy)
         if len(played) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         tune(contestants, SMALL, path, 2, 1, on_episode=stop_at_the_third)
-    assert played == [Arm("central-reactive", 0.5)] * 2 + [Arm("acp")]
+    assert played == [PolicySpec("central-reactive", 0.5)] * 2 + [PolicySpec("acp")]
     kept = json.loads(path.read_text())["tuned"]
     assert kept[:1] == first
     totals: list[int] = []
@@ -108,35 +109,39 @@ def test_an_arm_takes_what_was_tuned_at_the_nearest_delay(tmp_path: Path) -> Non
     kept = [found("central-reactive", limit, delay, None, "utilisation_limit") for delay, limit in limits.items()]
     tuned = save(tmp_path, *kept)
     for delay, limit in ((0.0, 0.1), (0.25, 0.1), (0.375, 0.25), (0.5, 0.25), (2.0, 0.25)):
-        arm = tuned.arm(SMALL, Arm("central-reactive", delay))
-        assert (arm.policy, arm.delay, arm.options) == ("central-reactive", delay, (("utilisation_limit", limit),))
+        policy = tuned.policy(SMALL, PolicySpec("central-reactive", delay))
+        assert (policy.name, policy.delay, policy.options) == (
+            "central-reactive",
+            delay,
+            (("utilisation_limit", limit),),
+        )
 
 
 def test_an_arm_takes_what_was_tuned_with_its_forecaster_else_with_the_policys_own(tmp_path: Path) -> None:
     tuned = save(tmp_path, found("acp", 1.0, option="eagerness"), found("acp", 2.0, None, "oracle", "eagerness"))
     for forecaster, eagerness in ((None, 1.0), ("oracle", 2.0), ("mean-rates", 1.0)):
-        assert tuned.arm(SMALL, Arm("acp", None, forecaster)).options == (("eagerness", eagerness),)
+        assert tuned.policy(SMALL, PolicySpec("acp", None, forecaster)).options == (("eagerness", eagerness),)
 
 
 def test_a_varied_scenario_takes_the_values_of_the_one_it_varies(tmp_path: Path) -> None:
     star = scenarios.get("star8-v0")
     tuned = save(tmp_path, found("local-predictive", 0.4), scenario=star)
     for scenario in (star, star.override(request_rate=1.0, peers=2)):
-        assert tuned.arm(scenario, Arm("local-predictive")).options == (("link_cost", 0.4),)
+        assert tuned.policy(scenario, PolicySpec("local-predictive")).options == (("link_cost", 0.4),)
 
 
 def test_a_policy_without_a_search_space_needs_no_tuning(tmp_path: Path) -> None:
-    assert Tuned(tmp_path).arm(SMALL, Arm("local-reactive")) == Arm("local-reactive")
+    assert Tuned(tmp_path).policy(SMALL, PolicySpec("local-reactive")) == PolicySpec("local-reactive")
 
 
 def test_what_was_not_tuned_or_tuned_otherwise_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"dpem tune --scenario FILE.toml --policies acp .*writes it"):
-        Tuned(tmp_path).arm(SMALL, Arm("acp"))
+        Tuned(tmp_path).policy(SMALL, PolicySpec("acp"))
     tuned = save(tmp_path, found("local-predictive", 0.4))
     with pytest.raises(PolicyError, match=r"holds no acp; dpem tune --scenario FILE.toml --policies acp"):
-        tuned.arm(SMALL, Arm("acp"))
+        tuned.policy(SMALL, PolicySpec("acp"))
     with pytest.raises(PolicyError, match="another version of small"):
-        tuned.arm(SMALL.override(name="small", request_rate=1.0), Arm("local-predictive"))
+        tuned.policy(SMALL.override(name="small", request_rate=1.0), PolicySpec("local-predictive"))
     with pytest.raises(DpemError, match="is no folder"):
         Tuned(tmp_path / "none")
 
@@ -230,7 +235,7 @@ def test_options_that_are_not_the_policys_to_tune_are_told(
     changed = found("acp", 2.0)
     changed["best"] = {"options": options, "reward": 1.0}
     with pytest.raises(PolicyError) as error:
-        save(tmp_path, changed).arm(SMALL, Arm("acp"))
+        save(tmp_path, changed).policy(SMALL, PolicySpec("acp"))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -239,7 +244,7 @@ def test_a_file_of_another_scenario_in_its_place_is_told(tmp_path: Path) -> None
     save(tmp_path, found("acp", 2.0, option="eagerness"), scenario=SMALL.override(name="other"))
     (tmp_path / "other.json").rename(tmp_path / "small.json")
     with pytest.raises(PolicyError, match="is of 'other', not of 'small'; remove it and tune again"):
-        Tuned(tmp_path).arm(SMALL, Arm("acp"))
+        Tuned(tmp_path).policy(SMALL, PolicySpec("acp"))
 
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "baselines" / "tuned").glob("*.json"))
@@ -251,9 +256,9 @@ def test_every_committed_file_can_be_played(path: Path) -> None:
     entries = json.loads(path.read_text())["tuned"]
     assert entries
     for entry in entries:
-        arm = tuned.arm(scenario, Arm(entry["policy"], entry["delay"], entry["forecaster"]))
-        assert dict(arm.options) == entry["best"]["options"]
-        arm.make()
+        policy = tuned.policy(scenario, PolicySpec(entry["policy"], entry["delay"], entry["forecaster"]))
+        assert dict(policy.options) == entry["best"]["options"]
+        policy.make()
 
 
 def test_the_command_writes_what_a_benchmark_plays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -268,7 +273,7 @@ def test_the_command_writes_what_a_benchmark_plays(tmp_path: Path, capsys: pytes
     assert summary["tuned"] is True
     best = {each["policy"]: each["best"]["options"] for each in tuned}
     for scenario in summary["scenarios"]:
-        assert {arm["policy"]: arm["options"] for arm in scenario["methods"]} == best
+        assert {each["policy"]: each["options"] for each in scenario["contestants"]} == best
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ import pytest
 
 from dpem_env import scenarios
 from dpem_env.envs.session import episode_seeds
-from dpem_env.experiments.evaluation import Arm, run_episode
+from dpem_env.experiments.contestants import PolicySpec
+from dpem_env.experiments.evaluation import run_episode
 from dpem_env.experiments.origins import Origins
 from dpem_env.experiments.workers import DEATHS, ONE_THREAD, WorkItem, expected_of, here, on_processes, on_ray, play
 from dpem_env.policies import get_policy
@@ -61,7 +62,7 @@ def pid_and_wait(folder: Path, number: int) -> None:
 
 
 def test_an_item_is_played_as_an_episode_is() -> None:
-    item = WorkItem(SCENARIO, "validation", 3, Arm("central-reactive", 0.5, "mean-rates"))
+    item = WorkItem(SCENARIO, "validation", 3, PolicySpec("central-reactive", 0.5, "mean-rates"))
     seeds = episode_seeds(SCENARIO, "validation", 3)
     metrics, _ = run_episode(SCENARIO, get_policy("central-reactive"), seeds, delay=0.5, forecaster="mean-rates")
     assert play(item) == expected_of(item, Origins()) | {"nodes": 3, "metrics": metrics.as_dict()}
@@ -72,9 +73,15 @@ def test_an_item_is_played_as_an_episode_is() -> None:
 def test_every_item_has_a_file_of_its_own_below_its_folder() -> None:
     hostile = SCENARIO.override(name="../../etc/pass wd")
     items = [
-        WorkItem(scenario, split, index, arm)
+        WorkItem(scenario, split, index, policy)
         for scenario in (SCENARIO, hostile, SCENARIO.override(name=".."))
-        for arm in (Arm("a"), Arm("a", 0.0), Arm("a", 0.1234567), Arm("a", 0.1234568), Arm("a", None, "oracle"))
+        for policy in (
+            PolicySpec("a"),
+            PolicySpec("a", 0.0),
+            PolicySpec("a", 0.1234567),
+            PolicySpec("a", 0.1234568),
+            PolicySpec("a", None, "oracle"),
+        )
         for split in ("train", "evaluation")
         for index in (0, 1)
     ]
@@ -96,7 +103,9 @@ def test_every_item_comes_once_with_its_result(player: Callable[..., Any]) -> No
 
 
 def test_processes_play_what_one_plays() -> None:
-    items = [WorkItem(SCENARIO, "evaluation", i, Arm(name)) for i in range(2) for name in ("local-reactive", "idle")]
+    items = [
+        WorkItem(SCENARIO, "evaluation", i, PolicySpec(name)) for i in range(2) for name in ("local-reactive", "idle")
+    ]
     alone = dict(here(play, items))
     assert dict(on_processes(play, items, 2)) == alone
     assert alone[items[0]]["metrics"] != alone[items[1]]["metrics"]
@@ -187,7 +196,9 @@ def known_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @needs_ray
 def test_a_ray_cluster_plays_what_one_process_plays() -> None:
-    items = [WorkItem(SCENARIO, "evaluation", i, Arm(name)) for i in range(3) for name in ("local-reactive", "idle")]
+    items = [
+        WorkItem(SCENARIO, "evaluation", i, PolicySpec(name)) for i in range(3) for name in ("local-reactive", "idle")
+    ]
     assert dict(on_ray(play, items, "local")) == dict(here(play, items))
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 

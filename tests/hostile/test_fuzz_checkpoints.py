@@ -281,7 +281,7 @@ SUMMARY = {
     "scenarios": [
         {
             "name": "chain3-v0",
-            "methods": [{"label": "idle", "metrics": {name: {"mean": {"value": 0.5}} for name in curves.METRICS}}],
+            "contestants": [{"label": "idle", "metrics": {name: {"mean": {"value": 0.5}} for name in curves.METRICS}}],
         }
     ],
 }

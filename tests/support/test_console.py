@@ -99,7 +99,7 @@ def test_a_command_runs_on_a_terminal_without_our_symbols(tmp_path: Path, enviro
     assert (run.returncode, told(run)) == (0, [])
     said = " ".join(run.stdout.decode("cp1252").split())
     assert "mean +/- 95 % CI" in said or "mean ± 95 % CI" in said
-    assert (tmp_path / "results" / "results.json").is_file()
+    assert (tmp_path / "results" / "summary.json").is_file()
 
 
 @pytest.mark.parametrize("word", ["mësh", "量子", "$'mesh\\xff'", "🙂"])
@@ -145,7 +145,7 @@ def test_a_run_does_its_work_whoever_reads(tmp_path: Path, streams: str) -> None
     line = f"dpem run {QUICK} --out results {streams}; exit ${{PIPESTATUS[0]}}"
     run = in_shell(line, tmp_path, PYTHONUNBUFFERED="1")
     assert (run.returncode, told(run)) == (0, [])
-    assert json.loads((tmp_path / "results" / "results.json").read_text())["complete"] is True
+    assert json.loads((tmp_path / "results" / "summary.json").read_text())["complete"] is True
     assert {path.suffix for path in (tmp_path / "results").iterdir()} >= {".json", ".parquet", ".png"}
 
 
@@ -169,7 +169,7 @@ def test_output_that_is_lost_is_told(command: str) -> None:
 
 def test_results_are_written_though_their_table_is_lost(tmp_path: Path) -> None:
     assert in_shell(f"dpem run {QUICK} --out results > /dev/full", tmp_path).returncode == 2
-    assert json.loads((tmp_path / "results" / "results.json").read_text())["complete"] is True
+    assert json.loads((tmp_path / "results" / "summary.json").read_text())["complete"] is True
 
 
 def test_streams_are_given_back(capsys: pytest.CaptureFixture[str]) -> None:

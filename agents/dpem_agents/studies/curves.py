@@ -39,7 +39,7 @@ class _Curve(Part):
 
 class _Rules(Part):
     name: str
-    methods: list[dict[str, Any]]
+    contestants: list[dict[str, Any]]
 
 
 class _Summary(Part):
@@ -124,6 +124,6 @@ def means_of(summary: Path, scenario: str) -> dict[str, dict[str, float]]:
         if len(played) != 1:
             raise ValueError(f"it has {len(played)} scenarios {scenario!r}; expected one")
         return {
-            method["label"]: {metric: float(method["metrics"][metric]["mean"]["value"]) for metric in METRICS}
-            for method in played[0]["methods"]
+            each["label"]: {metric: float(each["metrics"][metric]["mean"]["value"]) for metric in METRICS}
+            for each in played[0]["contestants"]
         }

@@ -1,0 +1,125 @@
+"""Results as they are kept: one tidy table, and a summary of what was played and what it came to.
+
+`results.parquet` has a row for every value: scenario, scenario_hash, policy (as it was asked for), forecaster (none:
+its own), delay (s; none for local policies), training_seed (number of the checkpoint; 0 for a rule), seed (number of
+the episode in its split), metric, value (NaN where it does not exist, such as the fidelity of no pairs). The members of
+a metric that is a list, such as the delivery rate by hops, are metrics with a number, from 1 on. The bound of an
+episode is the delivery rate of a policy "bound:NAME". `summary.json` has the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from dpem_env.experiments.contestants import Contestant
+from dpem_env.experiments.statistics import Array
+from dpem_env.support.errors import DpemError
+from dpem_env.support.files import read_json, reading, whole_file, write_json
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FORMAT = "dpem-results-2"
+FRAME, SUMMARY, PICTURE = "results.parquet", "summary.json", "results.png"
+COLUMNS = {
+    "scenario": "string",
+    "scenario_hash": "string",
+    "policy": "string",
+    "forecaster": "string",
+    "delay": "float64",
+    "training_seed": "int64",
+    "seed": "int64",
+    "metric": "string",
+    "value": "float64",
+}
+
+
+class Key(NamedTuple):
+    """What tells contestants apart in a table."""
+
+    policy: str
+    forecaster: str | None
+    delay: float | None
+
+    @classmethod
+    def of(cls, contestant: Contestant | Mapping[str, Any]) -> Key:
+        """Of a contestant, or of one in a summary."""
+        if isinstance(contestant, Contestant):
+            return cls(contestant.policy, contestant.forecaster, contestant.delay)
+        return cls(contestant["policy"], contestant["forecaster"], contestant["delay"])
+
+
+class Rows:
+    """A table in the making."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Any, ...]] = []
+
+    def add(
+        self, scenario: str, scenario_hash: str, key: Key, training_seed: int, seed: int, metrics: Mapping[str, Any]
+    ) -> None:
+        """The metrics of an episode."""
+        for metric, value in flat(metrics):
+            self._rows.append((scenario, scenario_hash, *key, training_seed, seed, metric, value))
+
+    def frame(self) -> DataFrame:
+        """All of it."""
+        from pandas import DataFrame
+
+        names = ["scenario", "scenario_hash", *Key._fields, "training_seed", "seed", "metric", "value"]
+        return DataFrame(self._rows, columns=names)[list(COLUMNS)].astype(COLUMNS)
+
+
+def flat(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Every number with its name; None is NaN."""
+    for name, value in metrics.items():
+        if isinstance(value, list | tuple):
+            yield from flat({f"{name}_{place}": member for place, member in enumerate(value, start=1)})
+        else:
+            yield name, np.nan if value is None else float(value)
+
+
+def arrays(frame: DataFrame, scenario: str) -> dict[Key, dict[str, Array]]:
+    """Of every contestant on a scenario (T, E) arrays by metric: training seeds by episodes, in the order of both."""
+    from pandas import isna
+
+    found: dict[Key, dict[str, Array]] = {}
+    ordered = frame[frame["scenario"] == scenario].sort_values(["training_seed", "seed"], kind="stable")
+    for names, part in ordered.groupby([*Key._fields, "metric"], dropna=False, sort=False):
+        policy, forecaster, delay, metric = (None if isna(name) else name for name in names)
+        values = part["value"].to_numpy(dtype=np.float64)
+        found.setdefault(Key(str(policy), forecaster, delay), {})[str(metric)] = values.reshape(
+            part["training_seed"].nunique(), -1
+        )
+    return found
+
+
+class Results(NamedTuple):
+    """What a folder of results holds."""
+
+    summary: dict[str, Any]
+    frame: DataFrame
+
+
+def write(folder: Path, results: Results) -> None:
+    """Both files, each whole or not at all."""
+    with whole_file(folder / FRAME) as partial:
+        results.frame.to_parquet(partial, index=False, compression="zstd")
+    write_json(folder / SUMMARY, results.summary)
+
+
+def read(folder: Path) -> Results:
+    """What `write` has written; DpemError for something else."""
+    import pandas
+
+    with reading("summary of results", folder / SUMMARY):
+        summary = read_json(folder / SUMMARY)
+        if not isinstance(summary, dict) or summary.get("format") != FORMAT:
+            raise DpemError(f"expected the format {FORMAT}: written by dpem run or dpem benchmark")
+    with reading("table of results", folder / FRAME):
+        frame = pandas.read_parquet(folder / FRAME).astype(COLUMNS)
+    return Results(summary, frame)
