@@ -17,7 +17,7 @@ from dpem_env.support.errors import DpemError
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "baselines" / "results"
-BEFORE = "c1a8bf1c195a"  # the last commit with results in the formats of before
+BEFORE = "e54f87ebe0c9"  # the last commit with results in the formats of before
 FOLDERS = sorted(path.parent.relative_to(ROOT).as_posix() for path in RESULTS.glob("**/summary.json"))
 
 
