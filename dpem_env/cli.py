@@ -294,9 +294,9 @@ def _run(arguments: argparse.Namespace) -> int:
 def _benchmark(arguments: argparse.Namespace) -> int:
     from dpem_env.envs.session import require_seed
     from dpem_env.experiments.benchmark import make_plan, run_benchmark
-    from dpem_env.experiments.specs import listed
     from dpem_env.experiments.suites import get_suite
     from dpem_env.experiments.tuning import Tuned
+    from dpem_env.policy_names import listed
 
     suite = get_suite(arguments.suite)
     require_at_least_1(arguments, "seeds", "workers")
@@ -324,8 +324,8 @@ def _tune(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
     from dpem_env.experiments.benchmark import try_out
     from dpem_env.experiments.contestants import played_delays, policy_specs, require_delays
-    from dpem_env.experiments.specs import listed
     from dpem_env.experiments.tuning import result_file, tune
+    from dpem_env.policy_names import listed
     from dpem_env.report.tables import print_tuned, progress
     from dpem_env.support.files import make_writable
 

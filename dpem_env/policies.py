@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
+from dpem_env.policy_names import CENTRAL, PolicyName
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import PolicyError
 from dpem_env.support.plugins import POLICIES, announced, made, unknown
@@ -123,16 +124,16 @@ def get_policy(name: str | Policy, **options: Any) -> Policy:
     if not isinstance(name, str):
         made_of = f"; make one of the class: {name.__name__}()" if isinstance(name, type) else ""
         raise PolicyError(f"policy is {name!r}; expected a name, or a LocalPolicy or CentralPolicy{made_of}")
-    wrapped = name.removeprefix("central:")
-    kind, colon, argument = wrapped.partition(":")
-    known = available()
-    if kind not in known:
-        raise unknown("policy", kind, known)
-    policy = made("policy", kind, known[kind].load, argument if colon else None, options)
+    asked, known = PolicyName.alone(name), available()
+    if asked.kind not in known:
+        raise unknown("policy", asked.kind, known)
+    policy = made("policy", asked.kind, known[asked.kind].load, asked.argument, options)
     if not isinstance(policy, LocalPolicy | CentralPolicy):
-        raise PolicyError(f"policy {kind!r} is a {type(policy).__name__}; expected a LocalPolicy or CentralPolicy")
-    if wrapped == name:
+        raise PolicyError(
+            f"policy {asked.kind!r} is a {type(policy).__name__}; expected a LocalPolicy or CentralPolicy"
+        )
+    if not asked.central:
         return policy
     if not isinstance(policy, LocalPolicy):
-        raise PolicyError(f"policy {wrapped!r} is central already; drop 'central:'")
+        raise PolicyError(f"policy {name.removeprefix(CENTRAL)!r} is central already; drop {CENTRAL!r}")
     return Centralized(policy)

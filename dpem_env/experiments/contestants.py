@@ -12,8 +12,8 @@ from typing import Any
 
 from dpem_env.demand.forecast import get_forecaster
 from dpem_env.envs.control import played_delay, warn_if_rounded
-from dpem_env.experiments.specs import members, policy_and_forecaster
 from dpem_env.policies import CentralPolicy, Policy, get_policy
+from dpem_env.policy_names import PolicyName
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import PolicyError
 
@@ -90,13 +90,15 @@ def contestants(
     """
     found = []
     for policy in policies:
-        name, own = policy_and_forecaster(policy)
-        forecaster = forecaster_of_all if own is None else own
+        name = PolicyName.parse(policy)
+        forecaster = forecaster_of_all if name.forecaster is None else name.forecaster
         get_forecaster(forecaster)
-        played = members(name)
+        played = [str(member) for member in name.policy.members()]
         central = isinstance(get_policy(played[0]), CentralPolicy)
         for delay in dict.fromkeys(delays or (0.0,)) if central else (None,):
-            found.append(Contestant(name, tuple(PolicySpec(member, delay, forecaster) for member in played)))
+            found.append(
+                Contestant(str(name.policy), tuple(PolicySpec(member, delay, forecaster) for member in played))
+            )
     return list(dict.fromkeys(found))
 
 

@@ -19,8 +19,8 @@ from dpem_env.demand import forecast
 from dpem_env.demand.forecast import get_forecaster
 from dpem_env.experiments.bounds import get_bound
 from dpem_env.experiments.contestants import PolicySpec
-from dpem_env.experiments.specs import CENTRAL, argument
 from dpem_env.policies import Centralized
+from dpem_env.policy_names import PolicyName
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.data import SOURCES, data_folder, data_needed
 from dpem_env.scenarios.schema import ReplayDemand, TopohubNetwork
@@ -96,8 +96,7 @@ def _of_scenario(scenario: Scenario, data_dir: str | os.PathLike[str] | None) ->
 def _of_policy(policy: PolicySpec) -> Sources:
     made = policy.make()
     player = made.rule if isinstance(made, Centralized) else made
-    kind = policy.name.removeprefix(CENTRAL).partition(":")[0]
-    found = _of_player(player, policy.name, policies.available()[kind].value)
+    found = _of_player(player, policy.name, policies.available()[PolicyName.alone(policy.name).kind].value)
     return found | _of_forecaster(made.forecaster if policy.forecaster is None else policy.forecaster)
 
 
@@ -112,7 +111,8 @@ def _of_forecaster(forecaster: Any) -> Sources:
 def _of_player(player: object, name: str, announced: str) -> Sources:
     files = getattr(player, "sources", None)
     if files is None:
-        files = [argument(name)] if os.path.exists(argument(name)) else []
+        argument = PolicyName.alone(name).argument or ""
+        files = [argument] if os.path.exists(argument) else []
     return _code([announced.partition(":")[0], *(kind.__module__ for kind in type(player).__mro__)]) | _files(files)
 
 

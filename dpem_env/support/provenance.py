@@ -39,6 +39,7 @@ PLAY = (
     "envs/session",
     "experiments/evaluation",
     "policies",
+    "policy_names",
     "support/plugins",
 )
 

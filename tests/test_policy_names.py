@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dpem_env.experiments.specs import listed, members, policy_and_forecaster
+from dpem_env.policy_names import PolicyName, listed
 from dpem_env.support.errors import PolicyError
 from dpem_env.support.files import matching
 
@@ -24,6 +24,16 @@ ODD = [
     "ä µ",
     "n\nl",
 ]
+
+
+def policy_and_forecaster(text: str) -> tuple[str, str | None]:
+    name = PolicyName.parse(text)
+    assert str(name) == text
+    return str(name.policy), name.forecaster
+
+
+def members(text: str) -> list[str]:
+    return [str(member) for member in PolicyName.alone(text).members()]
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +77,12 @@ def test_so_is_the_file_of_a_forecaster(here: Path, name: str) -> None:
 )
 def test_without_such_a_path_a_plus_names_a_forecaster(text: str, parts: tuple[str, str | None]) -> None:
     assert policy_and_forecaster(text) == parts
+
+
+def test_every_part_of_a_name_is_told() -> None:
+    assert PolicyName.parse("central:ppo:no/file+gru:w") == PolicyName("ppo", "no/file", True, "gru:w")
+    assert PolicyName.parse("idle") == PolicyName.alone("idle") == PolicyName("idle")
+    assert PolicyName.alone("ppo:a+b:c") == PolicyName("ppo", "a+b:c")
 
 
 def test_a_list_is_separated_by_commas_and_names_each_member_once() -> None:
