@@ -62,8 +62,7 @@ def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divi
                 _describe_demand(world, state, i, d, peer_divisor, columns, block)
                 if known:
                     _describe_route(world, i, d, route[i, d], up[i, d], load[i, d], peer_divisor, columns, block)
-                for h in range(forecast.shape[2]):
-                    _write(block, peer_divisor, columns.forecast + h, forecast[i, d, h])
+                _write_each(block, peer_divisor, columns.forecast, forecast[i, d])
         _describe_own(state, i, node_divisor, peer_divisor, columns, row)
 
 
@@ -78,6 +77,14 @@ def _write(row, divisor, column, x):
 
 
 @inlined
+def _write_each(row, divisor, column, values):
+    """A feature of several columns, of one scale."""
+    scale = divisor[column]
+    for k in range(len(values)):
+        row[column + k] = _scaled(values[k], scale)
+
+
+@inlined
 def _count(row, start, divisor, column):
     """One more of what the column counts."""
     row[start + column] = min(row[start + column] + divisor[column], np.float32(1.0))
@@ -88,8 +95,7 @@ def _describe_demand(world, state, i, d, divisor, columns, block):
     """Requests pending for a peer."""
     head = state.queue_head[i, d]
     if head >= 0:
-        for c in range(state.pending.shape[2]):
-            _write(block, divisor, columns.pending + c, state.pending[i, d, c])
+        _write_each(block, divisor, columns.pending, state.pending[i, d])
         while head >= 0 and world.request_last_slot[head] < state.slot[0]:  # overdue in a delayed view
             head = state.queue_next[head]
         if head >= 0:
@@ -103,8 +109,7 @@ def _describe_route(world, i, d, route, up, load, divisor, columns, block):
     _write(block, divisor, columns.build_time, world.route_build_time[i, d, route])
     block[columns.route_up] = up
     block[columns.route_load] = load
-    for c in range(world.route_quality.shape[3]):
-        _write(block, divisor, columns.min_quality + c, world.route_quality[i, d, route, c])
+    _write_each(block, divisor, columns.min_quality, world.route_quality[i, d, route])
 
 
 @inlined
