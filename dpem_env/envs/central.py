@@ -10,7 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dpem_env.envs.metrics import contention, delivery_rate
-from dpem_env.envs.session import Look, Session, as_actions
+from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import ScenarioError, require_one_of
 
@@ -37,13 +37,15 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
     **Episode.** Truncated after ``episode.slots`` slots; ``reset(seed=s)`` as in `EntanglementEnv`.
 
     **Arguments.** ``delay``: δ in s, taken to the nearest slot, halves down. ``render_mode``: None or ``"rgb_array"``.
-    ``scenario``, ``split``, ``routes``, ``forecaster``, ``data_dir``, ``max_cycles`` and overrides as in `Session`.
+    ``scenario``, ``split``, ``routes``, ``forecaster``, ``data_dir``, ``max_cycles`` and overrides as in
+    `EntanglementEnv`.
 
     **Version history.** v0: first rules; provisional until release 0.1.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
 
+    @shows_arguments
     def __init__(
         self,
         scenario: str | Scenario = "mesh100-v0",

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import parallel_to_aec, parallel_to_aec_wrapper
 
-from dpem_env.envs.session import Session, as_actions
+from dpem_env.envs.session import Session, as_actions, shows_arguments
 from dpem_env.scenarios import Scenario
-from dpem_env.support.errors import ActionError, require_one_of
+from dpem_env.support.errors import ActionError, ScenarioError, require_one_of
 
 AgentID = str
 
@@ -79,14 +79,18 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     fixes topology, demand and every random outcome; ``reset()`` draws one. ``options={"topology_seed": …,
     "demand_seed": …}`` names them; other options are errors.
 
-    **Arguments.** ``observation``: ``"flat"`` or ``"dict"``. ``render_mode``: None or ``"rgb_array"``. ``scenario``,
-    ``split``, ``routes``, ``forecaster``, ``data_dir``, ``max_cycles`` and overrides as in `Session`.
+    **Arguments.** ``scenario``: name, TOML path or Scenario. ``split``: ``"train"``, ``"validation"`` or
+    ``"evaluation"``. ``observation``: ``"flat"`` or ``"dict"``. ``routes``: name routes in actions. ``forecaster``:
+    fills the forecast features: a name of `dpem_env.demand.forecast.FORECASTERS`, an object, or None. ``data_dir``:
+    folder of files that are not shipped. ``max_cycles``: slots per episode (default: the scenario's). ``render_mode``:
+    None or ``"rgb_array"``. Further keyword arguments override fields of the scenario.
 
     **Version history.** v0: first rules; provisional until release 0.1.
     """
 
     metadata = {"name": "dpem_env", "render_modes": ["rgb_array"], "is_parallelizable": True, "render_fps": 4}  # noqa: RUF012
 
+    @shows_arguments
     def __init__(
         self,
         scenario: str | Scenario = "mesh100-v0",
@@ -97,6 +101,8 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     ) -> None:
         require_one_of("observation", observation, ("flat", "dict"))
         require_one_of("render_mode", render_mode, (None, "rgb_array"))
+        if "delay" in arguments:
+            raise ScenarioError('delay is of central control: CentralEnv, or make_vec(..., control="central")')
         self.session = Session(scenario, 1, None, 1, **arguments)
         self.scenario, self.split, self.max_cycles = self.session.scenario, self.session.split, self.session.max_cycles
         self.metadata = {**self.metadata, "name": self.scenario.name}

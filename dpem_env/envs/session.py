@@ -7,9 +7,10 @@ show what.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from inspect import Parameter, signature
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -120,13 +121,9 @@ class Session:
     seconds late. `look` and `play` serve all networks, whoever decides. What is asked of one network is the first
     unless another is named.
 
-    **Arguments.** ``scenario``: name, TOML path or Scenario. ``num_networks``: B. ``delay``: None, or the delay of
-    central control in s, taken to the nearest slot, halves down. ``threads``: networks are shared out among that many
-    threads; results do not depend on it. ``split``: ``"train"``, ``"validation"`` or ``"evaluation"``. ``routes``: name
-    routes in actions. ``forecaster``: fills the forecast features: a name of `dpem_env.demand.forecast.FORECASTERS`, an
-    object (each of several networks gets a copy), or None. ``data_dir``: folder of files that are not shipped.
-    ``max_cycles``: slots per episode (default: the scenario's). Further keyword arguments override fields of the
-    scenario.
+    **Arguments.** ``num_networks``: B. ``delay``: None, or that of central control in s, taken to the nearest slot,
+    halves down. ``threads``: networks are shared out among that many threads; results do not depend on it. Those after
+    them, and overrides, are what façades pass on: see `EntanglementEnv`.
     """
 
     def __init__(
@@ -191,7 +188,8 @@ class Session:
         """Play one slot in every network; arguments as for `Simulator.step`."""
         self.require_begun()
         playing = self.simulator.playing(action, route, priority)
-        self._expect(self.slot + 1)  # of requests, which no action changes
+        if self.forecasts.forecasters:
+            self._expect(self.slot + 1)  # of requests, which no action changes
         self.simulator.run(playing)
         if self.control is not None:
             self.control.remember(*playing[1:3])
@@ -203,7 +201,8 @@ class Session:
             return self.look()
         self.require_begun()
         playing = self.simulator.playing(action, route, priority)
-        self._expect(self.slot + 1)
+        if self.forecasts.forecasters:
+            self._expect(self.slot + 1)
         looking, look = self._looking()
         self.simulator.run(playing, *looking)
         return look
@@ -317,13 +316,14 @@ class Session:
         self.simulator.begin(episodes)
         self.all_seeds, self.slots = list(seeds), episodes[0].slots
         self.forecasts.begin(episodes)
-        self._expect(0)
+        if self.forecasts.forecasters:
+            self._expect(0)
         if self.control is not None:
             self.control.begin()
 
     def _expect(self, slot: int) -> None:
         """Let nodes' forecasters know of a slot's requests, unless the episode has no such slot."""
-        if self.forecasts.forecasters and slot < self.slots:
+        if slot < self.slots:
             self.forecasts.observe(slot)
             self.forecast = self.forecasts.predict()
 
@@ -338,3 +338,16 @@ class Session:
         episode = self.simulator.episodes[network]
         assert episode is not None
         return episode
+
+
+Constructor = TypeVar("Constructor", bound=Callable[..., None])
+
+
+def shows_arguments(constructor: Constructor) -> Constructor:
+    """Let `help` and editors show the arguments of `Session` that a façade's constructor passes on."""
+    own = signature(constructor)
+    named = [argument for argument in own.parameters.values() if argument.kind is not Parameter.VAR_KEYWORD]
+    passed_on = (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD)
+    named += [argument for argument in signature(Session).parameters.values() if argument.kind in passed_on]
+    constructor.__signature__ = own.replace(parameters=named)  # type: ignore[attr-defined]
+    return constructor

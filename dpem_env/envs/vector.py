@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dpem_env.envs.metrics import contention, delivery_rate
 from dpem_env.envs.rewards import rewards
-from dpem_env.envs.session import Look, Session, as_actions
+from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import ScenarioError, require_one_of
 
@@ -42,12 +42,14 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
     ``e·N + i`` its command for the node. Rewards stay the nodes' own.
 
     **Arguments.** ``num_networks``: networks stepped at once. ``control``: ``"local"`` or ``"central"``. ``delay``: of
-    central control, in s (default: 0). ``scenario``, ``threads``, ``split``, ``routes``, ``forecaster``, ``data_dir``,
-    ``max_cycles`` and overrides as in `Session`.
+    central control, in s (default: 0). ``threads``: networks are shared out among that many threads; results do not
+    depend on it. ``forecaster``: each of several networks gets a copy. ``scenario``, ``split``, ``routes``,
+    ``data_dir``, ``max_cycles`` and overrides as in `EntanglementEnv`.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
 
+    @shows_arguments
     def __init__(
         self,
         scenario: str | Scenario = "mesh100-v0",

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from dpem_env import physics
-from dpem_env.simulator.actions import place_of, quality_of
+from dpem_env.simulator.actions import code_of, place_of, quality_of
 from dpem_env.simulator.randomness import (
     EMISSION,
     ORDER,
@@ -181,7 +181,7 @@ def can_name(world, i, d, route):
 @inner
 def decide(rules, world, state, work, action, route, priority):
     """List the nodes that submit an allocation; an illegal action is a wait, and counted. Returns their number."""
-    places = world.peers.shape[1]
+    beyond = code_of(world.peers.shape[1], 1, 0, rules.qualities, 1)  # the first number that is no action
     actors = 0
     for i in range(len(action)):
         state.delivered[i] = 0
@@ -191,7 +191,7 @@ def decide(rules, world, state, work, action, route, priority):
             continue
         if (
             action[i] < 0
-            or place_of(action[i], rules.qualities) >= places
+            or action[i] >= beyond
             or free_row(state, i) < 0
             or not can_name(world, i, place_of(action[i], rules.qualities), route[i])
         ):

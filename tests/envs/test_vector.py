@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import time
+from inspect import signature
 from typing import Any
 
 import gymnasium
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from dpem_baselines.local import LocalReactive
 from dpem_env import make_vec, parallel_env, scenarios
+from dpem_env.envs.central import CentralEnv
 from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.envs.session import episode_seeds
 from dpem_env.envs.vector import EntanglementVectorEnv
@@ -97,6 +99,48 @@ def test_it_plays_the_episodes_of_single_environments(arguments: dict[str, Any])
             assert "final_obs" not in infos
             began = [(step[0], step[4]) for step in played]
             assert infos["illegal_actions"][0] == slot % SLOTS
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"delay": 0.0}, {"delay": 0.5}, {"delay": 0.5, "threads": 2, "routes": True}, {"delay": 5.0}]
+)
+def test_under_central_control_it_plays_the_episodes_of_controllers(arguments: dict[str, Any]) -> None:
+    together = {"forecaster": "moving-average", "max_cycles": SLOTS}
+    envs = make_vec("mesh20-v0", NETWORKS, control="central", **together, **arguments)
+    single = {name: value for name, value in arguments.items() if name != "threads"}
+    alone = [CentralEnv("mesh20-v0", **together, **single) for _ in range(NETWORKS)]
+    observations, infos = envs.reset(seed=5)
+    began = [env.reset(seed=5 + e) for e, env in enumerate(alone)]
+    rng = np.random.default_rng(0)
+    for slot in range(1, 2 * SLOTS + 1):
+        assert np.array_equal(observations, np.concatenate([seen for seen, _ in began]))
+        for name in ("action_mask", "delivered", "contended"):
+            assert np.array_equal(infos[name], np.concatenate([info[name] for _, info in began]))
+        actions = legal(infos["action_mask"], rng)
+        actions[0] = -1
+        observations, rewards, _, truncations, infos = envs.step(actions)
+        played = [env.step(own) for env, own in zip(alone, actions.reshape(NETWORKS, -1), strict=True)]
+        assert rewards.reshape(NETWORKS, -1).sum(axis=1) == pytest.approx([step[1] for step in played])
+        began = [(step[0], step[4]) for step in played]
+        assert truncations.all() == (slot % SLOTS == 0)
+        if truncations.all():
+            assert np.array_equal(infos["final_obs"], np.concatenate([seen for seen, _ in began]))
+            for name in ("delivery_rate", "contention"):
+                assert infos["final_info"][name].tolist() == np.repeat([info[name] for _, info in began], 20).tolist()
+            began = [env.reset() for env in alone]
+
+
+def test_a_delay_is_of_central_control() -> None:
+    with pytest.raises(ScenarioError, match=r'^delay is 0.5, but nodes decide for themselves; add control="central"$'):
+        make_vec("chain3-v0", delay=0.5)
+    with pytest.raises(ScenarioError, match="delay is of central control: CentralEnv"):
+        parallel_env("chain3-v0", delay=0.5)
+
+
+def test_the_signature_of_every_facade_tells_what_it_passes_on() -> None:
+    passed_on = {"split", "routes", "forecaster", "data_dir", "max_cycles"}
+    for facade in (EntanglementEnv, CentralEnv, EntanglementVectorEnv):
+        assert signature(facade).parameters.keys() >= passed_on
 
 
 def test_infos_tell_what_rewards_are_made_of_and_what_an_episode_came_to() -> None:
