@@ -16,6 +16,7 @@ from dpem_env.logs.recorder import EpisodeRecorder, read_log
 from dpem_env.network.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView, Policy, get_policy
 from dpem_env.scenarios import Scenario, get
+from dpem_env.simulator.actions import ActionCode
 from golden.phases import record
 
 FOLDER = Path(__file__).with_name("episodes")
@@ -26,8 +27,8 @@ class Erratic(CentralPolicy):
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        nodes, places = network.peers.shape
-        self.nodes, self.choices = nodes, 1 + places * scenario.control.qualities
+        nodes = network.num_nodes
+        self.nodes, self.choices = nodes, ActionCode.of(scenario).num_actions
         self.routes = scenario.routing.routes_per_peer
 
     def act(self, view: NetworkView) -> Decision:

@@ -30,6 +30,7 @@ from dpem_env.demand.requests import Demand, draw_demand
 from dpem_env.network.network import Network, build_network
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Episode, Simulator
+from dpem_env.simulator.actions import ActionCode
 from support.rollouts import demand_of
 
 from .markov_chains import Chain, LongRun, long_run
@@ -203,7 +204,7 @@ def begin(scenario: Scenario, network: Network, demands: Sequence[Demand], slots
 
 def step(simulator: Simulator, acts: NDArray[np.bool_], place: int, quality: int = 1) -> None:
     """Node 0 allocates a pair to that peer where it `acts`; the others wait."""
-    allocate = 1 + place * simulator.rules.qualities + quality - 1
+    allocate = ActionCode.of(simulator.scenario).encode(place, quality)
     nobody = np.zeros(ENVIRONMENTS, dtype=np.int64)
     simulator.step(np.column_stack([np.where(acts, allocate, 0), nobody, nobody]))
 

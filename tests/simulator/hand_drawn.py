@@ -20,6 +20,7 @@ from dpem_env.network.network import Network, with_routes
 from dpem_env.network.topology import Layout, assemble
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import kernel, randomness, telemetry
+from dpem_env.simulator.actions import ActionCode
 from dpem_env.simulator.simulator import Episode, Simulator
 from dpem_env.simulator.state import State, Status, Tally, Verdict, Workspace, World
 from dpem_env.support.compiled import cached
@@ -171,7 +172,7 @@ class HandDrawn:
 
     def action(self, d: int, quality: int) -> int:
         """The integer that allocates a pair to the d-th peer."""
-        return 1 + d * self.simulator.rules.qualities + quality - 1
+        return int(ActionCode.of(self.simulator.scenario).encode(d, quality))
 
     def wait(self, slots: int = 1) -> None:
         """Play whole slots in which nobody acts."""

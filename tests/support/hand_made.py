@@ -12,9 +12,11 @@ from dpem_env.demand.forecast import ForecastSetting, NewRequests
 from dpem_env.observations.features import NODE_FEATURES, FeatureTable, Observations
 from dpem_env.policies import LocalPolicy
 from dpem_env.scenarios import Scenario
+from dpem_env.simulator.actions import ActionCode
 
 SCENARIO = scenarios.get("mesh20-v0")  # 8 places, 3 qualities, 3 classes, 8 forecast slots
 PLACES, QUALITIES = SCENARIO.demand.peers, SCENARIO.control.qualities
+CODE = ActionCode.of(SCENARIO)
 
 
 def nodes(*rows: dict[str, dict[int, Any]], scenario: Scenario = SCENARIO) -> Observations:
@@ -47,13 +49,13 @@ def expecting(total: float) -> tuple[float, ...]:
 
 def free(seen: Observations) -> NDArray[np.int8]:
     """A mask that allows everything."""
-    return np.ones((len(seen.matrix), 1 + PLACES * QUALITIES), dtype=np.int8)
+    return np.ones((len(seen.matrix), CODE.num_actions), dtype=np.int8)
 
 
 def chosen(policy: LocalPolicy, seen: Observations) -> list[tuple[int, int] | None]:
     """(place, quality) each node allocates, None where it waits."""
     actions = policy.act(seen, free(seen)).action.tolist()
-    return [((a - 1) // QUALITIES, (a - 1) % QUALITIES + 1) if a else None for a in actions]
+    return [CODE.decode(a)[:2] if a else None for a in actions]
 
 
 class Always:

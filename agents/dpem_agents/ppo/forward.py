@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.observations.features import NODE_FEATURES
+from dpem_env.simulator.actions import ActionCode
 
 F32 = NDArray[np.float32]
 Weights = dict[str, F32]
@@ -33,7 +34,7 @@ def shapes(encoder: str, interface: dict[str, Any], hidden: int, nodes: int) -> 
         layers |= _perceptron("critic.layers", (OWN + 2 * block, hidden, hidden, 1))
     else:
         seen = OWN + peers * block
-        layers = _perceptron("actor", (seen, hidden, hidden, 1 + peers * qualities))
+        layers = _perceptron("actor", (seen, hidden, hidden, ActionCode(peers, qualities).num_actions))
         layers |= _perceptron("critic", (seen, hidden, hidden, 1))
         first = {}
     weights = {f"{name}.weight": (nodes, *size) for name, size in layers.items()}

@@ -15,6 +15,7 @@ from dpem_agents.ppo.forward import OWN
 from dpem_agents.ppo.hyperparameters import Hyperparameters
 from dpem_agents.ppo.prior import prior
 from dpem_env.observations.features import FeatureTable
+from dpem_env.simulator.actions import ActionCode
 
 HIDDEN = math.sqrt(2.0)  # gain of layers before a tanh
 SMALL = 0.01  # gain of the last layer of an actor: it starts at the prior (Andrychowicz et al. 2021, choice C57)
@@ -143,8 +144,7 @@ def actor_critic(nodes: int, table: FeatureTable, hyperparameters: Hyperparamete
     if hyperparameters.encoder == "per-peer":
         actor, critic = PeerActor(nodes, table, hidden), PooledCritic(nodes, table, hidden)
         return ActorCritic(actor, critic, table, hyperparameters)
-    scenario = table.scenario
-    actions = 1 + scenario.demand.peers * scenario.control.qualities
+    actions = ActionCode.of(table.scenario).num_actions
     plain_actor = StackedNetwork(nodes, (table.width, hidden, hidden, actions), SMALL)
     plain_critic = StackedNetwork(nodes, (table.width, hidden, hidden, 1), 1.0)
     return ActorCritic(plain_actor, plain_critic, table, hyperparameters)
