@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pandas import DataFrame
 
-from dpem_env.envs.metrics import HEADLINE, METRICS, SCORE
+from dpem_env.envs.metric_labels import HEADLINE, METRICS, SCORE
 from dpem_env.experiments import results
 from dpem_env.experiments.statistics import Array, paired_difference, relative_difference
 

@@ -12,7 +12,7 @@ from learned_tables import TRAININGS, trainings
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dpem_env.envs.metrics import METRICS
+from dpem_env.envs.metric_labels import METRICS
 from dpem_env.report.results_figure import save_results_figure
 from dpem_env.support.files import whole_file
 

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from compared import QUANTITIES, RESULTS, Played, Row, best_first, load, markdown, played, told
 
-from dpem_env.envs.metrics import HEADLINE, METRICS
+from dpem_env.envs.metric_labels import HEADLINE, METRICS
 from dpem_env.experiments.forecast_skill import SUMS
 from dpem_env.experiments.statistics import RESAMPLES, Array, Interval
 from dpem_env.report.labels import Quantity
 from dpem_env.support.seeding import generator
 
 NODES = 100
+ENDS = ("value", "low", "high")
 # Folders of federated trainings: what is shared, how it is protected, ε.
 TRAININGS: dict[str, tuple[str, str, float | None]] = {
     "alone": ("nothing", "", None),
@@ -70,34 +71,19 @@ def search() -> str:
 def curves() -> str:
     """Where every training began, ended and converged."""
     rows = []
-    for mesh in ("mesh20", "mesh100"):
-        found = load(f"learning/{mesh}/curve.json")
+    for found in (load(f"learning/{mesh}/curve.json") for mesh in ("mesh20", "mesh100")):
         for training in found["trainings"]:
-            ends = (dict(zip(("value", "low", "high"), training["reward"][k], strict=True)) for k in (0, -1))
-            at, when, took = training["mean_converged_at"], "not", ""
+            reward = [METRICS["reward"].estimate(dict(zip(ENDS, training["reward"][k], strict=True))) for k in (0, -1)]
+            row = {"scenario": found["scenario"], "learner": training["name"]}
+            row |= {"reward before": reward[0], "after": reward[1], "converged after": "not", "which took": ""}
+            at = training["mean_converged_at"]
             if at is not None:
                 slots = training["environment_steps"][training["timesteps"].index(at)]
-                when = f"{slots:,} slots ({at / 1e6:.2f} M agent-steps)"
-                took = f"{training['mean_converged_after_seconds'] / 60:.1f} min"
-            whole = f"{training['timesteps'][-1] / 1e6:.1f} M, {training['seconds'][-1] / 60:.0f} min"
-            rewards = map(METRICS["reward"].estimate, ends)
-            cells = [found["scenario"], training["name"], *rewards, when, took, whole]
-            titles = [
-                "scenario",
-                "learner",
-                "reward before",
-                "after",
-                "converged after",
-                "which took",
-                "whole training",
-            ]
-            rows.append(dict(zip(titles, cells, strict=True)))
-    note = (
-        "Reward per agent on validation episodes, mean and half the 95 % interval over training seeds. Converged: the "
-        "first validation after which the mean over seeds stays within 5 % of its final mean, that of the last quarter "
-        "of validations. Minutes on one of two busy cores."
-    )
-    return markdown(rows, note, left=2)
+                row["converged after"] = f"{slots:,} slots ({at / 1e6:.2f} M agent-steps)"
+                row["which took"] = f"{training['mean_converged_after_seconds'] / 60:.1f} min"
+            row["whole training"] = f"{training['timesteps'][-1] / 1e6:.1f} M, {training['seconds'][-1] / 60:.0f} min"
+            rows.append(row)
+    return markdown(rows, left=2)
 
 
 def learned(mesh: str) -> str:
@@ -281,11 +267,7 @@ def verdict() -> str:
         order = [SKILL.change(gain) for gain in sorted(gains, key=lambda gain: gain.value)]
         ends = {"worst of all horizons": order[0], "best of all horizons": order[-1]}
         rows.append({"demand": title} | ends | {"share of the gap to the Bayes filter": shares})
-    note = (
-        "Deviance skill of the GRU minus that of the moving average that is best at that horizon on these very "
-        "episodes (windows 20 to 320 slots), with 95 % intervals over paired episodes."
-    )
-    return markdown(rows, note)
+    return markdown(rows)
 
 
 def worth() -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from compared import POINT, Played, load, markdown, played
+from compared import POINT, load, markdown, played
 
-from dpem_env.envs.metrics import HEADLINE, METRICS
+from dpem_env.envs.metric_labels import HEADLINE, METRICS
 from dpem_env.experiments.anova import one_way_anova, two_way_anova
 
 BEST_LOCAL = "maxweight"
@@ -74,7 +75,10 @@ def gain_split() -> str:
 def variance() -> str:
     """Analyses of variance: between all policies at one delay, and of architecture by prediction of one rule."""
     [mesh] = played("delay-curve")
-    cells = [[mesh.row(rule + forecasts) for forecasts in ("+none", "", "+oracle")] for rule in STEPS_OF_RULE]
+    cells = [
+        [mesh.row(rule + forecasts) for forecasts in ("+none", "", "+oracle")]
+        for rule in ("maxweight", "central-maxweight")
+    ]
     rows: list[dict[str, Any]] = []
     for metric in HEADLINE:
         values = [mesh.row(name).values[metric].mean(axis=0) for name in mesh.names]
@@ -85,16 +89,7 @@ def variance() -> str:
         for effect, found in (("architecture", two.first), ("prediction", two.second), ("both", two.interaction)):
             told = _test(found.f, found.df, two.residual_df, found.p, found.eta_squared, two)
             rows.append({"metric": "", "effect": effect} | told)
-    note = (
-        f"Control delay {POINT:g} s. Policy: one-way, all of the first table. Architecture (local or central) by "
-        "prediction (none, moving average, oracle): two-way, of the maxweight rule, both: their interaction. η²: share "
-        "of the variance. Shapiro-Wilk and Levene ask whether residuals are normal and variances equal; Kruskal-Wallis "
-        "over all groups does not assume so. Episodes are shared, which makes these tests cautious. "
-    )
-    return markdown(rows, note + mesh.note.replace(", mean ± 95 % CI", ""), left=2)
-
-
-STEPS_OF_RULE = ("maxweight", "central-maxweight")
+    return markdown(rows, f"δ = {POINT:g} s; {mesh.note}".replace(", mean ± 95 % CI", ""), left=2)
 
 
 def _test(f: float, df: int, rest: int, p: float, eta: float, checks: Any) -> dict[str, str]:
@@ -107,59 +102,32 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def loads() -> str:
-    """Delivery rate and contention of all policies at three loads."""
-    found = played("loads")
-    titles = [f"{each.told['name'].partition('request_rate=')[2]} requests/s" for each in found]
-    note = f"δ = {POINT:g} s; ρ = 0.3, 0.6 and 0.9. {found[0].note}"
-    return _side_by_side(found, titles, ("delivery_rate", "contention"), note)
-
-
-def networks() -> str:
-    """Delivery rate and score of all policies on real and failing networks."""
-    found = played("networks")
-    note = f"Delivery rate and score, central policies at δ = {POINT:g} s. {found[0].note}"
-    return _side_by_side(found, [each.told["name"] for each in found], ("delivery_rate", "score"), note)
-
-
-def small() -> str:
-    """The same on the small networks, where the bound is nearly reached."""
-    found = played("small")
-    note = f"Central policies at δ = 0. {found[0].note}"
-    return _side_by_side(found, [each.told["name"] for each in found], ("delivery_rate", "score"), note, delay=0.0)
-
-
-def _side_by_side(
-    scenarios: Sequence[Played], titles: Iterable[str], metrics: Sequence[str], note: str, delay: float = POINT
-) -> str:
+def side_by_side(suite: str, metrics: Sequence[str], note: str, delay: float = POINT) -> str:
     """A row per policy, a column per scenario and metric."""
     short = {"delivery_rate": "delivery", "contention": "contention", "score": "score"}
-    of = list(zip(titles, scenarios, strict=True))
+    of = {re.sub(r".*request_rate=(.*)", r"\1 requests/s", each.told["name"]): each for each in played(suite)}
+    first = next(iter(of.values()))
     rows: list[dict[str, str]] = [
         {"policy": name}
-        | {f"{title}, {short[metric]}": each.row(name, delay).cell(metric) for title, each in of for metric in metrics}
-        for name in scenarios[0].names
+        | {f"{title}, {short[m]}": each.row(name, delay).cell(m) for title, each in of.items() for m in metrics}
+        for name in first.names
     ]
-    rows.append({"policy": "*clairvoyant bound*"} | {f"{title}, delivery": each.bound for title, each in of})
-    return markdown(rows, note)
+    rows.append({"policy": "*clairvoyant bound*"} | {f"{title}, delivery": each.bound for title, each in of.items()})
+    return markdown(rows, note + first.note)
 
 
 def tuned() -> str:
     """Mean reward on validation episodes by default and tuned, on the paper's network."""
-    found = load("../tuned/mesh100-v0.json")
-    rows = [
-        {
-            "policy": each["policy"] + (f"+{each['forecaster']}" if each["forecaster"] else ""),
-            "δ (s)": "" if each["delay"] is None else f"{each['delay']:g}",
-            "reward by default": f"{each['default_reward']:.2f}",
-            "tuned": f"{each['best']['reward']:.2f}",
-            "options": ", ".join(f"{n} {v}" for n, v in each["best"]["options"].items()) or "its defaults",
-        }
-        for each in found["tuned"]
-        if each["delay"] in (None, 0.0, POINT)
-    ]
-    budget = f"{found['trials']} trials of {found['episodes']} validation episodes each"
-    return markdown(rows, f"Mean reward; {budget}, mesh100-v0 ({found['scenario_hash']}).")
+    found, rows = load("../tuned/mesh100-v0.json"), []
+    for each in found["tuned"]:
+        if each["delay"] in (None, 0.0, POINT):
+            row = {"policy": each["policy"] + (f"+{each['forecaster']}" if each["forecaster"] else "")}
+            row["δ (s)"] = "" if each["delay"] is None else f"{each['delay']:g}"
+            row |= {"reward by default": f"{each['default_reward']:.2f}", "tuned": f"{each['best']['reward']:.2f}"}
+            row["options"] = ", ".join(f"{n} {v}" for n, v in each["best"]["options"].items()) or "its defaults"
+            rows.append(row)
+    note = "Mean reward; {trials} trials of {episodes} validation episodes each, mesh100-v0 ({scenario_hash})."
+    return markdown(rows, note.format(**found))
 
 
 TABLES = {
@@ -168,8 +136,10 @@ TABLES = {
     "claim": claim,
     "gain-split": gain_split,
     "variance": variance,
-    "loads": loads,
-    "networks": networks,
-    "small": small,
+    "loads": lambda: side_by_side("loads", ("delivery_rate", "contention"), f"δ = {POINT:g} s; ρ = 0.3, 0.6 and 0.9. "),
+    "networks": lambda: side_by_side(
+        "networks", ("delivery_rate", "score"), f"Delivery rate and score, central policies at δ = {POINT:g} s. "
+    ),
+    "small": lambda: side_by_side("small", ("delivery_rate", "score"), "Central policies at δ = 0. ", delay=0.0),
     "tuned": tuned,
 }

@@ -25,7 +25,7 @@ from dpem_baselines.local import LocalReactive
 from dpem_env import scenarios
 from dpem_env.cli import EXAMPLES, _parser
 from dpem_env.demand.forecast import FORECASTERS
-from dpem_env.envs.metrics import METRICS
+from dpem_env.envs.metric_labels import METRICS
 from dpem_env.envs.session import episode_seeds
 from dpem_env.experiments.results import Key, arrays, read
 from dpem_env.logs.recorder import read_log

@@ -10,33 +10,7 @@ from numpy.typing import NDArray
 
 from dpem_env import physics
 from dpem_env.envs.session import Session
-from dpem_env.report.labels import Quantity
 from dpem_env.simulator import Simulator, Tally
-
-# What is told of an episode, in the order of tables.
-METRICS = {
-    quantity.name: quantity
-    for quantity in (
-        Quantity("delivery_rate", "delivery rate", 3),
-        Quantity("contention", "contention", 4),
-        Quantity("contention_sources", "contention of sources", 4),
-        Quantity("contention_swaps", "contention of swap engines", 4),
-        Quantity("contention_memories", "contention of memories", 4),
-        Quantity("collisions", "collisions", 4),
-        Quantity("contended_per_delivered", "contended / delivered", 3),
-        Quantity("denied", "denied / submitted", 3),
-        Quantity("fidelity", "fidelity", 3),
-        Quantity("latency", "latency", 3, unit="s"),
-        Quantity("fairness", "fairness (Jain)", 3),
-        Quantity("waste", "pairs wasted", 3),
-        Quantity("wasted_elementary", "links timed out / emitted", 3),
-        Quantity("from_stock", "served from stock", 3),
-        Quantity("reward", "reward", 2),
-        Quantity("requests", "requests counted", 0),
-    )
-}
-SCORE = Quantity("score", "score", 2)  # of a delivery rate, where episodes have a bound
-HEADLINE = ("delivery_rate", "contention", "reward")  # what policies are judged by
 
 CONTENDED = [Tally.CONTENDED_SOURCES, Tally.CONTENDED_SWAPS, Tally.CONTENDED_MEMORIES]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dpem_env.envs.metrics import HEADLINE, METRICS, SCORE
+from dpem_env.envs.metric_labels import HEADLINE, METRICS, SCORE
 from dpem_env.envs.session import Session, episode_seeds
 from dpem_env.experiments import results
 from dpem_env.experiments.anova import require_statsmodels

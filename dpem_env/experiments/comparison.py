@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dpem_env.envs.metrics import HEADLINE
+from dpem_env.envs.metric_labels import HEADLINE
 from dpem_env.experiments import anova, statistics
 from dpem_env.experiments.contestants import Contestant
 from dpem_env.experiments.statistics import Array

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dpem_env.envs.metrics import METRICS
+from dpem_env.envs.metric_labels import METRICS
 from dpem_env.experiments import results
 from dpem_env.experiments.comparison import compare
 from dpem_env.experiments.contestants import Contestant, PolicySpec

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dpem_env import scenarios
 from dpem_env.demand.requests import NO_PIECES, Demand, tabulate
+from dpem_env.envs.metric_labels import HEADLINE, METRICS
 from dpem_env.envs.metrics import EpisodeMetrics, episode_metrics, jain_index
 from dpem_env.envs.session import EpisodeSeeds, Session, episode_seeds
 from dpem_env.experiments.evaluation import run_episode
@@ -146,3 +147,12 @@ def test_shares_are_the_simulators_counts_over_their_denominators() -> None:
     assert metrics.waste == pytest.approx(count(Tally.DROPPED_PAIRS) / count(Tally.FINISHED))
     assert metrics.wasted_elementary == pytest.approx(count(Tally.TIMED_OUT) / count(Tally.EMITTED))
     assert metrics.delivered == count(Tally.DELIVERED)
+
+
+def test_every_metric_that_is_told_is_one() -> None:
+    assert METRICS.keys() <= EpisodeMetrics.__dataclass_fields__.keys()
+    assert set(HEADLINE) <= METRICS.keys()
+    assert METRICS["latency"].title == "latency (s)"
+    assert METRICS["reward"].estimate({"value": 1.5, "low": 1.25, "high": 1.75}) == "1.50 ± 0.25"
+    assert METRICS["reward"].estimate({"value": 1.5, "low": None, "high": None}) == "1.50"
+    assert METRICS["reward"].estimate(None) == "-"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dpem_env.envs.metrics import METRICS
+from dpem_env.envs.metric_labels import METRICS
 from dpem_env.experiments.conversion import convert
 from dpem_env.experiments.results import Key, Results, arrays, flat, read
 from dpem_env.support.errors import DpemError
