@@ -12,7 +12,7 @@ where this registry exists) and its central view with Gymnasium (``gymnasium.mak
 
 from __future__ import annotations
 
-from dpem_env.support.console import attend
+from dpem_env.support.interrupts import attend
 
 attend()  # if this is the command: before anything that takes time to load
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dpem_env import __version__
 from dpem_env.experiments.command import add_reproduce
-from dpem_env.support.console import EXIT_INTERRUPTED, INTERRUPTED, complain, interruptible, lasting_output
+from dpem_env.support.console import complain, interruptible, lasting_output
 from dpem_env.support.errors import DpemError, warnings_told
+from dpem_env.support.interrupts import EXIT_INTERRUPTED, INTERRUPTED
 from dpem_env.support.plugins import COMMANDS, announced
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import ArrayFile, Part, require_parts, whole_file
 
+LARGEST = 1e12  # of what is learned: products of such numbers stay finite
 Arrays = dict[str, NDArray[Any]]
 Kinds = dict[str, tuple[tuple[int, ...], Any]]  # shape and type, or kinds of type ("fi"), by name
 
@@ -59,4 +60,6 @@ def read(
     for name, array in found.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} has entries that are no numbers (NaN or infinite); train it anew")
+        if array.size and np.abs(array).max() > LARGEST:
+            raise ValueError(f"{name} has entries beyond {LARGEST:g}, which no training ends with; train it anew")
     return described, found

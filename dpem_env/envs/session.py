@@ -6,6 +6,7 @@ show what.
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -30,6 +31,8 @@ from dpem_env.simulator import Call, Episode, Simulator
 from dpem_env.support.errors import ActionError, ScenarioError, nearest, require_one_of
 from dpem_env.support.seeding import SEEDS
 from dpem_env.support.seeding import require_seed as require_seed
+
+LARGEST = np.iinfo(np.int64).max
 
 
 class EpisodeSeeds(NamedTuple):
@@ -98,6 +101,10 @@ def as_actions(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.int6
         chosen = np.asarray(given)
     except ValueError:
         raise ActionError(f"{name} is a ragged list; expected {shape} integers") from None
+    if chosen.shape == shape and chosen.dtype.kind in "fO" and not hasattr(given, "dtype"):
+        chosen = _as_integers(given, chosen)  # NumPy makes numbers of another kind of signed and unsigned ones together
+    if chosen.dtype.kind == "u" and chosen.size and int(chosen.max()) > LARGEST:
+        raise ActionError(f"{name} has an action that does not fit into 64 bits")
     if chosen.shape != shape or chosen.dtype.kind not in "iu":
         raise ActionError(f"{name} has shape {chosen.shape} and type {chosen.dtype}; expected {shape} integers")
     # NumPy makes ints of bools that stand among ints.
@@ -105,6 +112,14 @@ def as_actions(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.int6
     if any(np.asarray(element).dtype == np.bool_ for element in elements if type(element) is not int):
         raise ActionError(f"{name} has a bool among its integers; expected {shape} integers")
     return chosen.astype(np.int64, copy=False)
+
+
+def _as_integers(given: Any, otherwise: NDArray[Any]) -> NDArray[Any]:
+    """The elements as 64-bit integers, if they are integers that fit."""
+    try:
+        return np.array([operator.index(element) for element in given], dtype=np.int64)
+    except (TypeError, OverflowError):
+        return otherwise
 
 
 class Look(NamedTuple):

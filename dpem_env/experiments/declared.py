@@ -33,7 +33,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpem_env.support.errors import DpemError, nearest
-from dpem_env.support.files import reading
+from dpem_env.support.files import read_text, reading
 
 FOLDERS = (Path("baselines/experiments"), Path("agents/experiments"))
 JOINED = ("policies", "forecasters")  # options that take a list as one word, with commas
@@ -98,7 +98,7 @@ def load(name_or_path: str) -> Experiment:
     """An experiment by the path of its file, or by name in the project's folders of experiments."""
     path = file_of(name_or_path)
     with reading("experiment", path):
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path))
         lists = data.pop("lists", {})
         try:
             declared = Experiment.model_validate({"name": path.stem} | _expanded(data, lists))

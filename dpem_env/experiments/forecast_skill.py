@@ -32,6 +32,7 @@ from dpem_env.experiments.workers import played
 from dpem_env.logs.recorder import simulator_version
 from dpem_env.network.network import build_network
 from dpem_env.scenarios import Scenario, Split
+from dpem_env.scenarios.schema import ReplayDemand
 from dpem_env.support.errors import DpemError, PolicyError
 from dpem_env.support.seeding import generator
 
@@ -97,11 +98,14 @@ def measure_skill(
     """Score forecasters on the demand of a split's first episodes, as plain data.
 
     `topologies` takes the place of the split's topologies, cyclically: a forecaster trained at the nodes of one network
-    knows no other. Raises PolicyError for an unknown forecaster, DpemError for too short an episode.
+    knows no other. Raises PolicyError for an unknown forecaster, DpemError for too short an episode and for a
+    request file, which has no long run.
     """
     names = list(dict.fromkeys([REFERENCE, *forecasters]))
     for name in names:
         _required(name)
+    if isinstance(scenario.demand, ReplayDemand):
+        raise DpemError(f"{scenario.name}: a request file has no mean rates, which forecasts are scored against")
     if scenario.episode.slots <= scenario.observation.forecast_horizon:
         raise DpemError(f"{scenario.name}: an episode must be longer than the forecast horizon to score a forecast")
     episodes = [episode_seeds(scenario, split, index) for index in range(num_seeds)]

@@ -54,7 +54,7 @@ from dpem_env.scenarios import Scenario, from_toml
 from dpem_env.simulator import RULES_VERSION, Status, Tally
 from dpem_env.simulator.simulator import fingerprint
 from dpem_env.support.errors import LogError
-from dpem_env.support.files import reading, whole_file
+from dpem_env.support.files import reading, require_regular, whole_file
 
 
 def simulator_version() -> dict[str, str]:
@@ -168,8 +168,10 @@ class EpisodeLog:
 
 def read_log(path: str | os.PathLike[str]) -> EpisodeLog:
     """Read and check an episode log; raises LogError with one clear line if it is none."""
-    with reading("log", path, LogError), open(path, "rb") as stream:
-        content = unpacked(stream)
+    with reading("log", path, LogError):
+        require_regular(path)
+        with open(path, "rb") as stream:
+            content = unpacked(stream)
     return EpisodeLog(content.header, Rows(content.table), content.digest, content.recorded_digest)
 
 

@@ -100,6 +100,9 @@ def read_requests(demand: ReplayDemand, num_nodes: int) -> RequestFile:
         missing = [column for column in needed if column not in (reader.fieldnames or ())]
         if missing:
             raise ValueError(f"no column {missing[0]!r}; expected time,source,destination,fidelity[,deadline]")
+        repeated = [column for column in needed if (reader.fieldnames or ()).count(column) > 1]
+        if repeated:
+            raise ValueError(f"two columns are called {repeated[0]!r}")
         rows = [_checked_row(row, reader.line_num, demand, num_nodes) for row in reader]
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     time, source, destination, fidelity, deadline = table[np.argsort(table[:, 0], kind="stable")].T
@@ -136,6 +139,8 @@ def _checked_row(
             raise fail(column, expected)
         return value
 
+    if None in row:  # where DictReader puts them
+        raise ValueError(f"line {line}: it has more values than there are columns")
     time = number("time", "seconds >= 0")
     if time < 0:
         raise fail("time", "seconds >= 0")

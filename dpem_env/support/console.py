@@ -1,12 +1,8 @@
-"""The terminal: output that is never refused, whatever its encoding, and Ctrl-C, one line at any moment.
-
-The package loads this first, so that Ctrl-C is answered while the rest is still loading: it must be light to import.
-"""
+"""The terminal: output that is never refused, whatever its encoding, and Ctrl-C while a command works."""
 
 from __future__ import annotations
 
 import _thread
-import atexit
 import codecs
 import io
 import os
@@ -16,50 +12,17 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, TextIO, cast
 
 from dpem_env.support.errors import one_line
+from dpem_env.support.interrupts import end
 
-INTERRUPTED = "dpem: interrupted"
-EXIT_INTERRUPTED = 130
 PLAIN = "dpem-plain"  # name of the error handler that writes what an encoding lacks in ASCII
 SIGNS = {
     "±": "+/-", "…": "...", "·": "*", "×": "x", "−": "-", "–": "-", "—": "-", "→": "->", "←": "<-",
     "≤": "<=", "≥": ">=", "≈": "~", "√": "sqrt", "∝": "~", "‘": "'", "’": "'", "“": '"', "”": '"',
     "µ": "u", "λ": "lambda", "Λ": "Lambda",
 }  # fmt: skip
-
-
-def attend() -> None:
-    """If this process is the command itself: Ctrl-C ends it with one line, and files opened are not its output."""
-    if not _is_command():
-        return
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored, as in the background
-        signal.signal(signal.SIGINT, _end)
-        # Last of all that is done at exit, as the first to be registered: Python's own end would die of Ctrl-C.
-        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    for descriptor in range(3):  # what is closed would be the number of the next file opened
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-
-
-def _is_command() -> bool:
-    """Whether Python was started as ``dpem`` or ``python -m dpem_env``, not by a program that imports the package."""
-    started = sys.argv[0] if getattr(sys, "argv", None) else ""
-    if started == "-m":  # as long as the module is being looked for
-        return any(part.removeprefix("-m") in ("dpem_env", "dpem_env.cli") for part in sys.orig_argv)
-    return os.path.splitext(os.path.basename(started))[0] == "dpem"
-
-
-def _end(signum: int, frame: FrameType | None) -> None:
-    """Before and after a command works there is nothing to save, and what is half loaded cannot be cleaned up."""
-    try:
-        os.write(2, f"{INTERRUPTED}\n".encode())
-    finally:
-        os._exit(EXIT_INTERRUPTED)
 
 
 @contextmanager
@@ -70,7 +33,7 @@ def interruptible() -> Iterator[None]:
     just go on.
     """
     repeats: list[threading.Timer] = []
-    usual, ours = sys.unraisablehook, signal.getsignal(signal.SIGINT) is _end
+    usual, ours = sys.unraisablehook, signal.getsignal(signal.SIGINT) is end
 
     def repeat_interrupt(problem: Any) -> None:
         if issubclass(problem.exc_type, KeyboardInterrupt):
@@ -92,7 +55,7 @@ def interruptible() -> Iterator[None]:
         for repeat in repeats:
             repeat.cancel()
         if ours:
-            signal.signal(signal.SIGINT, _end)
+            signal.signal(signal.SIGINT, end)
         sys.unraisablehook = usual
 
 

@@ -193,11 +193,16 @@ def reading(what: str, path: str | os.PathLike[str], kind: type[DpemError] = Dpe
     raise kind(f"{what} {os.fspath(path)!r} cannot be used: {reason}") from None
 
 
+def require_regular(path: str | os.PathLike[str]) -> None:
+    """ValueError for what is there but no file with an end: a folder, a pipe that is waited for, a device."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError("it is no regular file")
+
+
 def read_text(path: str | os.PathLike[str], largest: int = LARGEST_TEXT) -> str:
     """A text that somebody wrote, in UTF-8 or what its byte order mark says; to be called inside `reading`."""
     file = Path(path)
-    if file.exists() and not file.is_file():
-        raise ValueError("it is no regular file")
+    require_regular(file)
     with file.open("rb") as stream:
         content = stream.read(largest + 1)
     if len(content) > largest:
@@ -247,6 +252,8 @@ class ArrayFile:
     """
 
     def __init__(self, path: str | os.PathLike[str] | IO[bytes]) -> None:
+        if isinstance(path, str | os.PathLike):
+            require_regular(path)
         size = os.path.getsize(path) if isinstance(path, str | os.PathLike) else path.seek(0, os.SEEK_END)
         self._room = max(LARGEST_EXPANSION * size, LEAST_ROOM)  # bytes that it may unpack to
         self._archive = zipfile.ZipFile(path)

@@ -126,3 +126,11 @@ def test_new_requests_are_those_that_arrive_in_the_slot() -> None:
         pending.append(session.observer.table.read(session.observations()).pending.sum())
         wait(session)
     assert pending == [1, 1, 1, 1, 2, 2]
+
+
+def test_integers_of_any_kind_are_actions_together() -> None:
+    mixed = [np.uint64(1), 0, np.int8(2)]
+    assert as_actions("actions", mixed, (3,)).tolist() == [1, 0, 2]
+    for too_large in (np.full(3, 2**64 - 1, dtype=np.uint64), [np.uint64(2**64 - 1), 0, 0], [2**63, 0, 0]):
+        with pytest.raises(ActionError):
+            as_actions("actions", too_large, (3,))

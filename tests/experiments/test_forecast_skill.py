@@ -120,3 +120,10 @@ def test_bad_input_is_told_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
 ) -> None:
     assert message in complaint(capsys, "forecast", "--scenario", "mesh20-v0", *options, "--out", str(tmp_path))
+
+
+def test_a_request_file_has_no_mean_rates_to_score_against(tmp_path: Path) -> None:
+    (tmp_path / "requests.csv").write_text("time,source,destination,fidelity\n0.0,0,2,0.7\n")
+    replayed = scenarios.get("chain3-v0", kind="replay", requests_file=str(tmp_path / "requests.csv"))
+    with pytest.raises(DpemError, match="a request file has no mean rates"):
+        measure_skill(replayed, ["persistence"], 1)

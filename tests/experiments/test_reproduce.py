@@ -221,6 +221,12 @@ def test_mistakes_in_a_declaration(project: Path, change: dict[str, str], messag
         declared.load("two.toml")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_declaration_may_begin_with_a_byte_order_mark(project: Path, encoding: str) -> None:
+    (project / "two.toml").write_text(TWO_STEPS, encoding=encoding)
+    assert len(declared.load("two.toml").steps) == 2
+
+
 def test_lists_and_combinations(project: Path) -> None:
     (project / "many.toml").write_text(
         'summary = "s"\n[lists]\nrules = ["a", "b"]\n[[steps]]\nname = "seed {seed}"\neach = { seed = [0, 1] }\n'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +91,9 @@ def kinds(session: Session) -> dict[str, Kind]:
     }
 
 
-KINDS = pytest.mark.parametrize("name", ["policy", "training", "gru", "ridge", "trace"])
+NEEDS_DATA = pytest.mark.skipif(not os.environ.get("DPEM_DATA"), reason="no real data: set DPEM_DATA")
+FORECASTERS = [pytest.param(name, marks=NEEDS_DATA) for name in ("gru", "ridge")]  # they play the Abilene trace
+KINDS = pytest.mark.parametrize("name", ["policy", "training", *FORECASTERS, "trace"])
 
 
 def write(path: Path, kind: Kind, about: Any = None, compressed: bool = True, **changed: Any) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dpem_env.logs.recorder import EpisodeRecorder, read_log, simulator_version
 from dpem_env.logs.replay import replay, replay_log
 from dpem_env.policies import Decision
 from dpem_env.support import plugins
+from dpem_env.support.errors import LogError
 from support.episode_logs import Change, Header, Row, record_episode, rewrite
 
 SLOTS = 24
@@ -348,3 +350,9 @@ def test_a_replay_reports_every_slot_as_it_goes(log_path: Path) -> None:
 
     replay_log(read_log(log_path), note)
     assert seen == list(range(1, SLOTS + 1))
+
+
+def test_a_log_is_not_read_from_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(LogError, match="it is no regular file"):
+        replay(tmp_path / "pipe")

@@ -285,3 +285,16 @@ def test_a_trace_that_declares_more_than_can_be_held_is_refused_unread(tmp_path:
 def test_matrices_may_be_of_any_real_type(tmp_path: Path, dtype: str) -> None:
     path = write_trace(tmp_path / f"{dtype}.npz", np.ones((4, 2, 2), dtype=dtype))
     assert read_matrices(path).mbps.sum() == 8.0
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        ("time,source,destination,fidelity", "1,0,1,0.7,1,99", "line 2: it has more values than there are columns"),
+        ("time,time,source,destination,fidelity", "1,1,0,1,0.7", "two columns are called 'time'"),
+    ],
+)
+def test_values_without_a_column_of_their_own_are_refused(tmp_path: Path, header: str, row: str, message: str) -> None:
+    (tmp_path / "requests.csv").write_text(f"{header}\n{row}\n")
+    with pytest.raises(DataError, match=message):
+        read_requests(ReplayDemand(requests_file=str(tmp_path / "requests.csv")), 3)

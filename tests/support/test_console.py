@@ -14,8 +14,9 @@ import pytest
 
 from dpem_env import scenarios
 from dpem_env.scenarios import from_toml
-from dpem_env.support import console
-from dpem_env.support.console import EXIT_INTERRUPTED, printable
+from dpem_env.support import interrupts
+from dpem_env.support.console import printable
+from dpem_env.support.interrupts import EXIT_INTERRUPTED
 from support.command_line import complaint, dpem
 from support.terminals import in_shell, interrupted_after, told
 
@@ -236,7 +237,7 @@ def test_the_command_is_told_from_programs_that_import_the_package(
 ) -> None:
     monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setattr(sys, "orig_argv", original)
-    assert console._is_command() is command
+    assert interrupts._is_command() is command
 
 
 def test_importing_the_package_leaves_interruptions_alone() -> None:

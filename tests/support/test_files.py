@@ -541,3 +541,12 @@ def test_two_arrays_of_one_name_are_refused(tmp_path: Path, names: tuple[str, st
             archive.writestr(name, b"")
     with pytest.raises(ValueError, match="two arrays of one name"):
         ArrayFile(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("what", ["pipe", "device"])
+def test_arrays_are_not_read_from_what_has_no_end(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "pipe" if what == "pipe" else Path("/dev/zero")
+    if what == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(DpemError, match="it is no regular file"), reading("checkpoint", path):
+        ArrayFile(path)
