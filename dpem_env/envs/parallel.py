@@ -146,9 +146,10 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         Raises ActionError for an unknown or missing agent, or an action that is no integer.
         """
         agents, session = self.agents, self.session
-        if session.done and isinstance(actions, dict) and not actions:
-            return {}, {}, {}, {}, {}
-        session.require_running()
+        if session.done:
+            if isinstance(actions, dict) and not actions:
+                return {}, {}, {}, {}, {}
+            session.require_running()
         session.step(*session.observer.code.commands(self._as_array(actions)))
         refused = session.simulator.refused[0]
         if refused.any():

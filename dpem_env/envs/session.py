@@ -257,7 +257,7 @@ class Session:
     def slot(self) -> int:
         """The slot about to be decided."""
         self.require_begun()
-        return int(self.simulator.state.slot[0, 0])
+        return self.simulator.state.slot.item(0)
 
     @property
     def done(self) -> bool:
