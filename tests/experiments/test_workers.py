@@ -24,7 +24,7 @@ from dpem_env.experiments.workers import DEATHS, ONE_THREAD, WorkItem, expected_
 from dpem_env.policies import get_policy
 from dpem_env.support.errors import DpemError, PolicyError
 
-TESTS = Path(__file__).parents[1]
+HERE = Path(__file__).parent
 SCENARIO = scenarios.get("chain3-v0", slots=8, request_rate=4.0)
 
 
@@ -158,8 +158,8 @@ def _gone(process: int) -> bool:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_its_parent(tmp_path: Path, how: signal.Signals) -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(TESTS)!r})\n"
-        "from functools import partial; from pathlib import Path; from test_work import pid_and_wait\n"
+        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+        "from functools import partial; from pathlib import Path; from test_workers import pid_and_wait\n"
         "from dpem_env.experiments.workers import on_processes\n"
         f"if __name__ == '__main__': list(on_processes(partial(pid_and_wait, Path({str(tmp_path)!r})), [1, 2], 2))\n"
     )
@@ -190,7 +190,7 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 @pytest.fixture
 def known_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers of a cluster that starts now find the functions of this file."""
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
 
 
 @pytest.mark.slow
