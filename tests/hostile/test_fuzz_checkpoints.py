@@ -151,7 +151,7 @@ def test_files_cut_short_are_refused_in_one_line(kinds: dict[str, Kind], name: s
         assert refused(tried(kinds[name].use, path))
 
 
-@pytest.mark.parametrize("name", ["policy", "training", "gru", "ridge"])
+@pytest.mark.parametrize("name", ["policy", "training", *FORECASTERS])
 def test_another_description_is_refused_in_one_line_or_used(kinds: dict[str, Kind], name: str, tmp_path: Path) -> None:
     accepted = []
     for rng in inputs(250):
