@@ -62,7 +62,8 @@ def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divi
                 _describe_demand(world, state, i, d, peer_divisor, columns, block)
                 if known:
                     _describe_route(world, i, d, route[i, d], up[i, d], load[i, d], peer_divisor, columns, block)
-                _write_each(block, peer_divisor, columns.forecast, forecast[i, d])
+                if forecast.shape[2] > 0:  # compiled code would not notice an index beyond the end
+                    _write_each(block, peer_divisor, columns.forecast, forecast[i, d])
         _describe_own(state, i, node_divisor, peer_divisor, columns, row)
 
 

@@ -35,7 +35,6 @@ COMMANDS = {
     "run": ["run", *FEW, "--policy", "idle", "--seeds", "2", "--out", "out"],
     "benchmark": ["benchmark", "small", *FEW, "--policies", "idle", "--seeds", "2", "--out", "out"],
     "benchmark on two": ["benchmark", "small", *FEW, "--policies", "idle", "--seeds", "2", "--workers=2", "--out=out"],
-    "forecast": ["forecast", *FEW, "--forecaster", "moving-average:4", "--seeds", "2", "--out", "out"],
     "tune": ["tune", *FEW, "--policies", "local-predictive", "--trials", "2", "--episodes", "1", "--out", "out"],
 }
 

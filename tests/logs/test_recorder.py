@@ -132,7 +132,7 @@ def test_a_missing_log_is_told(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_log(tmp_path: Path) -> None:
-    assert "cannot be used: Is a directory" in complaint_about(tmp_path)
+    assert "cannot be used: it is no regular file" in complaint_about(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"slot,action\n0,1\n", b"PAR1" + bytes(500) + b"PAR1"])
