@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from dpem_env.demand.requests import Demand, mean_rates
 from dpem_env.network.network import Network
 from dpem_env.scenarios import Scenario
+from dpem_env.scenarios.schema import MAX_SLOTS
 from dpem_env.support import plugins
-from dpem_env.support.errors import PolicyError
+from dpem_env.support.errors import PolicyError, shown
 from dpem_env.support.plugins import announced, made, unknown
-from dpem_env.support.seeding import generator
+from dpem_env.support.seeding import SEEDS, generator
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -209,7 +210,7 @@ class PermutedOracle(Oracle):
     """The oracle's forecasts dealt to other pairs at random: right in total, wrong everywhere (a control)."""
 
     def __init__(self, seed: int | str = 0) -> None:
-        self.seed = _number("seed", seed, least=0)
+        self.seed = _number("seed", seed, least=0, most=SEEDS - 1)
 
     def reset(self, setting: ForecastSetting) -> None:
         """Draw a round of the existing pairs: each gets the forecast of the one before it."""
@@ -272,13 +273,13 @@ def _factory(name: str) -> Callable[..., Any]:
     return announced(plugins.FORECASTERS)[name].load()  # type: ignore[no-any-return]
 
 
-def _number(what: str, given: int | str, least: int) -> int:
+def _number(what: str, given: int | str, least: int, most: int = MAX_SLOTS) -> int:
     try:
         number = int(given)
     except ValueError:
         number = least - 1
-    if number < least:
-        raise PolicyError(f"{what} of a forecaster is {given!r}; expected a whole number >= {least}")
+    if not least <= number <= most:
+        raise PolicyError(f"{what} of a forecaster is {shown(given)}; expected a whole number from {least} to {most}")
     return number
 
 

@@ -285,11 +285,12 @@ def test_what_stands_after_the_colon_is_the_forecasters_argument() -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("moving-average:", "window of a forecaster is ''; expected a whole number >= 1"),
+        ("moving-average:", "window of a forecaster is ''; expected a whole number from 1 to 1000000"),
+        ("moving-average:99999999999999999999", "expected a whole number from 1 to 1000000"),
         ("moving-average:0", "window of a forecaster is '0'"),
         ("moving-average:1.5", "window of a forecaster is '1.5'"),
         ("seasonal:-3", "period of a forecaster is '-3'"),
-        ("permuted-oracle:-1", "seed of a forecaster is '-1'; expected a whole number >= 0"),
+        ("permuted-oracle:-1", "seed of a forecaster is '-1'; expected a whole number from 0 to"),
         ("mean-rates:3", "forecaster 'mean-rates' takes no argument, given '3'"),
         ("persistance:3", "unknown forecaster 'persistance'; did you mean 'persistence'"),
         ("none:3", "unknown forecaster 'none'"),
