@@ -13,11 +13,12 @@ from pathlib import Path
 
 from dpem_agents.federated.embedded import Federation
 from dpem_agents.forecasters.training import train_forecasters
-from dpem_agents.ppo.hyperparameters import Hyperparameters
-from dpem_agents.ppo.training import require_unspent, train
+from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters
+from dpem_agents.ppo.training import require_booked, train
 from dpem_env import scenarios
+from dpem_env.network.network import build_network
 from dpem_env.scenarios import Scenario
-from dpem_env.support.files import make_writable, sole_writer
+from dpem_env.support.files import result_folder
 
 FORECASTER = "gru.npz"  # in the folder of a training, beside its checkpoint
 
@@ -43,11 +44,12 @@ def train_dpem(
     done. The rest is as in `dpem_agents.ppo.training.train`.
     """
     scenario, folder = scenarios.get(scenario), Path(out)
-    make_writable(folder)
     forecaster = folder / FORECASTER
-    with sole_writer(folder):
-        if not resume:
-            require_unspent(folder)
+    chosen, learning = federation or Federation(), hyperparameters or PRESETS["federated"]
+    with result_folder(folder):
+        require_booked(folder, resume)
+        nodes = build_network(scenario.on_topology(topology_seed, "train"), topology_seed, data_dir).num_nodes
+        chosen.rounds_of_policies(timesteps, learning.slots * learning.networks * nodes)  # complain before it is late
         if not (resume and forecaster.exists()):
             learned = train_forecasters(scenario, [topology_seed], hours=hours, seed=seed, data_dir=data_dir)
             learned.save(forecaster)
@@ -57,8 +59,8 @@ def train_dpem(
         timesteps,
         folder,
         seed=seed,
-        hyperparameters=hyperparameters,
-        federation=federation,
+        hyperparameters=learning,
+        federation=chosen,
         forecaster=f"gru:{forecaster}",
         topology_seed=topology_seed,
         validation_episodes=validation_episodes,

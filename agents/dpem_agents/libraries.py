@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,3 +42,25 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def errors_told_once() -> Iterator[None]:
+    """No tracebacks of the threads that write TensorBoard's files: their errors are raised where values are logged."""
+    usual = threading.excepthook
+
+    def writes_events(thread: threading.Thread | None) -> bool:
+        return type(thread).__module__.startswith("tensorboard.")
+
+    def told(error: threading.ExceptHookArgs) -> None:
+        if not writes_events(error.thread):
+            usual(error)
+
+    threading.excepthook = told
+    try:
+        yield
+    finally:
+        for thread in filter(writes_events, threading.enumerate()):
+            if getattr(thread, "exception", None) is not None:  # raised here already, and soon there
+                thread.join()
+        threading.excepthook = usual

@@ -135,6 +135,12 @@ def staying(folder: Path) -> Iterator[None]:
         raise
 
 
+def require_folder(folder: Path, within: str) -> None:
+    """DpemError unless this one is still there in a folder of results."""
+    if not (folder / within).is_dir():
+        raise _removed(folder, f"{os.fspath(folder / within)!r} is gone")
+
+
 def require_files(folder: Path, files: Iterable[Path]) -> None:
     """DpemError unless all are there that were written to a folder of results."""
     lost = sum(not file.is_file() for file in files)

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -347,6 +348,8 @@ def test_in_mode_local_a_node_books_its_own_releases_and_stops_at_its_budget(tmp
     with pytest.raises(BudgetExhausted):
         LocalLearning(tmp_path).learn(start)
     (tmp_path / "ledger.json").unlink()
+    assert "is missing, which booked 2 of the releases in" in refusal(LocalLearning, tmp_path)
+    shutil.rmtree(tmp_path / "ledger-releases")
     assert "this node has sent 2 updates, and" in refusal(LocalLearning, tmp_path)
 
 
@@ -392,6 +395,8 @@ def test_a_server_that_is_killed_at_any_moment_releases_each_round_once_and_repo
     if not private:
         np.testing.assert_allclose(made.averager.weights - serve_start(plan, tmp_path / "new"), 3.0)
     (tmp_path / "ledger.json").unlink()
+    assert "is missing, which booked 3 of the releases in" in refusal(Aggregator, tmp_path)
+    shutil.rmtree(tmp_path / "ledger-releases")
     assert "which its privacy ledger does not book" in refusal(Aggregator, tmp_path)
 
 

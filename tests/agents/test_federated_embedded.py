@@ -95,20 +95,29 @@ def test_the_shared_weights_are_the_mean_of_what_nodes_have_learned(tmp_path: Pa
 
 
 def test_between_rounds_it_is_independent_learning(tmp_path: Path) -> None:
-    never = federation(privacy="off", period=100)
-    path = trained(tmp_path / "federated", never, 3)
-    weights = actors(path)
+    def before_the_round(made: Learner) -> dict[str, Any]:
+        weights: dict[str, Any] = {}
+
+        def at_boundary() -> None:
+            made.average_if_due()
+            if made.timesteps == 3 * ROLLOUT:
+                weights.update(made.checkpoint({}).actor)
+
+        made.learn(at_boundary, lambda: None)
+        return weights
+
+    together = learner(tmp_path / "federated", federation(privacy="off", period=4), 4)
     # From the same start for all nodes, which independent learners do not have: put it into theirs.
     alone = Learner(
-        CHAIN, Settings(CHAIN.hash, "independent", 0, None, None, TOPOLOGY, QUICK), 3 * ROLLOUT, "cpu", None, tmp_path
+        CHAIN, Settings(CHAIN.hash, "independent", 0, None, None, TOPOLOGY, QUICK), 4 * ROLLOUT, "cpu", None, tmp_path
     )
     for parameter in alone.model.policy.mlp_extractor.actor.parameters():
         parameter.data[:] = parameter.data[0].clone()
-    alone.learn(lambda: None, lambda: None)
-    named = {
-        f"actor.{name}": p.detach().numpy() for name, p in alone.model.policy.mlp_extractor.actor.named_parameters()
-    }
-    assert all(np.array_equal(array, named[name]) for name, array in weights.items())
+    weights, expected = before_the_round(together), before_the_round(alone)
+    assert together.averaging is not None
+    assert together.averaging.rounds == 1  # after these
+    assert weights
+    assert all(np.array_equal(array, expected[name]) for name, array in weights.items())
 
 
 @pytest.mark.parametrize("chosen", [OPEN, SEEDED], ids=["off", "noised"])
@@ -166,6 +175,52 @@ def test_beginning_anew_does_not_undo_what_was_spent(tmp_path: Path, capsys: pyt
     assert Ledger(other.with_name("ledger.json")).rounds == 3
 
 
+@pytest.mark.parametrize(
+    ("gone", "line"),
+    [
+        (("ledger.json",), "is missing, which booked 3 of the releases in"),
+        (("ledger.json", "checkpoint.npz"), "is missing, which booked 3 of the releases in"),
+        (("ledger.json", "checkpoint.npz", "policy.npz"), "is missing, which booked 3 of the releases in"),
+        (("ledger.json", "ledger-releases"), "checkpoint.npz' has learned from 3 rounds, of which privacy ledger"),
+        (("ledger.json", "ledger-releases", "checkpoint.npz"), "policy.npz' has learned from 3 rounds, of which"),
+    ],
+)
+def test_without_its_ledger_what_was_spent_is_seen_by_what_it_came_to(
+    gone: tuple[str, ...], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tmp_path, PRIVATE)
+    for name in gone:
+        shutil.rmtree(tmp_path / name) if name == "ledger-releases" else (tmp_path / name).unlink()
+    before = contents(tmp_path)
+    small = ("--scenario", "chain3-v0", "--set", "slots=50", "--timesteps", "1600", "--out", str(tmp_path))
+    quick = ("--learn", "networks=1", "--learn", "slots=16", "--federate", "period=1")
+    for kind in (("--mode", "federated", *quick), ("--preset", "dpem", *quick)):
+        for again in ((), ("--again",)):
+            told = complaint(capsys, "train", *small, *kind, *again)
+            assert line in told
+            assert "another folder" in told
+    assert line in complaint(capsys, "train", *small, "--mode", "shared", "--again")
+    assert contents(tmp_path) == before
+
+
+def test_a_training_that_would_average_nothing_is_not_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Learner, "learn", None)
+    monkeypatch.setattr("dpem_agents.dpem.train_forecasters", None)
+    small = ("--scenario", "mesh20-v0", "--set", "slots=20", "--set", "nodes=6", "--timesteps", "600")
+    out = ("--validation-episodes", "1", "--out", str(tmp_path / "out"))
+    for kind in (("--mode", "federated"), ("--preset", "dpem")):
+        told = complaint(capsys, "train", *small, *kind, *out)
+        assert "federation's period is 32 rollouts, and the training has 1: no round would be played" in told
+        assert "timesteps, or choose a period of 1 at most" in told
+        assert not (tmp_path / "out" / "checkpoint.npz").exists()
+    with pytest.raises(DpemError, match="train for more than 96 timesteps, or choose a period of 2 at most"):
+        trained(tmp_path / "out", federation(privacy="off", period=3), 2)
+    with pytest.raises(TypeError):  # it begins
+        trained(tmp_path / "out", federation(privacy="off", period=2), 2)
+
+
 def test_one_process_trains_in_a_folder_at_a_time(tmp_path: Path) -> None:
     with sole_writer(tmp_path), pytest.raises(DpemError, match="another process is writing"):
         trained(tmp_path, PRIVATE)
@@ -189,8 +244,8 @@ def test_a_ledger_that_does_not_agree_with_the_checkpoint_is_refused(change: str
         shutil.copytree(other / "ledger-releases", path.with_name("ledger-releases"), dirs_exist_ok=True)
     before = contents(path.parent)
     line = {
-        "deleted": r"3 rounds of this training were released, which its privacy ledger does not book: put back",
-        "older": r"3 rounds of this training were released, which its privacy ledger does not book: put back",
+        "deleted": r"ledger\.json' is missing, which booked 3 of the releases in .*ledger-releases': put it back",
+        "older": r"ledger\.json' does not book 1 of the releases in .*ledger-releases': put it back",
         "of another run": r"the weights after round 3 are not those that .* has booked: they are of another run",
     }
     with pytest.raises(DpemError, match=line[change]) as told:
@@ -203,7 +258,7 @@ def test_a_checkpoint_alone_that_was_copied_elsewhere_is_not_trained_on(tmp_path
     path = trained(tmp_path / "one", PRIVATE)
     (tmp_path / "two").mkdir()
     shutil.copy(path, tmp_path / "two")
-    with pytest.raises(DpemError, match="which its privacy ledger does not book"):
+    with pytest.raises(DpemError, match=r"has learned from 3 rounds, of which privacy ledger .* books 0: put it back"):
         trained(tmp_path / "two", PRIVATE, rollouts=8)
     assert PpoPolicy(tmp_path / "two")  # it plays
 

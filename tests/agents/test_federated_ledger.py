@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -25,6 +26,7 @@ from dpem_env.support.files import sole_writer
 SHIPPED = Path(__file__).parents[2] / "agents" / "checkpoints" / "dpem-mesh100" / "seed0" / "ledger.json"
 ROUNDS = 3
 SEEDED = config(noise_seed=7, adaptive=AdaptiveClipping(count_noise=1.0), sample_rate=0.5)
+UNNAMED = b'{"format": "dpem-privacy-ledger-2", "charges": [], "announced": [3]}'
 SECRET = config(adaptive=AdaptiveClipping(count_noise=1.0), max_epsilon=config().epsilon(ROUNDS) + 1e-6)
 
 
@@ -79,7 +81,7 @@ def test_killed_at_any_moment_it_goes_on_and_spends_what_it_would_have(dp: DPCon
             assert np.array_equal(made.weights, straight.weights)
             assert made.clip_norm == straight.clip_norm
             assert releases(folder) == releases(tmp_path / "straight")
-    assert moments >= ROUNDS * 6  # six in each round: two files, each synced, renamed, its folder synced
+    assert moments >= ROUNDS * 9  # nine in each round: three files, each synced, renamed, its folder synced
 
 
 def test_a_program_that_is_killed_again_and_again_comes_to_its_end(tmp_path: Path) -> None:
@@ -103,10 +105,8 @@ def test_a_round_is_on_disk_before_it_is_handed_out(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(ledger, "_write", _noting(ledger._write, done, "ledger begins"))
     training(tmp_path, SEEDED, lambda made: done.append("handed out"))
     names = [Path(name).name for name in done[: done.index("handed out")]]
-    partial, folder, begins, partial_ledger, folder_of_ledger = names
-    assert (folder, begins, folder_of_ledger) == ("ledger-releases", "ledger begins", tmp_path.name)
-    assert partial.endswith(".partial")
-    assert partial_ledger.endswith(".partial")
+    of_ledger = ["ledger begins", "partial", tmp_path.name]
+    assert [name.rpartition(".")[2] for name in names] == [*of_ledger, "partial", "ledger-releases", *of_ledger]
 
 
 def test_a_full_disk_between_release_and_ledger_charges_nothing_and_leaves_nothing(
@@ -114,8 +114,10 @@ def test_a_full_disk_between_release_and_ledger_charges_nothing_and_leaves_nothi
 ) -> None:
     usual = ledger.write_json
 
-    def full(*arguments: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def full(path: Path, data: dict[str, Any]) -> None:
+        if data["charges"]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        usual(path, data)  # the announcement
 
     made = averager(SECRET, 3, ledger=Ledger(tmp_path / "ledger.json"), training="first")
     made.sample(range(10))
@@ -248,9 +250,19 @@ def test_who_waits_in_vain_for_the_lock_is_told(tmp_path: Path, monkeypatch: pyt
 # What the file may be
 
 
-def test_a_ledger_that_is_deleted_or_set_back_while_in_use_is_not_taken_for_what_was_spent(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("first", r"(does not book 1|is missing, which booked 2) of the releases in"),
+        (None, r"was deleted or changed while in use: 2 rounds have been charged, and it books [01];"),
+    ],
+    ids=["with releases", "without"],
+)
+def test_a_ledger_that_is_deleted_or_set_back_while_in_use_is_not_taken_for_what_was_spent(
+    name: str | None, line: str, tmp_path: Path
+) -> None:
     path = tmp_path / "ledger.json"
-    made = averager(SEEDED, 3, ledger=Ledger(path), training="first")
+    made = averager(SEEDED, 3, ledger=Ledger(path), training=name)
     play(made, {})
     after_one = path.read_bytes()
     play(made, {})
@@ -259,11 +271,49 @@ def test_a_ledger_that_is_deleted_or_set_back_while_in_use_is_not_taken_for_what
         path.unlink()
         if text is not None:
             path.write_bytes(text)
-        assert "was deleted or changed while in use: 2 rounds have been charged, and it books" in refusal(
-            made.aggregate, {}
-        )
+        assert re.search(line, refusal(made.aggregate, {}))
         path.write_bytes(after_one)
     assert made.rounds == 2
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, None], ids=["emptied", "two back", "one back", "deleted"])
+def test_a_ledger_that_is_deleted_or_set_back_between_two_programs_is_not_taken_for_what_was_spent(
+    kept: int | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "ledger.json"
+    training(tmp_path, SEEDED)
+    stored = json.loads(path.read_text())
+    path.unlink()
+    if kept is not None:
+        path.write_text(json.dumps(stored | {"charges": stored["charges"][:kept]}))
+    before = releases(tmp_path)
+    line = refusal(training, tmp_path, SEEDED)
+    what = "is missing, which booked 3" if kept is None else f"does not book {3 - kept}"
+    assert f"{what} of the releases in" in line
+    assert "put it back as it was, or begin anew in another folder" in line
+    assert releases(tmp_path) == before
+    path.write_text(json.dumps(stored))
+    assert training(tmp_path, SEEDED).ledger.rounds == ROUNDS
+
+
+def test_a_ledger_that_is_deleted_while_another_program_begins_is_refused_at_its_first_round(tmp_path: Path) -> None:
+    other = averager(SEEDED, 3, ledger=Ledger(tmp_path / "ledger.json"), training="second")
+    other.sample(range(10))
+    training(tmp_path, SEEDED)
+    (tmp_path / "ledger.json").unlink()
+    assert "is missing, which booked 3 of the releases in" in refusal(other.aggregate, {})
+    assert sorted(releases(tmp_path)) == ["first-1.npz", "first-2.npz", "first-3.npz"]
+
+
+def test_a_program_that_was_killed_in_a_round_leaves_others_their_rounds_and_plays_its_own_again(
+    tmp_path: Path,
+) -> None:
+    with killed_at(8), pytest.raises(Killed):  # the release is there, its charge is not
+        training(tmp_path, SEEDED)
+    assert list(releases(tmp_path)) == ["first-1.npz"]
+    assert Ledger(tmp_path / "ledger.json").rounds == 0
+    play(averager(SEEDED, 3, ledger=Ledger(tmp_path / "ledger.json"), training="second"), {})
+    assert training(tmp_path, SEEDED).ledger.rounds == 1 + ROUNDS
 
 
 def test_ledgers_of_the_first_version_are_read_and_gone_on_with(tmp_path: Path) -> None:
@@ -307,7 +357,7 @@ def test_a_crafted_ledger_is_one_line_and_never_empty(charge: str, tmp_path: Pat
     path = tmp_path / "ledger.json"
     path.write_text(f'{{"format": "dpem-privacy-ledger-2", "charges": [{charge}]}}')
     assert "privacy ledger" in refusal(Ledger, path)
-    for content in (b"\xff\xfe", b"{", b'{"format": "dpem-privacy-ledger-2", "charges": {"a": 1}}'):
+    for content in (b"\xff\xfe", b"{", b'{"format": "dpem-privacy-ledger-2", "charges": {"a": 1}}', UNNAMED):
         path.write_bytes(content)
         assert "cannot be used" in refusal(Ledger, path)
     path.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from itertools import count
@@ -180,6 +181,36 @@ def test_the_command_averages_and_books(tmp_path: Path, capsys: pytest.CaptureFi
     ridge = ("--model", "ridge", "--out", str(tmp_path / "ridge.npz"))
     line = complaint(capsys, "train-forecaster", *small, *federate, *ridge)
     assert "--federate averages recurrent networks: choose --model gru, lstm or rnn" in line
+
+
+def test_a_command_whose_ledger_was_deleted_learns_nothing_and_touches_no_release(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, privacy = tmp_path / "gru.npz", tmp_path / "gru-privacy"
+    small = ("--scenario", "chain3-v0", "--set", "slots=50", "--hours", "0.5", "--hidden", "3", "--out", str(out))
+    federate = ("--federate", "epsilon=4", "--federate", "delta=0.01", "--federate", "period=2")
+    both = ("--topology", "5", "--topology", "6")
+    assert dpem("train-forecaster", *small, *federate, *both) == 0
+    (privacy / "ledger-6.json").unlink()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    capsys.readouterr()
+    monkeypatch.setattr("dpem_agents.forecasters.training.draw_history", None)
+    for changed in ((), ("--seed", "1")):
+        line = complaint(capsys, "train-forecaster", *small, *federate, *both, *changed)
+        assert "ledger-6.json' is missing, which booked" in line
+        assert "put it back as it was, or begin anew in another folder" in line
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
+
+
+def test_a_training_that_would_average_nothing_is_not_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Training, "run", None)
+    small = ("--scenario", "chain3-v0", "--set", "slots=50", "--topology", "5", "--hours", "0.5", "--epochs", "2")
+    options = ("--federate", "period=400", "--out", str(tmp_path / "gru.npz"))
+    line = complaint(capsys, "train-forecaster", *small, *options)
+    assert re.search(r"federation's period is 400 batches, and the training has (\d+): no round would be played", line)
+    assert "learn from more hours, or for more epochs, or choose a period of" in line
 
 
 def test_forecasters_of_other_names_cannot_be_shared() -> None:

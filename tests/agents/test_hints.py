@@ -18,6 +18,7 @@ from support.terminals import in_shell, told
 
 SMALL = ("--scenario", "chain3-v0", "--set", "slots=20")
 QUICK = ("--timesteps", "48", "--learn", "slots=8", "--learn", "networks=2", "--validation-episodes", "0")
+OPEN = ("--federate", "privacy=off", "--federate", "period=1")
 FOLDERS = (
     "runs",
     "my runs",
@@ -61,7 +62,7 @@ def test_a_trained_policy_is_played_by_what_is_told(
     ("options", "seeds", "delay"),
     [
         (("--mode", "independent", "--topology", "3"), 3, None),
-        (("--mode", "federated", "--federate", "privacy=off"), 0, None),
+        (("--mode", "federated", *OPEN), 0, None),
         (("--mode", "central", "--delay", "0.5"), None, 0.5),
         (("--mode", "central"), None, 0.0),
     ],
@@ -168,6 +169,6 @@ def test_a_node_of_a_federation_is_told_how_to_play_what_it_has_learned() -> Non
 @pytest.mark.parametrize("seed", [2**32 - 1, 2**32, 2**63 - 1])
 @pytest.mark.parametrize("mode", ["shared", "independent", "central", "federated"])
 def test_trainings_take_every_seed(mode: str, seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("--mode", mode, *(("--federate", "privacy=off") if mode == "federated" else ()))
+    options = ("--mode", mode, *(OPEN if mode == "federated" else ()))
     assert dpem("train", *SMALL, *QUICK, *options, "--seed", str(seed), "--out", str(tmp_path)) == 0
     assert load(tmp_path / "checkpoint.npz", training=True).about["settings"]["seed"] == seed

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 from sb3_contrib import MaskablePPO
 
+from dpem_agents.libraries import errors_told_once
 from dpem_agents.ppo import training
 from dpem_agents.ppo.checkpoint import Checkpoint, load
 from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters, changed
@@ -26,6 +29,7 @@ from dpem_env.envs.session import EpisodeSeeds, episode_seeds
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.policies import get_policy
 from dpem_env.support.errors import DpemError, ScenarioError
+from support.command_line import complaint
 
 CHAIN = scenarios.get("chain3-v0", slots=50)  # rollouts of 32 slots end inside episodes
 QUICK = Hyperparameters(networks=2, slots=32, minibatches=3, epochs=2, hidden=8)
@@ -311,3 +315,46 @@ def test_shared_training_beats_random_actions_and_keeps_up_with_the_rule_it_star
         means[type(policy).__name__] = np.mean([metrics.reward for metrics in played])
     assert means["RandomLegal"] < 0.0
     assert means["PpoPolicy"] > 0.95 * means["LocalReactive"] > 0.0
+
+
+@pytest.mark.parametrize("made_again", [False, True], ids=["gone", "made again"])
+@pytest.mark.parametrize("episodes", [0, 1])
+@pytest.mark.parametrize("slot", [40, 6 * 32], ids=["in the middle", "at the end"])
+def test_a_folder_that_is_removed_midway_is_told_in_one_line(
+    slot: int,
+    episodes: int,
+    made_again: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    usual, played, traces = NodeVecEnv.step_wait, [0], list[Any]()
+
+    def removed(self: NodeVecEnv) -> Any:
+        played[0] += 1
+        if played[0] == slot:
+            shutil.rmtree("out")
+            if made_again:
+                Path("out").mkdir()
+        return usual(self)
+
+    monkeypatch.setattr(NodeVecEnv, "step_wait", removed)
+    monkeypatch.setattr(threading, "excepthook", traces.append)
+    learn = [f"--learn={name}" for name in ("networks=2", "slots=32", "minibatches=3", "epochs=1", "hidden=8")]
+    small = ("--scenario", "chain3-v0", "--set", "slots=50", "--timesteps", str(6 * ROLLOUT))
+    line = complaint(capsys, "train", *small, *learn, "--validation-episodes", str(episodes), "--out", "out")
+    assert line.startswith("dpem: error: --out 'out' was removed while results were written to it: 'out")
+    assert traces == []
+    assert threading.excepthook == traces.append
+    assert not Path("out/checkpoint.npz").exists()
+
+
+def test_threads_of_others_are_heard_while_tensorboards_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = list[Any]()
+    monkeypatch.setattr(threading, "excepthook", traces.append)
+    with errors_told_once():
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start()
+        thread.join()
+    assert [error.exc_type for error in traces] == [ZeroDivisionError]

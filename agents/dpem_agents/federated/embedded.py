@@ -66,6 +66,20 @@ class Federation:
         if self.clip_norm is None and self.privacy != "off":
             raise DpemError(f"federation's clip_norm is None; privacy {self.privacy!r} needs a clip")
 
+    def rounds(self, parts: int, of: str, longer: str) -> int:
+        """Of a training of so many rollouts or batches; DpemError, saying how to train longer, if there were none."""
+        if parts < self.period:
+            raise DpemError(
+                f"federation's period is {self.period} {of}, and the training has {parts}: no round would be played; "
+                f"{longer}, or choose a period of {parts} at most"
+            )
+        return parts // self.period
+
+    def rounds_of_policies(self, timesteps: int, rollout: int) -> int:
+        """`rounds` of so many timesteps, in rollouts of so many."""
+        longer = f"train for more than {(self.period - 1) * rollout:,} timesteps"
+        return self.rounds(math.ceil(timesteps / rollout), "rollouts", longer)
+
     def protection(self, nodes: int, rounds: int) -> DPConfig:
         """Clip, noise and budget of `rounds` rounds of that many nodes."""
         settings: dict[str, Any] = {

@@ -58,18 +58,21 @@ class Entry:
 class Ledger:
     """What has been spent on the same nodes, one round at a time; with a path, in a JSON file.
 
-    A round with a `Release` is charged together with it. First the release is written, to the folder "-releases" beside
-    the file, then the charge that names it by its hash; both are on disk before `charge` returns. So whatever stops the
-    program, what was handed out has been charged, and what has been charged is there to be handed out, once and the
-    same. A release that no charge names has been seen by nobody, and is overwritten.
+    A round with a `Release` is charged together with it. First the file announces the release by its name, then the
+    release is written, to the folder "-releases" beside it, then the charge that names it by its hash; each is on disk
+    before the next, and all before `charge` returns. So whatever stops the program, what was handed out has been
+    charged, and what has been charged is there to be handed out, once and the same. A release that is announced and
+    not charged has been seen by nobody, and is overwritten. One that is neither shows that the file was deleted or set
+    back: an error.
 
-    Several programs may charge one file: each does so under a lock, on top of what it then finds there. A missing file
-    is an empty ledger. A damaged one is an error, and so is one that lacks what this object has read or written before.
+    Several programs may charge one file: each does so under a lock, on top of what it then finds there. Where no
+    releases are, a missing file is an empty ledger. A damaged one is an error, and so is one that lacks what this
+    object has read or written before.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = None if path is None else Path(path)
-        self._booked: Counter[Entry] = Counter() if self.path is None else _read(self.path)
+        self._booked, self._announced = (Counter[Entry](), frozenset[str]()) if self.path is None else _read(self.path)
 
     @property
     def charges(self) -> tuple[Charge, ...]:
@@ -112,7 +115,7 @@ class Ledger:
             self._booked[Entry(dp.charge)] += 1
             return
         with self._sole_writer(self.path):
-            self._booked = self._read_again(self.path)
+            self._booked, self._announced = self._read_again(self.path)
             self.require_room(dp)
             self._book(self.path, dp.charge, release)
 
@@ -149,30 +152,32 @@ class Ledger:
         except (OSError, ValueError) as error:  # ValueError: a path with a null character
             raise DpemError(f"privacy ledger {os.fspath(path)!r} cannot be written: {error}") from None
 
-    def _read_again(self, path: Path) -> Counter[Entry]:
+    def _read_again(self, path: Path) -> tuple[Counter[Entry], frozenset[str]]:
         """What the file holds now, with others' charges; DpemError if it lacks what is known to have been charged."""
-        now = _read(path)
+        now, announced = _read(path)
         if not self._booked <= now:
             raise DpemError(
                 f"privacy ledger {os.fspath(path)!r} was deleted or changed while in use: {self.rounds} rounds have "
                 f"been charged, and it books {now.total()}; put it back, or go on in another folder"
             )
-        return now
+        return now, announced
 
     def _book(self, path: Path, charge: Charge, release: Release | None) -> None:
         entry = Entry(charge)
         if release is not None:
             if any(other.release == release.name for other in self._booked):
                 raise DpemError(f"{release.name!r} has been released by another program: start this one again")
+            self._announced |= {release.name}
+            _write(path, self._booked, self._announced)
             entry = Entry(charge, release.name, _write_release(_file_of(path, release.name), release))
-        booked = self._booked + Counter([entry])
+        booked, announced = self._booked + Counter([entry]), self._announced - {entry.release}
         try:
-            _write(path, booked)
+            _write(path, booked, announced)
         except OSError:
             if release is not None:
                 _file_of(path, release.name).unlink(missing_ok=True)
             raise
-        self._booked = booked
+        self._booked, self._announced = booked, announced
 
 
 def _together(booked: Mapping[Entry, int]) -> tuple[Charge, ...]:
@@ -182,8 +187,12 @@ def _together(booked: Mapping[Entry, int]) -> tuple[Charge, ...]:
     return tuple(replace(charge, rounds=number) for charge, number in rounds.items())
 
 
+def _folder_of(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-releases")
+
+
 def _file_of(path: Path, name: str) -> Path:
-    return path.with_name(f"{path.stem}-releases") / f"{file_name(name)}.npz"
+    return _folder_of(path) / f"{file_name(name)}.npz"
 
 
 def _write_release(file: Path, release: Release) -> str:
@@ -198,32 +207,48 @@ def _write_release(file: Path, release: Release) -> str:
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
-def _write(path: Path, booked: Counter[Entry]) -> None:
+def _write(path: Path, booked: Counter[Entry], announced: frozenset[str]) -> None:
     charges = []
     for entry, number in booked.items():
         named = {} if entry.release is None else {"release": entry.release, "sha256": entry.sha256}
         charges.append(asdict(replace(entry.charge, rounds=number)) | named)
-    write_json(path, {"format": FORMAT, "charges": charges})
+    write_json(path, {"format": FORMAT, "charges": charges, "announced": sorted(announced)})
 
 
-def _read(path: Path) -> Counter[Entry]:
-    booked: Counter[Entry] = Counter()
+def _read(path: Path) -> tuple[Counter[Entry], frozenset[str]]:
+    """Rounds that are booked, and names of releases that are announced; DpemError if there are other releases."""
     with reading("privacy ledger", path):
-        try:
-            stored = read_json(path)
-        except FileNotFoundError:
-            return booked
-        if stored["format"] not in READABLE:
-            raise ValueError(f"format {stored['format']!r} instead of {FORMAT!r}")
-        names = set()
-        for values in stored["charges"]:
-            entry, rounds = _entry(**values)
-            booked[entry] += rounds
-            if entry.release is not None:
-                if rounds != 1 or entry.release in names:
-                    raise ValueError(f"release {entry.release!r} is not of one round")
-                names.add(entry.release)
-    return booked
+        # Before the file is read: what another program releases meanwhile is announced there by then.
+        releases = set(_folder_of(path).glob("*.npz"))
+        there = path.exists()
+        booked, announced = _parsed(read_json(path)) if there else (Counter[Entry](), frozenset[str]())
+    known = announced.union(entry.release for entry in booked if entry.release is not None)
+    if lost := releases - {_file_of(path, name) for name in known}:
+        what = "does not book" if there else "is missing, which booked"
+        raise DpemError(
+            f"privacy ledger {os.fspath(path)!r} {what} {len(lost)} of the releases in "
+            f"{os.fspath(_folder_of(path))!r}: put it back as it was, or begin anew in another folder; "
+            "what nodes spend in both adds up"
+        )
+    return booked, announced
+
+
+def _parsed(stored: dict[str, Any]) -> tuple[Counter[Entry], frozenset[str]]:
+    booked: Counter[Entry] = Counter()
+    if stored["format"] not in READABLE:
+        raise ValueError(f"format {stored['format']!r} instead of {FORMAT!r}")
+    names = set()
+    for values in stored["charges"]:
+        entry, rounds = _entry(**values)
+        booked[entry] += rounds
+        if entry.release is not None:
+            if rounds != 1 or entry.release in names:
+                raise ValueError(f"release {entry.release!r} is not of one round")
+            names.add(entry.release)
+    announced = stored.get("announced", [])
+    if not isinstance(announced, list) or not all(isinstance(name, str) for name in announced):
+        raise ValueError(f"announced is {announced!r}; expected names")
+    return booked, frozenset(announced)
 
 
 def _entry(release: str | None = None, sha256: str | None = None, **values: Any) -> tuple[Entry, int]:

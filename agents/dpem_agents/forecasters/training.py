@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dpem_agents.checkpoints import Arrays
 from dpem_agents.federated.embedded import Averaging, Federation, training_name
-from dpem_agents.federated.ledger import BudgetExhausted
+from dpem_agents.federated.ledger import BudgetExhausted, Ledger
 from dpem_agents.forecasters.cells import Batch, clip, initial, loss
 from dpem_agents.forecasters.checkpoint import GATES, Checkpoint
 from dpem_agents.forecasters.history import History, draw_history, steps_ahead
@@ -73,6 +73,9 @@ def train_forecasters(
     if ledgers is not None:
         make_writable(Path(ledgers))
     with nullcontext() if ledgers is None else sole_writer(ledgers), progress() as bar:
+        booked = {seed: None if ledgers is None else Path(ledgers) / f"ledger-{seed}.json" for seed in topology_seeds}
+        for ledger in booked.values() if federation is not None else ():
+            Ledger(ledger)  # complain of any before the first topology is learned
         try:
             for topology_seed in topology_seeds:
                 name = f"{cell} of {scenario.name}, topology {topology_seed}"
@@ -80,9 +83,8 @@ def train_forecasters(
                 history = draw_history(scenario, topology_seed, hours, data_dir)
                 training = Training(history, cell, hidden, horizon, scenario.episode.slots, learning_rate, seed)
                 if federation is not None:
-                    ledger = None if ledgers is None else Path(ledgers) / f"ledger-{topology_seed}.json"
                     settings = given | {"topology": topology_seed, "federation": asdict(federation)}
-                    training.federate(federation, epochs, ledger, training_name(settings))
+                    training.federate(federation, epochs, booked[topology_seed], training_name(settings))
                 try:
                     for done, total in training.run(epochs):
                         told = name if training.averaging is None else f"{name}, {training.averaging.told()}"
@@ -147,7 +149,8 @@ class Training:
         self, federation: Federation, epochs: float, ledger: Path | None = None, name: str | None = None
     ) -> None:
         """Have nodes average in the run of so many epochs, by that name in the privacy ledger."""
-        self.averaging = Averaging(federation, self.weights, self._batches(epochs) // federation.period, ledger, name)
+        rounds = federation.rounds(self._batches(epochs), "batches", "learn from more hours, or for more epochs")
+        self.averaging = Averaging(federation, self.weights, rounds, ledger, name)
 
     def run(self, epochs: float) -> Iterator[tuple[int, int]]:
         """Learn, averaging now and then in a federation; yields batches done and batches in all."""

@@ -30,6 +30,7 @@ from dpem_env.support.files import ArrayFile, Part, reading
 FORMAT = "dpem-ppo-2"
 FILE = "checkpoint.npz"  # in the folder of a training
 POLICY_FILE = "policy.npz"  # there as well: the actor alone
+EVENTS = "tensorboard"  # a folder there: event files
 PARTS = ("weights", "mean", "square")
 
 

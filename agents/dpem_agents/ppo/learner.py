@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import configure
 from dpem_agents.checkpoints import Arrays
 from dpem_agents.federated.embedded import LEDGER, Averaging
 from dpem_agents.libraries import library_seed
-from dpem_agents.ppo.checkpoint import FORMAT, Checkpoint, interface, topology_hash
+from dpem_agents.ppo.checkpoint import EVENTS, FORMAT, Checkpoint, interface, topology_hash
 from dpem_agents.ppo.independent import IndependentPPO
 from dpem_agents.ppo.stacked import StackedPolicy
 from dpem_agents.ppo.vec_env import NodeVecEnv, Position
@@ -81,10 +81,10 @@ class Learner:
             device=device,
         )
         self.env.seed(settings.seed)
-        self.model.set_logger(configure(os.fspath(folder / "tensorboard"), ["tensorboard"]))
+        self.model.set_logger(configure(os.fspath(folder / EVENTS), ["tensorboard"]))
         self.averaging: Averaging | None = None
         if settings.federation is not None:
-            rounds = math.ceil(total / self._rollout) // settings.federation.period
+            rounds = settings.federation.rounds_of_policies(total, self._rollout)
             self.averaging = Averaging(settings.federation, self.model, rounds, folder / LEDGER, settings.name)
 
     @property

@@ -7,14 +7,15 @@ import math
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpem_agents.federated.embedded import LEDGER, Federation, training_name
 from dpem_agents.federated.ledger import BudgetExhausted, Ledger
-from dpem_agents.libraries import agents_extra, one_thread
-from dpem_agents.ppo.checkpoint import FILE, POLICY_FILE, Checkpoint, load
+from dpem_agents.libraries import agents_extra, errors_told_once, one_thread
+from dpem_agents.ppo.checkpoint import EVENTS, FILE, POLICY_FILE, Checkpoint, load
 from dpem_agents.ppo.hyperparameters import MODES, PRESETS, STACKED, Hyperparameters
 from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
 from dpem_env import scenarios
@@ -24,8 +25,8 @@ from dpem_env.envs.session import EpisodeSeeds, episode_seeds, require_seed
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.report.tables import progress
 from dpem_env.scenarios import Scenario
-from dpem_env.support.errors import DpemError, require_one_of
-from dpem_env.support.files import make_writable, sole_writer, write_json
+from dpem_env.support.errors import DpemError, PolicyError, require_one_of
+from dpem_env.support.files import require_folder, result_folder, write_json
 
 if TYPE_CHECKING:
     from dpem_agents.ppo.learner import Learner
@@ -99,9 +100,9 @@ def train(
     state before the running rollout, and its KeyboardInterrupt says where; whatever else stops it, rounds that were
     released since the last checkpoint are taken over from the ledger, and cost no more. Raises DpemError if the
     checkpoint there is of another training, or cannot be written: then the one before is kept; or if another process
-    trains there, or the privacy ledger does not agree with the checkpoint; or, without `resume`, if it has booked any
-    round: what was released cannot be undone. BudgetExhausted, with state and policy saved, where privacy allows no
-    further round.
+    trains there, or the privacy ledger does not agree with checkpoint, policy and releases; or, without `resume`, if it
+    has booked any round: what was released cannot be undone; or if a federation's period is longer than the training.
+    BudgetExhausted, with state and policy saved, where privacy allows no further round.
     """
     scenario = scenarios.get(scenario)
     require_one_of("mode", mode, MODES)
@@ -124,10 +125,9 @@ def train(
         chosen,
         (federation or Federation()) if mode == "federated" else federation,
     )
-    make_writable(Path(out))
-    with sole_writer(out), one_thread():
-        if not resume:
-            require_unspent(Path(out))
+    with result_folder(Path(out)), one_thread():
+        if not resume or settings.federation is not None:
+            require_booked(Path(out), resume)
         before = _checkpoint_before(Path(out) / FILE, settings) if resume else None
         learner = Learner(scenario, settings, timesteps, device, data_dir, Path(out))
         training = Training(learner, plan, Path(out), data_dir)
@@ -135,13 +135,24 @@ def train(
             training.restore(before)
         elif learner.averaging is not None and (told := learner.averaging.told_of_ledger()) is not None:
             print(told, file=sys.stderr)
-        return training.run()
+        with errors_told_once():
+            return training.run()
 
 
-def require_unspent(folder: Path) -> None:
-    """DpemError if a training that begins anew in the folder would come on top of what its nodes have spent."""
+def require_booked(folder: Path, resume: bool) -> None:
+    """DpemError if the folder's ledger lacks rounds that were played there, or has any where a training begins anew."""
     ledger = Ledger(folder / LEDGER)
-    if ledger.rounds > 0:
+    for file in (folder / FILE, folder / POLICY_FILE):
+        rounds = 0
+        with suppress(PolicyError):  # a damaged one tells nothing, and beginning anew is the way out of it
+            rounds = load(file).about.get("federated_rounds", 0) if file.exists() else 0
+        if rounds > ledger.rounds:
+            raise DpemError(
+                f"{os.fspath(file)!r} has learned from {rounds} rounds, of which privacy ledger "
+                f"{os.fspath(folder / LEDGER)!r} books {ledger.rounds}: put it back as it was, or begin anew in "
+                "another folder; what nodes spend in both adds up"
+            )
+    if not resume and ledger.rounds > 0:
         raise DpemError(
             f"privacy ledger {os.fspath(folder / LEDGER)!r} has booked {ledger.rounds} rounds, which beginning anew "
             "does not undo: go on from there, or choose another --out; what nodes spend in both adds up"
@@ -264,6 +275,7 @@ class Training:
 
     def _save(self, checkpoint: Checkpoint) -> Path:
         """Write the checkpoint and, as a file of its own, the learning curve in it."""
+        require_folder(self.out, EVENTS)
         checkpoint.save(self.out / FILE)
         about = {name: checkpoint.about[name] for name in ("scenario", "mode", "settings", "curve")}
         about["validation_episodes"] = self.plan.validation_episodes
