@@ -146,7 +146,8 @@ def test_an_interrupted_training_of_forecasters_says_what_it_has_kept(
     assert dpem("train-forecaster", *SMALL, *learn, "--out", "kept.npz") == 130
     assert capsys.readouterr().err == "dpem: interrupted; kept.npz holds what was learned by then\n"
     assert len(play("--policy local-predictive --forecaster gru:kept.npz --topology 7", tmp_path)["contestants"]) == 1
-    assert dpem("train", "--preset", "dpem", *SMALL, *QUICK, "--out", "system") == 130  # its first layer is begun anew
+    system = ("--preset", "dpem", "--federate", "period=1", "--out", "system")
+    assert dpem("train", *SMALL, *QUICK, *system) == 130  # its first layer is begun anew
     assert capsys.readouterr().err == "dpem: interrupted\n"
     assert not list((tmp_path / "system").glob("*.npz"))
 

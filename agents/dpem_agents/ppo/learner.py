@@ -53,6 +53,8 @@ class Learner:
             world, chosen.networks, delay=settings.delay, forecaster=settings.forecaster, data_dir=data_dir
         )
         self.nodes = self.env.envs.agents_per_network
+        federation = settings.federation
+        rounds = 0 if federation is None else federation.rounds_of_policies(total, self._rollout)
         self._topology: str | None = None
         samples = chosen.slots * chosen.networks  # of a node in one rollout
         algorithm: type[MaskablePPO] = MaskablePPO
@@ -83,9 +85,8 @@ class Learner:
         self.env.seed(settings.seed)
         self.model.set_logger(configure(os.fspath(folder / EVENTS), ["tensorboard"]))
         self.averaging: Averaging | None = None
-        if settings.federation is not None:
-            rounds = settings.federation.rounds_of_policies(total, self._rollout)
-            self.averaging = Averaging(settings.federation, self.model, rounds, folder / LEDGER, settings.name)
+        if federation is not None:
+            self.averaging = Averaging(federation, self.model, rounds, folder / LEDGER, settings.name)
 
     @property
     def timesteps(self) -> int:
