@@ -19,3 +19,19 @@ def data_dir() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("no real data: set DPEM_DATA to a folder with abilene/ and coronet/")
     return Path(folder)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile once, before there are workers and before a test listens to what is said while it is done."""
+    if hasattr(session.config, "workerinput") or session.config.option.collectonly:
+        return
+    from dpem_env import CentralEnv, parallel_env
+
+    nodes, controller = parallel_env("chain3-v0", routes=True), CentralEnv("chain3-v0", delay=0.25)
+    nodes.reset(seed=0)
+    nodes.step(dict.fromkeys(nodes.agents, 0))
+    nodes.state()
+    controller.reset(seed=0)
+    for _ in range(2):
+        controller.step(controller.action_space.sample() * 0)

@@ -108,8 +108,8 @@ def as_actions(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.int6
     if chosen.shape != shape or chosen.dtype.kind not in "iu":
         raise ActionError(f"{name} has shape {chosen.shape} and type {chosen.dtype}; expected {shape} integers")
     # NumPy makes ints of bools that stand among ints.
-    elements = () if hasattr(given, "dtype") or not shape else given
-    if any(np.asarray(element).dtype == np.bool_ for element in elements if type(element) is not int):
+    kinds = () if hasattr(given, "dtype") or not shape else {*map(type, given)} - {int}
+    if kinds and any(np.asarray(element).dtype == np.bool_ for element in given if type(element) in kinds):
         raise ActionError(f"{name} has a bool among its integers; expected {shape} integers")
     return chosen.astype(np.int64, copy=False)
 
