@@ -28,7 +28,7 @@ from dpem_env.demand.forecast import FORECASTERS
 from dpem_env.envs.metric_labels import METRICS
 from dpem_env.envs.session import episode_seeds
 from dpem_env.experiments.results import Key, arrays, read
-from dpem_env.logs.recorder import read_log
+from dpem_env.logs.recorder import EpisodeRecorder, read_log
 from dpem_env.policies import available
 from support.command_line import Interrupt, complaint, dpem
 
@@ -232,6 +232,14 @@ def test_names_are_shown_as_they_are_written(tmp_path: Path, capsys: pytest.Capt
     assert dpem("run", "--scenario", str(path), "--policy", "local-reactive", "--seeds", "1", "--out", str(out)) == 0
     assert name in " ".join(capsys.readouterr().out.split())
     assert (out / "results.png").stat().st_size > 10_000
+
+
+def test_a_log_that_was_being_written_at_an_interruption_is_not_missed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EpisodeRecorder, "save", Interrupt(1))
+    assert dpem("run", *QUICK, "--out", str(tmp_path)) == 130
+    assert capsys.readouterr().err == "dpem: interrupted before the first seed was finished; no results\n"
 
 
 def test_an_interrupted_run_writes_the_seeds_it_finished(

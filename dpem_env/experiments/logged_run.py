@@ -73,8 +73,9 @@ def _play(
                 watching: list[Recorder | None] = [_Ticker(bar, task), log, meter if item == items[0] else None]
                 result = item.play(data_dir, _Several([one for one in watching if one is not None]))
                 if log is not None:
-                    saved.append(_log_path(out, item))
-                    log.save(saved[-1])
+                    path = _log_path(out, item)
+                    log.save(path)
+                    saved.append(path)
                 episodes[item] = item.identity() | result | {"sources": found}
         except KeyboardInterrupt:
             interrupted = True
