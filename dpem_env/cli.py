@@ -312,7 +312,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         delays=arguments.delay,
         forecasters=forecasters,
         reference=arguments.reference,
-        tuned=Tuned(arguments.tuned) if arguments.tuned else None,
+        tuned=Tuned(arguments.tuned, arguments.scenario) if arguments.tuned else None,
         score=arguments.score,
         topology=arguments.topology,
         split=arguments.split,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -30,7 +31,7 @@ from dpem_env.logs.recorder import simulator_version
 from dpem_env.report.tables import print_results, progress, working
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.scenarios.data import data_folder, data_missing
-from dpem_env.support.errors import DpemError, PolicyError, nearest
+from dpem_env.support.errors import DpemError, DpemWarning, PolicyError, nearest
 from dpem_env.support.files import read_json, require_files, result_folder, write_json
 from dpem_env.support.seeding import generator
 
@@ -200,6 +201,9 @@ def try_out(scenarios: Sequence[Scenario], split: Split, data_dir: str | os.Path
             trial = Session(scenario, data_dir=data_dir)
             trial.begin(episode_seeds(scenario, split, 0))
             trial.step(np.zeros(trial.network.num_nodes))
+            if getattr(scenario.demand, "request_rate", 1.0) == 0.0:
+                told = "demand.request_rate is 0, so nobody asks for anything"
+                warnings.warn(DpemWarning(scenario.name, told), stacklevel=2)
 
 
 def conclude(plan: Plan, episodes: Episodes, out: Path, loads: Mapping[str, Load] | None = None) -> None:

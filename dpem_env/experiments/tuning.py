@@ -27,7 +27,7 @@ from dpem_env.experiments.origins import Origins, Sources, changed
 from dpem_env.experiments.search import trials
 from dpem_env.experiments.workers import WorkItem, play, played, require_result_of
 from dpem_env.logs.recorder import simulator_version
-from dpem_env.scenarios import SCENARIOS, Scenario
+from dpem_env.scenarios import SCENARIOS, Scenario, get
 from dpem_env.scenarios.schema import Section
 from dpem_env.support.errors import DpemError, PolicyError
 from dpem_env.support.errors import nearest as suggest
@@ -155,12 +155,15 @@ def finished(path: Path, made_with: Found) -> list[Found]:
 
 
 class Tuned:
-    """The tuned options in a folder that holds one file per scenario, SCENARIO.json."""
+    """The tuned options in a folder that holds one file per scenario, SCENARIO.json.
 
-    def __init__(self, folder: Path) -> None:
+    `asked_for` are scenarios as the user names them, by path perhaps: an error tells what to type.
+    """
+
+    def __init__(self, folder: Path, asked_for: Sequence[str] = ()) -> None:
         if not folder.is_dir():
             raise DpemError(f"--tuned {str(folder)!r} is no folder; expected one with files written by dpem tune")
-        self.folder = folder
+        self.folder, self.asked_for = folder, asked_for
         self._files: dict[Path, Found] = {}
 
     def policy(self, scenario: Scenario, policy: PolicySpec) -> PolicySpec:
@@ -209,8 +212,9 @@ class Tuned:
         raise PolicyError(f"no {result_file(self.folder, base)}; {self._command(base, policy)} writes it")
 
     def _command(self, scenario: str, policy: PolicySpec) -> str:
-        """What tunes there; to be typed as it stands if the scenario is a shipped one."""
-        where = scenario if scenario in SCENARIOS else "FILE.toml"
+        """What tunes there; to be typed as it stands, if it is known how the user names the scenario."""
+        named = {get(name).name: name for name in self.asked_for}
+        where = scenario if scenario in SCENARIOS else named.get(scenario, "FILE.toml")
         return shlex.join(("dpem", "tune", "--scenario", where, "--policies", policy.name, "--out", str(self.folder)))
 
 

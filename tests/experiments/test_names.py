@@ -315,15 +315,18 @@ def test_two_scenarios_of_one_name_are_refused_before_anything_is_played(capsys:
         assert summary()["scenarios"][0]["hash"] == scenario.hash
 
 
-def test_the_hint_on_what_was_not_tuned_works_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
-    folder = "tuned [1], it's"
-    arguments = ("benchmark", "coherence", "--scenario", "chain3-v0", "--policies", "acp", "--seeds", "1")
-    assert dpem("tune", "--scenario", "chain3-v0", "--policies", "idle", "--trials", "2", "--episodes", "1", "--out", folder) == 0  # fmt: skip # noqa: E501
+@pytest.mark.parametrize("scenario", ["chain3-v0", "an odd one.toml"])
+def test_the_hint_on_what_was_not_tuned_works_as_it_stands(capsys: pytest.CaptureFixture[str], scenario: str) -> None:
+    TINY.override(name="odd").save("an odd one.toml")
+    folder, here = "tuned [1], it's", ("--scenario", scenario)
+    trials = ("--trials", "2", "--episodes", "1", "--out", folder)
+    assert dpem("tune", *here, "--policies", "idle", *trials) == 0
     capsys.readouterr()
+    arguments = ("benchmark", "coherence", *here, "--policies", "acp", "--seeds", "1")
     said = complaint(capsys, *arguments, "--tuned", folder, "--out", "out")
     _, _, hint = said.partition("; dpem ")
     assert dpem(*shlex.split(hint.removesuffix(" adds it\n"))) == 0
-    assert [each.options for each in [Tuned(Path(folder)).policy(scenarios.get("chain3-v0"), PolicySpec("acp"))]]
+    assert Tuned(Path(folder)).policy(scenarios.get(scenario), PolicySpec("acp"))
 
 
 # --- folders of results ----------------------------------------------------------------------------------------------
