@@ -274,10 +274,10 @@ def _toml(scenario: Scenario) -> str:
 
 def _run(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
-    from dpem_env.envs.session import require_seed
     from dpem_env.experiments.benchmark import Plan
     from dpem_env.experiments.contestants import contestants, played_delays, require_delays
     from dpem_env.experiments.logged_run import run_and_log
+    from dpem_env.support.seeding import require_seed
 
     scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
     if arguments.topology is not None:
@@ -293,11 +293,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _benchmark(arguments: argparse.Namespace) -> int:
-    from dpem_env.envs.session import require_seed
     from dpem_env.experiments.benchmark import make_plan, run_benchmark
     from dpem_env.experiments.suites import get_suite
     from dpem_env.experiments.tuning import Tuned
     from dpem_env.policy_names import listed
+    from dpem_env.support.seeding import require_seed
 
     suite = get_suite(arguments.suite)
     require_at_least_1(arguments, "seeds", "workers")
@@ -357,11 +357,11 @@ def _tune(arguments: argparse.Namespace) -> int:
 
 def _forecast(arguments: argparse.Namespace) -> int:
     from dpem_env import scenarios
-    from dpem_env.envs.session import require_seed
     from dpem_env.experiments.forecast_skill import measure_skill
     from dpem_env.report.forecast_figure import save_forecast_figure
     from dpem_env.report.tables import print_forecasts, progress
     from dpem_env.support.files import result_folder, write_json
+    from dpem_env.support.seeding import require_seed
 
     require_at_least_1(arguments, "horizon", "seeds", "workers")
     for seed in arguments.topology:

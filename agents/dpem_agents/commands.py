@@ -12,11 +12,12 @@ from typing import Any
 from dpem_agents.ppo.hyperparameters import MAX_COUNT, STACKED
 from dpem_env import scenarios
 from dpem_env.cli import add_common, overrides, require_at_least_1, typed_path
-from dpem_env.envs.session import episode_seeds, require_seed
+from dpem_env.envs.session import episode_seeds
 from dpem_env.network.network import build_network
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import file_name
+from dpem_env.support.seeding import require_seed
 
 MODELS = ("gru", "lstm", "rnn", "ridge")
 

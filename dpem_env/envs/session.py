@@ -29,8 +29,7 @@ from dpem_env.scenarios import SPLITS, Scenario, Split
 from dpem_env.scenarios.schema import MAX_SLOTS
 from dpem_env.simulator import Call, Episode, Simulator
 from dpem_env.support.errors import ActionError, ScenarioError, nearest, require_one_of
-from dpem_env.support.seeding import SEEDS
-from dpem_env.support.seeding import require_seed as require_seed
+from dpem_env.support.seeding import SEEDS, require_seed
 
 LARGEST = np.iinfo(np.int64).max
 

@@ -22,7 +22,7 @@ from dpem_env.experiments.contestants import PolicySpec
 from dpem_env.policies import Centralized
 from dpem_env.policy_names import PolicyName
 from dpem_env.scenarios import Scenario
-from dpem_env.scenarios.data import SOURCES, data_folder, data_needed
+from dpem_env.scenarios.data import data_needed, source_file
 from dpem_env.scenarios.schema import ReplayDemand, TopohubNetwork
 from dpem_env.support.errors import DpemError
 from dpem_env.support.provenance import code_fingerprint, package_fingerprint, path_fingerprint
@@ -88,8 +88,8 @@ def _of_scenario(scenario: Scenario, data_dir: str | os.PathLike[str] | None) ->
     if isinstance(scenario.demand, ReplayDemand):
         found |= _files([scenario.demand.requests_file])
     for name in data_needed(scenario):
-        folder = data_folder(data_dir)
-        found[f"the {name} data"] = (path_fingerprint(folder / SOURCES[name].file) if folder else None) or ABSENT
+        source = source_file(name, data_dir)
+        found[f"the {name} data"] = (source and path_fingerprint(source)) or ABSENT
     return found
 
 

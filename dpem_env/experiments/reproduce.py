@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dpem_env.experiments.declared import Experiment, Step
-from dpem_env.scenarios.data import SOURCES, data_folder
+from dpem_env.scenarios.data import SOURCES, source_file
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import file_name, read_json, reading, sole_writer, write_json
 from dpem_env.support.provenance import path_fingerprint
@@ -115,15 +115,15 @@ class Lock:
                 if now[part].get(name) != last[part].get(name):
                     return f"{word}{name} changed"
         for output in step.outputs:
-            if last["outputs"].get(output) != path_fingerprint(output):
-                return f"{output} is {'missing' if path_fingerprint(output) is None else 'not what it left'}"
+            found = path_fingerprint(output)
+            if last["outputs"].get(output) != found:
+                return f"{output} is {'missing' if found is None else 'not what it left'}"
         return None
 
 
 def with_data_at_hand(experiment: Experiment, data_dir: str | None) -> Experiment:
     """The experiment without the steps whose data is absent, with a line that names them."""
-    folder = data_folder(data_dir)
-    absent = {name for name, source in SOURCES.items() if folder is None or not (folder / source.file).is_file()}
+    absent = {name for name in SOURCES if source_file(name, data_dir) is None}
     kept = tuple(step for step in experiment.steps if not absent & set(step.data))
     left_out = [step.name for step in experiment.steps if step not in kept]
     if left_out:
@@ -186,8 +186,8 @@ def _basis(experiment: Experiment, step: Step, data_dir: str | None) -> Stamp:
     """What the outputs of a step follow from, by content."""
     declared = json.dumps(step.model_dump(exclude={"core_minutes"}), sort_keys=True)
     files = sorted({file for pattern in step.inputs for file in glob(pattern, recursive=True) or [pattern]})
-    folder = data_folder(data_dir) or Path()
-    sources = {f"data of {name}": path_fingerprint(folder / SOURCES[name].file) for name in step.data}
+    lying = {name: source_file(name, data_dir) for name in step.data}
+    sources = {f"data of {name}": file and path_fingerprint(file) for name, file in lying.items()}
     return {
         "declared": hashlib.sha256(declared.encode()).hexdigest()[:16],
         "inputs": {file: path_fingerprint(file) for file in files} | sources,

@@ -75,5 +75,11 @@ def data_needed(scenario: Scenario) -> list[str]:
 
 def data_missing(scenario: Scenario, data_dir: str | os.PathLike[str] | None) -> list[str]:
     """Those of them whose file is not there."""
+    return [name for name in data_needed(scenario) if source_file(name, data_dir) is None]
+
+
+def source_file(name: str, data_dir: str | os.PathLike[str] | None) -> Path | None:
+    """Where the file of one of the `SOURCES` lies in the data folder; None if it does not."""
     folder = data_folder(data_dir)
-    return [name for name in data_needed(scenario) if folder is None or not (folder / SOURCES[name].file).is_file()]
+    file = None if folder is None else folder / SOURCES[name].file
+    return file if file is not None and file.is_file() else None

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from dpem_agents.commands import playing
 from dpem_env import scenarios
 from dpem_env.cli import add_common, overrides, require_at_least_1, typed_path
-from dpem_env.envs.session import require_seed
 from dpem_env.support.errors import DpemError
+from dpem_env.support.seeding import require_seed
 
 if TYPE_CHECKING:
     from dpem_agents.deployment.plan import Plan

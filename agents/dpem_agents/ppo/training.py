@@ -21,12 +21,13 @@ from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
 from dpem_env import scenarios
 from dpem_env.demand.forecast import get_forecaster
 from dpem_env.envs.control import played_delay, warn_if_rounded
-from dpem_env.envs.session import EpisodeSeeds, episode_seeds, require_seed
+from dpem_env.envs.session import EpisodeSeeds, episode_seeds
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.report.tables import progress
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import DpemError, PolicyError, require_one_of
 from dpem_env.support.files import require_folder, result_folder, write_json
+from dpem_env.support.seeding import require_seed
 
 if TYPE_CHECKING:
     from dpem_agents.ppo.learner import Learner
