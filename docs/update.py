@@ -14,10 +14,11 @@ from pathlib import Path
 import learned_tables
 import rules_tables
 import speed_tables
+import truth_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-TABLES = rules_tables.TABLES | learned_tables.TABLES | speed_tables.TABLES
+TABLES = rules_tables.TABLES | learned_tables.TABLES | speed_tables.TABLES | truth_tables.TABLES
 
 
 def updated(text: str) -> str:
