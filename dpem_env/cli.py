@@ -124,7 +124,11 @@ COMMON: dict[str, dict[str, Any]] = {
         "help": "play this network instead of the split's (what nodes learn there)",
     },
     "--workers": {"type": int, "default": 1, "metavar": "W", "help": "processes (default: 1)"},
-    "--data": {"metavar": "DIR", "help": "folder of data that is not shipped (default: $DPEM_DATA)"},
+    "--data": {
+        "metavar": "DIR",
+        "type": typed_path,
+        "help": "folder of data that is not shipped (default: $DPEM_DATA)",
+    },
     "--out": {
         "required": True,
         "type": typed_path,
@@ -246,6 +250,7 @@ def _add_forecast(commands: Any) -> None:
 def _add_replay(commands: Any) -> None:
     parser = commands.add_parser("replay", help="run an episode again from its log and verify it")
     parser.add_argument("log", help="an episode log written by dpem run")
+    add_common(parser, "--data")
     parser.set_defaults(run=_replay)
 
 
@@ -273,13 +278,12 @@ def _toml(scenario: Scenario) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from dpem_env import scenarios
     from dpem_env.experiments.benchmark import Plan
     from dpem_env.experiments.contestants import contestants, played_delays, require_delays
     from dpem_env.experiments.logged_run import run_and_log
     from dpem_env.support.seeding import require_seed
 
-    scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
+    scenario = scenario_of(arguments)
     if arguments.topology is not None:
         require_seed("--topology", arguments.topology)
         scenario = scenario.on_topology(arguments.topology, arguments.split)
@@ -289,7 +293,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.delay and all(each.delay is None for each in played):
         raise DpemError("--delay is given, but no --policy is central; central:NAME puts a local one under control")
     plan = Plan(scenario.name, (scenario,), tuple(played), played[0], arguments.seeds, arguments.split)
-    return run_and_log(plan, arguments.out, log_all=arguments.logs == "all", data_dir=arguments.data)
+    return run_and_log(plan, arguments.out, log_all=arguments.logs == "all")
 
 
 def _benchmark(arguments: argparse.Namespace) -> int:
@@ -318,7 +322,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         split=arguments.split,
         data_dir=arguments.data,
     )
-    return run_benchmark(plan, arguments.out, workers=arguments.workers, ray=arguments.ray, data_dir=arguments.data)
+    return run_benchmark(plan, arguments.out, workers=arguments.workers, ray=arguments.ray)
 
 
 def _tune(arguments: argparse.Namespace) -> int:
@@ -330,11 +334,11 @@ def _tune(arguments: argparse.Namespace) -> int:
     from dpem_env.report.tables import print_tuned, progress
     from dpem_env.support.files import make_writable
 
-    scenario = scenarios.get(arguments.scenario)
+    scenario = scenarios.get(arguments.scenario, data_dir=arguments.data)
     require_delays(arguments.delay, scenario)
     require_at_least_1(arguments, "trials", "episodes", "workers")
     policies = policy_specs(listed(arguments.policies), played_delays([scenario], arguments.delay))
-    try_out([scenario], "validation", arguments.data)
+    try_out([scenario], "validation")
     make_writable(arguments.out)
     path = result_file(arguments.out, scenario.name)
     with progress() as bar:
@@ -346,7 +350,6 @@ def _tune(arguments: argparse.Namespace) -> int:
             arguments.trials,
             arguments.episodes,
             workers=arguments.workers,
-            data_dir=arguments.data,
             on_start=lambda total: bar.update(task, total=total),
             on_episode=lambda policy: bar.update(task, advance=1, description=f"tuning {policy.label}"),
         )
@@ -356,7 +359,6 @@ def _tune(arguments: argparse.Namespace) -> int:
 
 
 def _forecast(arguments: argparse.Namespace) -> int:
-    from dpem_env import scenarios
     from dpem_env.experiments.forecast_skill import measure_skill
     from dpem_env.report.forecast_figure import save_forecast_figure
     from dpem_env.report.tables import print_forecasts, progress
@@ -366,7 +368,7 @@ def _forecast(arguments: argparse.Namespace) -> int:
     require_at_least_1(arguments, "horizon", "seeds", "workers")
     for seed in arguments.topology:
         require_seed("--topology", seed)
-    scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
+    scenario = scenario_of(arguments)
     name = scenario.name  # the horizon is how far is looked, nothing about the scenario
     scenario = scenario.override(name=name, forecast_horizon=arguments.horizon)
     with result_folder(arguments.out):
@@ -379,7 +381,6 @@ def _forecast(arguments: argparse.Namespace) -> int:
                 split=arguments.split,
                 topologies=arguments.topology,
                 workers=arguments.workers,
-                data_dir=arguments.data,
                 on_episode=lambda forecaster: bar.update(task, advance=1, description=forecaster),
             )
         write_json(arguments.out / "forecast.json", summary)
@@ -400,6 +401,13 @@ def require_at_least_1(arguments: argparse.Namespace, *options: str, most: int =
                 raise DpemError(f"--{option} is {number}; expected at most {most:,}")
 
 
+def scenario_of(arguments: argparse.Namespace) -> Scenario:
+    """That of --scenario, as --set changes it, with its data where --data says."""
+    from dpem_env import scenarios
+
+    return scenarios.get(arguments.scenario, **{"data_dir": arguments.data} | overrides(arguments.set))
+
+
 def _replay(arguments: argparse.Namespace) -> int:
     from dpem_env.logs.recorder import read_log
     from dpem_env.logs.replay import replay_log
@@ -408,7 +416,7 @@ def _replay(arguments: argparse.Namespace) -> int:
     log = read_log(arguments.log)
     with progress() as bar:
         task = bar.add_task(f"replaying {log.header['policy']} on {log.scenario.name}", total=len(log.rows))
-        report = replay_log(log, lambda session: bar.advance(task))
+        report = replay_log(log, lambda session: bar.advance(task), arguments.data)
     for line in report.lines():
         print(line)
     return 0 if report.verified else 1

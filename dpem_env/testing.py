@@ -148,7 +148,6 @@ class Trial:
             split=env.split,
             routes=session.observer.routes,
             forecaster=copy.deepcopy(session.forecaster),
-            data_dir=session.data_dir,
             max_cycles=env.max_cycles,
         )
 
@@ -677,12 +676,11 @@ def _arguments(trial: Trial) -> Complaints:
     unbegun: tuple[tuple[str, tuple[Any, ...]], ...] = (("state", ()), ("render", ()), ("step", ({},)))
     for given in ARGUMENTS:
         where = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        own = {**given, "data_dir": pristine.session.data_dir}
         try:
-            env = type(pristine)(pristine.scenario, **own)
+            env = type(pristine)(pristine.scenario, **given)
         except TypeError:
             return  # a constructor of its own
-        standard = EntanglementEnv(pristine.scenario, **own)
+        standard = EntanglementEnv(pristine.scenario, **given)
         for name, arguments in unbegun:
             found = _refused(partial(getattr(env, name), *arguments))
             if found:

@@ -374,7 +374,7 @@ def test_a_machine_that_gives_out_is_told_in_one_line(
         (["--logs", "none"], "--logs: invalid choice: 'none'"),
         (["--fast"], "unrecognized arguments: --fast"),
         (["--scenario", "abilene-trace-v0"], "pass --data DIR or set DPEM_DATA"),
-        (["--scenario", "coronet100-v0", "--data", "nowhere"], "which is not in 'nowhere'"),
+        (["--scenario", "coronet100-v0", "--data", "nowhere"], "nowhere' (dpem list says where to get it)"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )

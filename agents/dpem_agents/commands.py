@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dpem_agents.ppo.hyperparameters import MAX_COUNT, STACKED
-from dpem_env import scenarios
-from dpem_env.cli import add_common, overrides, require_at_least_1, typed_path
+from dpem_env.cli import add_common, overrides, require_at_least_1, scenario_of, typed_path
 from dpem_env.envs.session import episode_seeds
 from dpem_env.network.network import build_network
 from dpem_env.scenarios import Scenario
@@ -174,7 +173,7 @@ def _tune_ppo(arguments: argparse.Namespace) -> int:
 
     require_seed("--seed", arguments.seed)
     require_at_least_1(arguments, "workers", "timesteps", most=10**15)
-    scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
+    scenario = scenario_of(arguments)
     make_file_writable(arguments.out)
     make_writable(arguments.runs, "--runs")
     with progress() as bar:
@@ -187,7 +186,6 @@ def _tune_ppo(arguments: argparse.Namespace) -> int:
             forecaster=arguments.forecaster,
             seed=arguments.seed,
             workers=arguments.workers,
-            data_dir=arguments.data,
             on_trial=lambda: bar.advance(task),
         )
     for trial in trials:
@@ -201,12 +199,12 @@ def _train(arguments: argparse.Namespace) -> int:
     from dpem_agents.ppo.hyperparameters import PRESETS, changed
     from dpem_agents.ppo.training import train
 
-    scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
+    scenario = scenario_of(arguments)
     mode = "federated" if arguments.preset else arguments.mode or "shared"
     _require_a_use(arguments, mode)
     topology, delay = arguments.topology or 0, arguments.delay or 0.0
     federate = overrides(arguments.federate, "--federate epsilon=2")
-    timesteps = _slots_each(scenario, arguments.data) if arguments.timesteps is None else arguments.timesteps
+    timesteps = _slots_each(scenario) if arguments.timesteps is None else arguments.timesteps
     out = arguments.out or Path("runs", file_name(f"{scenario.name}-{arguments.preset or mode}"))
     common: dict[str, Any] = {
         "seed": arguments.seed,
@@ -215,7 +213,6 @@ def _train(arguments: argparse.Namespace) -> int:
         "topology_seed": topology,
         "validation_episodes": arguments.validation_episodes,
         "resume": not arguments.again,
-        "data_dir": arguments.data,
     }
     try:
         if arguments.preset == "dpem":
@@ -258,9 +255,9 @@ def forecasting(model: str, file: Path, topologies: Sequence[int]) -> str:
     return shlex.join(["--forecaster", f"{model}:{file}", "--topology", str(topologies[0])])
 
 
-def _slots_each(scenario: Scenario, data_dir: str | None) -> int:
+def _slots_each(scenario: Scenario) -> int:
     """Timesteps of 100,000 slots of a network."""
-    network = build_network(scenario, episode_seeds(scenario, "train", 0).topology, data_dir)
+    network = build_network(scenario, episode_seeds(scenario, "train", 0).topology)
     return 100_000 * network.num_nodes
 
 
@@ -279,8 +276,8 @@ def _train_forecaster(arguments: argparse.Namespace) -> int:
         given = getattr(arguments, option)
         if not (0.0 < given < math.inf):
             raise DpemError(f"--{option} is {given}; expected a number above 0")
-    scenario = scenarios.get(arguments.scenario, **overrides(arguments.set))
-    common: dict[str, Any] = {"hours": arguments.hours, "data_dir": arguments.data}
+    scenario = scenario_of(arguments)
+    common: dict[str, Any] = {"hours": arguments.hours}
     federate = overrides(arguments.federate, "--federate epsilon=2")
     if arguments.model == "ridge" and federate:
         raise DpemError("--federate averages recurrent networks: choose --model gru, lstm or rnn")

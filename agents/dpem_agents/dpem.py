@@ -35,7 +35,6 @@ def train_dpem(
     hyperparameters: Hyperparameters | None = None,
     validation_episodes: int = 4,
     resume: bool = True,
-    data_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Train layers 1 to 3 on the network of `topology_seed`; returns the checkpoint, which ``ppo:PATH`` plays.
 
@@ -48,10 +47,10 @@ def train_dpem(
     chosen, learning = federation or Federation(), hyperparameters or PRESETS["federated"]
     with result_folder(folder):
         require_booked(folder, resume)
-        nodes = build_network(scenario.on_topology(topology_seed, "train"), topology_seed, data_dir).num_nodes
+        nodes = build_network(scenario.on_topology(topology_seed, "train"), topology_seed).num_nodes
         chosen.rounds_of_policies(timesteps, learning.slots * learning.networks * nodes)  # complain before it is late
         if not (resume and forecaster.exists()):
-            learned = train_forecasters(scenario, [topology_seed], hours=hours, seed=seed, data_dir=data_dir)
+            learned = train_forecasters(scenario, [topology_seed], hours=hours, seed=seed)
             learned.save(forecaster)
     return train(
         scenario,
@@ -65,5 +64,4 @@ def train_dpem(
         topology_seed=topology_seed,
         validation_episodes=validation_episodes,
         resume=resume,
-        data_dir=data_dir,
     )

@@ -27,7 +27,6 @@ of 0.9, threefold at 0.8.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,23 +63,19 @@ class Bound(NamedTuple):
         return self.delivered / self.offered if self.offered > 0 else float("nan")
 
 
-def bounds(
-    scenario: Scenario, topology_seeds: Iterable[int], data_dir: str | os.PathLike[str] | None = None
-) -> list[Bound]:
+def bounds(scenario: Scenario, topology_seeds: Iterable[int]) -> list[Bound]:
     """The long-run bound on each topology, in requests/s."""
-    return [delivered_bound(scenario, build_network(scenario, seed, data_dir)) for seed in topology_seeds]
+    return [delivered_bound(scenario, build_network(scenario, seed)) for seed in topology_seeds]
 
 
-def offered_load(
-    scenario: Scenario, topology_seeds: Iterable[int], data_dir: str | os.PathLike[str] | None = None
-) -> float:
+def offered_load(scenario: Scenario, topology_seeds: Iterable[int]) -> float:
     """ρ, the median over topologies of request rate / capacity: proportional to `request_rate`, without a unit.
 
     A median, because a few topologies whose requests nearly all pass one weak source would decide a mean.
     """
     loads = []
     for seed in topology_seeds:
-        network = build_network(scenario, seed, data_dir)
+        network = build_network(scenario, seed)
         most = capacity(scenario, network)
         loads.append(_lasting_demand(scenario).request_rate / most if most > 0 else np.inf)
     return float(np.median(loads))

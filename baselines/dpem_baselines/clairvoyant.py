@@ -29,7 +29,6 @@ only lower the optimum.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -72,22 +71,21 @@ def clairvoyant_bounds(
     seeds: Iterable[EpisodeSeeds],
     *,
     bin_duration: float = 1.0,
-    data_dir: str | os.PathLike[str] | None = None,
 ) -> list[EpisodeBound]:
     """The bound on each episode; `bin_duration` in seconds: shorter bins are tighter and take longer to solve."""
     found = []
     for topology_seed, demand_seed in seeds:
         slots = scenario.episode.slots
-        network = build_network(scenario, topology_seed, data_dir)
-        requests = draw_demand(scenario, network, demand_seed, slots, data_dir).requests
+        network = build_network(scenario, topology_seed)
+        requests = draw_demand(scenario, network, demand_seed, slots).requests
         pairs = emissions(scenario, network, demand_seed, slots)
         found.append(episode_bound(scenario, network, requests, pairs, bin_duration))
     return found
 
 
-def delivery_bound(scenario: Scenario, seeds: EpisodeSeeds, data_dir: str | os.PathLike[str] | None = None) -> float:
+def delivery_bound(scenario: Scenario, seeds: EpisodeSeeds) -> float:
     """The bound on the delivery rate of one episode."""
-    [found] = clairvoyant_bounds(scenario, [seeds], data_dir=data_dir)
+    [found] = clairvoyant_bounds(scenario, [seeds])
     return found.share
 
 

@@ -8,7 +8,6 @@ requests are pieces, too: each the time in which one of them comes.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -90,7 +89,6 @@ def draw_demand(
     network: Network,
     demand_seed: int,
     slots: int,
-    data_dir: str | os.PathLike[str] | None = None,
 ) -> Demand:
     """The demand of an episode of `slots` slots.
 
@@ -109,7 +107,7 @@ def draw_demand(
     sessions = generator("sessions", demand_seed)
     by_rate, beats, rest = [], NO_PIECES, mean
     if isinstance(config, TraceDemand):
-        by_rate.append(_trace_pieces(scenario, config, network, demand_seed, slots, horizon, data_dir))
+        by_rate.append(_trace_pieces(scenario, config, network, demand_seed, slots, horizon))
         rest = mean * (1.0 - config.trace_share)
     steady, on = _session_pieces(scenario, config, rest, sessions, horizon)
     by_rate.append(steady)
@@ -174,14 +172,13 @@ def _trace_pieces(
     demand_seed: int,
     slots: int,
     horizon: int,
-    data_dir: str | os.PathLike[str] | None,
 ) -> Pieces:
     """Rates proportional to consecutive matrices from a random start inside the split's days of the trace.
 
     The scale is fixed by the mean over the whole trace: the peers' traffic averages trace_share · request_rate. Past
     the end of the split's days, the trace goes on with their beginning.
     """
-    matrices = traces.load_abilene(data_dir, scenario.name)
+    matrices = traces.load_abilene(scenario)
     low, high = matrices.window(scenario.split_of(demand_seed) or "train")
     per_matrix = scenario.in_slots(config.matrix_duration)
     needed, count = -(-slots // per_matrix), -(-horizon // per_matrix)

@@ -37,8 +37,7 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
     **Episode.** Truncated after ``episode.slots`` slots; ``reset(seed=s)`` as in `EntanglementEnv`.
 
     **Arguments.** ``delay``: δ in s, taken to the nearest slot, halves down. ``render_mode``: None or ``"rgb_array"``.
-    ``scenario``, ``split``, ``routes``, ``forecaster``, ``data_dir``, ``max_cycles`` and overrides as in
-    `EntanglementEnv`.
+    ``scenario``, ``split``, ``routes``, ``forecaster``, ``max_cycles`` and overrides as in `EntanglementEnv`.
 
     **Version history.** v0: first rules; provisional until release 0.1.
     """

@@ -81,9 +81,9 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
 
     **Arguments.** ``scenario``: name, TOML path or Scenario. ``split``: ``"train"``, ``"validation"`` or
     ``"evaluation"``. ``observation``: ``"flat"`` or ``"dict"``. ``routes``: name routes in actions. ``forecaster``:
-    fills the forecast features: a name of `dpem_env.demand.forecast.FORECASTERS`, an object, or None. ``data_dir``:
-    folder of files that are not shipped. ``max_cycles``: slots per episode (default: the scenario's). ``render_mode``:
-    None or ``"rgb_array"``. Further keyword arguments override fields of the scenario.
+    fills the forecast features: a name of `dpem_env.demand.forecast.FORECASTERS`, an object, or None. ``max_cycles``:
+    slots per episode (default: the scenario's). ``render_mode``: None or ``"rgb_array"``. Further keyword arguments
+    override fields of the scenario, ``data_dir``, the folder of data that is not shipped, among them.
 
     **Version history.** v0: first rules; provisional until release 0.1.
     """

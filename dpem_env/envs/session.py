@@ -7,7 +7,6 @@ show what.
 from __future__ import annotations
 
 import operator
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from inspect import Parameter, signature
@@ -150,7 +149,6 @@ class Session:
         split: Split = "train",
         routes: bool = False,
         forecaster: str | Forecaster | None = None,
-        data_dir: str | os.PathLike[str] | None = None,
         max_cycles: int | None = None,
         **overrides: Any,
     ) -> None:
@@ -162,7 +160,6 @@ class Session:
         self.choices = [EpisodeChoice(self.scenario, split) for _ in range(num_networks)]
         self.max_cycles = self.scenario.episode.slots if max_cycles is None else max_cycles
         require_slots(self.max_cycles)
-        self.data_dir = data_dir
         self.simulator = Simulator(self.scenario, int(num_networks), int(threads))
         self.observer = Observer(self.simulator, routes)
         self.control = None if delay is None else CentralControl(self.simulator, delay, forecaster, routes)
@@ -189,8 +186,8 @@ class Session:
         slots = slots or self.max_cycles
         episodes = []
         for own in all_seeds:
-            network = build_network(self.scenario, own.topology, self.data_dir)
-            demand = draw_demand(self.scenario, network, own.demand, slots, self.data_dir)
+            network = build_network(self.scenario, own.topology)
+            demand = draw_demand(self.scenario, network, own.demand, slots)
             episodes.append(Episode(network, demand, own.demand, slots))
         self._start(episodes, all_seeds)
 
@@ -248,9 +245,7 @@ class Session:
     @cached_property
     def num_nodes(self) -> int:
         """Nodes of every network the split may draw, N."""
-        return build_network(
-            self.scenario, episode_seeds(self.scenario, self.split, 0).topology, self.data_dir
-        ).num_nodes
+        return build_network(self.scenario, episode_seeds(self.scenario, self.split, 0).topology).num_nodes
 
     @property
     def slot(self) -> int:

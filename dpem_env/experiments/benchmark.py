@@ -8,8 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,8 +121,8 @@ def make_plan(
     of the split's. Whatever is named twice is played once.
     """
     chosen: list[Scenario] = []
-    for scenario in suite.settings(scenarios):
-        if missing := data_missing(scenario, data_dir):
+    for scenario in suite.settings(scenarios, data_dir):
+        if missing := data_missing(scenario):
             print(f"{scenario.name} left out: no {', '.join(missing)} data (dpem list says where to get it)")
         else:
             chosen.append(scenario if topology is None else scenario.on_topology(topology, split))
@@ -163,24 +162,22 @@ def run_benchmark(
     *,
     workers: int = 1,
     ray: str | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
 ) -> int:
     """Play what `out` does not hold yet, then compare; returns an exit code. Interrupted, it keeps what is finished.
 
     Kept episodes that were made from something else, such as other code or another checkpoint of that name, are played
     again; so are those of another scenario of that name.
     """
-    folder = data_folder(data_dir)
-    folder = folder and folder.resolve()
-    origins = Origins(folder)
+    at_hand = [scenario.override(data_dir=data_folder(scenario.data_dir)) for scenario in plan.scenarios]
+    plan, origins = replace(plan, scenarios=tuple(at_hand)), Origins()  # another machine has no DPEM_DATA
     expected = {item: expected_of(item, origins) for item in plan.items()}
     kept, _ = _kept(expected, out)
-    try_out(list(dict.fromkeys(item.scenario for item in expected if item not in kept)), plan.split, data_dir)
+    try_out(list(dict.fromkeys(item.scenario for item in expected if item not in kept)), plan.split)
     with result_folder(out):
         episodes, outdated = _kept(expected, out)
         for what, number in outdated.items():
             print(f"playing {number} episode{'s' * (number > 1)} again: {what} changed", file=sys.stderr)
-        interrupted = _play_missing(expected, episodes, out, partial(play, data_dir=folder), workers, ray)
+        interrupted = _play_missing(expected, episodes, out, play, workers, ray)
         require_files(out, [out / item.file for item in episodes])
         if not interrupted or any(plan.complete_seeds(scenario, episodes) for scenario in plan.scenarios):
             conclude(plan, episodes, out)
@@ -194,11 +191,11 @@ def run_benchmark(
     return 0
 
 
-def try_out(scenarios: Sequence[Scenario], split: Split, data_dir: str | os.PathLike[str] | None) -> None:
+def try_out(scenarios: Sequence[Scenario], split: Split) -> None:
     """Play a slot of each: bad input, or a network too big for this machine, fails before anything is written."""
     with working("preparing (compiles the simulator once) …"):
         for scenario in scenarios:
-            trial = Session(scenario, data_dir=data_dir)
+            trial = Session(scenario)
             trial.begin(episode_seeds(scenario, split, 0))
             trial.step(np.zeros(trial.network.num_nodes))
             if getattr(scenario.demand, "request_rate", 1.0) == 0.0:

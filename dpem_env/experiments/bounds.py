@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Protocol, cast
 
 from dpem_env.envs.session import EpisodeSeeds
@@ -13,9 +12,7 @@ from dpem_env.support.plugins import BOUNDS, announced, loaded, unknown
 class DeliveryBound(Protocol):
     """What a bound is called with."""
 
-    def __call__(
-        self, scenario: Scenario, seeds: EpisodeSeeds, data_dir: str | os.PathLike[str] | None = None
-    ) -> float:
+    def __call__(self, scenario: Scenario, seeds: EpisodeSeeds) -> float:
         """The largest delivery rate in the episode of any policy, in the mean over the outcomes of tries."""
 
 

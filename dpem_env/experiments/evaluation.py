@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,7 +30,6 @@ def run_episode(
     *,
     delay: float = 0.0,
     forecaster: Any = None,
-    data_dir: str | os.PathLike[str] | None = None,
     recorder: Recorder | None = None,
     label: str = "",
 ) -> tuple[EpisodeMetrics, Session]:
@@ -41,7 +39,7 @@ def run_episode(
     """
     forecaster = forecaster if forecaster is not None else policy.forecaster
     central = isinstance(policy, CentralPolicy)
-    session = Session(scenario, delay=delay if central else None, forecaster=forecaster, data_dir=data_dir)
+    session = Session(scenario, delay=delay if central else None, forecaster=forecaster)
     session.begin(seeds)
     policy.reset(scenario, session.network, seeds.demand)
     if recorder is not None:

@@ -13,11 +13,9 @@ they ask, neither with a unit:
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,13 +48,13 @@ class ForecastItem:
     forecaster: str | Forecaster
 
 
-def score_episode(item: ForecastItem, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+def score_episode(item: ForecastItem) -> dict[str, Any]:
     """Sums over all pairs and slots, each a list of H numbers, and the time of a slot's forecasts, µs."""
     forecaster = _required(item.forecaster)
     scenario, slots = item.scenario, item.scenario.episode.slots
     horizon = scenario.observation.forecast_horizon
-    network = build_network(scenario, item.seeds.topology, data_dir)
-    demand = draw_demand(scenario, network, item.seeds.demand, slots, data_dir)
+    network = build_network(scenario, item.seeds.topology)
+    demand = draw_demand(scenario, network, item.seeds.demand, slots)
     setting = setting_of(scenario, network, demand, forecaster.clairvoyant)
     arrivals = [NewRequests.of_slot(scenario, network, demand, slot) for slot in range(slots)]
     counts = np.array([setting.counts(requests) for requests in arrivals])
@@ -92,7 +90,6 @@ def measure_skill(
     split: Split = "evaluation",
     topologies: Sequence[int] = (),
     workers: int = 1,
-    data_dir: str | os.PathLike[str] | None = None,
     on_episode: Callable[[str], object] = lambda forecaster: None,
 ) -> dict[str, Any]:
     """Score forecasters on the demand of a split's first episodes, as plain data.
@@ -111,16 +108,16 @@ def measure_skill(
     episodes = [episode_seeds(scenario, split, index) for index in range(num_seeds)]
     if topologies:
         episodes = [seeds._replace(topology=topologies[k % len(topologies)]) for k, seeds in enumerate(episodes)]
-    network = build_network(scenario, episodes[0].topology, data_dir)  # bad input fails here, not in a worker
-    draw_demand(scenario, network, episodes[0].demand, scenario.episode.slots, data_dir)
+    network = build_network(scenario, episodes[0].topology)  # bad input fails here, not in a worker
+    draw_demand(scenario, network, episodes[0].demand, scenario.episode.slots)
     items = [ForecastItem(scenario, seeds, name) for seeds in episodes for name in names]
     found: dict[ForecastItem, dict[str, Any]] = {}
 
     def sources(origins: Origins) -> list[Sources]:
         return [origins.of_scenario(scenario), *map(origins.of_forecaster, names)]
 
-    with unchanged(sources, data_dir):
-        for item, result in played(partial(score_episode, data_dir=data_dir), items, workers):
+    with unchanged(sources):
+        for item, result in played(score_episode, items, workers):
             found[item] = result
             on_episode(str(item.forecaster))
     results = {name: [found[ForecastItem(scenario, seeds, name)] for seeds in episodes] for name in names}

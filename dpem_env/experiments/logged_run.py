@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from dpem_env.support.errors import PolicyError
 from dpem_env.support.files import file_name, require_files, result_folder
 
 
-def run_and_log(plan: Plan, out: Path, *, log_all: bool = False, data_dir: str | os.PathLike[str] | None = None) -> int:
+def run_and_log(plan: Plan, out: Path, *, log_all: bool = False) -> int:
     """Play a plan of one scenario and write everything to `out`; returns an exit code.
 
     Of every policy the first episode is logged, or all. Interrupted, it keeps what was finished. Raises PolicyError for
@@ -33,10 +32,10 @@ def run_and_log(plan: Plan, out: Path, *, log_all: bool = False, data_dir: str |
     if plan.num_seeds < 1:
         raise PolicyError(f"seeds must be at least 1, given {plan.num_seeds}")
     [scenario] = plan.scenarios
-    try_out([scenario], plan.split, data_dir)
+    try_out([scenario], plan.split)
     with result_folder(out):
         episodes, meter = Episodes(), LoadMeter()
-        interrupted = _play(plan, episodes, meter, out, log_all, data_dir)
+        interrupted = _play(plan, episodes, meter, out, log_all)
         complete = len(plan.complete_seeds(scenario, episodes))
         if complete == 0:
             print("dpem: interrupted before the first seed was finished; no results", file=sys.stderr)
@@ -49,9 +48,7 @@ def run_and_log(plan: Plan, out: Path, *, log_all: bool = False, data_dir: str |
     return 0
 
 
-def _play(
-    plan: Plan, episodes: Episodes, meter: LoadMeter, out: Path, log_all: bool, data_dir: str | os.PathLike[str] | None
-) -> bool:
+def _play(plan: Plan, episodes: Episodes, meter: LoadMeter, out: Path, log_all: bool) -> bool:
     """Play all episodes, log them and put them into `episodes`; returns whether Ctrl-C ended it."""
     [scenario] = plan.scenarios
     items = [item for index in range(plan.num_seeds) for item in plan.played(scenario, index)]
@@ -62,8 +59,8 @@ def _play(
         return [origins.of_scenario(scenario), *map(origins.of_policy, policies)]
 
     interrupted = False
-    with unchanged(sources, data_dir), progress() as bar:
-        found: Sources = {name: content for each in sources(Origins(data_dir)) for name, content in each.items()}
+    with unchanged(sources), progress() as bar:
+        found: Sources = {name: content for each in sources(Origins()) for name, content in each.items()}
         task = bar.add_task("", total=len(items))
         try:
             for item in items:
@@ -71,7 +68,7 @@ def _play(
                 bar.update(task, completed=len(episodes), description=described)
                 log = EpisodeRecorder() if log_all or item.index == 0 else None
                 watching: list[Recorder | None] = [_Ticker(bar, task), log, meter if item == items[0] else None]
-                result = item.play(data_dir, _Several([one for one in watching if one is not None]))
+                result = item.play(_Several([one for one in watching if one is not None]))
                 if log is not None:
                     path = _log_path(out, item)
                     log.save(path)

@@ -35,13 +35,12 @@ ABSENT = "absent"
 class Origins:
     """Looks at every source once: what it says is as of the first look."""
 
-    def __init__(self, data_dir: str | os.PathLike[str] | None = None) -> None:
-        self.data_dir = data_dir
+    def __init__(self) -> None:
         self._seen: dict[Any, Sources] = {}
 
     def of_scenario(self, scenario: Scenario) -> Sources:
         """This package, and the data that the scenario reads."""
-        return self._once(scenario, lambda: _of_scenario(scenario, self.data_dir))
+        return self._once(scenario, lambda: _of_scenario(scenario))
 
     def of_policy(self, policy: PolicySpec) -> Sources:
         """Code and files of a policy and of the forecaster it is played with."""
@@ -62,11 +61,11 @@ class Origins:
 
 
 @contextmanager
-def unchanged(look: Callable[[Origins], Iterable[Sources]], data_dir: str | os.PathLike[str] | None) -> Iterator[None]:
+def unchanged(look: Callable[[Origins], Iterable[Sources]]) -> Iterator[None]:
     """DpemError at the end of the block if the sources that `look` gives are no longer those of its beginning."""
-    before = list(look(Origins(data_dir)))
+    before = list(look(Origins()))
     yield
-    changes = [name for old, new in zip(before, look(Origins(data_dir)), strict=True) for name in changed(old, new)]
+    changes = [name for old, new in zip(before, look(Origins()), strict=True) for name in changed(old, new)]
     if changes:
         raise DpemError(f"{', '.join(dict.fromkeys(changes))} changed while it was used: run it again")
 
@@ -76,7 +75,7 @@ def changed(before: Sources, now: Sources) -> list[str]:
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
-def _of_scenario(scenario: Scenario, data_dir: str | os.PathLike[str] | None) -> Sources:
+def _of_scenario(scenario: Scenario) -> Sources:
     found = {"the code of dpem_env": code_fingerprint()}
     found |= {f"the version of {name}": version(name) for name in LIBRARIES}
     if isinstance(scenario.network, TopohubNetwork):
@@ -88,7 +87,7 @@ def _of_scenario(scenario: Scenario, data_dir: str | os.PathLike[str] | None) ->
     if isinstance(scenario.demand, ReplayDemand):
         found |= _files([scenario.demand.requests_file])
     for name in data_needed(scenario):
-        source = source_file(name, data_dir)
+        source = source_file(name, scenario.data_dir)
         found[f"the {name} data"] = (source and path_fingerprint(source)) or ABSENT
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +22,10 @@ class Suite:
     variations: tuple[dict[str, Any], ...] = ({},)  # overrides
     delays: tuple[float, ...] = (0.0, 0.5)  # s
 
-    def settings(self, instead: Sequence[str] = ()) -> list[Scenario]:
+    def settings(self, instead: Sequence[str] = (), data_dir: str | os.PathLike[str] | None = None) -> list[Scenario]:
         """The scenarios to play, varied; `instead` names others to vary the same way."""
         names = dict.fromkeys(instead or self.scenarios)
-        return [scenarios.get(name, **variation) for name in names for variation in self.variations]
+        return [scenarios.get(name, data_dir=data_dir, **each) for name in names for each in self.variations]
 
 
 def mesh_of(nodes: int) -> dict[str, Any]:

@@ -8,14 +8,13 @@ found there with other code or files, or on another scenario of that name, is se
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,7 +52,6 @@ def tune(
     episodes: int = EPISODES,
     *,
     workers: int = 1,
-    data_dir: str | os.PathLike[str] | None = None,
     on_start: Callable[[int], object] = lambda total: None,
     on_episode: Callable[[PolicySpec], object] = lambda policy: None,
 ) -> list[Found]:
@@ -61,7 +59,7 @@ def tune(
 
     `on_start` is told the number of episodes to play. DpemError if another process is writing the file.
     """
-    made_with, origins = header(scenario, budget, episodes), Origins(data_dir)
+    made_with, origins = header(scenario, budget, episodes), Origins()
     with sole_writer(path), staying(path.parent):
         tuned = finished(path, made_with)
         sources = {policy: origins.of_scenario(scenario) | origins.of_policy(policy) for policy in policies}
@@ -76,7 +74,7 @@ def tune(
         items = [WorkItem(scenario, "validation", index, each) for each in searcher for index in range(episodes)]
         rewards: dict[PolicySpec, dict[int, float]] = {candidate: {} for candidate in searcher}
         on_start(len(items))
-        for item, result in played(partial(play, data_dir=data_dir), items, workers):
+        for item, result in played(play, items, workers):
             policy = searcher[item.policy]
             require_result_of(item.identity() | {"sources": sources[policy]}, result, "a worker")
             rewards[item.policy][item.index] = result["metrics"]["reward"]

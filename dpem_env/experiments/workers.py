@@ -58,7 +58,7 @@ class EpisodeItem(ABC):
         """What is done with the episode, in words for a file's name."""
 
     @abstractmethod
-    def play(self, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    def play(self) -> dict[str, Any]:
         """Do the work; returns what is found as plain data, "metrics" among it."""
 
     @abstractmethod
@@ -102,7 +102,7 @@ class WorkItem(EpisodeItem):
             "options": dict(self.policy.options),
         }
 
-    def play(self, data_dir: str | os.PathLike[str] | None = None, recorder: Recorder | None = None) -> dict[str, Any]:
+    def play(self, recorder: Recorder | None = None) -> dict[str, Any]:
         """The number of nodes and the metrics."""
         metrics, session = run_episode(
             self.scenario,
@@ -110,7 +110,6 @@ class WorkItem(EpisodeItem):
             episode_seeds(self.scenario, self.split, self.index),
             delay=self.policy.delay or 0.0,
             forecaster=self.policy.forecaster,
-            data_dir=data_dir,
             recorder=recorder,
             label=self.policy.label,
         )
@@ -136,10 +135,10 @@ class BoundItem(EpisodeItem):
         """The episode and the bound."""
         return super().identity() | {"bound": self.bound}
 
-    def play(self, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    def play(self) -> dict[str, Any]:
         """The bound on the delivery rate."""
         seeds = episode_seeds(self.scenario, self.split, self.index)
-        return {"metrics": {"delivery_rate": get_bound(self.bound)(self.scenario, seeds, data_dir)}}
+        return {"metrics": {"delivery_rate": get_bound(self.bound)(self.scenario, seeds)}}
 
 
 def expected_of(item: EpisodeItem, origins: Origins) -> dict[str, Any]:
@@ -147,13 +146,13 @@ def expected_of(item: EpisodeItem, origins: Origins) -> dict[str, Any]:
     return item.identity() | {"sources": item.sources(origins)}
 
 
-def play(item: EpisodeItem, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+def play(item: EpisodeItem) -> dict[str, Any]:
     """Do the work of an item; returns its identity and what was found, as plain data.
 
     Sources are looked at afterwards, here: whoever compares them with those of before knows that this is what was read.
     """
-    found = item.play(data_dir)
-    return expected_of(item, Origins(data_dir)) | found
+    found = item.play()
+    return expected_of(item, Origins()) | found
 
 
 def require_result_of(expected: dict[str, Any], result: dict[str, Any], origin: str) -> None:

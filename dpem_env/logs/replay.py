@@ -129,7 +129,7 @@ def _drawn_otherwise(
     log: EpisodeLog, network: Network, demand: Demand, data_dir: str | os.PathLike[str] | None
 ) -> tuple[str | None, str | None]:
     """What of network and requests comes out otherwise when drawn again; and why they cannot be drawn."""
-    scenario, slots = log.scenario, log.header["slots"]
+    scenario, slots = log.scenario.override(data_dir=data_dir), log.header["slots"]
     if isinstance(scenario.demand, ReplayDemand):
         return None, f"they follow from the file {scenario.demand.requests_file!r}"
     nodes = getattr(scenario.network, "nodes", network.num_nodes)
@@ -139,8 +139,8 @@ def _drawn_otherwise(
     if expected > MOST_REQUESTS:
         return None, f"the scenario has about {expected:,.0f} requests, too many to draw them again"
     try:
-        drawn = build_network(scenario, log.seeds.topology, data_dir)
-        requests = draw_demand(scenario, drawn, log.seeds.demand, slots, data_dir)
+        drawn = build_network(scenario, log.seeds.topology)
+        requests = draw_demand(scenario, drawn, log.seeds.demand, slots)
     except DpemError as error:
         return None, f"they cannot be drawn here: {error}"
     return _other_network(network, drawn) or _other_requests(demand, requests), None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -49,13 +48,13 @@ class Network:
         return int((self.weights > 0).any(axis=1).sum())
 
 
-def build_network(scenario: Scenario, topology_seed: int, data_dir: str | os.PathLike[str] | None = None) -> Network:
+def build_network(scenario: Scenario, topology_seed: int) -> Network:
     """The network of (scenario, topology_seed); the most recent ones are kept in memory, big ones on disk.
 
     Warns where fewer than half of the nodes have a peer. Raises ScenarioError where it is too big, or not connected.
     """
     require_seed("topology seed", topology_seed)
-    network = _build(scenario, int(topology_seed), data_folder(data_dir))
+    network = _build(scenario, int(topology_seed), data_folder(scenario.data_dir))
     files_say = isinstance(scenario.demand, ReplayDemand)  # every request is accounted for when demand is drawn
     if not files_say and 0 < 2 * network.num_connected < network.num_nodes:  # where none has, nothing can be played
         said = f"topology seed {topology_seed}: {peers_in_words(network)}"
@@ -64,15 +63,15 @@ def build_network(scenario: Scenario, topology_seed: int, data_dir: str | os.Pat
 
 
 @lru_cache(maxsize=128)
-def _build(scenario: Scenario, topology_seed: int, data_dir: Path | None) -> Network:
-    return kept(scenario, topology_seed, lambda: _draw(scenario, topology_seed, data_dir))
+def _build(scenario: Scenario, topology_seed: int, data: Path | None) -> Network:  # data: equal scenarios, other files
+    return kept(scenario, topology_seed, lambda: _draw(scenario, topology_seed))
 
 
-def _draw(scenario: Scenario, topology_seed: int, data_dir: Path | None) -> Network:
-    topology = build_topology(scenario, topology_seed, data_dir)
+def _draw(scenario: Scenario, topology_seed: int) -> Network:
+    topology = build_topology(scenario, topology_seed)
     verdict = reachability(topology, scenario)
     excluded, reachable = _tally(verdict), verdict == Exclusion.REACHABLE
-    demand, wanted = _demand_between(scenario, topology, generator("peers", topology_seed), data_dir)
+    demand, wanted = _demand_between(scenario, topology, generator("peers", topology_seed))
     unasked = int((reachable & (demand < TINY)).sum())
     if unasked and isinstance(scenario.demand, SessionDemand):
         excluded[NO_DEMAND] = unasked
@@ -128,9 +127,7 @@ def _tally(verdict: NDArray[np.int8]) -> dict[str, int]:
     return {in_words(reason): counts[reason] for reason in Exclusion if reason and counts[reason]}
 
 
-def _demand_between(
-    scenario: Scenario, topology: Topology, rng: np.random.Generator, data_dir: Path | None
-) -> tuple[Floats, Floats]:
+def _demand_between(scenario: Scenario, topology: Topology, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """(N, N) demand of each pair, up to a factor, and how much each node wants each other one as its peer.
 
     Sessions: popularity_i · popularity_j · exp(-distance/50 km); peers are drawn without replacement with probability
@@ -138,7 +135,7 @@ def _demand_between(
     """
     match scenario.demand:
         case TraceDemand():
-            demand = traces.load_abilene(data_dir, scenario.name).mean_matrix()
+            demand = traces.load_abilene(scenario).mean_matrix()
             _require_size(demand, topology, scenario)
             return demand, demand
         case SessionDemand() as sessions:

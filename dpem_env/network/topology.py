@@ -6,7 +6,6 @@ and demand are built on top, in their own modules.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -90,14 +89,13 @@ class Layout:
     relays: NDArray[np.bool_] | None = None  # (N,) nodes with hardware of their own (chain, star)
 
 
-def build_topology(scenario: Scenario, topology_seed: int, data_dir: str | os.PathLike[str] | None = None) -> Topology:
+def build_topology(scenario: Scenario, topology_seed: int) -> Topology:
     """The topology that `topology_seed` draws from the scenario's network and hardware.
 
-    `data_dir` holds files that are not shipped (see `dpem list`). Raises DataError for a missing or malformed file and
-    ScenarioError for a network that is not connected.
+    Raises DataError for a missing or malformed file and ScenarioError for a network that is not connected.
     """
     rng = generator("topology", topology_seed)
-    layout = _layout(scenario, rng, data_dir)
+    layout = _layout(scenario, rng)
     n = len(layout.names)
     if isinstance(scenario.network, TopohubNetwork | CoronetNetwork):  # others told their size before
         _require_playable(layout, scenario)
@@ -242,9 +240,8 @@ def topohub_names() -> tuple[str, ...]:
     return tuple(sorted(set(names) - PIXEL_TOPOLOGIES))
 
 
-def from_coronet(network: CoronetNetwork, data_dir: str | os.PathLike[str] | None, needed_by: str) -> Layout:
+def from_coronet(network: CoronetNetwork, path: Path) -> Layout:
     """CORONET Global from ``coronet/flat_CORONET_Global_Topology.json`` of the data folder, lengths scaled."""
-    path = data_file(data_dir, CORONET, needed_by)
     with reading("topology file", path, DataError):
         return _from_record(read_json(path), _CORONET, network.length_scale)
 
@@ -313,7 +310,7 @@ def _number(value: object, what: str, low: float, high: float) -> float:
     return float(value)
 
 
-def _layout(scenario: Scenario, rng: np.random.Generator, data_dir: str | os.PathLike[str] | None) -> Layout:
+def _layout(scenario: Scenario, rng: np.random.Generator) -> Layout:
     match scenario.network:
         case MeshNetwork() as network:
             return mesh(network, rng)
@@ -324,7 +321,7 @@ def _layout(scenario: Scenario, rng: np.random.Generator, data_dir: str | os.Pat
         case TopohubNetwork() as network:
             return from_topohub(network)
         case CoronetNetwork() as network:
-            return from_coronet(network, data_dir, scenario.name)
+            return from_coronet(network, data_file(scenario, CORONET))
 
 
 def _require_playable(layout: Layout, scenario: Scenario) -> None:

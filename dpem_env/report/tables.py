@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -166,7 +167,7 @@ def print_forecasts(summary: dict[str, Any]) -> None:
     console().print(table)
 
 
-def print_list(data_dir: str | None, suites: Mapping[str, str]) -> None:
+def print_list(data_dir: str | os.PathLike[str] | None, suites: Mapping[str, str]) -> None:
     """Scenarios, policies and forecasters, and where data that is not shipped comes from."""
     out = console()
     table = Table(title="scenarios (-v0 rules are provisional until release 0.1)")

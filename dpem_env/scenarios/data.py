@@ -52,17 +52,17 @@ def data_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
     return Path(folder) if folder else None
 
 
-def data_file(data_dir: str | os.PathLike[str] | None, relative: str, needed_by: str) -> Path:
-    """The path of a file in the data folder (argument, else ``DPEM_DATA``); DataError says how to get it."""
-    folder = data_folder(data_dir)
+def data_file(scenario: Scenario, relative: str) -> Path:
+    """The path of a file in the scenario's data folder; DataError says how to get it."""
+    folder = data_folder(scenario.data_dir)
     if folder is None:
         raise DataError(
-            f"{needed_by} needs {relative}: pass --data DIR or set DPEM_DATA (dpem list says where to get it)"
+            f"{scenario.name} needs {relative}: pass --data DIR or set DPEM_DATA (dpem list says where to get it)"
         )
     path = folder / relative
     if not path.is_file():
         raise DataError(
-            f"{needed_by} needs {relative}, which is not in {os.fspath(folder)!r} (dpem list says where to get it)"
+            f"{scenario.name} needs {relative}, which is not in {os.fspath(folder)!r} (dpem list says where to get it)"
         )
     return path
 
@@ -73,9 +73,9 @@ def data_needed(scenario: Scenario) -> list[str]:
     return needs + (["abilene"] if isinstance(scenario.demand, TraceDemand) else [])
 
 
-def data_missing(scenario: Scenario, data_dir: str | os.PathLike[str] | None) -> list[str]:
+def data_missing(scenario: Scenario) -> list[str]:
     """Those of them whose file is not there."""
-    return [name for name in data_needed(scenario) if source_file(name, data_dir) is None]
+    return [name for name in data_needed(scenario) if source_file(name, scenario.data_dir) is None]
 
 
 def source_file(name: str, data_dir: str | os.PathLike[str] | None) -> Path | None:

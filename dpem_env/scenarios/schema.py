@@ -16,10 +16,20 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from numbers import Integral
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from dpem_env.support.errors import ScenarioError, nearest, shown
 from dpem_env.support.files import whole_file
@@ -50,6 +60,12 @@ def _printable(name: str) -> str:
     return name
 
 
+def _no_empty_path(path: object) -> object:
+    if path == "":
+        raise ValueError("expected a folder")
+    return path
+
+
 Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
 Nodes = Annotated[int, Field(strict=True, ge=2, le=MAX_COUNT)]
 Natural = Annotated[int, Field(strict=True, ge=0, lt=SEEDS)]
@@ -60,6 +76,7 @@ Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
 Fidelity = Annotated[float, Field(strict=True, ge=0.25, le=1)]
 Text = Annotated[str, Field(strict=True, max_length=LONGEST_LINE)]
 Name = Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_NAME), AfterValidator(_printable)]
+Folder = Annotated[Path, BeforeValidator(_no_empty_path), AfterValidator(Path.absolute)]
 
 _Value = TypeVar("_Value", int, float)
 
@@ -323,7 +340,11 @@ DemandConfig = Annotated[SessionDemand | TraceDemand | ReplayDemand, Field(discr
 
 
 class Scenario(Section):
-    """One simulated world, complete but for its seeds."""
+    """One simulated world, complete but for its seeds.
+
+    ``data_dir`` is the folder of data that is not shipped; without it, the variable DPEM_DATA names one. It says where
+    the world is read from, not what it is: equality, hash and files of a scenario know nothing of it.
+    """
 
     name: Name
     summary: Text = ""
@@ -337,6 +358,16 @@ class Scenario(Section):
     reward: Reward = Reward()
     episode: Episode = Episode()
     seeds: Seeds = Seeds()
+    data_dir: Folder | None = Field(default=None, exclude=True, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Scenario) and self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def _fields(self) -> tuple[Any, ...]:
+        return tuple(value for name, value in self if name != "data_dir")
 
     @model_validator(mode="after")
     def _durations_fit_the_slot(self) -> Scenario:
@@ -446,14 +477,14 @@ class Scenario(Section):
         return next((s for s in SPLITS if demand_seed in getattr(self.seeds, s).demand), None)
 
     def override(self, /, **fields: Any) -> Scenario:
-        """A copy with leaf fields replaced, wherever they live; the name records what was changed.
+        """A copy with leaf fields replaced, wherever they live; the name records what was changed of the world.
 
         A new ``kind`` of demand or ``generator`` of networks keeps the fields it shares with the old. ``outages`` takes
         a dictionary of its fields or None. Raises ScenarioError for an unknown field or value.
         """
         if not fields:
             return self
-        data = self.model_dump(exclude_none=True)
+        data = self.model_dump(exclude_none=True) | {"data_dir": self.data_dir}
         home = {
             leaf: section
             for section in ("network", "hardware", "routing", "demand", "control", "observation", "reward", "episode")
@@ -468,14 +499,15 @@ class Scenario(Section):
         for leaf, value in fields.items():
             if leaf in home:
                 data[home[leaf]][leaf] = value
-            elif leaf in ("outages", "summary", "name", "seeds"):
+            elif leaf in ("outages", "summary", "name", "seeds", "data_dir"):
                 data[leaf] = value
             else:
                 raise ScenarioError(f"override {leaf!r} is no field of a scenario; {nearest(leaf, home)}")
         changed = validated(data, f"scenario {self.name}")
-        if "name" in fields:
+        changes = [f"{leaf}={value}" for leaf, value in fields.items() if leaf != "data_dir"]
+        if "name" in fields or not changes:
             return changed
-        name = "+".join([self.name, *(f"{leaf}={value}" for leaf, value in fields.items())])
+        name = "+".join([self.name, *changes])
         return changed.model_copy(update={"name": _fitting(name)})
 
     def on_topology(self, topology_seed: int, split: Split = "evaluation") -> Scenario:
@@ -528,6 +560,7 @@ EXPECTED = {
     "literal_error": "expected {expected}",
     "tuple_type": "expected a list, such as [0.7, 0.8]",
     "too_long": "expected at most {max_length} entries",
+    "path_type": "expected a folder",
     "model_type": "expected a section with fields",
     "model_attributes_type": "expected a section with fields",
     "union_tag_not_found": "says no {discriminator}; expected one of {known}",

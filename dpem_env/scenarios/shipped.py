@@ -32,6 +32,8 @@ def from_toml(text: str, origin: str = "TOML text") -> Scenario:
         raise ScenarioError(f"{origin}: not valid TOML: {error}") from None
     except RecursionError:
         raise ScenarioError(f"{origin}: not valid TOML: nested too deeply") from None
+    if "data_dir" in data:
+        raise ScenarioError(f"{origin}: data_dir: no file says where data lies; pass --data DIR or set DPEM_DATA")
     return validated(data, origin)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.scenarios.data import ABILENE, data_file
-from dpem_env.scenarios.schema import LARGEST, MAX_CELLS, SMALLEST, ReplayDemand
+from dpem_env.scenarios.schema import LARGEST, MAX_CELLS, SMALLEST, ReplayDemand, Scenario
 from dpem_env.support.errors import DataError, shown
 from dpem_env.support.files import ArrayFile, read_text, reading
 
@@ -44,11 +43,9 @@ class TrafficMatrices:
         return first, stop
 
 
-def load_abilene(
-    data_dir: str | os.PathLike[str] | None = None, needed_by: str = "the Abilene trace"
-) -> TrafficMatrices:
-    """The Abilene matrices from the data folder (argument or ``DPEM_DATA``); DataError if missing or malformed."""
-    return read_matrices(data_file(data_dir, ABILENE, needed_by))
+def load_abilene(scenario: Scenario) -> TrafficMatrices:
+    """The Abilene matrices from the scenario's data folder; DataError if missing or malformed."""
+    return read_matrices(data_file(scenario, ABILENE))
 
 
 @lru_cache(maxsize=4)

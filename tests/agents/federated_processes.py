@@ -202,7 +202,7 @@ def replayed(folder: Path, rounds: list[tuple[int, ...]]) -> FederatedAverager:
         (folder / f"node{node}").mkdir(parents=True)
         PLAN.save(folder / f"node{node}", {"node": node, "data": None})
     with one_thread():
-        averaging = PLAN.learner(folder, None).averaging
+        averaging = PLAN.learner(folder).averaging
         assert averaging is not None
         made = averaging.averager
         for nodes in rounds:

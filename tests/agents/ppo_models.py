@@ -27,7 +27,7 @@ def settings(scenario: Scenario, mode: str, forecaster: str | None = None, **cha
 
 def learner(scenario: str | Scenario, mode: str, folder: Path, total: int = 1000, **changed: Any) -> Learner:
     scenario = scenarios.get(scenario)
-    return Learner(scenario, settings(scenario, mode, **changed), total, "cpu", None, folder)
+    return Learner(scenario, settings(scenario, mode, **changed), total, "cpu", folder)
 
 
 def checkpoint_of(made: Learner) -> Checkpoint:

@@ -94,7 +94,7 @@ def test_results_are_kept_and_only_what_is_missing_is_tried(
 ) -> None:
     tried: list[Trial] = []
 
-    def play(setting: Setting, trial: Trial, data_dir: Any = None) -> dict[str, float]:
+    def play(setting: Setting, trial: Trial) -> dict[str, float]:
         tried.append(trial)
         if len(tried) == 6:
             raise KeyboardInterrupt

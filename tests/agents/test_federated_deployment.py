@@ -177,6 +177,9 @@ def test_from_other_machines_one_can_be_a_node_and_nothing_else() -> None:
 def test_a_plan_is_read_back_unchanged_and_anything_agreed_on_changes_its_fingerprint(tmp_path: Path) -> None:
     PLAN.save(tmp_path, {"node": 2})
     assert Plan.load(tmp_path) == (PLAN, {"node": 2})
+    replace(PLAN, scenario=PLAN.scenario.override(data_dir=tmp_path)).save(tmp_path, {"node": 2})
+    assert Plan.load(tmp_path) == (PLAN, {"node": 2})
+    assert Plan.load(tmp_path)[0].scenario.data_dir == tmp_path
     changed = [
         replace(PLAN, rounds=4),
         replace(PLAN, seed=1),
@@ -257,7 +260,7 @@ def test_processes_learn_what_one_process_does_and_strangers_are_refused(
         assert [finished(process) for process in (*nodes, serving)] == [0, 0, 0, 0]
     assert run.received == [3, 3, 3]
     path = train(
-        PLAN.scenario, "federated", PLAN.timesteps(None), tmp_path / "one", hyperparameters=PLAN.hyperparameters,
+        PLAN.scenario, "federated", PLAN.timesteps, tmp_path / "one", hyperparameters=PLAN.hyperparameters,
         federation=PLAN.federation, validation_episodes=0,
     )  # fmt: skip
     expected = load(path, training=True).arrays
@@ -334,7 +337,7 @@ def test_in_mode_local_a_node_books_its_own_releases_and_stops_at_its_budget(tmp
     from dpem_agents.federated import BudgetExhausted
 
     plan = replace(PLAN, federation=federation(privacy="local", period=1, delta=1e-2, epsilon=4.0), rounds=2)
-    plan.save(tmp_path, {"node": 1, "data": None})
+    plan.save(tmp_path, {"node": 1})
     start = LocalLearning(tmp_path).averaging.averager.weights
     for finished_rounds in (1, 2):
         weights = start + finished_rounds
@@ -362,7 +365,7 @@ def test_a_server_that_is_killed_at_any_moment_releases_each_round_once_and_repo
 
     chosen = federation(epsilon=4.0, delta=1e-2, period=2) if private else PLAN.federation
     plan = replace(PLAN, federation=chosen)
-    here = {"nodes": {str(node): node for node in range(3)}, "patience": 1.0, "data": None}
+    here = {"nodes": {str(node): node for node in range(3)}, "patience": 1.0}
 
     def serve_rounds(folder: Path) -> Any:
         made = Aggregator(folder)
@@ -401,7 +404,7 @@ def test_a_server_that_is_killed_at_any_moment_releases_each_round_once_and_repo
 
 
 def serve_start(plan: Plan, folder: Path) -> Any:
-    averaging = plan.learner(folder, None).averaging
+    averaging = plan.learner(folder).averaging
     assert averaging is not None
     return averaging.averager.weights
 

@@ -48,7 +48,7 @@ def trained(out: Path, chosen: Federation | None = OPEN, rollouts: int = 6, **ar
 
 def learner(folder: Path, chosen: Federation, rollouts: int = 100) -> Learner:
     settings = Settings(CHAIN.hash, "federated", 0, None, None, TOPOLOGY, QUICK, chosen)
-    return Learner(CHAIN, settings, rollouts * ROLLOUT, "cpu", None, folder)
+    return Learner(CHAIN, settings, rollouts * ROLLOUT, "cpu", folder)
 
 
 def actors(path: Path) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def test_between_rounds_it_is_independent_learning(tmp_path: Path) -> None:
     together = learner(tmp_path / "federated", federation(privacy="off", period=4), 4)
     # From the same start for all nodes, which independent learners do not have: put it into theirs.
     alone = Learner(
-        CHAIN, Settings(CHAIN.hash, "independent", 0, None, None, TOPOLOGY, QUICK), 4 * ROLLOUT, "cpu", None, tmp_path
+        CHAIN, Settings(CHAIN.hash, "independent", 0, None, None, TOPOLOGY, QUICK), 4 * ROLLOUT, "cpu", tmp_path
     )
     for parameter in alone.model.policy.mlp_extractor.actor.parameters():
         parameter.data[:] = parameter.data[0].clone()

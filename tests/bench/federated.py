@@ -39,7 +39,7 @@ def learner(chosen: Federation | None, rollouts: int, folder: Path) -> Learner:
     mode = "independent" if chosen is None else "federated"
     settings = Settings(scenario.hash, mode, 0, "moving-average", None, 0, hyperparameters, chosen)
     total = rollouts * hyperparameters.slots * hyperparameters.networks * scenario.network.nodes
-    return Learner(scenario, settings, total, "cpu", None, folder)
+    return Learner(scenario, settings, total, "cpu", folder)
 
 
 def measure(rollouts: int) -> dict[str, float]:

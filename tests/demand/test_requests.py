@@ -338,9 +338,9 @@ def counting_trace(times: int) -> Floats:
 
 def test_trace_rates_follow_consecutive_matrices_each_for_its_duration(tmp_path: Path) -> None:
     folder, times = save_trace(tmp_path, counting_trace(140)), 140
-    scenario = scenarios.get("abilene-trace-v0", **EQUAL)
-    network = build_network(scenario, 0, folder)
-    rates = draw_demand(scenario, network, 3, 400, folder).rates(0, 400)
+    scenario = scenarios.get("abilene-trace-v0", data_dir=folder, **EQUAL)
+    network = build_network(scenario, 0)
+    rates = draw_demand(scenario, network, 3, 400).rates(0, 400)
     matrix = rates.sum(axis=(1, 2)) / (5.5 * 0.25) * np.arange(1, times + 1).mean() - 1.0
     first = round(matrix[0])
     np.testing.assert_allclose(matrix, first + np.arange(400) // 20, rtol=1e-9)
@@ -350,11 +350,11 @@ def test_trace_rates_follow_consecutive_matrices_each_for_its_duration(tmp_path:
 @pytest.mark.parametrize("times", [140, 28])
 def test_trace_windows_stay_within_the_days_of_their_split(tmp_path: Path, times: int) -> None:
     folder = save_trace(tmp_path, counting_trace(times))
-    scenario = scenarios.get("abilene-trace-v0", **EQUAL)
-    network = build_network(scenario, 0, folder)
+    scenario = scenarios.get("abilene-trace-v0", data_dir=folder, **EQUAL)
+    network = build_network(scenario, 0)
     seen: dict[str, set[int]] = {}
     for split, first_seed in SPLIT_SEED.items():
-        rates = [draw_demand(scenario, network, first_seed + i, 400, folder).rates(0, 408) for i in range(40)]
+        rates = [draw_demand(scenario, network, first_seed + i, 400).rates(0, 408) for i in range(40)]
         load = np.concatenate([one.sum(axis=(1, 2)) for one in rates]) / (5.5 * 0.25)
         seen[split] = set(np.rint(load * np.arange(1, times + 1).mean() - 1.0).astype(int).tolist())
     days = times // 14
@@ -368,9 +368,9 @@ def test_the_mean_load_of_a_trace_is_the_request_rate(tmp_path: Path) -> None:
     # A trace of period two: every episode of twenty matrices sees each half as often.
     mbps = np.random.default_rng(0).uniform(1.0, 2.0, size=(2, 12, 12))
     folder = save_trace(tmp_path, np.tile(mbps, (70, 1, 1)) * np.tile([1.0, 3.0], 70)[:, None, None])
-    scenario = scenarios.get("abilene-trace-v0", **EQUAL)
-    network = build_network(scenario, 0, folder)
-    drawn = [draw_demand(scenario, network, seed, 400, folder) for seed in range(40)]
+    scenario = scenarios.get("abilene-trace-v0", data_dir=folder, **EQUAL)
+    network = build_network(scenario, 0)
+    drawn = [draw_demand(scenario, network, seed, 400) for seed in range(40)]
     for demand in drawn:
         np.testing.assert_allclose(demand.rates(0, 400).mean(axis=0), mean_rates(scenario, network), rtol=1e-9)
     total = sum(len(demand.requests.slot) for demand in drawn)
@@ -378,12 +378,12 @@ def test_the_mean_load_of_a_trace_is_the_request_rate(tmp_path: Path) -> None:
 
 
 def test_the_mean_load_of_abilene_over_many_windows_is_the_request_rate(data_dir: Path) -> None:
-    scenario = scenarios.get("abilene-trace-v0")
-    network = build_network(scenario, 0, data_dir)
+    scenario = scenarios.get("abilene-trace-v0", data_dir=data_dir)
+    network = build_network(scenario, 0)
     mean, variance = 0.0, 0.0
     for split, days in (("train", 7), ("validation", 3), ("evaluation", 4)):
         seeds = range(SPLIT_SEED[split], SPLIT_SEED[split] + 100)
-        loads = [draw_demand(scenario, network, s, 400, data_dir).rates(0, 400).sum() / 100.0 for s in seeds]
+        loads = [draw_demand(scenario, network, s, 400).rates(0, 400).sum() / 100.0 for s in seeds]
         mean += days / 14 * float(np.mean(loads))
         variance += (days / 14) ** 2 * float(np.var(loads)) / len(loads)
     assert abs(mean - 5.5) < 5.0 * math.sqrt(variance)
@@ -392,19 +392,19 @@ def test_the_mean_load_of_abilene_over_many_windows_is_the_request_rate(data_dir
 
 def test_half_of_the_mixed_load_follows_the_trace_and_half_comes_as_sessions(tmp_path: Path) -> None:
     folder = save_trace(tmp_path, counting_trace(140))
-    trace = scenarios.get("abilene-trace-v0", **EQUAL)
-    mixed = scenarios.get("abilene-mixed-v0", **EQUAL)
+    trace = scenarios.get("abilene-trace-v0", data_dir=folder, **EQUAL)
+    mixed = scenarios.get("abilene-mixed-v0", data_dir=folder, **EQUAL)
     steady = mixed.override(predictability=0.0)
-    network = build_network(trace, 0, folder)
+    network = build_network(trace, 0)
     mean = mean_rates(trace, network)
     np.testing.assert_array_equal(mean_rates(mixed, network), mean)
     sessions = []
     for seed in range(200):
-        traced = draw_demand(trace, network, seed, 400, folder).rates(0, 400)
+        traced = draw_demand(trace, network, seed, 400).rates(0, 400)
         if seed < 3:
-            rates = draw_demand(steady, network, seed, 400, folder).rates(0, 400)
+            rates = draw_demand(steady, network, seed, 400).rates(0, 400)
             np.testing.assert_allclose(rates, 0.5 * mean + 0.5 * traced, rtol=1e-9)
-        rest = draw_demand(mixed, network, seed, 400, folder).rates(0, 400) - 0.5 * traced
+        rest = draw_demand(mixed, network, seed, 400).rates(0, 400) - 0.5 * traced
         assert rest.min() > -1e-9
         sessions.append(rest.sum() / 100.0)
     assert abs(np.mean(sessions) - 2.75) < 5.0 * np.std(sessions) / math.sqrt(len(sessions))

@@ -138,7 +138,7 @@ def test_a_delay_is_of_central_control() -> None:
 
 
 def test_the_signature_of_every_facade_tells_what_it_passes_on() -> None:
-    passed_on = {"split", "routes", "forecaster", "data_dir", "max_cycles"}
+    passed_on = {"split", "routes", "forecaster", "max_cycles"}
     for facade in (EntanglementEnv, CentralEnv, EntanglementVectorEnv):
         assert signature(facade).parameters.keys() >= passed_on
 

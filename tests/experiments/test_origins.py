@@ -166,11 +166,11 @@ def test_the_data_of_a_scenario_count(data_dir: Path) -> None:
         copy = Path(shutil.copytree(data_dir, f"data-{scenario}", copy_function=shutil.copyfile))
         for folder in (copy, *copy.iterdir()):
             folder.chmod(0o755)
-        before = Origins(copy).of_scenario(scenarios.get(scenario))
-        assert before == Origins(data_dir).of_scenario(scenarios.get(scenario))  # wherever it lies
+        before = Origins().of_scenario(scenarios.get(scenario, data_dir=copy))
+        assert before == Origins().of_scenario(scenarios.get(scenario, data_dir=data_dir))  # wherever it lies
         for path in copy.rglob(f"{file}*"):
             path.write_bytes(b"else")
-        assert changed(before, Origins(copy).of_scenario(scenarios.get(scenario))) == [
+        assert changed(before, Origins().of_scenario(scenarios.get(scenario, data_dir=copy))) == [
             f"the {scenario.partition('-')[0].removesuffix('100')} data"
         ]
 
@@ -291,7 +291,7 @@ def test_a_file_that_changes_during_a_run_or_a_search_or_a_scoring_is_told(
     shutil.copy(repository / "agents" / "checkpoints" / "mesh100-gru.npz", "g.npz")
     with (
         pytest.raises(DpemError, match=r"the file g\.npz changed"),
-        unchanged(lambda found: [found.of_forecaster("gru:g.npz")], None),
+        unchanged(lambda found: [found.of_forecaster("gru:g.npz")]),
     ):
         shutil.copy(repository / "agents" / "checkpoints" / "mesh100-half-gru.npz", "g.npz")
     measure_skill(CHAIN.override(slots=12), ["persistence"], 1)

@@ -14,7 +14,6 @@ import tomllib
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -199,9 +198,9 @@ def small(scenario: Scenario) -> bool:
     return not busy and not many_subsets and nodes <= 150 and nodes * max(cells[1:]) <= SMALL
 
 
-def play(scenario: Scenario, slots: int = 3, data_dir: Path | None = None) -> None:
+def play(scenario: Scenario, slots: int = 3) -> None:
     """Begin the first training episode and play a few slots of any actions, legal or not."""
-    session = Session(scenario, data_dir=data_dir)
+    session = Session(scenario)
     session.begin(episode_seeds(scenario, "train", 0), slots)
     rng = np.random.default_rng(0)
     while not session.done:

@@ -133,7 +133,7 @@ def test_a_topology_file_of_impossible_places_is_refused(tmp_path: Path, content
     path = tmp_path / data.SOURCES["coronet"].file
     path.parent.mkdir()
     path.write_text(content)
-    assert isinstance(tried(build_topology, scenarios.get("coronet100-v0"), 0, tmp_path), DataError)
+    assert isinstance(tried(build_topology, scenarios.get("coronet100-v0", data_dir=tmp_path), 0), DataError)
 
 
 def test_a_log_whose_column_names_are_no_text_is_refused(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_the_longest_sessions_are_drawn_in_no_time() -> None:
 
 
 def test_a_trace_none_of_whose_pairs_is_reachable_is_refused(data_dir: Path) -> None:
-    session = Session(scenarios.get("abilene-trace-v0", generation_rate=(0.0, 0.0)), data_dir=data_dir)
+    session = Session("abilene-trace-v0", generation_rate=(0.0, 0.0), data_dir=data_dir)
     assert "only 0 of 12 nodes have a peer" in str(tried(session.begin, EpisodeSeeds(0, 0)))
 
 

@@ -102,8 +102,8 @@ def test_mutated_matrices_are_refused_in_one_line_or_played(tmp_path: Path) -> N
         content = stream.getvalue()
         path.write_bytes(mutated_bytes(rng, content) if rng.random() < 0.5 else content)
         traces.read_matrices.cache_clear()
-        world = ABILENE.override(summary=str(number))  # networks are remembered by scenario
-        accepted.append(not refused(tried(play, world, data_dir=tmp_path)))
+        world = ABILENE.override(summary=str(number), data_dir=tmp_path)  # networks are remembered by scenario
+        accepted.append(not refused(tried(play, world)))
     traces.read_matrices.cache_clear()
     report("matrices files", accepted)
 
@@ -142,7 +142,7 @@ def test_a_mutated_topology_file_is_refused_in_one_line_or_played(tmp_path: Path
             spoilt(rng, record)
         content = json.dumps(record).encode()
         path.write_bytes(mutated_bytes(rng, content, JSON_TOKENS) if rng.random() < 0.3 else content)
-        accepted.append(not refused(tried(play, CORONET.override(summary=str(number)), data_dir=tmp_path)))
+        accepted.append(not refused(tried(play, CORONET.override(summary=str(number), data_dir=tmp_path))))
     report("topology files", accepted)
 
 

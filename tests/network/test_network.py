@@ -188,11 +188,12 @@ def test_half_of_the_nodes_with_a_peer_are_enough(length_scale: float, warned: b
 
 @pytest.mark.parametrize("name", scenarios.SCENARIOS)
 def test_no_shipped_scenario_needs_a_warning(name: str, data_dir: Path) -> None:
+    scenario = scenarios.get(name, data_dir=data_dir)
     with warnings.catch_warnings():
         warnings.simplefilter("error", DpemWarning)
         for split in ("train", "validation", "evaluation"):
             for index in range(4):
-                build_network(scenarios.get(name), episode_seeds(scenarios.get(name), split, index).topology, data_dir)
+                build_network(scenario, episode_seeds(scenario, split, index).topology)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 1.0, True, "1", None])
@@ -210,7 +211,7 @@ def test_with_a_trace_peers_are_the_partners_of_most_traffic(tmp_path: Path) -> 
     mbps = np.random.default_rng(0).uniform(1.0, 9.0, size=(28, 12, 12))
     mbps[:, 3, 4] = 0.0
     scenario = scenarios.get("abilene-trace-v0", generation_rate=(8.0, 8.0), swap_rate=(4.0, 4.0), peers=5)
-    network = build_network(scenario, 0, save_trace(tmp_path, mbps))
+    network = build_network(scenario.override(data_dir=save_trace(tmp_path, mbps)), 0)
     mean = mbps.mean(axis=0) * ~np.eye(12, dtype=bool)
     for i, row in enumerate(network.peers.tolist()):
         assert row == np.argsort(-mean[i])[:5].tolist()
@@ -222,20 +223,20 @@ def test_pairs_without_traffic_are_no_peers(tmp_path: Path) -> None:
     mbps = np.ones((28, 12, 12))
     mbps[:, 3, 4] = 0.0
     scenario = scenarios.get("abilene-trace-v0", generation_rate=(8.0, 8.0), swap_rate=(4.0, 4.0))
-    network = build_network(scenario, 0, save_trace(tmp_path, mbps))
+    network = build_network(scenario.override(data_dir=save_trace(tmp_path, mbps)), 0)
     assert sorted(network.peers[3].tolist()) == [-1, 0, 1, 2, 5, 6, 7, 8, 9, 10, 11]
     assert sorted(network.peers[4].tolist()) == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
 
 
 def test_a_trace_of_another_size_than_the_topology_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="the trace has 11 nodes, the topology 12") as error:
-        build_network(scenarios.get("abilene-trace-v0"), 0, save_trace(tmp_path, np.ones((28, 11, 11))))
+        build_network(scenarios.get("abilene-trace-v0", data_dir=save_trace(tmp_path, np.ones((28, 11, 11)))), 0)
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_trace_is_told_with_the_scenario_that_needs_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^mine needs abilene/"):
-        build_network(scenarios.get("abilene-trace-v0", name="mine"), 0, tmp_path)
+        build_network(scenarios.get("abilene-trace-v0", name="mine", data_dir=tmp_path), 0)
 
 
 def test_another_data_folder_gives_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +248,7 @@ def test_another_data_folder_gives_another_network(tmp_path: Path, monkeypatch: 
         monkeypatch.setenv("DPEM_DATA", str(folder))
         networks.append(build_network(scenario, 0))
     assert not np.array_equal(networks[0].weights, networks[1].weights)
-    assert build_network(scenario, 0, folders[1]) is networks[1]
+    assert build_network(scenario.override(data_dir=folders[1]), 0) is networks[1]
 
 
 def test_in_a_replay_peers_are_the_partners_of_most_requests(tmp_path: Path) -> None:
@@ -270,6 +271,6 @@ def test_a_replay_of_nothing_has_no_peers(tmp_path: Path) -> None:
 
 
 def test_coronet_has_a_network(data_dir: Path) -> None:
-    network = build_network(scenarios.get("coronet100-v0"), 0, data_dir)
+    network = build_network(scenarios.get("coronet100-v0", data_dir=data_dir), 0)
     assert network.weights.sum() == pytest.approx(1.0)
     assert np.sum(network.peers >= 0) > 400

@@ -431,9 +431,9 @@ def test_a_mesh_without_near_links_is_joined_in_no_time() -> None:
 
 
 def test_coronet_has_one_hundred_cities_and_scaled_fibres(data_dir: Path) -> None:
-    scenario = scenarios.get("coronet100-v0")
-    built = build_topology(scenario, 0, data_dir)
-    full = build_topology(scenario.override(length_scale=1.0), 0, data_dir)
+    scenario = scenarios.get("coronet100-v0", data_dir=data_dir)
+    built = build_topology(scenario, 0)
+    full = build_topology(scenario.override(length_scale=1.0), 0)
     assert (built.num_nodes, built.num_links) == (100, 136)
     assert "Abilene" in built.names
     np.testing.assert_allclose(built.length, full.length * 0.04)
@@ -441,7 +441,7 @@ def test_coronet_has_one_hundred_cities_and_scaled_fibres(data_dir: Path) -> Non
 
 def test_a_node_link_file_becomes_a_topology(write_coronet: WriteCoronet) -> None:
     folder = write_coronet(coronet_like([(1, 0, 30.0), (1, 2, 40.0), (3, 2, 50.0), (0, 1, 20.0), (2, 2, 1.0)]))
-    built = build_topology(coronet(0.5), 0, folder)
+    built = build_topology(coronet(0.5).override(data_dir=folder), 0)
     assert built.names == ("city 0", "city 1", "city 2", "city 3")
     assert built.links.tolist() == [[0, 1], [1, 2], [2, 3]]  # the shorter of two parallel fibres, and no loop
     assert built.length.tolist() == [10.0, 20.0, 25.0]
@@ -451,7 +451,7 @@ def test_a_node_link_file_becomes_a_topology(write_coronet: WriteCoronet) -> Non
 def test_a_disconnected_topology_is_refused_naming_who_is_cut_off(write_coronet: WriteCoronet) -> None:
     folder = write_coronet(coronet_like([(0, 1, 30.0), (1, 2, 30.0)]))
     with pytest.raises(ScenarioError, match="disconnected") as error:
-        build_topology(coronet(), 0, folder)
+        build_topology(coronet().override(data_dir=folder), 0)
     assert "2 components" in message_of(error)
     assert "'city 3'" in message_of(error)
 
@@ -482,13 +482,13 @@ def test_a_malformed_topology_file_is_told_in_one_line(
     write_coronet: WriteCoronet, record: dict[str, Any] | str
 ) -> None:
     with pytest.raises(DataError) as error:
-        build_topology(coronet(), 0, write_coronet(record))
+        build_topology(coronet().override(data_dir=write_coronet(record)), 0)
     message_of(error)
 
 
 def test_a_missing_topology_file_is_told_with_the_way_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="dpem list says where to get it") as error:
-        build_topology(coronet(), 0, tmp_path)
+        build_topology(coronet().override(data_dir=tmp_path), 0)
     assert message_of(error).startswith("cities needs coronet/flat_CORONET_Global_Topology.json")
 
 

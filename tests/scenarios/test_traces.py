@@ -80,7 +80,7 @@ def test_a_trace_without_traffic_between_nodes_is_refused(tmp_path: Path) -> Non
 
 def test_a_missing_trace_is_told_with_the_way_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="dpem list says where to get it") as error:
-        traces.load_abilene(tmp_path)
+        traces.load_abilene(scenarios.get("abilene-trace-v0", data_dir=tmp_path))
     assert data.ABILENE in message_of(error)
 
 
@@ -151,7 +151,7 @@ def test_the_splits_of_fourteen_days_are_seven_three_and_four_days() -> None:
 
 
 def test_abilene_is_two_weeks_of_its_twelve_nodes(data_dir: Path) -> None:
-    matrices = traces.load_abilene(data_dir)
+    matrices = traces.load_abilene(scenarios.get("abilene-trace-v0", data_dir=data_dir))
     assert matrices.mbps.shape == (4032, 12, 12)
     assert matrices.names == build_topology(scenarios.get("abilene-trace-v0"), 0).names
     assert np.all(np.diagonal(matrices.mbps, axis1=1, axis2=2) == 0.0)

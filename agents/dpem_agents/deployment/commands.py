@@ -6,8 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from dpem_agents.commands import playing
-from dpem_env import scenarios
-from dpem_env.cli import add_common, overrides, require_at_least_1, typed_path
+from dpem_env.cli import add_common, overrides, require_at_least_1, scenario_of, typed_path
 from dpem_env.support.errors import DpemError
 from dpem_env.support.seeding import require_seed
 
@@ -165,7 +164,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     if not arguments.patience > 0.0:
         raise DpemError(f"--patience is {arguments.patience}; expected a number of seconds above 0")
     return Plan(
-        scenarios.get(arguments.scenario, **overrides(arguments.set)),
+        scenario_of(arguments),
         federation(**overrides(arguments.federate, "--federate epsilon=2")),
         changed(PRESETS["federated"], **overrides(arguments.learn, "--learn discount=0.99")),
         arguments.rounds,
@@ -196,7 +195,6 @@ def _server(arguments: argparse.Namespace) -> int:
         host=arguments.host,
         port=arguments.port,
         patience=arguments.patience,
-        data_dir=arguments.data,
         tell=_tell,
     )
     _tell(f"wrote {path}")
@@ -213,7 +211,6 @@ def _node(arguments: argparse.Namespace) -> int:
         arguments.keys,
         arguments.out,
         patience=arguments.patience,
-        data_dir=arguments.data,
         tell=_tell,
     )
     _tell(f"wrote {path}; use it as {playing('federated', path.parent, arguments.topology)}")
@@ -251,7 +248,7 @@ def _attacks(arguments: argparse.Namespace) -> int:
     require_at_least_1(arguments, "workers", "seeds", "rounds", "period", "episodes")
     setting = Setting(
         arguments.training,
-        scenarios.get(arguments.scenario, **overrides(arguments.set)),
+        scenario_of(arguments),
         rounds=arguments.rounds,
         period=arguments.period,
         adversaries=arguments.adversaries,
@@ -266,7 +263,6 @@ def _attacks(arguments: argparse.Namespace) -> int:
             arguments.out,
             seeds=range(arguments.seeds),
             workers=arguments.workers,
-            data_dir=arguments.data,
             on_trial=lambda: bar.advance(task),
         )
     print(f"wrote {arguments.out}")

@@ -53,7 +53,7 @@ class Aggregator:
 
     def __init__(self, folder: Path) -> None:
         self.plan, here = Plan.load(folder)
-        averaging = self.plan.learner(folder, here["data"]).averaging
+        averaging = self.plan.learner(folder).averaging
         assert averaging is not None
         self.folder = folder
         if (folder / GLOBAL).exists():
@@ -96,7 +96,7 @@ class LocalLearning:
         self.folder = folder
         self.plan, here = Plan.load(folder)
         self.node = int(here["node"])
-        self.learner = self.plan.learner(folder, here["data"])
+        self.learner = self.plan.learner(folder)
         if (folder / FILE).exists():
             self.learner.restore(load(folder / FILE, training=True))
             self._require_booked()

@@ -74,26 +74,30 @@ class Plan:
         agreed = json.dumps(self.settings.as_plain() | {"rounds": self.rounds}, sort_keys=True)
         return hashlib.sha256(agreed.encode()).hexdigest()[:12]
 
-    def nodes(self, data_dir: str | os.PathLike[str] | None) -> int:
+    @property
+    def nodes(self) -> int:
         """How many there are."""
-        return build_network(self.scenario, self.topology_seed, data_dir).num_nodes
+        return build_network(self.scenario, self.topology_seed).num_nodes
 
-    def timesteps(self, data_dir: str | os.PathLike[str] | None) -> int:
+    @property
+    def timesteps(self) -> int:
         """Slots × nodes that all rounds take in one process."""
         chosen = self.hyperparameters
-        rollout = chosen.slots * chosen.networks * self.nodes(data_dir)
+        rollout = chosen.slots * chosen.networks * self.nodes
         return self.rounds * self.federation.period * rollout
 
-    def learner(self, folder: Path, data_dir: str | os.PathLike[str] | None) -> Learner:
+    def learner(self, folder: Path) -> Learner:
         """A fresh one: the same everywhere, since it depends on what is agreed on alone."""
         from dpem_agents.ppo.learner import Learner
 
-        return Learner(self.scenario, self.settings, self.timesteps(data_dir), "cpu", data_dir, folder)
+        return Learner(self.scenario, self.settings, self.timesteps, "cpu", folder)
 
     def save(self, folder: Path, here: dict[str, Any]) -> None:
         """Write it, with what is particular to this place."""
         known = {name: getattr(self, name) for name in ("rounds", "seed", "topology_seed", "forecaster")}
         known |= {"federation": asdict(self.federation), "hyperparameters": asdict(self.hyperparameters)}
+        data = self.scenario.data_dir
+        here = here | {"data": None if data is None else os.fspath(data)}
         write_json(folder / FILE, known | {"scenario": self.scenario.to_toml(), "here": here})
 
     @classmethod
@@ -104,7 +108,7 @@ class Plan:
             require_parts(_Stored, stored, "it")
             here = stored.pop("here")
             made = {
-                "scenario": scenarios.from_toml(stored["scenario"]),
+                "scenario": scenarios.from_toml(stored["scenario"]).override(data_dir=here.pop("data", None)),
                 "federation": federation(**stored["federation"]),
                 "hyperparameters": changed(Hyperparameters(), **stored["hyperparameters"]),
             }

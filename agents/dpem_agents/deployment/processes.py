@@ -41,7 +41,6 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 9092,
     patience: float = 600.0,
-    data_dir: str | os.PathLike[str] | None = None,
     tell: Tell = print,
 ) -> Path:
     """Aggregate all rounds that are left, then let the nodes go; returns the path of the global weights.
@@ -51,7 +50,7 @@ def serve(
     DpemError here.
     """
     apps = _flower()
-    nodes = range(plan.nodes(data_dir))
+    nodes = range(plan.nodes)
     authority, certificate, key = require_files(keys, (AUTHORITY, SERVER, SERVER_KEY))
     public = require_files(keys, [f"{node_key(node)}.pub" for node in nodes])
     _prepare(plan, len(nodes), out)
@@ -65,7 +64,7 @@ def serve(
         _await_link(link, near, port, authority, out)
         with _Control(near, port, authority, out) as control:
             numbers = {control.register(path): node for node, path in zip(nodes, public, strict=True)}
-            plan.save(out, {"nodes": numbers, "patience": patience, "data": _text(data_dir)})
+            plan.save(out, {"nodes": numbers, "patience": patience})
             tell(f"waiting for {len(nodes)} nodes on {host}:{port}")
             _follow(control, plan, out, tell)
     weights: Path = out / apps.GLOBAL
@@ -80,7 +79,6 @@ def join(
     out: Path,
     *,
     patience: float = 120.0,
-    data_dir: str | os.PathLike[str] | None = None,
     tell: Tell = print,
 ) -> Path:
     """Learn as one node of the federation until its end; returns the path of the policy.
@@ -89,7 +87,7 @@ def join(
     `out` keeps what the node has learned: after an interruption it goes on there.
     """
     _flower()
-    nodes = plan.nodes(data_dir)
+    nodes = plan.nodes
     if not 0 <= node < nodes:
         raise DpemError(f"node is {node}; {plan.scenario.name} has nodes 0 to {nodes - 1}")
     address_of(server)  # complains
@@ -98,7 +96,7 @@ def join(
     options = ["--superlink", server, "--root-certificates", os.fspath(authority)]
     options += ["--auth-supernode-private-key", os.fspath(key)]
     with sole_writer(out):
-        plan.save(out, {"node": node, "data": _text(data_dir)})
+        plan.save(out, {"node": node})
         (out / POLICY_FILE).unlink(missing_ok=True)
         return _learn(node, server, authority, options, out, patience, tell)
 
@@ -259,10 +257,6 @@ def _prepare(plan: Plan, nodes: int, out: Path) -> None:
         before = Plan.load(out)[0]
         if before.fingerprint != plan.fingerprint:
             raise DpemError(f"{os.fspath(out)!r} is of a federation with other settings: choose another folder")
-
-
-def _text(path: str | os.PathLike[str] | None) -> str | None:
-    return None if path is None else os.path.abspath(path)
 
 
 def _flower() -> ModuleType:

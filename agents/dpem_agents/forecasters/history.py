@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,19 +36,17 @@ class History:
             raise ScenarioError(f"a history of {len(self.counts)} slots is too short to learn from; needed: {slots}")
 
 
-def draw_history(
-    scenario: Scenario, topology_seed: int, hours: float = 24.0, data_dir: str | os.PathLike[str] | None = None
-) -> History:
+def draw_history(scenario: Scenario, topology_seed: int, hours: float = 24.0) -> History:
     """One unbroken stretch of `hours` simulated hours; raises ScenarioError where no history can be drawn."""
     if scenario.demand.kind == "replay":
         raise ScenarioError(f"{scenario.name} replays a request file: there is no other demand to learn from")
     slots = hours * 3600.0 / scenario.control.slot_duration
     if not 1 <= slots <= MAX_SLOTS:
         raise ScenarioError(f"hours is {hours!r}: {slots:g} slots; a history has 1 to {MAX_SLOTS}")
-    network = build_network(scenario, topology_seed, data_dir)
+    network = build_network(scenario, topology_seed)
     # Topologies learn from demands of their own, as far as there are seeds.
     demand_seed = scenario.seeds.train.demand[topology_seed]
-    demand = draw_demand(scenario, network, demand_seed, round(slots), data_dir)
+    demand = draw_demand(scenario, network, demand_seed, round(slots))
     return History(counts_of(demand, round(slots)), network.peers)
 
 

@@ -7,7 +7,6 @@ is near the mean rate.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -60,7 +59,6 @@ def train_ridge(
     *,
     hours: float = 24.0,
     penalty: float = 1.0,
-    data_dir: str | os.PathLike[str] | None = None,
 ) -> Checkpoint:
     """Weights for the nodes of these topologies, each from `hours` simulated hours of its own requests."""
     from dpem_env.report.tables import progress
@@ -69,7 +67,7 @@ def train_ridge(
     with progress() as bar:
         topologies = []
         for seed in bar.track(topology_seeds, description="ridge: topologies"):
-            topologies.append(fit(draw_history(scenario, seed, hours, data_dir), horizon, penalty))
+            topologies.append(fit(draw_history(scenario, seed, hours), horizon, penalty))
     return Checkpoint("ridge", scenario.name, scenario.hash, horizon, 0, tuple(topologies))
 
 

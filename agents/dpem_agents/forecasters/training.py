@@ -49,7 +49,6 @@ def train_forecasters(
     seed: int = 0,
     federation: Federation | None = None,
     ledgers: str | os.PathLike[str] | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
 ) -> Checkpoint:
     """Networks for the nodes of these topologies, each from `hours` simulated hours of its own requests.
 
@@ -80,7 +79,7 @@ def train_forecasters(
             for topology_seed in topology_seeds:
                 name = f"{cell} of {scenario.name}, topology {topology_seed}"
                 task = bar.add_task(name, total=None)
-                history = draw_history(scenario, topology_seed, hours, data_dir)
+                history = draw_history(scenario, topology_seed, hours)
                 training = Training(history, cell, hidden, horizon, scenario.episode.slots, learning_rate, seed)
                 if federation is not None:
                     settings = given | {"topology": topology_seed, "federation": asdict(federation)}

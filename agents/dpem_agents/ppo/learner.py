@@ -43,15 +43,12 @@ class Learner:
         settings: Settings,
         total: int,
         device: str,
-        data_dir: str | os.PathLike[str] | None,
         folder: Path,
     ) -> None:
         chosen = settings.hyperparameters
         self.scenario, self.settings, self.total = scenario, settings, total
         world = scenario if settings.topology_seed is None else scenario.on_topology(settings.topology_seed, "train")
-        self.env = NodeVecEnv(
-            world, chosen.networks, delay=settings.delay, forecaster=settings.forecaster, data_dir=data_dir
-        )
+        self.env = NodeVecEnv(world, chosen.networks, delay=settings.delay, forecaster=settings.forecaster)
         self.nodes = self.env.envs.agents_per_network
         federation = settings.federation
         rounds = 0 if federation is None else federation.rounds_of_policies(total, self._rollout)
@@ -63,7 +60,7 @@ class Learner:
             samples *= self.nodes
         else:
             algorithm, own["nodes"] = IndependentPPO, self.nodes
-            self._topology = topology_hash(build_network(world, settings.topology_seed, data_dir))
+            self._topology = topology_hash(build_network(world, settings.topology_seed))
         self.model = algorithm(
             StackedPolicy,
             self.env,

@@ -80,7 +80,6 @@ def train(
     device: str = "cpu",
     resume: bool = True,
     show_progress: bool = True,
-    data_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Train a policy on the training split; returns the path of its checkpoint, which ``ppo:PATH`` plays.
 
@@ -130,8 +129,8 @@ def train(
         if not resume or settings.federation is not None:
             require_booked(Path(out), resume)
         before = _checkpoint_before(Path(out) / FILE, settings) if resume else None
-        learner = Learner(scenario, settings, timesteps, device, data_dir, Path(out))
-        training = Training(learner, plan, Path(out), data_dir)
+        learner = Learner(scenario, settings, timesteps, device, Path(out))
+        training = Training(learner, plan, Path(out))
         if before is not None:
             training.restore(before)
         elif learner.averaging is not None and (told := learner.averaging.told_of_ledger()) is not None:
@@ -185,8 +184,8 @@ class Plan:
 class Training:
     """One call of `train`: what happens between the rollouts of a learner."""
 
-    def __init__(self, learner: Learner, plan: Plan, out: Path, data_dir: str | os.PathLike[str] | None) -> None:
-        self.learner, self.plan, self.out, self.data_dir = learner, plan, out, data_dir
+    def __init__(self, learner: Learner, plan: Plan, out: Path) -> None:
+        self.learner, self.plan, self.out = learner, plan, out
         self.curve: list[dict[str, Any]] = []
         self.checkpoint: Checkpoint | None = None  # of the latest boundary of two rollouts
         self._began = self._saved = time.monotonic()
@@ -253,7 +252,7 @@ class Training:
         scenario, delay = self.learner.scenario, self.learner.settings.delay
         policy = PpoPolicy(self._state()) if delay is None else CentralPpoPolicy(self._state())
         played = [
-            run_episode(scenario, policy, self._validation_seeds(index), delay=delay or 0.0, data_dir=self.data_dir)[0]
+            run_episode(scenario, policy, self._validation_seeds(index), delay=delay or 0.0)[0]
             for index in range(self.plan.validation_episodes)
         ]
         means = {

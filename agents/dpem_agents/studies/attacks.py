@@ -127,7 +127,6 @@ def withstand(
     *,
     seeds: Sequence[int] = (0, 1, 2),
     workers: int = 1,
-    data_dir: str | os.PathLike[str] | None = None,
     on_trial: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Try every attack on every defence, once per seed; returns what `out`, a JSON file, then holds.
@@ -139,11 +138,11 @@ def withstand(
     trials = [Trial(attack, defence, seed) for defence, seed, attack in product(DEFENCES, seeds, ATTACKS)]
     with sole_writer(out):
         known = _known(out, about)
-        about["before"] = _scores(setting, trained, data_dir)
+        about["before"] = _scores(setting, trained)
         missing = [trial for trial in trials if trial not in known]
         for _ in range(len(trials) - len(missing)):
             on_trial()
-        for trial, scores in played(partial(play, setting, data_dir=data_dir), missing, workers):
+        for trial, scores in played(partial(play, setting), missing, workers):
             known[trial] = scores
             write_json(out, about | {"trials": [asdict(t) | known[t] for t in trials if t in known]})
             on_trial()
@@ -151,13 +150,13 @@ def withstand(
         return read_json(out)
 
 
-def play(setting: Setting, trial: Trial, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+def play(setting: Setting, trial: Trial) -> dict[str, Any]:
     """Scores after the rounds of a trial: means over evaluation episodes on the network of the training."""
     trained = _trained(setting)
     with one_thread(), TemporaryDirectory() as folder:
-        learner = _learner(setting, trial, trained, data_dir, Path(folder))
+        learner = _learner(setting, trial, trained, Path(folder))
         learner.learn(learner.average_if_due, lambda: None)
-        return _scores(setting, learner.checkpoint({"curve": [], "seconds": 0.0}), data_dir)
+        return _scores(setting, learner.checkpoint({"curve": [], "seconds": 0.0}))
 
 
 def _trained(setting: Setting) -> Checkpoint:
@@ -173,9 +172,7 @@ def _trained(setting: Setting) -> Checkpoint:
     return trained
 
 
-def _learner(
-    setting: Setting, trial: Trial, trained: Checkpoint, data_dir: str | os.PathLike[str] | None, folder: Path
-) -> Any:
+def _learner(setting: Setting, trial: Trial, trained: Checkpoint, folder: Path) -> Any:
     """The training as it was left, with rounds to come and adversaries among its nodes."""
     from dpem_agents.ppo.learner import Learner
 
@@ -195,7 +192,7 @@ def _learner(
     a_round = setting.period * chosen.slots * chosen.networks * nodes  # in timesteps
     done = trained.about["timesteps"] // a_round
     total = trained.about["timesteps"] + setting.rounds * a_round
-    learner = Learner(setting.scenario, settings, total, "cpu", data_dir, folder)
+    learner = Learner(setting.scenario, settings, total, "cpu", folder)
     learner.averaging = AttackedAveraging(federated, learner.model, setting.rounds)
     draws = generator("federated adversaries", trial.seed)
     adversaries = draws.choice(nodes, round(setting.adversaries * nodes), replace=False)
@@ -205,15 +202,13 @@ def _learner(
     return learner
 
 
-def _scores(setting: Setting, policy: Checkpoint, data_dir: str | os.PathLike[str] | None) -> dict[str, float]:
+def _scores(setting: Setting, policy: Checkpoint) -> dict[str, float]:
     """Means over the episodes, the same for all trials."""
     topology = policy.about["settings"]["topology_seed"]
     metrics = []
     for index in range(setting.episodes):
         demand = episode_seeds(setting.scenario, "evaluation", index).demand
-        metrics.append(
-            run_episode(setting.scenario, PpoPolicy(policy), EpisodeSeeds(topology, demand), data_dir=data_dir)[0]
-        )
+        metrics.append(run_episode(setting.scenario, PpoPolicy(policy), EpisodeSeeds(topology, demand))[0])
     return {name: float(np.mean([getattr(each, name) for each in metrics])) for name in METRICS}
 
 

@@ -6,10 +6,8 @@ on.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +64,6 @@ def search(
     forecaster: str | None = None,
     seed: int = 0,
     workers: int = 1,
-    data_dir: str | os.PathLike[str] | None = None,
     on_trial: Callable[[], object] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Train and score every trial; returns them, best first, and writes them to `file`.
@@ -78,7 +75,7 @@ def search(
         for name in CHANGES
     ]
     found = []
-    for trial, score in played(partial(_score, data_dir=data_dir), trials, workers):
+    for trial, score in played(_score, trials, workers):
         changes = CHANGES[trial.name]
         found.append(
             {"name": trial.name, "changes": changes} | score | {"learned_with": asdict(changed(START, **changes))}
@@ -98,7 +95,7 @@ def search(
     return found
 
 
-def _score(trial: Trial, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+def _score(trial: Trial) -> dict[str, Any]:
     train(
         trial.scenario,
         "shared",
@@ -110,7 +107,6 @@ def _score(trial: Trial, data_dir: str | os.PathLike[str] | None = None) -> dict
         validation_episodes=EPISODES,
         validations=4,
         show_progress=False,
-        data_dir=data_dir,
     )
     with reading("learning curve", trial.folder / CURVE):
         curve = read_json(trial.folder / CURVE)["curve"]
