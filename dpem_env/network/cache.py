@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,11 +21,9 @@ from dpem_env.scenarios.schema import MeshNetwork, SessionDemand
 from dpem_env.support import disk_cache
 from dpem_env.support.files import ArrayFile
 
-if TYPE_CHECKING:
-    from dpem_env.network.network import Network
-
 WORTH_KEEPING = 50  # nodes; smaller networks are drawn as fast as read
 RELEVANT = ("network", "hardware", "routing", "demand", "control")  # sections of a scenario a network depends on
+Kept = TypeVar("Kept")
 Arrays = dict[str, tuple[str, type[np.generic]]]  # axes and type by name
 TOPOLOGY: Arrays = {
     "position": ("N2", np.float64),
@@ -50,15 +48,15 @@ ROUTES: Arrays = {
 NETWORK: Arrays = {"peers": ("ND", np.int32), "weights": ("ND", np.float64)}
 
 
-def kept(scenario: Scenario, topology_seed: int, draw: Callable[[], Network]) -> Network:
-    """The network from disk, or drawn and then kept."""
+def kept(scenario: Scenario, topology_seed: int, kind: Callable[..., Kept], draw: Callable[[], Kept]) -> Kept:
+    """The network from disk, of its `kind`, or drawn and then kept."""
     name = _name(scenario, topology_seed)
     if name is None:
         return draw()
     content = disk_cache.read(name)
     if content is not None:
         with suppress(Exception):  # whatever a decoder raises
-            return _unpacked(content, scenario)
+            return kind(**_unpacked(content, scenario))
     network = draw()
     disk_cache.write(name, _packed(network))
     return network
@@ -78,7 +76,7 @@ def _name(scenario: Scenario, topology_seed: int) -> str | None:
     return f"networks/{hashlib.sha256(decides.encode()).hexdigest()[:24]}"
 
 
-def _packed(network: Network) -> bytes:
+def _packed(network: Any) -> bytes:
     arrays: dict[str, Any] = {}
     for prefix, part, names in (
         ("topology.", network.topology, TOPOLOGY),
@@ -92,9 +90,7 @@ def _packed(network: Network) -> bytes:
     return stream.getvalue()
 
 
-def _unpacked(content: bytes, scenario: Scenario) -> Network:
-    from dpem_env.network.network import Network
-
+def _unpacked(content: bytes, scenario: Scenario) -> dict[str, Any]:
     with ArrayFile(io.BytesIO(content)) as file:
         about = file.read_about()
         sizes = {
@@ -114,9 +110,8 @@ def _unpacked(content: bytes, scenario: Scenario) -> Network:
                 array.setflags(write=False)
             return arrays
 
-        return Network(
-            topology=Topology(names=tuple(about["names"]), **read("topology.", TOPOLOGY)),
-            routes=RouteTable(**read("routes.", ROUTES)),
-            excluded=about["excluded"],
-            **read("", NETWORK),
-        )
+        return read("", NETWORK) | {
+            "topology": Topology(names=tuple(about["names"]), **read("topology.", TOPOLOGY)),
+            "routes": RouteTable(**read("routes.", ROUTES)),
+            "excluded": about["excluded"],
+        }

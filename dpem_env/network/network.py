@@ -64,7 +64,7 @@ def build_network(scenario: Scenario, topology_seed: int) -> Network:
 
 @lru_cache(maxsize=128)
 def _build(scenario: Scenario, topology_seed: int, data: Path | None) -> Network:  # data: equal scenarios, other files
-    return kept(scenario, topology_seed, lambda: _draw(scenario, topology_seed))
+    return kept(scenario, topology_seed, Network, lambda: _draw(scenario, topology_seed))
 
 
 def _draw(scenario: Scenario, topology_seed: int) -> Network:
