@@ -12,19 +12,19 @@ where this registry exists) and its central view with Gymnasium (``gymnasium.mak
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from dpem_env.support.interrupts import attend
 
-attend()  # if this is the command: before anything that takes time to load
+_IS_COMMAND = attend()  # before anything that takes time to load
 
-# ruff: noqa: E402
-import gymnasium
-import pettingzoo
-
-from dpem_env.envs.central import CentralEnv
-from dpem_env.envs.parallel import EntanglementEnv, env, parallel_env, raw_env
-from dpem_env.envs.vector import EntanglementVectorEnv, make_vec
-from dpem_env.scenarios import SCENARIOS, Scenario
-from dpem_env.support.errors import DpemError
+if TYPE_CHECKING:
+    from dpem_env.envs.central import CentralEnv
+    from dpem_env.envs.parallel import EntanglementEnv, env, parallel_env, raw_env
+    from dpem_env.envs.vector import EntanglementVectorEnv, make_vec
+    from dpem_env.scenarios import SCENARIOS, Scenario
+    from dpem_env.support.errors import DpemError
 
 __version__ = "0.0.1"
 
@@ -42,8 +42,29 @@ __all__ = [
     "raw_env",
 ]
 
+_ROOMS = {
+    "envs.central": ("CentralEnv",),
+    "envs.parallel": ("EntanglementEnv", "env", "parallel_env", "raw_env"),
+    "envs.vector": ("EntanglementVectorEnv", "make_vec"),
+    "scenarios": ("SCENARIOS", "Scenario"),
+    "support.errors": ("DpemError",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What the package offers is loaded when it is asked for: the command asks for little."""
+    for room, names in _ROOMS.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{room}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 def _register() -> None:
+    import gymnasium
+    import pettingzoo
+
+    from dpem_env.scenarios import SCENARIOS
+
     for name in SCENARIOS:
         stem, version = name.rsplit("-", 1)
         central = f"dpem/{stem}-central-{version}"
@@ -55,4 +76,5 @@ def _register() -> None:
                 pettingzoo.register(kind, f"dpem/{name}", entry_point=entry_point, kwargs={"scenario": name})
 
 
-_register()
+if not _IS_COMMAND:  # which makes no environment by its registered name, and should not take long to say so
+    _register()

@@ -1,4 +1,4 @@
-"""How policies are written: central:KIND:ARGUMENT+FORECASTER, patterns of files, and lists of these with commas.
+"""How policies are written: central:KIND:ARGUMENT+FORECASTER, and patterns of files.
 
 A file may have any of these signs in its name. Therefore a path that exists is taken as it is written, before any sign
 is given a meaning.
@@ -65,32 +65,8 @@ class PolicyName:
         return [replace(self, argument=path) for path in paths]
 
 
-def listed(text: str) -> list[str]:
-    """The members of a list with commas, each once; a comma in a path that exists separates nothing."""
-    parts, members = text.split(","), []
-    while parts:
-        size = next((n for n in range(len(parts), 1, -1) if _is_one(",".join(parts[:n]))), 1)
-        members.append(",".join(parts[:size]))
-        del parts[:size]
-    return list(dict.fromkeys(members))
-
-
 def _readings(text: str) -> list[PolicyName]:
     """Every way to tell a policy from its forecaster, the longest policy first; the kind of a policy has no plus."""
     places = [place for place, sign in enumerate(text) if sign == "+"]
     split = (replace(PolicyName.alone(text[:at]), forecaster=text[at + 1 :]) for at in reversed(places))
     return [reading for reading in (PolicyName.alone(text), *split) if "+" not in reading.kind]
-
-
-def _is_one(text: str) -> bool:
-    """Whether all commas are in paths that exist."""
-    return any(
-        all("," not in part or _names_files(part) for part in (str(reading.policy), reading.forecaster or ""))
-        for reading in _readings(text)
-    )
-
-
-def _names_files(text: str) -> bool:
-    """Whether a policy or forecaster has an argument that names files."""
-    name = PolicyName.alone(text)
-    return "," not in name.kind and bool(matching(name.argument or ""))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dpem_env.policy_names import PolicyName, listed
+from dpem_env.policy_names import PolicyName
 from dpem_env.support.errors import PolicyError
 from dpem_env.support.files import matching
 
@@ -50,16 +50,12 @@ def test_a_path_that_exists_is_one_policy_whatever_its_name(here: Path, name: st
     assert policy_and_forecaster(policy) == (policy, None)
     assert policy_and_forecaster(f"{policy}+oracle") == (policy, "oracle")
     assert members(policy) == [policy]
-    assert listed(f"idle,{policy},acp") == ["idle", policy, "acp"]
-    assert listed(f"{policy}+oracle,{policy}") == [f"{policy}+oracle", policy]
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_so_is_the_file_of_a_forecaster(here: Path, name: str) -> None:
     (here / name).touch()
     assert policy_and_forecaster(f"local-predictive+gru:{name}") == ("local-predictive", f"gru:{name}")
-    assert listed(f"local-predictive+gru:{name},idle") == [f"local-predictive+gru:{name}", "idle"]
-    assert listed(f"gru:{name},oracle") == [f"gru:{name}", "oracle"]
 
 
 @pytest.mark.parametrize(
@@ -83,17 +79,6 @@ def test_every_part_of_a_name_is_told() -> None:
     assert PolicyName.parse("central:ppo:no/file+gru:w") == PolicyName("ppo", "no/file", True, "gru:w")
     assert PolicyName.parse("idle") == PolicyName.alone("idle") == PolicyName("idle")
     assert PolicyName.alone("ppo:a+b:c") == PolicyName("ppo", "a+b:c")
-
-
-def test_a_list_is_separated_by_commas_and_names_each_member_once() -> None:
-    assert listed("a,b+oracle,ppo:x,a") == ["a", "b+oracle", "ppo:x"]
-    assert listed("") == [""]
-
-
-def test_a_comma_belongs_to_a_path_only_if_the_whole_path_exists(here: Path) -> None:
-    (here / "a").mkdir()
-    assert listed("ppo:a,idle") == ["ppo:a", "idle"]
-    assert listed("ppo:a+oracle,idle") == ["ppo:a+oracle", "idle"]
 
 
 def test_a_pattern_names_every_file_it_matches(here: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dpem_agents.federated.embedded import Federation
+from dpem_agents.federation import Federation
 from dpem_agents.forecasters.training import train_forecasters
 from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters
 from dpem_agents.ppo.training import require_booked, train

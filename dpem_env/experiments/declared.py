@@ -11,14 +11,14 @@
     [[steps]]
     name = "curve"
     run = "benchmark delay-curve"                # a dpem command, "python FILE", or a path
-    options = { policies = ["@rules", "idle"], seeds = 20, tuned = "baselines/tuned" }
+    options = { policy = ["@rules", "idle"], seeds = 20, tuned = "baselines/tuned" }
     inputs = ["baselines/tuned/mesh100-v0.json"] # what it reads: files, folders, patterns
     outputs = ["baselines/results/curve/summary.json"]
     core_minutes = 40                            # what it takes, about
 
-A list in `lists` is named with an @ and written once. A step with `each` is a step for every combination of its values,
-which braces name: ``each = { seed = [0, 1] }`` and ``"runs/seed{seed}"``. Paths are relative to the folder the command
-is called in, the root of the project.
+A list in `lists` is named with an @ and written once; ``learn = { discount = 0.99 }`` is ``--learn.discount 0.99``. A
+step with `each` is a step for every combination of its values, which braces name: ``each = { seed = [0, 1] }`` and
+``"runs/seed{seed}"``. Paths are relative to the folder the command is called in, the root of the project.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from dpem_env.support.errors import DpemError, nearest
 from dpem_env.support.files import read_text, reading
 
 FOLDERS = (Path("baselines/experiments"), Path("agents/experiments"))
-JOINED = ("policies", "forecasters")  # options that take a list as one word, with commas
 Value = bool | int | float | str | list[int | float | str]
+Options = dict[str, Value | dict[str, Value]]  # of a table, as in --learn.discount
 
 
 class _Declared(BaseModel):
@@ -49,7 +49,7 @@ class Step(_Declared):
 
     name: str = Field(min_length=1)
     run: str = Field(min_length=1)
-    options: dict[str, Value] = {}
+    options: Options = {}
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = Field(min_length=1)
     scratch: tuple[str, ...] = ()  # what an interrupted run goes on from; removed before the step runs otherwise
@@ -60,15 +60,7 @@ class Step(_Declared):
     @property
     def command(self) -> list[str]:
         """Words of the command line, without the program."""
-        words = shlex.split(self.run)
-        for name, value in self.options.items():
-            if isinstance(value, list) and name in JOINED:
-                words += [f"--{name}", ",".join(map(str, value))]
-            elif isinstance(value, list):
-                words += [word for one in value for word in (f"--{name}", str(one))]
-            elif value is not False:
-                words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-        return words
+        return [*shlex.split(self.run), *_words(self.options)]
 
     def single(self) -> Iterator[Step]:
         """A step for every combination of `each`, with its values in place of their names in braces."""
@@ -121,6 +113,20 @@ def file_of(name_or_path: str) -> Path:
         hint = nearest(name_or_path, known) if known else f"there are none in {where}: call it from the project's root"
         raise DpemError(f"no experiment {name_or_path!r}; {hint}")
     return known[name_or_path]
+
+
+def _words(options: Options, table: str = "") -> list[str]:
+    """Options as a command line has them: an item of a list by itself, a field of a table after its name and a dot."""
+    words: list[str] = []
+    for name, value in options.items():
+        option = f"--{table}{name}"
+        if isinstance(value, dict):
+            words += _words({**value}, f"{name}.")
+        elif isinstance(value, list):
+            words += [word for one in value for word in (option, str(one))]
+        elif value is not False:
+            words += [option] if value is True else [option, str(value)]
+    return words
 
 
 def _expanded(value: Any, lists: dict[str, list[Any]]) -> Any:

@@ -213,7 +213,7 @@ class Tuned:
         """What tunes there; to be typed as it stands, if it is known how the user names the scenario."""
         named = {get(name).name: name for name in self.asked_for}
         where = scenario if scenario in SCENARIOS else named.get(scenario, "FILE.toml")
-        return shlex.join(("dpem", "tune", "--scenario", where, "--policies", policy.name, "--out", str(self.folder)))
+        return shlex.join(("dpem", "tune", "--scenario", where, "--policy", policy.name, "--out", str(self.folder)))
 
 
 def result_file(folder: Path, scenario: str) -> Path:

@@ -11,10 +11,13 @@ INTERRUPTED = "dpem: interrupted"
 EXIT_INTERRUPTED = 130
 
 
-def attend() -> None:
-    """If this process is the command itself: Ctrl-C ends it with one line, and files opened are not its output."""
+def attend() -> bool:
+    """If this process is the command itself: Ctrl-C ends it with one line, and files opened are not its output.
+
+    Returns whether it is.
+    """
     if not _is_command():
-        return
+        return False
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored, as in the background
         signal.signal(signal.SIGINT, end)
         # Last of all that is done at exit, as the first to be registered: Python's own end would die of Ctrl-C.
@@ -24,6 +27,7 @@ def attend() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    return True
 
 
 def _is_command() -> bool:

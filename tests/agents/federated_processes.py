@@ -22,7 +22,7 @@ import pytest
 from dpem_agents.deployment.connections import free_port
 from dpem_agents.deployment.plan import Plan
 from dpem_agents.federated import FederatedAverager
-from dpem_agents.federated.embedded import federation
+from dpem_agents.federation import federation
 from dpem_agents.ppo.hyperparameters import Hyperparameters
 from dpem_env import scenarios
 

@@ -27,7 +27,7 @@ SMALL = ("--scenario", "chain3-v0", "--set", "slots=40")
 @pytest.mark.parametrize("command", ["train", "train-forecaster", "tune-ppo"])
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert dpem(command, "--help") == 0
-    assert capsys.readouterr().out.startswith(f"usage: dpem {command}")
+    assert capsys.readouterr().out.startswith(f"Usage: dpem {command}")
 
 
 @pytest.mark.parametrize("model", ["gru", "ridge"])
@@ -58,7 +58,7 @@ def test_a_central_policy_is_trained_for_its_delay_with_other_hyperparameters(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = str(tmp_path / "runs")
-    learn = ("--learn", "slots=8", "--learn", "networks=2", "--learn", "warm_start=waiting")
+    learn = ("--learn.slots", "8", "--learn.networks", "2", "--learn.warm-start", "waiting")
     assert dpem("train", *SMALL, "--mode", "central", "--delay", "0.5", *learn, "--timesteps", "96", "--out", runs) == 0
     assert f"use it as --policy central-ppo:{runs}" in capsys.readouterr().out
     settings = get_policy(f"central-ppo:{runs}").actor.checkpoint.about["settings"]
@@ -108,31 +108,43 @@ def test_a_search_scores_every_trial_and_goes_on_where_it_was(
     ("argv", "message"),
     [
         (("train-forecaster", "--topology", "-1", "--out", "x.npz"), "--topology"),
-        (("train-forecaster", "--topology", "0", "--hours", "0", "--out", "x.npz"), "hours is 0.0"),
-        (("train-forecaster", "--topology", "0", "--hidden", "0", "--out", "x.npz"), "--hidden is 0"),
-        (("train", "--timesteps", "0", "--out", "x"), "timesteps is 0"),
+        (
+            ("train-forecaster", "--topology", "0", "--hours", "0", "--out", "x.npz"),
+            "--hours is '0'; expected a number above 0",
+        ),
+        (("train-forecaster", "--topology", "0", "--hidden", "0", "--out", "x.npz"), "--hidden is '0'"),
+        (("train", "--timesteps", "0", "--out", "x"), "--timesteps is '0'"),
         (("train", "--timesteps", "9", "--forecaster", "orcale", "--out", "x"), "unknown forecaster 'orcale'"),
         (("train", "--timesteps", "9", "--device", "cdua", "--out", "x"), "device is 'cdua'"),
-        (("train", "--timesteps", "9", "--learn", "discont=1", "--out", "x"), "unknown hyperparameter 'discont'"),
-        (("train", "--timesteps", "9", "--learn", "clip", "--out", "x"), "--learn 'clip': expected NAME=VALUE"),
-        (("train", "--timesteps", "9", "--mode", "central", "--delay", "-1", "--out", "x"), "delay is -1.0"),
-        (("tune-ppo", "--timesteps", "0", "--runs", "x", "--out", "x.json"), "--timesteps is 0"),
+        (
+            ("train", "--timesteps", "9", "--learn.discont", "1", "--out", "x"),
+            "Unknown option: --learn.discont. Did you mean --learn.discount?",
+        ),
+        (("train", "--timesteps", "9", "--learn.clip", "x", "--out", "x"), "--learn.clip is 'x'; expected a number"),
+        (
+            ("train", "--timesteps", "9", "--mode", "central", "--delay", "-1", "--out", "x"),
+            "--delay is '-1'; expected seconds >= 0",
+        ),
+        (("tune-ppo", "--timesteps", "0", "--runs", "x", "--out", "x.json"), "--timesteps is '0'"),
         (("tune-ppo", "--timesteps", "9", "--runs", "/dev/null", "--out", "x.json"), "--runs '/dev/null' cannot be"),
         (("train", "--delay", "0.5", "--out", "x"), "--delay is for mode central"),
         (("train", "--topology", "3", "--out", "x"), "--topology is for modes independent and federated"),
         (("train", "--preset", "dpem", "--forecaster", "oracle", "--out", "x"), "leave out --forecaster"),
         (("train", "--preset", "dpem", "--mode", "shared", "--out", "x"), "leave out --mode"),
-        (("train", "--timesteps", "9", "--learn", "networks=1e6", "--out", "x"), "expected a whole number from 1"),
-        (("train", "--timesteps", "9", "--out", ""), "argument --out: expected a path, given nothing"),
+        (("train", "--timesteps", "9", "--learn.networks", "1e6", "--out", "x"), "expected a whole number from 1"),
+        (("train", "--timesteps", "9", "--out", ""), "--out is ''; expected a path"),
         (("train", "--timesteps", "9", "--out", 300 * "n"), "File name too long"),
         (("train-forecaster", "--topology", "0", "--out", 300 * "n"), "File name too long"),
         (("train-forecaster", "--topology", "0", "--out", "a\0b"), "--out 'a\\x00b' cannot be written: embedded null"),
-        (("train-forecaster", "--topology", "0", "--hidden", "9" * 30, "--out", "x"), "expected at most 10,000"),
+        (
+            ("train-forecaster", "--topology", "0", "--hidden", "9" * 30, "--out", "x"),
+            "expected a whole number from 1 to 10,000",
+        ),
         (("train-forecaster", "--topology", "0", "--out", "."), "is a folder; expected the path of a file"),
-        (("train-forecaster", "--topology", "0", "--seed", "-1", "--out", "x.npz"), "--seed is -1"),
-        (("train-forecaster", "--topology", "0", "--epochs", "inf", "--out", "x.npz"), "--epochs is inf"),
+        (("train-forecaster", "--topology", "0", "--seed", "-1", "--out", "x.npz"), "--seed is '-1'"),
+        (("train-forecaster", "--topology", "0", "--epochs", "inf", "--out", "x.npz"), "--epochs is 'inf'"),
         (("tune-ppo", "--timesteps", "9", "--runs", "x", "--out", 300 * "n"), "File name too long"),
-        (("train", "--timesteps", "9", "--mode", "alone", "--out", "x"), "invalid choice: 'alone'"),
+        (("train", "--timesteps", "9", "--mode", "alone", "--out", "x"), 'Invalid value "alone" for --mode'),
     ],
 )
 def test_bad_input_is_told_in_one_line(

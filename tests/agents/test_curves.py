@@ -72,13 +72,13 @@ def test_the_command_writes_numbers_and_a_picture_beside_rules(
 ) -> None:
     small = ("quick", "--seeds", "2", "--split", "validation")
     rules, out = tmp_path / "rules", tmp_path / "curves"
-    assert dpem("benchmark", *small, "--policies", "idle,local-reactive", "--out", str(rules)) == 0
+    assert dpem("benchmark", *small, "--policy", "idle", "--policy", "local-reactive", "--out", str(rules)) == 0
     played = json.loads((rules / "summary.json").read_text())
     for path in tmp_path.glob("seed*/learning_curve.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"scenario": played["scenarios"][0]["name"]}))
     capsys.readouterr()
     summary = str(rules / "summary.json")
-    assert dpem("curve", "--runs", f"shared={runs}", "--beside", summary, "--out", str(out)) == 0
+    assert dpem("curve", "--run", f"shared={runs}", "--beside", summary, "--out", str(out)) == 0
     assert "shared: reward 4.00 [3.75, 4.25] after 1,800 agent-steps; converged after 1,200" in capsys.readouterr().out
     written = json.loads((out / "curve.json").read_text())
     assert list(written["rules"]) == ["idle", "local-reactive"]
@@ -88,7 +88,7 @@ def test_the_command_writes_numbers_and_a_picture_beside_rules(
 
 def test_the_curve_of_one_training_seed_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_curve(tmp_path / "seed0", 0, [1.0, 2.0, 2.0])
-    assert dpem("curve", "--runs", f"alone={tmp_path / 'seed0'}", "--out", str(tmp_path / "out")) == 0
+    assert dpem("curve", "--run", f"alone={tmp_path / 'seed0'}", "--out", str(tmp_path / "out")) == 0
     assert "alone: reward 2.00 after" in capsys.readouterr().out
     [training] = json.loads((tmp_path / "out" / "curve.json").read_text())["trainings"]
     assert training["reward"][-1] == [2.0, None, None]
@@ -113,9 +113,9 @@ def test_what_does_not_belong_together_is_refused_in_one_line(
         with pytest.raises(DpemError, match=line) as told:
             learning_curves(given)
         assert "\n" not in str(told.value)
-    assert "expected NAME=PATTERN" in complaint(capsys, "curve", "--runs", runs, "--out", str(tmp_path / "out"))
+    assert "expected NAME=PATTERN" in complaint(capsys, "curve", "--run", runs, "--out", str(tmp_path / "out"))
     evaluated = tmp_path / "summary.json"
     evaluated.write_text(json.dumps({"split": "evaluation", "scenarios": [{"name": "mesh20-v0", "contestants": []}]}))
-    wrong = ("--runs", f"a={runs}", "--beside", str(evaluated), "--out", str(tmp_path / "out"))
+    wrong = ("--run", f"a={runs}", "--beside", str(evaluated), "--out", str(tmp_path / "out"))
     assert "it is of the evaluation split" in complaint(capsys, "curve", *wrong)
     assert not (tmp_path / "out").exists()

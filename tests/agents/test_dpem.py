@@ -8,7 +8,7 @@ import pytest
 
 from dpem_agents import dpem as assembled
 from dpem_agents.dpem import train_dpem
-from dpem_agents.federated.embedded import federation
+from dpem_agents.federation import federation
 from dpem_agents.forecasters.recurrent import GRU
 from dpem_agents.ppo.checkpoint import load
 from dpem_agents.ppo.hyperparameters import Hyperparameters
@@ -67,8 +67,8 @@ def test_the_preset_of_the_command_is_the_assembled_system(
     monkeypatch.chdir(tmp_path)
     usual = assembled.train_forecasters
     monkeypatch.setattr(assembled, "train_forecasters", lambda *a, **named: usual(*a, **named | {"hours": 0.5}))
-    rounds = ("--federate", "delta=0.01", "--federate", "period=1")
-    small = ("--scenario", "chain3-v0", "--set", "slots=40", "--learn", "slots=16", "--learn", "hidden=4")
+    rounds = ("--federate.delta", "0.01", "--federate.period", "1")
+    small = ("--scenario", "chain3-v0", "--set", "slots=40", "--learn.slots", "16", "--learn.hidden", "4")
     assert dpem("train", *small, "--preset", "dpem", *rounds, "--timesteps", "768") == 0
     out = capsys.readouterr().out
     assert "use it as --policy ppo:runs/chain3-v0+slots=40-dpem" in out

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dpem_agents.federated.embedded import federation
+from dpem_agents.federation import federation
 from dpem_agents.ppo.checkpoint import load
 from dpem_agents.ppo.hyperparameters import Hyperparameters
 from dpem_agents.ppo.learner import Learner

@@ -18,8 +18,8 @@ from ppo_models import draw_weights, learner
 from scipy import stats
 
 from dpem_agents.federated import DPConfig, NoisedUpdate, SharedSpec
-from dpem_agents.federated.averaging import Aggregator
 from dpem_agents.federated.mechanism import clipped, longest_noised
+from dpem_agents.federation import Aggregator
 from dpem_env import scenarios
 from dpem_env.support.errors import DpemError
 

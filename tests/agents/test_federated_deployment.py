@@ -39,7 +39,7 @@ from dpem_agents.deployment.flower_processes import OnlyNodesFromAfar
 from dpem_agents.deployment.plan import Plan
 from dpem_agents.deployment.processes import end, join, serve
 from dpem_agents.federated import Ledger, NoisedUpdate
-from dpem_agents.federated.embedded import federation
+from dpem_agents.federation import federation
 from dpem_env import scenarios
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import sole_writer
@@ -195,9 +195,9 @@ def test_a_plan_is_read_back_unchanged_and_anything_agreed_on_changes_its_finger
 
 def test_the_command_starts_server_and_nodes_with_one_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     common = (
-        "--scenario chain3-v0 --set slots=50 --rounds 3 --federate privacy=off --federate period=2 --keys k --out o"
+        "--scenario chain3-v0 --set slots=50 --rounds 3 --federate.privacy off --federate.period 2 --keys k --out o"
     )
-    learn = [f"--learn={name}" for name in ("slots=16", "epochs=2", "hidden=8")]
+    learn = [f"--learn.{name}" for name in ("slots=16", "epochs=2", "hidden=8")]
     started: list[Any] = []
     monkeypatch.setattr("dpem_agents.deployment.processes.serve", lambda *a, **n: started.append((a, n)) or Path("o/g"))
     monkeypatch.setattr("dpem_agents.deployment.processes.join", lambda *a, **n: started.append((a, n)) or Path("o/p"))

@@ -19,7 +19,7 @@ from ppo_models import TOPOLOGY
 
 from dpem_agents.dpem import train_dpem
 from dpem_agents.federated import BudgetExhausted, Ledger
-from dpem_agents.federated.embedded import Federation, federation
+from dpem_agents.federation import Federation, federation
 from dpem_agents.ppo.checkpoint import load
 from dpem_agents.ppo.hyperparameters import Hyperparameters
 from dpem_agents.ppo.learner import Learner
@@ -193,7 +193,7 @@ def test_without_its_ledger_what_was_spent_is_seen_by_what_it_came_to(
         shutil.rmtree(tmp_path / name) if name == "ledger-releases" else (tmp_path / name).unlink()
     before = contents(tmp_path)
     small = ("--scenario", "chain3-v0", "--set", "slots=50", "--timesteps", "1600", "--out", str(tmp_path))
-    quick = ("--learn", "networks=1", "--learn", "slots=16", "--federate", "period=1")
+    quick = ("--learn.networks", "1", "--learn.slots", "16", "--federate.period", "1")
     for kind in (("--mode", "federated", *quick), ("--preset", "dpem", *quick)):
         for again in ((), ("--again",)):
             told = complaint(capsys, "train", *small, *kind, *again)
@@ -385,16 +385,16 @@ def test_the_checkpoint_is_a_policy_of_its_topology(tmp_path: Path) -> None:
 
 
 def test_the_command_trains_and_tells_how(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ("--scenario", "chain3-v0", "--set", "slots=40", "--learn", "slots=16", "--learn", "hidden=4")
+    small = ("--scenario", "chain3-v0", "--set", "slots=40", "--learn.slots", "16", "--learn.hidden", "4")
     options = (
-        "--federate",
-        "epsilon=4",
-        "--federate",
-        "period=1",
-        "--federate",
-        "share=whole",
-        "--federate",
-        "delta=0.01",
+        "--federate.epsilon",
+        "4",
+        "--federate.period",
+        "1",
+        "--federate.share",
+        "whole",
+        "--federate.delta",
+        "0.01",
     )
     assert dpem("train", *small, "--mode", "federated", *options, "--timesteps", "96", "--out", str(tmp_path)) == 0
     assert f"use it as --policy ppo:{tmp_path}" in capsys.readouterr().out

@@ -18,7 +18,7 @@ from killing import Killed, killed_at, killed_at_random
 
 from dpem_agents.checkpoints import Arrays
 from dpem_agents.federated import BudgetExhausted, Ledger
-from dpem_agents.federated.embedded import Federation, federation
+from dpem_agents.federation import Federation, federation
 from dpem_agents.forecasters.checkpoint import Checkpoint, load
 from dpem_agents.forecasters.history import History
 from dpem_agents.forecasters.training import Training, train_forecasters
@@ -162,7 +162,7 @@ def test_nodes_with_little_history_learn_more_together() -> None:
 def test_the_command_averages_and_books(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "gru.npz"
     small = ("--scenario", "chain3-v0", "--set", "slots=50", "--topology", "5", "--hours", "0.5", "--hidden", "3")
-    federate = ("--federate", "epsilon=4", "--federate", "delta=0.01", "--federate", "period=2")
+    federate = ("--federate.epsilon", "4", "--federate.delta", "0.01", "--federate.period", "2")
     assert dpem("train-forecaster", *small, *federate, "--out", str(out)) == 0
     assert load(out).model == "gru"
     booked = json.loads((tmp_path / "gru-privacy" / "ledger-5.json").read_text())
@@ -180,7 +180,7 @@ def test_the_command_averages_and_books(tmp_path: Path, capsys: pytest.CaptureFi
     assert load(out).model == "gru"  # what was learned until then
     ridge = ("--model", "ridge", "--out", str(tmp_path / "ridge.npz"))
     line = complaint(capsys, "train-forecaster", *small, *federate, *ridge)
-    assert "--federate averages recurrent networks: choose --model gru, lstm or rnn" in line
+    assert "--federate.… averages recurrent networks: choose --model gru, lstm or rnn" in line
 
 
 def test_a_command_whose_ledger_was_deleted_learns_nothing_and_touches_no_release(
@@ -188,7 +188,7 @@ def test_a_command_whose_ledger_was_deleted_learns_nothing_and_touches_no_releas
 ) -> None:
     out, privacy = tmp_path / "gru.npz", tmp_path / "gru-privacy"
     small = ("--scenario", "chain3-v0", "--set", "slots=50", "--hours", "0.5", "--hidden", "3", "--out", str(out))
-    federate = ("--federate", "epsilon=4", "--federate", "delta=0.01", "--federate", "period=2")
+    federate = ("--federate.epsilon", "4", "--federate.delta", "0.01", "--federate.period", "2")
     both = ("--topology", "5", "--topology", "6")
     assert dpem("train-forecaster", *small, *federate, *both) == 0
     (privacy / "ledger-6.json").unlink()
@@ -207,7 +207,7 @@ def test_a_training_that_would_average_nothing_is_not_begun(
 ) -> None:
     monkeypatch.setattr(Training, "run", None)
     small = ("--scenario", "chain3-v0", "--set", "slots=50", "--topology", "5", "--hours", "0.5", "--epochs", "2")
-    options = ("--federate", "period=400", "--out", str(tmp_path / "gru.npz"))
+    options = ("--federate.period", "400", "--out", str(tmp_path / "gru.npz"))
     line = complaint(capsys, "train-forecaster", *small, *options)
     assert re.search(r"federation's period is 400 batches, and the training has (\d+): no round would be played", line)
     assert "learn from more hours, or for more epochs, or choose a period of" in line

@@ -17,8 +17,8 @@ from support.command_line import complaint, dpem
 from support.terminals import in_shell, told
 
 SMALL = ("--scenario", "chain3-v0", "--set", "slots=20")
-QUICK = ("--timesteps", "48", "--learn", "slots=8", "--learn", "networks=2", "--validation-episodes", "0")
-OPEN = ("--federate", "privacy=off", "--federate", "period=1")
+QUICK = ("--timesteps", "48", "--learn.slots", "8", "--learn.networks", "2", "--validation-episodes", "0")
+OPEN = ("--federate.privacy", "off", "--federate.period", "1")
 FOLDERS = (
     "runs",
     "my runs",
@@ -146,7 +146,7 @@ def test_an_interrupted_training_of_forecasters_says_what_it_has_kept(
     assert dpem("train-forecaster", *SMALL, *learn, "--out", "kept.npz") == 130
     assert capsys.readouterr().err == "dpem: interrupted; kept.npz holds what was learned by then\n"
     assert len(play("--policy local-predictive --forecaster gru:kept.npz --topology 7", tmp_path)["contestants"]) == 1
-    system = ("--preset", "dpem", "--federate", "period=1", "--out", "system")
+    system = ("--preset", "dpem", "--federate.period", "1", "--out", "system")
     assert dpem("train", *SMALL, *QUICK, *system) == 130  # its first layer is begun anew
     assert capsys.readouterr().err == "dpem: interrupted\n"
     assert not list((tmp_path / "system").glob("*.npz"))
@@ -158,9 +158,9 @@ def test_a_folder_of_another_training_is_begun_anew_as_is_told(
     train = ("train", *SMALL, *QUICK, "--out", str(tmp_path / "out"))
     assert dpem(*train) == 0
     capsys.readouterr()
-    said = complaint(capsys, *train, "--learn", "discount=0.9")
+    said = complaint(capsys, *train, "--learn.discount", "0.9")
     assert "of another training, with discount 0.95 instead of 0.9: choose another --out, or begin anew with" in said
-    assert dpem(*train, "--learn", "discount=0.9", "--again") == 0
+    assert dpem(*train, "--learn.discount", "0.9", "--again") == 0
 
 
 def test_a_node_of_a_federation_is_told_how_to_play_what_it_has_learned() -> None:

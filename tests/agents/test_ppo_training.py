@@ -341,7 +341,7 @@ def test_a_folder_that_is_removed_midway_is_told_in_one_line(
 
     monkeypatch.setattr(NodeVecEnv, "step_wait", removed)
     monkeypatch.setattr(threading, "excepthook", traces.append)
-    learn = [f"--learn={name}" for name in ("networks=2", "slots=32", "minibatches=3", "epochs=1", "hidden=8")]
+    learn = [f"--learn.{name}" for name in ("networks=2", "slots=32", "minibatches=3", "epochs=1", "hidden=8")]
     small = ("--scenario", "chain3-v0", "--set", "slots=50", "--timesteps", str(6 * ROLLOUT))
     line = complaint(capsys, "train", *small, *learn, "--validation-episodes", str(episodes), "--out", "out")
     assert line.startswith("dpem: error: --out 'out' was removed while results were written to it: 'out")

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from dpem_agents.federated.embedded import Federation, federation
+from dpem_agents.federation import Federation, federation
 from dpem_agents.libraries import one_thread
 from dpem_agents.ppo.hyperparameters import PRESETS
 from dpem_agents.ppo.learner import Learner

@@ -33,9 +33,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 COMMANDS = {
     "run": ["run", *FEW, "--policy", "idle", "--seeds", "2", "--out", "out"],
-    "benchmark": ["benchmark", "small", *FEW, "--policies", "idle", "--seeds", "2", "--out", "out"],
-    "benchmark on two": ["benchmark", "small", *FEW, "--policies", "idle", "--seeds", "2", "--workers=2", "--out=out"],
-    "tune": ["tune", *FEW, "--policies", "local-predictive", "--trials", "2", "--episodes", "1", "--out", "out"],
+    "benchmark": ["benchmark", "small", *FEW, "--policy", "idle", "--seeds", "2", "--out", "out"],
+    "benchmark on two": ["benchmark", "small", *FEW, "--policy", "idle", "--seeds", "2", "--workers=2", "--out=out"],
+    "tune": ["tune", *FEW, "--policy", "local-predictive", "--trials", "2", "--episodes", "1", "--out", "out"],
 }
 
 
@@ -49,7 +49,7 @@ def test_every_command_says_once_which_requests_do_not_count(command: str, capfd
 
 def test_training_says_it_too(capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
-    short = ["--timesteps", "96", "--learn", "networks=1", "--learn", "slots=16"]
+    short = ["--timesteps", "96", "--learn.networks", "1", "--learn.slots", "16"]
     assert main(["train", *FEW, *short, "--out", "out"]) == 0
     assert capfd.readouterr().err.count(SENTENCE) == 1
 

@@ -26,10 +26,10 @@ from dpem_env.experiments.results import Key, arrays, flat, read
 from dpem_env.experiments.suites import SUITES, Suite, get_suite
 from dpem_env.experiments.workers import WorkItem, play
 from dpem_env.support.errors import DpemError
-from support.command_line import Interrupt, complaint, dpem
+from support.command_line import Interrupt, complaint, dpem, given
 
-POLICIES = "local-reactive,central-reactive"
-QUICK = ["benchmark", "quick", "--policies", POLICIES]
+POLICIES = ("local-reactive", "central-reactive")
+QUICK = ["benchmark", "quick", *given(*POLICIES)]
 LABELS = ["local-reactive", "central-reactive (delay 0 s)", "central-reactive (delay 0.5 s)"]
 SEEDS = 3
 
@@ -73,7 +73,7 @@ def test_scores_say_where_a_policy_lies_between_acting_at_random_and_the_bound(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "scored"
-    assert dpem("benchmark", "quick", "--policies", "local-reactive", "--seeds", "2", "--score", "--out", str(out)) == 0
+    assert dpem("benchmark", "quick", "--policy", "local-reactive", "--seeds", "2", "--score", "--out", str(out)) == 0
     [scenario] = summary_in(out)["scenarios"]
     reactive, floor = scenario["contestants"]
     assert floor["label"] == "random-legal"  # added by itself
@@ -88,14 +88,14 @@ def test_scores_say_where_a_policy_lies_between_acting_at_random_and_the_bound(
     assert "score: 0 is random-legal, 1 the clairvoyant bound" in capsys.readouterr().out
     before = episode_files(out)
     assert len(before) == 6
-    assert dpem("benchmark", "quick", "--policies", "local-reactive", "--seeds", "2", "--score", "--out", str(out)) == 0
+    assert dpem("benchmark", "quick", "--policy", "local-reactive", "--seeds", "2", "--score", "--out", str(out)) == 0
     assert episode_files(out) == before
 
 
 def test_a_policy_may_bring_its_own_forecaster(tmp_path: Path) -> None:
     names = ("local-predictive", "local-predictive+mean-rates", "local-predictive+none")
     out = tmp_path / "forecasters"
-    assert dpem("benchmark", "quick", "--policies", ",".join(names), "--seeds", "2", "--out", str(out)) == 0
+    assert dpem("benchmark", "quick", *given(*names), "--seeds", "2", "--out", str(out)) == 0
     [scenario] = summary_in(out)["scenarios"]
     assert [each["forecaster"] for each in scenario["contestants"]] == [None, "mean-rates", "none"]
     values = arrays(read(out).frame, scenario["name"])
@@ -130,7 +130,7 @@ def test_a_complete_folder_is_summed_up_without_playing(
 
 def test_more_seeds_and_other_contestants_play_only_what_is_missing(copied: Path) -> None:
     before = episode_files(copied)
-    arguments = ["benchmark", "quick", "--policies", f"{POLICIES},idle", "--seeds", str(SEEDS + 1)]
+    arguments = ["benchmark", "quick", *given(*POLICIES, "idle"), "--seeds", str(SEEDS + 1)]
     assert dpem(*arguments, "--delay", "0", "--delay", "0.25", "--out", str(copied)) == 0
     after = episode_files(copied)
     assert {name: after[name] for name in before} == before
@@ -281,7 +281,7 @@ def test_scenarios_whose_data_is_absent_are_left_out_with_a_line(
         "abilene-trace-v0 left out: no abilene data (dpem list says where to get it)",
     ]
     only = ["--scenario", "coronet100-v0", "--seeds", "1", "--out", str(tmp_path / "out")]
-    assert dpem("benchmark", "networks", "--policies", "local-reactive", *only) == 2
+    assert dpem("benchmark", "networks", "--policy", "local-reactive", *only) == 2
     said = capsys.readouterr().err
     assert said.startswith("dpem")
     assert said.count("\n") == 1
@@ -321,7 +321,7 @@ def test_other_scenarios_are_varied_the_same_way() -> None:
 
 def test_the_reference_is_the_first_or_the_one_named() -> None:
     def reference(name: str | None) -> PolicySpec:
-        [policy] = make_plan(get_suite("quick"), POLICIES.split(","), 1, reference=name).reference.policies
+        [policy] = make_plan(get_suite("quick"), POLICIES, 1, reference=name).reference.policies
         return policy
 
     assert reference(None) == PolicySpec("local-reactive")
@@ -335,16 +335,16 @@ def test_the_reference_is_the_first_or_the_one_named() -> None:
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
-        (["--policies", "local-reactiv"], "unknown policy 'local-reactiv'; did you mean 'local-reactive'?"),
-        (["--policies", ""], "unknown policy ''"),
-        (["--seeds", "0"], "--seeds is 0; expected at least 1"),
-        (["--workers", "0"], "--workers is 0; expected at least 1"),
+        (["--policy", "local-reactiv"], "unknown policy 'local-reactiv'; did you mean 'local-reactive'?"),
+        (["--policy", ""], "unknown policy ''"),
+        (["--seeds", "0"], "--seeds is '0'; expected a whole number from 1 to 1,000,000"),
+        (["--workers", "0"], "--workers is '0'; expected a whole number from 1 to 1,000,000"),
         (["--scenario", "mesh10-v0"], "unknown scenario 'mesh10-v0'"),
-        (["--delay", "-1"], "--delay is -1.0; expected seconds >= 0"),
+        (["--delay", "-1"], "--delay is '-1'; expected seconds >= 0"),
         (["--delay", "6"], "less than an episode (6 s)"),
-        (["--forecasters", "oracl"], "unknown forecaster 'oracl'; did you mean 'oracle'?"),
+        (["--forecaster", "oracl"], "unknown forecaster 'oracl'; did you mean 'oracle'?"),
         (["--reference", "idle"], "--reference is 'idle'; "),
-        (["--split", "test"], "--split: invalid choice: 'test'"),
+        (["--split", "test"], 'Invalid value "test" for --split. Choose from: '),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -366,13 +366,13 @@ def test_one_network_may_be_played_with_the_demand_of_the_split() -> None:
 
 
 def test_an_unknown_suite_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    said = complaint(capsys, "benchmark", "quik", "--policies", POLICIES, "--seeds", "1", "--out", "nowhere")
+    said = complaint(capsys, "benchmark", "quik", *given(*POLICIES), "--seeds", "1", "--out", "nowhere")
     assert "unknown suite 'quik'; did you mean 'quick'?" in said
 
 
 def test_suites_are_listed_and_the_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert dpem("benchmark", "--help") == 0
-    assert capsys.readouterr().out.startswith("usage: dpem benchmark")
+    assert capsys.readouterr().out.startswith("Usage: dpem benchmark")
     assert dpem("list") == 0
     said = capsys.readouterr().out
     assert all(name in said for name in SUITES)
@@ -380,7 +380,7 @@ def test_suites_are_listed_and_the_command_explains_itself(capsys: pytest.Captur
 
 def test_the_summary_holds_means_intervals_and_paired_differences(finished: Path) -> None:
     [scenario] = summary_in(finished)["scenarios"]
-    plan = make_plan(get_suite("quick"), POLICIES.split(","), SEEDS)
+    plan = make_plan(get_suite("quick"), POLICIES, SEEDS)
     values = np.array(
         [
             [

@@ -19,7 +19,7 @@ from dpem_env.experiments.tuning import Tuned
 from dpem_env.logs.recorder import read_log
 from dpem_env.policies import Decision, LocalPolicy
 from dpem_env.support import plugins
-from support.command_line import complaint, dpem
+from support.command_line import complaint, dpem, given
 
 TINY = scenarios.get("chain3-v0", slots=8, request_rate=4.0, name="tiny")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -82,7 +82,7 @@ def test_a_delay_that_is_no_whole_slots_is_told_and_labelled_as_it_is_played(
 
 @pytest.mark.parametrize("command", ["benchmark", "tune"])
 def test_so_do_benchmarks_and_searches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    common = ("--scenario", "tiny.toml", "--policies", "central-reactive", "--delay", "0.1", "--delay", "0")
+    common = ("--scenario", "tiny.toml", "--policy", "central-reactive", "--delay", "0.1", "--delay", "0")
     if command == "benchmark":
         assert dpem("benchmark", "loads", *common, "--seeds", "1", "--out", "out") == 0
         delays = {each["delay"] for scenario in summary()["scenarios"] for each in scenario["contestants"]}
@@ -107,7 +107,7 @@ def test_delays_that_would_print_alike_are_told_apart() -> None:
 
 def test_scenarios_that_would_play_a_delay_differently_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     TINY.override(name="fine", slot_duration=0.1, telemetry_period=0.5).save("fine.toml")
-    common = ("--scenario", "tiny.toml", "--scenario", "fine.toml", "--policies", "central-reactive", "--seeds", "1")
+    common = ("--scenario", "tiny.toml", "--scenario", "fine.toml", "--policy", "central-reactive", "--seeds", "1")
     delays = ("--delay", "0.25", "--out", "out")
     said = complaint(capsys, "benchmark", "quick", *common, *delays)
     assert "--delay 0.25 would be 0.25 s on tiny" in said
@@ -157,12 +157,12 @@ def test_a_policy_may_lie_at_any_path(command: str) -> None:
         assert dpem("run", *common, *(f"--policy={name}" for name in names), "--seeds", "1") == 0
         assert set(logs()) == set(names)
     elif command == "benchmark":
-        arguments = ("--policies", ",".join(names), "--seeds", "1", "--reference", "at:a+b")
+        arguments = (*given(*names), "--seeds", "1", "--reference", "at:a+b")
         assert dpem("benchmark", "quick", *common, *arguments) == 0
         assert [each["label"] for each in summary()["scenarios"][0]["contestants"]] == names
         assert len(list(Path("out").glob("episodes/*/*.json"))) == len(names)
     else:
-        assert dpem("tune", *common, "--policies", ",".join(names), "--trials", "1", "--episodes", "1") == 0
+        assert dpem("tune", *common, *given(*names), "--trials", "1", "--episodes", "1") == 0
         assert [found["policy"] for found in json.loads(Path("out/tiny.json").read_text())["tuned"]] == names
 
 
@@ -185,7 +185,18 @@ def test_the_hint_of_a_training_works_as_it_stands(out: str | None, capsys: pyte
     assert policy == f"ppo:{out or 'runs/chain3-v0+slots=20-shared'}"
     assert dpem("run", *world, flag, policy, "--seeds", "1", "--out", "out") == 0
     assert set(logs()) == {policy}
-    both = ("--scenario", "chain3-v0", "--policies", f"{policy},{policy}+oracle,idle", "--seeds", "1")
+    both = (
+        "--scenario",
+        "chain3-v0",
+        "--policy",
+        policy,
+        "--policy",
+        f"{policy}+oracle",
+        "--policy",
+        "idle",
+        "--seeds",
+        "1",
+    )
     assert dpem("benchmark", "coherence", *both, "--out", "out") == 0
     assert [each["label"] for each in summary()["scenarios"][0]["contestants"]] == [policy, f"{policy} +oracle", "idle"]
 
@@ -208,7 +219,7 @@ def test_a_long_path_is_no_problem_of_the_file_system() -> None:
     common = ("--scenario", "tiny.toml", "--seeds", "1", "--out")
     assert dpem("run", *(f"--policy={name}" for name in names), *common, "run") == 0
     assert set(logs("run")) == set(names)
-    assert dpem("benchmark", "quick", "--policies", ",".join(names), *common, "out") == 0
+    assert dpem("benchmark", "quick", *given(*names), *common, "out") == 0
     assert summary()["complete"] is True
     assert len(list(Path("out").glob("episodes/*/*.json"))) == 2
 
@@ -216,11 +227,11 @@ def test_a_long_path_is_no_problem_of_the_file_system() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--policies", "idle", "--forecasters", "oracle,oracle"),
-        ("--policies", "idle,idle+oracle", "--forecasters", "oracle"),
-        ("--policies", "idle,idle,idle"),
-        ("--policies", "central:idle", "--delay", "0", "--delay", "0.0", "--delay", "0"),
-        ("--policies", "idle", "--scenario", "tiny.toml", "--scenario", "./tiny.toml"),
+        ("--policy", "idle", "--forecaster", "oracle", "--forecaster", "oracle"),
+        ("--policy", "idle", "--policy", "idle+oracle", "--forecaster", "oracle"),
+        ("--policy", "idle", "--policy", "idle", "--policy", "idle"),
+        ("--policy", "central:idle", "--delay", "0", "--delay", "0.0", "--delay", "0"),
+        ("--policy", "idle", "--scenario", "tiny.toml", "--scenario", "./tiny.toml"),
     ],
     ids=" ".join,
 )
@@ -280,7 +291,7 @@ SCENARIO_NAMES = [
 def test_a_scenario_of_any_name_is_tuned_and_found_again(name: str) -> None:
     TINY.override(name=name).save("s.toml")
     before = set(Path.cwd().parent.iterdir())
-    common = ("--scenario", "s.toml", "--policies", "central-reactive")
+    common = ("--scenario", "s.toml", "--policy", "central-reactive")
     assert dpem("tune", *common, "--trials", "2", "--episodes", "1", "--out", "tuned") == 0
     [file] = Path("tuned").glob("*.json")
     for suite in ("quick", "coherence"):  # as it is played there, and varied
@@ -295,17 +306,17 @@ def test_a_scenario_of_any_name_is_tuned_and_found_again(name: str) -> None:
 def test_what_was_tuned_elsewhere_is_not_taken_for_a_scenario_of_a_longer_name() -> None:
     TINY.override(name="mesh").save("mesh.toml")
     TINY.override(name="mesh+dense").save("dense.toml")
-    arguments = ("--policies", "acp", "--trials", "1", "--episodes", "1", "--out", "tuned")
+    arguments = ("--policy", "acp", "--trials", "1", "--episodes", "1", "--out", "tuned")
     assert dpem("tune", "--scenario", "mesh.toml", *arguments) == 0
-    assert bench("--policies", "acp", "--seeds", "1", "--tuned", "tuned", scenario="dense.toml") == 2
-    assert bench("--policies", "acp", "--seeds", "1", "--tuned", "tuned", scenario="mesh.toml") == 0
+    assert bench("--policy", "acp", "--seeds", "1", "--tuned", "tuned", scenario="dense.toml") == 2
+    assert bench("--policy", "acp", "--seeds", "1", "--tuned", "tuned", scenario="mesh.toml") == 0
 
 
 def test_two_scenarios_of_one_name_are_refused_before_anything_is_played(capsys: pytest.CaptureFixture[str]) -> None:
     for folder, rate in (("a", 4.0), ("b", 8.0)):
         Path(folder).mkdir()
         TINY.override(name="lab", request_rate=rate, summary=folder).save(f"{folder}/lab.toml")
-    common = ("--policies", "idle", "--seeds", "1", "--out", "out")
+    common = ("--policy", "idle", "--seeds", "1", "--out", "out")
     both = ("--scenario", "a/lab.toml", "--scenario", "b/lab.toml")
     assert "two scenarios are called 'lab" in complaint(capsys, "benchmark", "coherence", *both, *common)
     assert not Path("out").exists()
@@ -320,9 +331,9 @@ def test_the_hint_on_what_was_not_tuned_works_as_it_stands(capsys: pytest.Captur
     TINY.override(name="odd").save("an odd one.toml")
     folder, here = "tuned [1], it's", ("--scenario", scenario)
     trials = ("--trials", "2", "--episodes", "1", "--out", folder)
-    assert dpem("tune", *here, "--policies", "idle", *trials) == 0
+    assert dpem("tune", *here, "--policy", "idle", *trials) == 0
     capsys.readouterr()
-    arguments = ("benchmark", "coherence", *here, "--policies", "acp", "--seeds", "1")
+    arguments = ("benchmark", "coherence", *here, "--policy", "acp", "--seeds", "1")
     said = complaint(capsys, *arguments, "--tuned", folder, "--out", "out")
     _, _, hint = said.partition("; dpem ")
     assert dpem(*shlex.split(hint.removesuffix(" adds it\n"))) == 0
@@ -334,9 +345,9 @@ def test_the_hint_on_what_was_not_tuned_works_as_it_stands(capsys: pytest.Captur
 
 def commands() -> dict[str, tuple[str, ...]]:
     return {
-        "benchmark": ("benchmark", "quick", "--policies", "local-reactive,idle", "--seeds", "2"),
+        "benchmark": ("benchmark", "quick", "--policy", "local-reactive", "--policy", "idle", "--seeds", "2"),
         "run": ("run", "--policy", "local-reactive", "--policy", "idle", "--seeds", "2", "--logs", "all"),
-        "tune": ("tune", "--policies", "idle,local-reactive", "--trials", "1", "--episodes", "2"),
+        "tune": ("tune", "--policy", "idle", "--policy", "local-reactive", "--trials", "1", "--episodes", "2"),
     }
 
 

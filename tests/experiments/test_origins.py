@@ -22,7 +22,7 @@ from dpem_env.experiments.tuning import tune
 from dpem_env.policies import Decision, LocalPolicy
 from dpem_env.support import plugins
 from dpem_env.support.errors import DpemError
-from support.command_line import complaint, dpem
+from support.command_line import complaint, dpem, given
 
 CHAIN = scenarios.get("chain3-v0", slots=8, request_rate=4.0, name="tiny")
 
@@ -56,8 +56,8 @@ def players(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("w").write_text("0")
 
 
-def benchmark(*arguments: str, out: str = "out", policies: str = "idle,from-file:w") -> int:
-    common = ("--scenario", "tiny.toml", "--policies", policies, "--out", out)
+def benchmark(*arguments: str, out: str = "out", policies: tuple[str, ...] = ("idle", "from-file:w")) -> int:
+    common = ("--scenario", "tiny.toml", *given(*policies), "--out", out)
     return dpem("benchmark", "loads", *common, *arguments)
 
 
@@ -104,21 +104,21 @@ def test_a_file_that_changes_while_a_benchmark_runs_ends_it(
     with monkeypatch.context() as patch:
         patch.setattr(work, "here", here)
         assert "the file w changed meanwhile" in complaint(
-            capsys, "benchmark", "loads", "--scenario", "tiny.toml", "--policies", "from-file:w", "--seeds", "2",
+            capsys, "benchmark", "loads", "--scenario", "tiny.toml", "--policy", "from-file:w", "--seeds", "2",
             "--out", "out",
         )  # fmt: skip
     assert len(kept("from-file:w")) == 3
-    assert benchmark("--seeds", "2", policies="from-file:w") == 0
+    assert benchmark("--seeds", "2", policies=("from-file:w",)) == 0
     assert capsys.readouterr().err == "playing 3 episodes again: the file w changed\n"
 
 
 def test_a_policy_says_itself_what_it_reads(capsys: pytest.CaptureFixture[str]) -> None:
     for end in ("one", "two"):
         Path(f"v.{end}").write_text("0")
-    assert benchmark("--seeds", "1", policies="from-several:v") == 0
+    assert benchmark("--seeds", "1", policies=("from-several:v",)) == 0
     Path("v.two").write_text("1")
     capsys.readouterr()
-    assert benchmark("--seeds", "1", policies="from-several:v") == 0
+    assert benchmark("--seeds", "1", policies=("from-several:v",)) == 0
     assert capsys.readouterr().err == f"playing {SETS} episodes again: the file v.two changed\n"
 
 
@@ -199,10 +199,10 @@ def test_a_topology_of_another_package_counts(monkeypatch: pytest.MonkeyPatch) -
 def test_other_code_plays_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, value: Any, what: str
 ) -> None:
-    assert benchmark("--seeds", "1", policies="from-file:w") == 0
+    assert benchmark("--seeds", "1", policies=("from-file:w",)) == 0
     capsys.readouterr()
     monkeypatch.setattr(origins, name, value)
-    assert benchmark("--seeds", "1", policies="from-file:w") == 0
+    assert benchmark("--seeds", "1", policies=("from-file:w",)) == 0
     said = capsys.readouterr().err
     assert said.startswith(f"playing {SETS} episodes again: ")
     assert what in said
@@ -224,14 +224,14 @@ def test_a_module_that_is_run_as_a_script_is_known_by_its_file(monkeypatch: pyte
 
 def test_options_that_were_tuned_anew_play_again(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("--seeds", "1", "--tuned", "tuned")
-    assert dpem("tune", "--scenario", "tiny.toml", "--policies", "acp", "--trials", "2", "--episodes", "1", "--out", "tuned") == 0  # fmt: skip # noqa: E501
-    assert benchmark(*arguments, policies="acp") == 0
+    assert dpem("tune", "--scenario", "tiny.toml", "--policy", "acp", "--trials", "2", "--episodes", "1", "--out", "tuned") == 0  # fmt: skip # noqa: E501
+    assert benchmark(*arguments, policies=("acp",)) == 0
     file = Path("tuned/tiny.json")
     found = json.loads(file.read_text())
     found["tuned"][0]["best"]["options"] = {"eagerness": 3.5}
     file.write_text(json.dumps(found))
     capsys.readouterr()
-    assert benchmark(*arguments, policies="acp") == 0
+    assert benchmark(*arguments, policies=("acp",)) == 0
     assert capsys.readouterr().err == f"playing {SETS} episodes again: the options changed\n"
     assert {json.dumps(each["options"]) for each in kept("acp").values()} == {'{"eagerness": 3.5}'}
 

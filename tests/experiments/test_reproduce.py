@@ -230,13 +230,14 @@ def test_a_declaration_may_begin_with_a_byte_order_mark(project: Path, encoding:
 def test_lists_and_combinations(project: Path) -> None:
     (project / "many.toml").write_text(
         'summary = "s"\n[lists]\nrules = ["a", "b"]\n[[steps]]\nname = "seed {seed}"\neach = { seed = [0, 1] }\n'
-        'run = "benchmark quick"\noptions = { policies = ["@rules", "c"], delay = [0, 0.5], seeds = 3, score = true, '
-        'out = "runs/{seed}" }\noutputs = ["runs/{seed}/summary.json"]\ncore_minutes = 1\n'
+        'run = "benchmark quick"\noptions = { policy = ["@rules", "c"], delay = [0, 0.5], seeds = 3, score = true, '
+        'learn.discount = 0.9, out = "runs/{seed}" }\noutputs = ["runs/{seed}/summary.json"]\ncore_minutes = 1\n'
     )
     steps = declared.load("many.toml").steps
     assert [step.name for step in steps] == ["seed 0", "seed 1"]
     assert " ".join(steps[1].command) == (
-        "benchmark quick --policies a,b,c --delay 0 --delay 0.5 --seeds 3 --score --out runs/1"
+        "benchmark quick --policy a --policy b --policy c --delay 0 --delay 0.5 --seeds 3 --score --learn.discount 0.9 "
+        "--out runs/1"
     )
     assert steps[1].outputs == ("runs/1/summary.json",)
 
@@ -253,16 +254,16 @@ DECLARED = sorted((*ROOT.glob("baselines/experiments/*.toml"), *ROOT.glob("agent
 
 @pytest.mark.parametrize("path", DECLARED, ids=lambda path: path.stem)
 def test_the_commands_of_the_projects_experiments_exist(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dpem_env.cli import _parser
+    from dpem_env.cli import app
 
     monkeypatch.chdir(ROOT)
     experiment = declared.load(str(path))
-    parser = _parser()
+    parse = app().parse_args
     for step in experiment.steps:
         if step.command[0] == "python":
             assert Path(step.command[1]).is_file()
         elif "/" not in step.command[0]:
-            parser.parse_args(step.command)
+            parse(step.command, exit_on_error=False, print_error=False)
 
 
 def test_inputs_that_steps_make_are_made_before(monkeypatch: pytest.MonkeyPatch) -> None:

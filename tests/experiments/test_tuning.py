@@ -135,10 +135,10 @@ def test_a_policy_without_a_search_space_needs_no_tuning(tmp_path: Path) -> None
 
 
 def test_what_was_not_tuned_or_tuned_otherwise_is_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match=r"dpem tune --scenario FILE.toml --policies acp .*writes it"):
+    with pytest.raises(PolicyError, match=r"dpem tune --scenario FILE.toml --policy acp .*writes it"):
         Tuned(tmp_path).policy(SMALL, PolicySpec("acp"))
     tuned = save(tmp_path, found("local-predictive", 0.4))
-    with pytest.raises(PolicyError, match=r"holds no acp; dpem tune --scenario FILE.toml --policies acp"):
+    with pytest.raises(PolicyError, match=r"holds no acp; dpem tune --scenario FILE.toml --policy acp"):
         tuned.policy(SMALL, PolicySpec("acp"))
     with pytest.raises(PolicyError, match="another version of small"):
         tuned.policy(SMALL.override(name="small", request_rate=1.0), PolicySpec("local-predictive"))
@@ -206,7 +206,7 @@ def test_a_wrong_file_is_told_in_one_line(
     SMALL.save(scenario)
     folder.mkdir()
     (folder / "small.json").write_text(text)
-    common = ("--scenario", str(scenario), "--policies", "acp")
+    common = ("--scenario", str(scenario), "--policy", "acp")
     if command == "benchmark":
         arguments = ("benchmark", "coherence", *common, "--seeds", "1", "--tuned", str(folder), "--out", str(tmp_path))
     else:
@@ -264,7 +264,7 @@ def test_every_committed_file_can_be_played(path: Path) -> None:
 def test_the_command_writes_what_a_benchmark_plays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small, folder, out = (str(tmp_path / name) for name in ("small.toml", "tuned", "out"))
     SMALL.save(small)
-    common = ("--scenario", small, "--policies", "acp+mean-rates,central-reactive", "--delay", "0.5")
+    common = ("--scenario", small, "--policy", "acp+mean-rates", "--policy", "central-reactive", "--delay", "0.5")
     assert dpem("tune", *common, "--trials", "3", "--episodes", "1", "--out", folder) == 0
     assert "central-reactive" in capsys.readouterr().out
     tuned = json.loads((tmp_path / "tuned" / "small.json").read_text())["tuned"]
@@ -279,10 +279,10 @@ def test_the_command_writes_what_a_benchmark_plays(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--policies", "acp", "--trials", "0"), "--trials is 0; expected at least 1"),
-        (("--policies", "acp", "--delay", "-1"), "--delay is -1.0"),
-        (("--policies", "cap"), "unknown policy 'cap'"),
-        (("--policies", "acp+orcale"), "unknown forecaster 'orcale'"),
+        (("--policy", "acp", "--trials", "0"), "--trials is '0'; expected a whole number from 1 to 1,000,000"),
+        (("--policy", "acp", "--delay", "-1"), "--delay is '-1'"),
+        (("--policy", "cap"), "unknown policy 'cap'"),
+        (("--policy", "acp+orcale"), "unknown forecaster 'orcale'"),
     ],
 )
 def test_bad_input_is_told_in_one_line_and_nothing_is_written(

@@ -16,7 +16,7 @@ from hostile_input import inputs, mutated_bytes, one_of, peak, refused, report, 
 from numpy.lib import format as npy
 
 from dpem_agents.deployment.plan import Plan
-from dpem_agents.federated.embedded import federation
+from dpem_agents.federation import federation
 from dpem_agents.forecasters.checkpoint import load as load_forecaster
 from dpem_agents.ppo.checkpoint import PARTS, load
 from dpem_agents.ppo.forward import shapes

@@ -18,6 +18,11 @@ def dpem(*argv: str) -> int:
         return end.code if isinstance(end.code, int) else 1
 
 
+def given(*policies: str) -> list[str]:
+    """Policies as options."""
+    return [word for policy in policies for word in ("--policy", policy)]
+
+
 def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     """The one line that bad input is answered with."""
     code = dpem(*argv)

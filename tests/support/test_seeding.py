@@ -42,7 +42,7 @@ def test_an_environment_takes_any_seed_and_nothing_else(option: str) -> None:
 
 COMMANDS = {
     "run": ["run", "--scenario", "chain3-v0", "--policy", "idle", "--seeds", "1", "--set", "slots=8"],
-    "benchmark": ["benchmark", "small", "--policies", "idle", "--seeds", "1", "--scenario", "short.toml"],
+    "benchmark": ["benchmark", "small", "--policy", "idle", "--seeds", "1", "--scenario", "short.toml"],
     "forecast": ["forecast", "--scenario", "chain3-v0", "--forecaster", "oracle", "--seeds", "1", "--set", "slots=16"],
 }
 
@@ -54,8 +54,9 @@ def test_a_command_takes_any_seed_of_a_topology_and_nothing_else(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "short.toml").write_text('name = "short"\n[network]\ngenerator = "chain"\n[episode]\nslots = 8\n')
     assert main([*COMMANDS[command], "--topology", "9223372036854775807", "--out", "last"]) == 0
+    expected = "expected a whole number from 0 to 9,223,372,036,854,775,807"
     for seed in ("9223372036854775808", "99999999999999999999999999", "-1"):
         assert main([*COMMANDS[command], f"--topology={seed}", "--out", "none"]) == 2
         said = capsys.readouterr().err
-        assert said == f"dpem: error: --topology is {seed}; expected an int >= 0 and < 2**63\n"
+        assert said == f"dpem {command}: error: --topology is {seed!r}; {expected} (see dpem {command} --help)\n"
     assert not (tmp_path / "none").exists()

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpem_agents.federated.embedded import Federation, federation
+from dpem_agents.federation import Federation, federation
 from dpem_agents.ppo.hyperparameters import Hyperparameters, changed
 from dpem_agents.ppo.training import Settings
 from dpem_env import scenarios

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,9 +26,9 @@ from dpem_agents.federated.mechanism import (
 from dpem_agents.federated.privacy import COVERS, NEIGHBOURS, DPConfig
 from dpem_agents.federated.reports import OperatorDiagnostics, RoundReport
 from dpem_agents.federated.spec import SharedSpec, Vector
+from dpem_agents.federation import Aggregator
 from dpem_env.support.errors import DpemError, require_one_of
 
-Aggregator = Literal["mean", "trimmed_mean", "median"]
 TRIMMED = 0.2  # share of the values of a coordinate that a trimmed mean leaves out at each end
 
 

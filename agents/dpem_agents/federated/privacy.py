@@ -6,12 +6,11 @@ import math
 import sys
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from dpem_agents.federated.accounting import MOST_ROUNDS, Accountant, Charge, epsilon, noise_multiplier_for
+from dpem_agents.federation import Mode
 from dpem_env.support.errors import DpemError, require_one_of
-
-Mode = Literal["central", "local", "off"]
 
 NEIGHBOURS = {
     "central": "one node's updates, over its whole participation, are counted or replaced by zeros (add or remove one "

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_agents.checkpoints import Arrays
-from dpem_agents.federated.embedded import Averaging, Federation, training_name
+from dpem_agents.federated.embedded import Averaging, training_name
 from dpem_agents.federated.ledger import BudgetExhausted, Ledger
+from dpem_agents.federation import Federation
 from dpem_agents.forecasters.cells import Batch, clip, initial, loss
 from dpem_agents.forecasters.checkpoint import GATES, Checkpoint
 from dpem_agents.forecasters.history import History, draw_history, steps_ahead

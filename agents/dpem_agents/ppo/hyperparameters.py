@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from dpem_agents.ppo.prior import WARM_STARTS, WarmStart
-from dpem_env.observations.features import BLOCKS
 from dpem_env.support.errors import DpemError, nearest, require_one_of
 
 Encoder = Literal["per-peer", "plain"]
+WarmStart = Literal["reactive", "waiting", "none"]
 MODES = ("shared", "independent", "central", "federated")
 STACKED = ("independent", "federated")  # modes with one policy per node
 COUNTS = ("networks", "slots", "minibatches", "epochs", "hidden")
@@ -24,31 +23,37 @@ MAX_COUNT, SMALLEST = 10_000, 1e-12
 class Hyperparameters:
     """How PPO learns (Schulman et al. 2017); the defaults are where the search for the presets began."""
 
-    networks: int = 8  # played at once
-    slots: int = 128  # in a rollout, between updates
-    minibatches: int = 12  # per epoch
-    epochs: int = 3
-    learning_rate: float = 1e-3
-    annealed: bool = False  # whether the learning rate falls to 0 over the training
-    discount: float = 0.95
-    trace: float = 0.9  # λ of generalised advantage estimation
-    clip: float = 0.2
-    entropy_weight: float = 1e-3
-    value_weight: float = 0.5
-    gradient_norm: float = 0.5
-    hidden: int = 64  # units of each of the two layers
-    encoder: Encoder = "per-peer"  # one small network for every peer, or a plain one of the whole observation
-    hidden_blocks: tuple[str, ...] = ()  # of the observation, which the networks do not see
-    warm_start: WarmStart = "reactive"
-    first_penalty: float = 0.1  # share of the contention penalty that training begins with
-    penalty_ramp: float = 0.4  # share of the training after which it is whole
+    networks: Annotated[int, "played at once"] = 8
+    slots: Annotated[int, "in a rollout, between updates"] = 128
+    minibatches: Annotated[int, "per epoch"] = 12
+    epochs: Annotated[int, "passes over a rollout"] = 3
+    learning_rate: Annotated[float, "step size of Adam"] = 1e-3
+    annealed: Annotated[bool, "whether the learning rate falls to 0 over the training; =false: it stays"] = False
+    discount: Annotated[float, "of rewards, per slot"] = 0.95
+    trace: Annotated[float, "λ of generalised advantage estimation"] = 0.9
+    clip: Annotated[float, "of the ratio of probabilities"] = 0.2
+    entropy_weight: Annotated[float, "of the entropy bonus in the loss"] = 1e-3
+    value_weight: Annotated[float, "of the value function in the loss"] = 0.5
+    gradient_norm: Annotated[float, "longest gradient; a longer one is scaled"] = 0.5
+    hidden: Annotated[int, "units of each of the two layers"] = 64
+    encoder: Annotated[Encoder, "one small network for every peer, or a plain one of the whole observation"] = (
+        "per-peer"
+    )
+    hidden_blocks: Annotated[
+        tuple[str, ...], "block of the observation that the networks do not see; may be given several times"
+    ] = ()
+    warm_start: Annotated[WarmStart, "the rule that the policy starts from"] = "reactive"
+    first_penalty: Annotated[float, "share of the contention penalty that training begins with"] = 0.1
+    penalty_ramp: Annotated[float, "share of the training after which the penalty is whole"] = 0.4
 
     def __post_init__(self) -> None:
-        require_one_of("warm_start", self.warm_start, WARM_STARTS)
+        require_one_of("warm_start", self.warm_start, get_args(WarmStart))
         require_one_of("encoder", self.encoder, get_args(Encoder))
         if not isinstance(self.hidden_blocks, tuple):
             raise DpemError(f"hidden_blocks is {self.hidden_blocks!r}; expected a list, such as ['forecast']")
         for block in self.hidden_blocks:
+            from dpem_env.observations.features import BLOCKS  # so that telling what there is loads no compiler
+
             require_one_of("hidden_blocks", block, tuple(BLOCKS))
         if not isinstance(self.annealed, bool):
             raise DpemError(f"hyperparameter annealed is {self.annealed!r}; expected true or false")

@@ -6,17 +6,13 @@ to waiting and climbs back slowly. Networks therefore begin at a rule.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import numpy as np
 from numpy.typing import NDArray
 
+from dpem_agents.ppo.hyperparameters import WarmStart
 from dpem_baselines.local import needed_quality
 from dpem_env.observations.features import Observations
 from dpem_env.simulator.actions import ActionCode
-
-WarmStart = Literal["reactive", "waiting", "none"]
-WARM_STARTS: tuple[WarmStart, ...] = get_args(WarmStart)
 
 # Logits of allocations; waiting has 0. What is unlikely must still be tried now and then, or nothing is learned of it.
 WANTED, UNWANTED = 3.0, -6.0

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpem_agents.federated.embedded import LEDGER, Federation, training_name
+from dpem_agents.federated.embedded import LEDGER, training_name
 from dpem_agents.federated.ledger import BudgetExhausted, Ledger
+from dpem_agents.federation import Federation
 from dpem_agents.libraries import agents_extra, errors_told_once, one_thread
 from dpem_agents.ppo.checkpoint import EVENTS, FILE, POLICY_FILE, Checkpoint, load
 from dpem_agents.ppo.hyperparameters import MODES, PRESETS, STACKED, Hyperparameters

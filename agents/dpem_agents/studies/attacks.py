@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from dpem_agents.federated.averaging import Aggregator
-from dpem_agents.federated.embedded import Averaging, Federation, federation
+from dpem_agents.federated.embedded import Averaging
 from dpem_agents.federated.mechanism import NoisedUpdate
 from dpem_agents.federated.spec import Vector
+from dpem_agents.federation import Aggregator, Federation, federation
 from dpem_agents.libraries import one_thread
 from dpem_agents.ppo.checkpoint import FILE, Checkpoint, load
 from dpem_agents.ppo.policy import PpoPolicy

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from dpem_agents.federated.privacy import DPConfig, Mode
+from dpem_agents.federated.privacy import DPConfig
+from dpem_agents.federation import Mode
 from dpem_env.report.tables import console
 from dpem_env.support.errors import DpemError
 

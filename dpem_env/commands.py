@@ -1,0 +1,301 @@
+"""What ``dpem`` does: a function per command, whose bodies load what they need. Light to import."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from dpem_env.support.errors import DpemError
+from dpem_env.support.options import (
+    REPEATED,
+    Changes,
+    Count,
+    Data,
+    Delays,
+    File,
+    Folder,
+    Network,
+    Networks,
+    Out,
+    Policies,
+    Scenario,
+    Split,
+    Workers,
+    overrides,
+    told,
+)
+
+if TYPE_CHECKING:
+    from dpem_env.scenarios import Scenario as Played
+
+FORECASTS = "fills the forecast features of every policy (default: its own)"
+
+
+def list_(*, data: Data = None) -> int:
+    """List scenarios, policies, forecasters and data sources."""
+    from dpem_env.experiments.suites import SUITES
+    from dpem_env.report.tables import print_list
+
+    print_list(data, {suite.name: suite.summary for suite in SUITES.values()})
+    return 0
+
+
+def show(scenario: Scenario, /, *, changes: Changes = ()) -> int:
+    """Print a scenario as TOML."""
+    from dpem_env import scenarios
+
+    print(_toml(scenarios.get(scenario, **overrides(changes))), end="")
+    return 0
+
+
+def _toml(scenario: Played) -> str:
+    """The scenario as a text that stays the same TOML in the encoding of standard output."""
+    text = scenario.to_toml()
+    if (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf"):
+        return text
+    return re.sub(r"[^\x00-\x7f]", lambda character: f"\\U{ord(character[0]):08x}", text)
+
+
+def run(
+    *,
+    scenario: Scenario,
+    changes: Changes = (),
+    policy: Policies,
+    delay: Delays = (),
+    forecaster: Annotated[str | None, told(FORECASTS, metavar="NAME")] = None,
+    topology: Network = None,
+    split: Split = "evaluation",
+    seeds: Annotated[Count, told("episodes per policy")] = 5,
+    logs: Annotated[Literal["first", "all"], told("episodes to log", metavar="WHICH")] = "first",
+    data: Data = None,
+    out: Out,
+) -> int:
+    r"""Compare policies on a scenario with paired seeds.
+
+    Play the same episodes with every policy and compare them. Central policies run once per --delay; 'central:NAME'
+    puts a local policy under central control, NAME+FORECASTER has that forecaster. Writes results.parquet,
+    summary.json, results.png and episode logs (Parquet) to --out.
+
+      dpem run --scenario mesh100-v0 --policy local-reactive \
+               --policy central-reactive --delay 0 --delay 0.5 --out results
+    """
+    from dpem_env import scenarios
+    from dpem_env.experiments.benchmark import Plan
+    from dpem_env.experiments.contestants import contestants, played_delays, require_delays
+    from dpem_env.experiments.logged_run import run_and_log
+
+    chosen = scenarios.get(scenario, **overrides(changes))
+    if topology is not None:
+        chosen = chosen.on_topology(topology, split)
+    require_delays(delay, chosen)
+    played = contestants(policy, played_delays([chosen], delay), forecaster)
+    if delay and all(each.delay is None for each in played):
+        raise DpemError("--delay is given, but no --policy is central; central:NAME puts a local one under control")
+    plan = Plan(chosen.name, (chosen,), tuple(played), played[0], seeds, split)
+    return run_and_log(plan, out, log_all=logs == "all", data_dir=data)
+
+
+def benchmark(
+    suite: Annotated[str, told("name (see dpem list)")],
+    /,
+    *,
+    scenario: Annotated[
+        tuple[str, ...],
+        told(f"play this one, varied as the suite does{REPEATED} (default: the suite's)", metavar="NAME"),
+    ] = (),
+    policy: Policies,
+    delay: Annotated[Delays, told(f"control delay of central policies in s{REPEATED} (default: the suite's)")] = (),
+    forecaster: Annotated[tuple[str, ...], told(FORECASTS.replace(" (", f"{REPEATED} ("), metavar="NAME")] = (),
+    topology: Network = None,
+    split: Split = "evaluation",
+    seeds: Annotated[Count, told("episodes per scenario and policy")],
+    tuned: Annotated[
+        Folder | None, told("play policies with the options that dpem tune found there (default: their own)")
+    ] = None,
+    score: Annotated[
+        bool, told("bound every episode and score policies: 0 acts at random, 1 reaches the bound")
+    ] = False,
+    reference: Annotated[
+        str | None, told("policy or label to compare with (default: the first)", metavar="NAME")
+    ] = None,
+    workers: Workers = 1,
+    ray: Annotated[
+        str | None,
+        told("play on this Ray cluster, 'local' starts one (default: none; needs the extra ray)", metavar="ADDRESS"),
+    ] = None,
+    data: Data = None,
+    out: Out,
+) -> int:
+    r"""Compare policies on a suite of scenarios, on several processes, resumable.
+
+    Play the same episodes of every scenario of a suite with every policy and compare them. Central policies run once
+    per --delay; 'central:NAME' puts a local policy under central control, NAME+FORECASTER has that forecaster. Every
+    episode is kept in --out when it is finished: the same command again plays only what is missing, or was made with
+    other files, options, code or another scenario of that name, and says so. Writes results.parquet, summary.json and
+    results.png.
+
+      dpem benchmark delay-curve --policy local-reactive \
+                     --policy central-reactive --seeds 20 --out results
+    """
+    from dpem_env.experiments.benchmark import make_plan, run_benchmark
+    from dpem_env.experiments.suites import get_suite
+    from dpem_env.experiments.tuning import Tuned
+
+    plan = make_plan(
+        get_suite(suite),
+        policy,
+        seeds,
+        scenarios=scenario,
+        delays=delay,
+        forecasters=forecaster,
+        reference=reference,
+        tuned=Tuned(tuned, scenario) if tuned else None,
+        score=score,
+        topology=topology,
+        split=split,
+        data_dir=data,
+    )
+    return run_benchmark(plan, out, workers=workers, ray=ray, data_dir=data)
+
+
+def tune(
+    *,
+    scenario: Scenario,
+    policy: Policies,
+    delay: Delays = (),
+    trials: Annotated[Count, told("per policy and delay")] = 16,
+    episodes: Annotated[Count, told("per trial")] = 3,
+    workers: Workers = 1,
+    data: Data = None,
+    out: Out,
+) -> int:
+    r"""Search the options of policies, with an equal budget, on validation seeds.
+
+    Try options of every policy, each on the same validation episodes; the best mean reward wins. Central policies are
+    searched once per --delay. What is finished is kept in DIR/SCENARIO.json; the same command again goes on from
+    there, and searches again what was found with other files, code or another scenario of that name. dpem benchmark
+    --tuned DIR plays what was found.
+
+      dpem tune --scenario mesh20-v0 --policy maxweight --policy central-lp \
+                --delay 0.5 --out tuned
+    """
+    from dpem_env import scenarios
+    from dpem_env.experiments import tuning
+    from dpem_env.experiments.benchmark import try_out
+    from dpem_env.experiments.contestants import played_delays, policy_specs, require_delays
+    from dpem_env.report.tables import print_tuned, progress
+    from dpem_env.support.files import make_writable
+
+    chosen = scenarios.get(scenario)
+    require_delays(delay, chosen)
+    policies = policy_specs(policy, played_delays([chosen], delay))
+    try_out([chosen], "validation", data)
+    make_writable(out)
+    path = tuning.result_file(out, chosen.name)
+    with progress() as bar:
+        task = bar.add_task("tuning", total=None)
+        tuned = tuning.tune(
+            policies,
+            chosen,
+            path,
+            trials,
+            episodes,
+            workers=workers,
+            data_dir=data,
+            on_start=lambda total: bar.update(task, total=total),
+            on_episode=lambda policy: bar.update(task, advance=1, description=f"tuning {policy.label}"),
+        )
+    print_tuned(tuned)
+    print(f"wrote {path}")
+    return 0
+
+
+def forecast(
+    *,
+    scenario: Scenario,
+    changes: Changes = (),
+    forecaster: Annotated[tuple[str, ...], told(f"what forecasts{REPEATED}", metavar="NAME[:ARGUMENT]")],
+    topology: Networks = (),
+    split: Split = "evaluation",
+    seeds: Annotated[Count, told("episodes")] = 20,
+    horizon: Annotated[Count, told("slots ahead")] = 10,
+    workers: Workers = 1,
+    data: Data = None,
+    out: Out,
+) -> int:
+    r"""Score forecasters by themselves on held-out demand.
+
+    Forecast the demand of the same episodes with every forecaster, no policy involved. Writes table, forecast.json
+    and forecast.png: deviance skill over the true mean rates and scaled absolute error, for every slot ahead.
+
+      dpem forecast --scenario mesh100-v0 --forecaster moving-average:40 \
+                    --forecaster bayes-filter --out forecasts
+    """
+    from dpem_env import scenarios
+    from dpem_env.experiments.forecast_skill import measure_skill
+    from dpem_env.report.forecast_figure import save_forecast_figure
+    from dpem_env.report.tables import print_forecasts, progress
+    from dpem_env.support.files import result_folder, write_json
+
+    chosen = scenarios.get(scenario, **overrides(changes))
+    name = chosen.name  # the horizon is how far is looked, nothing about the scenario
+    chosen = chosen.override(name=name, forecast_horizon=horizon)
+    with result_folder(out):
+        with progress() as bar:
+            task = bar.add_task("forecasting", total=seeds * len({*forecaster, "mean-rates"}))
+            summary = measure_skill(
+                chosen,
+                forecaster,
+                seeds,
+                split=split,
+                topologies=topology,
+                workers=workers,
+                data_dir=data,
+                on_episode=lambda name: bar.update(task, advance=1, description=name),
+            )
+        write_json(out / "forecast.json", summary)
+        save_forecast_figure(out / "forecast.png", summary)
+    print_forecasts(summary)
+    print(f"wrote {out / 'forecast.json'} and {out / 'forecast.png'}")
+    return 0
+
+
+def reproduce(
+    experiment: Annotated[str, told("path of a .toml file, or name of one in baselines/ or agents/experiments")],
+    /,
+    *,
+    dry_run: Annotated[bool, told("say what would be run, why, and how long it takes")] = False,
+    only: Annotated[tuple[str, ...], told(f"this step{REPEATED} (default: all)", metavar="STEP")] = (),
+    adopt: Annotated[
+        str | None, told("note why what is there is what steps would give (default: run them)", metavar="REASON")
+    ] = None,
+    workers: Annotated[Workers, told("steps at a time")] = 1,
+    data: Data = None,
+) -> int:
+    """Run a declared experiment: what of it is no longer up to date.
+
+    Run the steps of an experiment that were never run, or whose declaration, inputs, code or outputs have changed
+    since, and say why. What a step was last run with is kept beside the declaration, in NAME.lock.json. Interrupted,
+    the same command again runs the rest; steps that can go on do.
+
+      dpem reproduce results --dry-run
+    """
+    from dpem_env.experiments.command import reproduce
+
+    return reproduce(experiment, only, adopt, dry_run, workers, data)
+
+
+def replay(log: Annotated[File, told("an episode log written by dpem run")], /) -> int:
+    """Run an episode again from its log and verify it."""
+    from dpem_env.logs.recorder import read_log
+    from dpem_env.logs.replay import replay_log
+    from dpem_env.report.tables import progress
+
+    read = read_log(log)
+    with progress() as bar:
+        task = bar.add_task(f"replaying {read.header['policy']} on {read.scenario.name}", total=len(read.rows))
+        report = replay_log(read, lambda session: bar.advance(task))
+    for line in report.lines():
+        print(line)
+    return 0 if report.verified else 1
