@@ -15,6 +15,7 @@ from dpem_env.support.options import (
     Delays,
     File,
     Folder,
+    Forecasters,
     Network,
     Networks,
     Out,
@@ -28,8 +29,6 @@ from dpem_env.support.options import (
 
 if TYPE_CHECKING:
     from dpem_env.scenarios import Scenario as Played
-
-FORECASTS = "fills the forecast features of every policy (default: its own)"
 
 
 def list_(*, data: Data = None) -> int:
@@ -63,7 +62,7 @@ def run(
     changes: Changes = (),
     policy: Policies,
     delay: Delays = (),
-    forecaster: Annotated[str | None, told(FORECASTS, metavar="NAME")] = None,
+    forecaster: Forecasters = (),
     topology: Network = None,
     split: Split = "evaluation",
     seeds: Annotated[Count, told("episodes per policy")] = 5,
@@ -89,10 +88,11 @@ def run(
     if topology is not None:
         chosen = chosen.on_topology(topology, split)
     require_delays(delay, chosen)
-    played = contestants(policy, played_delays([chosen], delay), forecaster)
+    delays = played_delays([chosen], delay)
+    played = dict.fromkeys(each for name in forecaster or (None,) for each in contestants(policy, delays, name))
     if delay and all(each.delay is None for each in played):
         raise DpemError("--delay is given, but no --policy is central; central:NAME puts a local one under control")
-    plan = Plan(chosen.name, (chosen,), tuple(played), played[0], seeds, split)
+    plan = Plan(chosen.name, (chosen,), tuple(played), next(iter(played)), seeds, split)
     return run_and_log(plan, out, log_all=logs == "all", data_dir=data)
 
 
@@ -106,7 +106,7 @@ def benchmark(
     ] = (),
     policy: Policies,
     delay: Annotated[Delays, told(f"control delay of central policies in s{REPEATED} (default: the suite's)")] = (),
-    forecaster: Annotated[tuple[str, ...], told(FORECASTS.replace(" (", f"{REPEATED} ("), metavar="NAME")] = (),
+    forecaster: Forecasters = (),
     topology: Network = None,
     split: Split = "evaluation",
     seeds: Annotated[Count, told("episodes per scenario and policy")],

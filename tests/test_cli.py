@@ -28,7 +28,7 @@ from dpem_env.envs.session import episode_seeds
 from dpem_env.experiments.results import Key, arrays, read
 from dpem_env.logs.recorder import EpisodeRecorder, read_log
 from dpem_env.policies import available
-from support.command_line import Interrupt, complaint, dpem
+from support.command_line import Interrupt, but, complaint, dpem
 
 SLOTS = 16
 SEEDS = 3
@@ -178,7 +178,7 @@ def test_every_log_of_a_run_replays(finished: Path, capsys: pytest.CaptureFixtur
 
 def test_only_first_episodes_are_logged_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    assert dpem("run", *QUICK, "--policy", "central-reactive", "--seeds", "2", "--out", str(out)) == 0
+    assert dpem("run", *but(QUICK, "--policy", "central-reactive", "--seeds", "2", "--out", str(out))) == 0
     logs = ["central-reactive,delay0-0.parquet", "local-reactive-0.parquet"]
     assert files_in(out) == [*logs, "results.parquet", "results.png", "summary.json"]
     assert all(row["forecast"] is None for row in read_log(out / logs[0]).rows)
@@ -245,7 +245,9 @@ def test_an_interrupted_run_writes_the_seeds_it_finished(
 ) -> None:
     # 8 slots an episode: seeds 0 and 1 of both, the first contestant's seed 2, then Ctrl-C in the second's.
     monkeypatch.setattr(LocalReactive, "act", Interrupt(8 * 5 + 3))
-    arguments = [*QUICK, "--policy", "central:local-reactive", "--seeds", "4", "--logs", "all", "--out", str(tmp_path)]
+    arguments = but(
+        QUICK, "--policy", "central:local-reactive", "--seeds", "4", "--logs", "all", "--out", str(tmp_path)
+    )
     assert dpem("run", *arguments) == 130
     said = capsys.readouterr()
     assert said.out.endswith("interrupted after 2 of 4 seeds; results hold these\n")
@@ -385,7 +387,7 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(
 ) -> None:
     monkeypatch.delenv("DPEM_DATA", raising=False)
     out = tmp_path / "out"
-    assert fragment in complaint(capsys, "run", *QUICK, *arguments, "--out", str(out))
+    assert fragment in complaint(capsys, "run", *but(QUICK, *arguments, "--out", str(out)))
     assert not out.exists()
 
 
@@ -416,7 +418,7 @@ def test_a_bad_scenario_file_is_told_in_one_line_and_nothing_is_written(
 ) -> None:
     path, out = tmp_path / "mine.toml", tmp_path / "out"
     path.write_text(toml)
-    said = complaint(capsys, "run", *QUICK, "--scenario", str(path), "--out", str(out))
+    said = complaint(capsys, "run", *but(QUICK, "--scenario", str(path), "--out", str(out)))
     # The override of QUICK comes after the file is read: it cannot be what is complained about.
     assert fragment in said
     assert str(path) in said
@@ -443,7 +445,7 @@ def test_a_disconnected_topology_is_told(tmp_path: Path, capsys: pytest.CaptureF
     fibres = [{"u": 0, "v": 1, "km": 900.0}, {"u": 0, "v": 2, "km": 900.0}]
     path = tmp_path / "data" / "coronet" / "flat_CORONET_Global_Topology.json"
     path.parent.mkdir(parents=True)
-    arguments = ["run", *QUICK, "--scenario", "coronet100-v0", "--data", str(tmp_path / "data")]
+    arguments = ["run", *but(QUICK, "--scenario", "coronet100-v0", "--data", str(tmp_path / "data"))]
     path.write_text(json.dumps({"nodes": cities, "edges": fibres}))
     out = tmp_path / "out"
     said = complaint(capsys, *arguments, "--out", str(out))
@@ -459,7 +461,7 @@ def test_a_joined_topology_of_the_same_kind_runs(tmp_path: Path) -> None:
     path.write_text(json.dumps({"nodes": cities, "edges": fibres}))
     out = tmp_path / "out"
     data = ["--scenario", "coronet100-v0", "--data", str(tmp_path / "data")]
-    assert dpem("run", *QUICK, *data, "--out", str(out)) == 0
+    assert dpem("run", *but(QUICK, *data, "--out", str(out))) == 0
     assert read_log(out / "local-reactive-0.parquet").network().topology.names[3] == "city 3"
 
 
@@ -480,7 +482,7 @@ def test_a_bad_trace_is_told(
     np.savez(path, tm_mbps=mbps, nodes=np.array([f"n{i}" for i in range(12)]))
     out = tmp_path / "out"
     data = ["--scenario", "abilene-trace-v0", "--data", str(tmp_path / "data")]
-    assert fragment in complaint(capsys, "run", *QUICK, *data, "--out", str(out))
+    assert fragment in complaint(capsys, "run", *but(QUICK, *data, "--out", str(out)))
     assert not out.exists()
 
 
@@ -506,7 +508,7 @@ def test_a_bad_request_file_is_told(
     if csv is not None:
         requests.write_text(csv)
     path.write_text(REPLAY.format(requests))
-    said = complaint(capsys, "run", *QUICK, "--scenario", str(path), "--out", str(out))
+    said = complaint(capsys, "run", *but(QUICK, "--scenario", str(path), "--out", str(out)))
     assert fragment in said
     assert str(requests) in said
     assert not out.exists()

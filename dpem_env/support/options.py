@@ -119,6 +119,9 @@ Delays = Annotated[
 Split = Annotated[
     Literal["train", "validation", "evaluation"], told("frozen seed lists to take the episodes from", metavar="SPLIT")
 ]
+Forecasters = Annotated[
+    tuple[str, ...], told(f"fills the forecast features of every policy{REPEATED} (default: its own)", metavar="NAME")
+]
 ON_ONE = "play on the network of this seed (default: on those of --split)"
 Network = Annotated[Seed | None, told(ON_ONE)]
 Networks = Annotated[tuple[int, ...], A_SEED, told(ON_ONE + REPEATED)]

@@ -18,7 +18,7 @@ from dpem_env.support.errors import PolicyError, nearest
 POLICIES = "dpem_env.policies"
 FORECASTERS = "dpem_env.forecasters"
 BOUNDS = "dpem_env.bounds"
-COMMANDS = "dpem_env.commands"  # called with the subparsers of `dpem`, to add theirs
+COMMANDS = "dpem_env.commands"  # of `dpem`: functions as `support.options` describes them, light to import
 
 NUMBERS = re.compile(r"(int|float|bool|None)( \| (int|float|bool|None))*")
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -33,7 +32,6 @@ from federated_processes import (
 )
 from killing import Killed, killed_at
 
-from dpem_agents.deployment.commands import add_federate
 from dpem_agents.deployment.connections import free_port, require_free, require_server
 from dpem_agents.deployment.flower_processes import OnlyNodesFromAfar
 from dpem_agents.deployment.plan import Plan
@@ -43,6 +41,7 @@ from dpem_agents.federation import federation
 from dpem_env import scenarios
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import sole_writer
+from support.command_line import complaint, dpem
 
 
 def new_keys(factory: pytest.TempPathFactory) -> Path:
@@ -76,14 +75,6 @@ def refusal(call: Callable[..., Any], *arguments: Any, **named: Any) -> str:
         call(*arguments, **named)
     assert "\n" not in str(told.value)
     return str(told.value)
-
-
-def federate(*argv: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_federate(parser.add_subparsers())
-    arguments = parser.parse_args(["federate", *argv])
-    code: int = arguments.run(arguments)
-    return code
 
 
 def test_without_flower_one_line_names_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +184,9 @@ def test_a_plan_is_read_back_unchanged_and_anything_agreed_on_changes_its_finger
     assert "rounds is 0" in refusal(replace, PLAN, rounds=0)
 
 
-def test_the_command_starts_server_and_nodes_with_one_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_starts_server_and_nodes_with_one_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     common = (
         "--scenario chain3-v0 --set slots=50 --rounds 3 --federate.privacy off --federate.period 2 --keys k --out o"
     )
@@ -201,14 +194,16 @@ def test_the_command_starts_server_and_nodes_with_one_plan(tmp_path: Path, monke
     started: list[Any] = []
     monkeypatch.setattr("dpem_agents.deployment.processes.serve", lambda *a, **n: started.append((a, n)) or Path("o/g"))
     monkeypatch.setattr("dpem_agents.deployment.processes.join", lambda *a, **n: started.append((a, n)) or Path("o/p"))
-    assert federate("server", *common.split(), *learn, "--port", "7000") == 0
-    assert federate("node", *common.split(), *learn, "--node", "1", "--server", "there:7000") == 0
+    assert dpem("federate", "server", *common.split(), *learn, "--port", "7000") == 0
+    assert dpem("federate", "node", *common.split(), *learn, "--node", "1", "--server", "there:7000") == 0
     (server, named), (node, _) = started
     assert server == (PLAN, Path("k"), Path("o"))
     assert named["port"] == 7000
     assert node == (PLAN, 1, "there:7000", Path("k"), Path("o"))
-    assert "--patience is 0" in refusal(federate, "server", *common.split(), "--patience", "0")
-    assert "--port is 0" in refusal(federate, "server", *common.split(), "--port", "0")
+    capsys.readouterr()
+    for option, expected in (("--patience", "seconds above 0"), ("--port", "a whole number from 1 to 65,535")):
+        said = complaint(capsys, "federate", "server", *common.split(), option, "0")
+        assert f"{option} is '0'; expected {expected}" in said
 
 
 # Separate processes

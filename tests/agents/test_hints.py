@@ -13,7 +13,7 @@ from dpem_agents.forecasters import training as forecaster_training
 from dpem_agents.ppo.checkpoint import load
 from dpem_agents.ppo.learner import Learner
 from dpem_env import scenarios
-from support.command_line import complaint, dpem
+from support.command_line import but, complaint, dpem
 from support.terminals import in_shell, told
 
 SMALL = ("--scenario", "chain3-v0", "--set", "slots=20")
@@ -113,7 +113,7 @@ def test_an_interrupted_training_goes_on_as_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    train = ("train", *SMALL, *QUICK, "--timesteps", "192", "--out", "two  words")
+    train = ["train", *but((*SMALL, *QUICK), "--timesteps", "192", "--out", "two  words")]
     average = Learner.average_if_due
 
     def interrupted(learner: Learner) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 
+from dpem_env.cli import app
 from dpem_env.experiments import declared, reproduce
-from dpem_env.experiments.command import add_reproduce
 from dpem_env.support.errors import DpemError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,10 +52,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def command(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_reproduce(parser.add_subparsers())
-    arguments = parser.parse_args(["reproduce", *words])
-    code: int = arguments.run(arguments)
+    reproduce, given, _ = app().parse_args(["reproduce", *words], exit_on_error=False, print_error=False)
+    code: int = reproduce(*given.args, **given.kwargs)
     return code
 
 
@@ -254,8 +251,6 @@ DECLARED = sorted((*ROOT.glob("baselines/experiments/*.toml"), *ROOT.glob("agent
 
 @pytest.mark.parametrize("path", DECLARED, ids=lambda path: path.stem)
 def test_the_commands_of_the_projects_experiments_exist(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dpem_env.cli import app
-
     monkeypatch.chdir(ROOT)
     experiment = declared.load(str(path))
     parse = app().parse_args

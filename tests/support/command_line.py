@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,6 +22,13 @@ def dpem(*argv: str) -> int:
 def given(*policies: str) -> list[str]:
     """Policies as options."""
     return [word for policy in policies for word in ("--policy", policy)]
+
+
+def but(usual: Sequence[str], *argv: str) -> list[str]:
+    """The usual options, but for those that are given here; --policy and --set add to them."""
+    others = {word.partition("=")[0] for word in argv if word.startswith("--")} - {"--policy", "--set"}
+    pairs = [usual[at : at + 2] for at in range(0, len(usual), 2)]
+    return [*(word for pair in pairs if pair[0] not in others for word in pair), *argv]
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
