@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
 
 from dpem_env.support.errors import DpemError
 from dpem_env.support.options import (
@@ -29,6 +32,22 @@ from dpem_env.support.options import (
 
 if TYPE_CHECKING:
     from dpem_env.scenarios import Scenario as Played
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Options of all commands that play a scenario."""
+
+    scenario: Scenario
+    changes: Changes = ()
+    data: Data = None
+
+    def get(self) -> Played:
+        """The scenario as it is changed, with its data where --data says."""
+        from dpem_env import scenarios
+
+        return scenarios.get(self.scenario, **{"data_dir": self.data} | overrides(self.changes))
 
 
 def list_(*, data: Data = None) -> int:
@@ -58,8 +77,7 @@ def _toml(scenario: Played) -> str:
 
 def run(
     *,
-    scenario: Scenario,
-    changes: Changes = (),
+    world: World,
     policy: Policies,
     delay: Delays = (),
     forecaster: Forecasters = (),
@@ -67,7 +85,6 @@ def run(
     split: Split = "evaluation",
     seeds: Annotated[Count, told("episodes per policy")] = 5,
     logs: Annotated[Literal["first", "all"], told("episodes to log", metavar="WHICH")] = "first",
-    data: Data = None,
     out: Out,
 ) -> int:
     r"""Compare policies on a scenario with paired seeds.
@@ -79,12 +96,11 @@ def run(
       dpem run --scenario mesh100-v0 --policy local-reactive \
                --policy central-reactive --delay 0 --delay 0.5 --out results
     """
-    from dpem_env import scenarios
     from dpem_env.experiments.benchmark import Plan
     from dpem_env.experiments.contestants import contestants, played_delays, require_delays
     from dpem_env.experiments.logged_run import run_and_log
 
-    chosen = scenarios.get(scenario, **overrides(changes))
+    chosen = world.get()
     if topology is not None:
         chosen = chosen.on_topology(topology, split)
     require_delays(delay, chosen)
@@ -93,7 +109,7 @@ def run(
     if delay and all(each.delay is None for each in played):
         raise DpemError("--delay is given, but no --policy is central; central:NAME puts a local one under control")
     plan = Plan(chosen.name, (chosen,), tuple(played), next(iter(played)), seeds, split)
-    return run_and_log(plan, out, log_all=logs == "all", data_dir=data)
+    return run_and_log(plan, out, log_all=logs == "all")
 
 
 def benchmark(
@@ -156,7 +172,7 @@ def benchmark(
         split=split,
         data_dir=data,
     )
-    return run_benchmark(plan, out, workers=workers, ray=ray, data_dir=data)
+    return run_benchmark(plan, out, workers=workers, ray=ray)
 
 
 def tune(
@@ -187,10 +203,10 @@ def tune(
     from dpem_env.report.tables import print_tuned, progress
     from dpem_env.support.files import make_writable
 
-    chosen = scenarios.get(scenario)
+    chosen = scenarios.get(scenario, data_dir=data)
     require_delays(delay, chosen)
     policies = policy_specs(policy, played_delays([chosen], delay))
-    try_out([chosen], "validation", data)
+    try_out([chosen], "validation")
     make_writable(out)
     path = tuning.result_file(out, chosen.name)
     with progress() as bar:
@@ -202,7 +218,6 @@ def tune(
             trials,
             episodes,
             workers=workers,
-            data_dir=data,
             on_start=lambda total: bar.update(task, total=total),
             on_episode=lambda policy: bar.update(task, advance=1, description=f"tuning {policy.label}"),
         )
@@ -213,15 +228,13 @@ def tune(
 
 def forecast(
     *,
-    scenario: Scenario,
-    changes: Changes = (),
+    world: World,
     forecaster: Annotated[tuple[str, ...], told(f"what forecasts{REPEATED}", metavar="NAME[:ARGUMENT]")],
     topology: Networks = (),
     split: Split = "evaluation",
     seeds: Annotated[Count, told("episodes")] = 20,
     horizon: Annotated[Count, told("slots ahead")] = 10,
     workers: Workers = 1,
-    data: Data = None,
     out: Out,
 ) -> int:
     r"""Score forecasters by themselves on held-out demand.
@@ -232,13 +245,12 @@ def forecast(
       dpem forecast --scenario mesh100-v0 --forecaster moving-average:40 \
                     --forecaster bayes-filter --out forecasts
     """
-    from dpem_env import scenarios
     from dpem_env.experiments.forecast_skill import measure_skill
     from dpem_env.report.forecast_figure import save_forecast_figure
     from dpem_env.report.tables import print_forecasts, progress
     from dpem_env.support.files import result_folder, write_json
 
-    chosen = scenarios.get(scenario, **overrides(changes))
+    chosen = world.get()
     name = chosen.name  # the horizon is how far is looked, nothing about the scenario
     chosen = chosen.override(name=name, forecast_horizon=horizon)
     with result_folder(out):
@@ -251,7 +263,6 @@ def forecast(
                 split=split,
                 topologies=topology,
                 workers=workers,
-                data_dir=data,
                 on_episode=lambda name: bar.update(task, advance=1, description=name),
             )
         write_json(out / "forecast.json", summary)
@@ -283,10 +294,10 @@ def reproduce(
     """
     from dpem_env.experiments.command import reproduce
 
-    return reproduce(experiment, only, adopt, dry_run, workers, data)
+    return reproduce(experiment, only, adopt, dry_run, workers, str(data) if data else None)
 
 
-def replay(log: Annotated[File, told("an episode log written by dpem run")], /) -> int:
+def replay(log: Annotated[File, told("an episode log written by dpem run")], /, *, data: Data = None) -> int:
     """Run an episode again from its log and verify it."""
     from dpem_env.logs.recorder import read_log
     from dpem_env.logs.replay import replay_log
@@ -295,7 +306,7 @@ def replay(log: Annotated[File, told("an episode log written by dpem run")], /) 
     read = read_log(log)
     with progress() as bar:
         task = bar.add_task(f"replaying {read.header['policy']} on {read.scenario.name}", total=len(read.rows))
-        report = replay_log(read, lambda session: bar.advance(task))
+        report = replay_log(read, lambda session: bar.advance(task), data)
     for line in report.lines():
         print(line)
     return 0 if report.verified else 1

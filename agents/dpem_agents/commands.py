@@ -9,22 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from dpem_agents.federation import Federation, federation
 from dpem_agents.ppo.hyperparameters import MAX_COUNT, PRESETS, STACKED, Hyperparameters, changed
+from dpem_env.commands import World
 from dpem_env.support.errors import DpemError
 from dpem_env.support.options import (
     A_SEED,
     POSITIVE,
     REPEATED,
-    Changes,
-    Data,
     Delay,
     File,
     Folder,
     Out,
-    Scenario,
     Seed,
     Steps,
     Workers,
-    overrides,
     told,
     typed,
     whole,
@@ -32,7 +29,7 @@ from dpem_env.support.options import (
 from dpem_env.support.plugins import NO_OPTIONS
 
 if TYPE_CHECKING:
-    from dpem_env.scenarios import Scenario as Played
+    from dpem_env.scenarios import Scenario
 
     Learn = Mapping[str, Any]
     Federate = Mapping[str, Any]
@@ -47,8 +44,7 @@ TrainingSeed = Annotated[Seed, told("of weights and random draws")]
 
 def train_forecaster(
     *,
-    scenario: Scenario,
-    changes: Changes = (),
+    world: World,
     topology: Annotated[tuple[int, ...], A_SEED, told(f"train on the network of this seed{REPEATED}")],
     model: Annotated[Literal["gru", "lstm", "rnn", "ridge"], told("what is trained", metavar="MODEL")] = "gru",
     hours: Annotated[float, POSITIVE, told("simulated hours of history")] = 24.0,
@@ -56,7 +52,6 @@ def train_forecaster(
     epochs: Annotated[float, POSITIVE, told("passes over the history")] = 3.0,
     seed: TrainingSeed = 0,
     federate: Federate = NO_OPTIONS,
-    data: Data = None,
     out: Annotated[File, told("checkpoint to write", metavar="FILE.npz")],
 ) -> int:
     r"""Train a forecaster at every node of a network, on its own request history.
@@ -74,21 +69,20 @@ def train_forecaster(
     from dpem_agents.federated.ledger import BudgetExhausted
     from dpem_agents.forecasters.ridge import train_ridge
     from dpem_agents.forecasters.training import Interrupted, train_forecasters
-    from dpem_env import scenarios
     from dpem_env.support.files import make_file_writable
 
-    chosen = scenarios.get(scenario, **overrides(changes))
+    chosen = world.get()
     if model == "ridge" and federate:
         raise DpemError("--federate.… averages recurrent networks: choose --model gru, lstm or rnn")
     make_file_writable(out)
     if model == "ridge":
-        train_ridge(chosen, topology, hours=hours, data_dir=data).save(out)
+        train_ridge(chosen, topology, hours=hours).save(out)
     else:
         options: dict[str, Any] = {"cell": model, "hidden": hidden, "epochs": epochs, "seed": seed}
         if federate:
             options |= {"federation": federation(**federate), "ledgers": out.with_name(f"{out.stem}-privacy")}
         try:
-            train_forecasters(chosen, topology, hours=hours, data_dir=data, **options).save(out)
+            train_forecasters(chosen, topology, hours=hours, **options).save(out)
         except Interrupted as interrupt:
             interrupt.learned.save(out)
             raise KeyboardInterrupt(f"interrupted; {out} holds what was learned by then") from None
@@ -102,8 +96,7 @@ def train_forecaster(
 
 def train(
     *,
-    scenario: Scenario,
-    changes: Changes = (),
+    world: World,
     mode: Annotated[
         Literal["shared", "independent", "central", "federated"] | None,
         told("who learns what (default: shared)", metavar="MODE"),
@@ -128,7 +121,6 @@ def train(
     validation_episodes: Annotated[int, whole(0), told("of each of 20 validations")] = 4,
     device: Annotated[str | None, told("of PyTorch (default: cpu)", metavar="NAME")] = None,
     again: Annotated[bool, told("begin anew if DIR holds a checkpoint, but not if it has spent privacy")] = False,
-    data: Data = None,
     out: Annotated[Folder | None, told("for the results (default: runs/SCENARIO-MODE)")] = None,
 ) -> int:
     r"""Train a policy by PPO (Stable-Baselines3).
@@ -149,10 +141,9 @@ def train(
     """
     from dpem_agents.dpem import train_dpem
     from dpem_agents.ppo import training
-    from dpem_env import scenarios
     from dpem_env.support.files import file_name
 
-    chosen = scenarios.get(scenario, **overrides(changes))
+    chosen = world.get()
     how = "federated" if preset else mode or "shared"
     if how not in STACKED and topology is not None:
         raise DpemError(f"--topology is for modes {' and '.join(STACKED)}; mode {how!r} trains on all networks")
@@ -161,7 +152,7 @@ def train(
     for option, given in (("mode", mode), ("forecaster", forecaster), ("device", device)):
         if preset and given is not None:
             raise DpemError(f"--preset {preset} has a {option} of its own: leave out --{option}")
-    steps = _slots_each(chosen, data) if timesteps is None else timesteps
+    steps = _slots_each(chosen) if timesteps is None else timesteps
     folder = out or Path("runs", file_name(f"{chosen.name}-{preset or how}"))
     common: dict[str, Any] = {
         "seed": seed,
@@ -170,7 +161,6 @@ def train(
         "federation": federation(**federate) if federate or how == "federated" else None,
         "validation_episodes": validation_episodes,
         "resume": not again,
-        "data_dir": data,
     }
     try:
         if preset:
@@ -189,13 +179,11 @@ def train(
 
 def tune_ppo(
     *,
-    scenario: Scenario,
-    changes: Changes = (),
+    world: World,
     timesteps: Annotated[Steps, told("of each training, slots × nodes")],
     forecaster: Forecaster = None,
     seed: TrainingSeed = 0,
     workers: Workers = 1,
-    data: Data = None,
     runs: Annotated[Folder, told("folder for the trainings")],
     out: Annotated[File, told("result to write", metavar="FILE.json")],
 ) -> int:
@@ -208,11 +196,10 @@ def tune_ppo(
                     --out search.json
     """
     from dpem_agents.studies.search import CHANGES, search
-    from dpem_env import scenarios
     from dpem_env.report.tables import progress
     from dpem_env.support.files import make_file_writable, make_writable
 
-    chosen = scenarios.get(scenario, **overrides(changes))
+    chosen = world.get()
     make_file_writable(out)
     make_writable(runs, "--runs")
     with progress() as bar:
@@ -225,7 +212,6 @@ def tune_ppo(
             forecaster=forecaster,
             seed=seed,
             workers=workers,
-            data_dir=data,
             on_trial=lambda: bar.advance(task),
         )
     for trial in trials:
@@ -296,10 +282,10 @@ def forecasting(model: str, file: Path, topologies: Sequence[int]) -> str:
     return shlex.join(["--forecaster", f"{model}:{file}", "--topology", str(topologies[0])])
 
 
-def _slots_each(scenario: Played, data_dir: str | None) -> int:
+def _slots_each(scenario: Scenario) -> int:
     """Timesteps of 100,000 slots of a network."""
     from dpem_env.envs.session import episode_seeds
     from dpem_env.network.network import build_network
 
-    network = build_network(scenario, episode_seeds(scenario, "train", 0).topology, data_dir)
+    network = build_network(scenario, episode_seeds(scenario, "train", 0).topology)
     return 100_000 * network.num_nodes

@@ -126,9 +126,9 @@ ON_ONE = "play on the network of this seed (default: on those of --split)"
 Network = Annotated[Seed | None, told(ON_ONE)]
 Networks = Annotated[tuple[int, ...], A_SEED, told(ON_ONE + REPEATED)]
 Workers = Annotated[Count, told("processes")]
-Data = Annotated[str | None, told("folder of data that is not shipped (default: $DPEM_DATA)", metavar="DIR")]
 Folder = Annotated[Path, A_PATH, Parameter(metavar="DIR")]
 File = Annotated[Path, A_PATH, Parameter(metavar="FILE")]
+Data = Annotated[Folder | None, told("folder of data that is not shipped (default: $DPEM_DATA)")]
 Out = Annotated[Folder, told("folder for results; made if missing")]
 
 

@@ -11,22 +11,19 @@ from cyclopts import Parameter
 from dpem_agents.commands import Forecaster, TrainingSeed, playing
 from dpem_agents.federation import Federation, federation
 from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters, changed
+from dpem_env.commands import World
 from dpem_env.support.options import (
     REPEATED,
     STEPS,
-    Changes,
     Count,
-    Data,
     File,
     Folder,
     Out,
     Patience,
-    Scenario,
     Seed,
     Steps,
     Workers,
     commands,
-    overrides,
     real,
     told,
     typed,
@@ -50,8 +47,6 @@ PORT = 9092
 class Common:
     """What server and nodes must have in common, and where their files are."""
 
-    scenario: Scenario
-    changes: Changes = ()
     topology: Annotated[Seed, told("train on the network of this seed")] = 0
     rounds: Annotated[Count, told("of averaging")]
     forecaster: Forecaster = None
@@ -59,16 +54,14 @@ class Common:
     learn: Learn = field(default_factory=dict)
     federate: Federate = field(default_factory=dict)
     keys: Annotated[Folder, told("folder of certificates and keys")]
-    data: Data = None
     out: Out
 
-    def plan(self) -> Plan:
-        """The federation."""
+    def plan(self, world: World) -> Plan:
+        """The federation on a scenario."""
         from dpem_agents.deployment.plan import Plan
-        from dpem_env import scenarios
 
         return Plan(
-            scenarios.get(self.scenario, **overrides(self.changes)),
+            world.get(),
             federation(**self.federate),
             changed(PRESETS["federated"], **self.learn),
             self.rounds,
@@ -103,6 +96,7 @@ def certificates(
 
 def server(
     *,
+    world: World,
     common: Common,
     host: Annotated[str, told("to serve on", metavar="ADDRESS")] = "127.0.0.1",
     port: Annotated[int, whole(1, 65535), told("to serve on")] = PORT,
@@ -119,13 +113,12 @@ def server(
     from dpem_agents.deployment.processes import serve
 
     path = serve(
-        common.plan(),
+        common.plan(world),
         common.keys,
         common.out,
         host=host,
         port=port,
         patience=patience,
-        data_dir=common.data,
         tell=_tell,
     )
     _tell(f"wrote {path}")
@@ -134,6 +127,7 @@ def server(
 
 def node(
     *,
+    world: World,
     common: Common,
     node: Annotated[int, whole(0), told("which node of the network, from 0", metavar="I")],
     server: Annotated[str, told("where the server is", metavar="HOST:PORT")] = f"127.0.0.1:{PORT}",
@@ -150,13 +144,12 @@ def node(
     from dpem_agents.deployment.processes import join
 
     path = join(
-        common.plan(),
+        common.plan(world),
         node,
         server,
         common.keys,
         common.out,
         patience=patience,
-        data_dir=common.data,
         tell=_tell,
     )
     _tell(f"wrote {path}; use it as {playing('federated', path.parent, common.topology)}")
@@ -202,8 +195,7 @@ def noise(
 
 def attacks(
     *,
-    scenario: Scenario,
-    changes: Changes = (),
+    world: World,
     training: Annotated[Folder, told("with checkpoint.npz of dpem train")],
     rounds: Annotated[Count, told("under attack")] = 20,
     period: Annotated[Count, told("rollouts in a round")] = 8,
@@ -212,7 +204,6 @@ def attacks(
     seeds: Annotated[Count, told("trials of each kind")] = 3,
     episodes: Annotated[Count, told("that score a trial")] = 10,
     workers: Workers = 1,
-    data: Data = None,
     out: Annotated[File, told("result to write", metavar="FILE.json")],
 ) -> int:
     r"""Tell what a trained federation withstands.
@@ -225,13 +216,12 @@ def attacks(
                     --out attacks.json
     """
     from dpem_agents.studies.attacks import ATTACKS, DEFENCES, Setting, withstand
-    from dpem_env import scenarios
     from dpem_env.report.tables import progress
     from dpem_env.support.files import make_file_writable
 
     setting = Setting(
         training,
-        scenarios.get(scenario, **overrides(changes)),
+        world.get(),
         rounds=rounds,
         period=period,
         adversaries=adversaries,
@@ -246,7 +236,6 @@ def attacks(
             out,
             seeds=range(seeds),
             workers=workers,
-            data_dir=data,
             on_trial=lambda: bar.advance(task),
         )
     print(f"wrote {out}")
