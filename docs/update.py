@@ -1,4 +1,4 @@
-"""Write the figures of committed result files into the pages, between their markers; `--check` only compares.
+"""Write the tables of `tables.toml` into README and docs, each between its markers; `--check` only compares.
 
 python docs/update.py            # as dpem reproduce pages does
 python docs/update.py --check    # exit code 1 if a page and the results disagree
@@ -9,24 +9,66 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import tomllib
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import learned_tables
-import rules_tables
-import speed_tables
-import truth_tables
+from analyses import records
+from pandas import DataFrame, isna
+
+from dpem_env.report.tables import by_metric, cells
+from dpem_env.support.errors import DpemError, nearest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-TABLES = rules_tables.TABLES | learned_tables.TABLES | speed_tables.TABLES | truth_tables.TABLES
+TABLES = tomllib.loads((ROOT / "docs" / "tables.toml").read_text(encoding="utf-8"))
+NAMES = TABLES.pop("names")
+BLOCK = re.compile(r"(<!-- ([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+
+
+@cache
+def table(name: str) -> str:
+    """The Markdown of a declared table, with its note."""
+    if name not in TABLES:
+        raise DpemError(f"a page has a table {name!r}; {nearest(name, TABLES)}")
+    declared = TABLES[name]
+    frame = DataFrame(records(*declared["results"]), dtype=object)
+    if "rows" in declared:
+        frame = DataFrame(declared["rows"], dtype=object).merge(frame)
+    for formula in declared.get("compute", ()):
+        frame = frame.eval(formula)
+    if "where" in declared:
+        frame = frame.query(declared["where"])
+    found = [
+        {field: value for field, value in each.items() if isna(value) is not True} for each in frame.to_dict("records")
+    ]
+    if not found:
+        raise DpemError(f"table {name}: no record is left of {', '.join(declared['results'])}")
+    scenarios = list(dict.fromkeys(each.get("scenario") for each in found))
+    order = declared.get("order", ())
+    found.sort(key=lambda each: (scenarios.index(each.get("scenario")), *(place(each, field) for field in order)))
+    if "metrics" in declared:
+        found = by_metric(found, declared["metrics"])
+    left = declared.get("left", 1)
+    titles, rows = cells(found, declared["columns"], left)
+    if len(titles) < len(declared["columns"]):
+        raise DpemError(f"table {name}: no record fills all of its columns; shown are {', '.join(titles)}")
+    sides = ["left"] * left + ["right"] * (len(titles) - left)
+    text = DataFrame(rows, columns=titles).fillna("").replace(NAMES, regex=True)
+    text = text.to_markdown(index=False, colalign=sides, disable_numparse=True)
+    return text + ("\n\n" + declared["note"].format_map(found[0]) if "note" in declared else "")
+
+
+def place(record: dict[str, Any], field: str) -> float:
+    """Where a record stands in the order of a field: after those without it, or before, if the largest come first."""
+    sign = -1 if field.startswith("-") else 1
+    return sign * float(record.get(field.removeprefix("-"), "-inf"))
 
 
 def updated(text: str) -> str:
     """`text` with every marked block made anew."""
-    for name, table in TABLES.items():
-        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text = block.sub(lambda found, table=table: found[1] + table() + "\n" + found[2], text)
-    return text
+    return BLOCK.sub(lambda found: f"{found[1]}{table(found[2])}\n{found[3]}", text)
 
 
 def main() -> int:
@@ -35,13 +77,17 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare only")
     check = parser.parse_args().check
     stale = []
-    for page in PAGES:
-        before = page.read_text(encoding="utf-8")
-        after = updated(before)
-        if before != after:
-            stale.append(page.relative_to(ROOT).as_posix())
-            if not check:
-                page.write_text(after, encoding="utf-8")
+    try:
+        for page in PAGES:
+            before = page.read_text(encoding="utf-8")
+            after = updated(before)
+            if before != after:
+                stale.append(page.relative_to(ROOT).as_posix())
+                if not check:
+                    page.write_text(after, encoding="utf-8")
+    except DpemError as error:
+        print(error, file=sys.stderr)
+        return 2
     if check and stale:
         print(f"{', '.join(stale)}: not what baselines/results say; run python docs/update.py", file=sys.stderr)
         return 1

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+
+from dpem_env.support.errors import DpemError
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -20,6 +25,33 @@ def _check() -> subprocess.CompletedProcess[str]:
 def test_numbers_in_the_readme_are_those_of_the_result_files() -> None:
     done = _check()
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def update(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(DOCS)
+    return importlib.import_module("update")
+
+
+def test_every_declared_table_stands_in_a_page(update: ModuleType) -> None:
+    shown = {name for page in update.PAGES for _, name, _ in update.BLOCK.findall(page.read_text("utf-8"))}
+    assert shown == set(update.TABLES)
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        ({}, r"a page has a table 'colums'; did you mean 'columns'\?"),
+        ({"columns": ["path", "speed"]}, "table columns: no record fills all of its columns; shown are path"),
+        ({"results": ["results/sped.json"], "columns": ["path"]}, "baselines has no results/sped.json"),
+    ],
+)
+def test_a_mistake_in_a_declaration_is_told_in_a_line(
+    update: ModuleType, declared: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update, "TABLES", {"columns": {"results": ["results/speed.json:rows"]} | declared})
+    with pytest.raises(DpemError, match=told):
+        update.table.__wrapped__("columns" if declared else "colums")
 
 
 def test_relative_links_in_the_documentation_lead_somewhere() -> None:

@@ -31,3 +31,4 @@ METRICS = {
 }
 SCORE = Quantity("score", "score", 2)  # of a delivery rate, where episodes have a bound
 HEADLINE = ("delivery_rate", "contention", "reward")  # what policies are judged by
+QUANTITIES = METRICS | {SCORE.name: SCORE}

@@ -214,7 +214,7 @@ def conclude(plan: Plan, episodes: Episodes, out: Path, loads: Mapping[str, Load
     save_results_figure(out / PICTURE, found.summary, pictured, loads)
     scored = [SCORE] * (plan.bound is not None)
     headline = [METRICS[metric] for metric in (*HEADLINE, "latency")]
-    print_results(found.summary, [*METRICS.values(), *scored], headline + scored)
+    print_results(found.summary, results.records(found), [*METRICS.values(), *scored], headline + scored)
 
 
 def _play_missing(
@@ -329,7 +329,6 @@ def summarise(plan: Plan, episodes: Episodes) -> Results:
         "complete": len(episodes) == len(plan.items()),
         "reference": plan.reference.label,
         "sources": {name: content for each in episodes.values() for name, content in each.get("sources", {}).items()},
-        "estimates_only": [],
         "scenarios": scenarios,
         "network_size": on_network_size(plan.contestants, tables),
     }

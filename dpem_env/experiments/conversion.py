@@ -2,7 +2,7 @@
 
 python -m dpem_env.experiments.conversion FOLDER [FOLDER …]    # what was converted is removed
 
-Every value is kept. Metrics of which a benchmark kept mean and interval alone are in the summary, as "estimates_only".
+Every value is kept; of metrics of which a benchmark kept mean and interval alone, those.
 """
 
 from __future__ import annotations
@@ -60,11 +60,7 @@ def of_benchmark(old: Old) -> Results:
         replaced = {"methods": {"contestants": contestants}, "bound": {"bound": bound}}
         parts = (replaced.get(field, {field: value}) for field, value in scenario.items())
         scenarios.append({field: value for part in parts for field, value in part.items()})
-    frame = rows.frame()
-    known = set(frame["metric"])
-    estimated = {metric for scenario in scenarios for each in scenario["contestants"] for metric in each["metrics"]}
-    new = {"format": FORMAT, "estimates_only": sorted(estimated - known), "scenarios": scenarios}
-    return Results(old | new, frame)
+    return Results(old | {"format": FORMAT, "scenarios": scenarios}, rows.frame())
 
 
 def of_run(old: Old) -> Results:
@@ -89,7 +85,7 @@ def of_run(old: Old) -> Results:
     }
     compared = compare(contestants, contestants[0], table)
     summary = {"format": FORMAT, "version": old["version"], "suite": scenario.name, "split": old["split"]}
-    summary |= {"tuned": False, "complete": old["complete"], "reference": contestants[0].label, "estimates_only": []}
+    summary |= {"tuned": False, "complete": old["complete"], "reference": contestants[0].label}
     return Results(summary | {"scenarios": [told | compared], "network_size": None}, frame)
 
 

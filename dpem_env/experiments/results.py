@@ -4,20 +4,25 @@
 its own), delay (s; none for local policies), training_seed (number of the checkpoint; 0 for a rule), seed (number of
 the episode in its split), metric, value (NaN where it does not exist, such as the fidelity of no pairs). The members of
 a metric that is a list, such as the delivery rate by hops, are metrics with a number, from 1 on. The bound of an
-episode is the delivery rate of a policy "bound:NAME". `summary.json` has the rest.
+episode is the delivery rate of a policy "bound:NAME". `summary.json` has the estimates of every metric, those of which
+results of before kept no values, too, and the rest.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dpem_env.envs.metric_labels import QUANTITIES
 from dpem_env.experiments.contestants import Contestant
-from dpem_env.experiments.statistics import Array
-from dpem_env.support.errors import DpemError
+from dpem_env.experiments.statistics import Array, paired_difference, relative_difference
+from dpem_env.report.labels import Estimate, Quantity
+from dpem_env.support.errors import DpemError, nearest
 from dpem_env.support.files import read_json, reading, whole_file, write_json
 
 if TYPE_CHECKING:
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 
 FORMAT = "dpem-results-2"
 FRAME, SUMMARY, PICTURE = "results.parquet", "summary.json", "results.png"
+PER_CENT = Quantity("per_cent", "per cent", 0)
 COLUMNS = {
     "scenario": "string",
     "scenario_hash": "string",
@@ -103,6 +109,78 @@ class Results(NamedTuple):
 
     summary: dict[str, Any]
     frame: DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Measured(Estimate):
+    """A metric of a contestant: the values behind the estimate, (T, E) or none, and all who played the scenario.
+
+    As text, besides what an `Estimate` has: "{x:minus LABEL}" is the paired difference to another contestant, "{x:to
+    LABEL}" how much more that one has, in per cent; empty for the contestant itself.
+    """
+
+    label: str = ""
+    values: Array | None = None
+    others: Mapping[str, Measured] = field(default_factory=dict)
+
+    def __format__(self, spec: str) -> str:
+        kind, _, label = spec.partition(" ")
+        if not label:
+            return super().__format__(spec)
+        other = self.others.get(label)
+        if other is None:
+            raise DpemError(f"a table compares {self.label} with {label!r}; {nearest(label, self.others)}")
+        if label == self.label:
+            return ""
+        if self.values is None or other.values is None:
+            raise DpemError(
+                f"a table compares {self.label} with {label}, but values of {self.quantity.name} are not kept"
+            )
+        rng = np.random.default_rng(0)
+        if kind == "minus":
+            return format(Estimate(self.quantity, *paired_difference(self.values, other.values, rng)), "change")
+        more = (100 * part for part in relative_difference(other.values, self.values, rng))
+        return format(Estimate(PER_CENT, *more), "change")
+
+
+def records(*found: Results) -> list[dict[str, Any]]:
+    """A record of every contestant, and every bound, of every scenario: who, on what, and each metric as `Measured`.
+
+    Of a scenario "BASE+FIELD=VALUE" there are the base and that field, too. All who played a scenario of one name can
+    be compared, whichever of the results they are in.
+    """
+    told: list[dict[str, Any]] = []
+    known: defaultdict[tuple[str, str], dict[str, Measured]] = defaultdict(dict)
+    for summary, frame in found:
+        version = ", ".join(f"{name} {number}" for name, number in summary["version"].items())
+        for scenario in summary["scenarios"]:
+            values = arrays(frame, scenario["name"])
+            base, *changes = scenario["name"].split("+")
+            world = {name: value for name, _, value in (change.partition("=") for change in changes)}
+            world |= {"scenario": scenario["name"], "base": base, "episodes": len(scenario["episodes"])}
+            world |= {"split": summary["split"], "version": version}
+            for each in (*scenario["contestants"], *_bound(scenario["bound"])):
+                name = each["policy"] + (f"+{each['forecaster']}" if each["forecaster"] else "")
+                control = "local" if each["delay"] is None else f"delay {each['delay']:g} s"
+                record = world | {"name": name, "control": control} | each
+                for metric, estimate in each["metrics"].items():
+                    if estimate is not None:
+                        others = known[scenario["name"], metric]
+                        of = values.get(Key.of(each), {}).get(metric)
+                        measured = Measured(
+                            QUANTITIES[metric], **estimate["mean"], label=each["label"], values=of, others=others
+                        )
+                        others[each["label"]] = record[metric] = measured
+                told.append(record)
+    return told
+
+
+def _bound(bound: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """As a contestant."""
+    if bound is not None:
+        label, policy = f"{bound['name']} bound", f"bound:{bound['name']}"
+        who = {"label": label, "name": label, "policy": policy, "forecaster": None, "delay": None}
+        yield who | {"metrics": {"delivery_rate": {"mean": bound["delivery_rate"]}}}
 
 
 def write(folder: Path, results: Results) -> None:

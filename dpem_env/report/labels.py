@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
 
 LONGEST = 60  # characters of a name in a picture
 
@@ -20,18 +22,34 @@ class Quantity(NamedTuple):
         """The label with the unit."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
-    def estimate(self, interval: dict[str, float | None] | None) -> str:
-        """Mean ± half the width of its interval {value, low, high}; "-" for what is unknown, no ± without interval."""
-        if interval is None or interval["value"] is None:
-            return "-"
-        low, high = interval["low"], interval["high"]
-        half = "" if low is None or high is None else f" ± {(high - low) / 2:.{self.decimals}f}"
-        return f"{interval['value']:.{self.decimals}f}{half}"
 
-    def change(self, interval: Any) -> str:
-        """A difference (value, low, high) with its sign and interval."""
-        value, low, high = interval
-        return f"{value:+.{self.decimals}f} [{low:+.{self.decimals}f}, {high:+.{self.decimals}f}]"
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A quantity's value with its 95 % interval, if known.
+
+    As text: "{x}" is the value ± half the width of the interval, "{x:mean}" the value alone, "{x:change}" the value
+    with its sign and the interval; other formats are those of numbers.
+    """
+
+    quantity: Quantity
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __format__(self, spec: str) -> str:
+        number = f".{self.quantity.decimals}f"
+        low, high = self.low, self.high
+        unknown = low is None or high is None or math.isnan(high - low)
+        if spec == "mean" or (spec == "" and unknown):
+            return f"{self.value:{number}}"
+        if spec == "":
+            return f"{self.value:{number}} ± {(high - low) / 2:{number}}"  # type: ignore[operator]
+        if spec == "change":
+            return f"{self.value:+{number}}" + ("" if unknown else f" [{low:+{number}}, {high:+{number}}]")
+        return format(self.value, spec)
 
 
 def shown(name: str) -> str:

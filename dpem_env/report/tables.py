@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,26 @@ from rich.text import Text
 
 from dpem_env import policies
 from dpem_env.demand import forecast
-from dpem_env.report.labels import Quantity
+from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.scenarios import OFFERED_LOADS, SCENARIOS, Scenario
 from dpem_env.scenarios.data import SOURCES, checksum, data_folder, data_needed
 from dpem_env.scenarios.schema import CoronetNetwork, TopohubNetwork
 from dpem_env.support.console import printable
 
+Record = Mapping[str, Any]
 SIDE_BY_SIDE = 6  # contestants, at most
-DIFFERENCES = ("", "metric", "difference [95 % CI]", "clear of 0", "relative [95 % CI]", "P(more)", "d", "Wilcoxon p")
+RELATIVE = Quantity("relative", "relative", 3)
+DIFFERENCES = (
+    " : {label}",
+    "metric",
+    "difference [95 % CI]: {difference:change}",
+    "clear of 0: {clear}",
+    "relative [95 % CI]: {relative:change}",
+    "P(more): {probability_of_improvement[value]:.2f}",
+    "d: {cohens_d:.2f}",
+    "Wilcoxon p: {wilcoxon_p:.2g}",
+)
+TUNED = ("policy: {name}", "delay (s): {delay:.12g}", "by default: {default_reward:.3f}", "tuned: {best[reward]:.3f}")
 
 
 class _Output(Console):
@@ -70,121 +83,145 @@ def working(what: str) -> Status:
     return _terminal().status(printable(what), spinner="line")  # whose signs every encoding has
 
 
-def print_results(summary: dict[str, Any], quantities: Sequence[Quantity], headline: Sequence[Quantity]) -> None:
+def cells(records: Sequence[Record], columns: Sequence[str], left: int = 1) -> tuple[list[str], list[dict[str, str]]]:
+    """Titles of a table, and its rows by title.
+
+    A column "title: cell" has two templates, filled with every record's fields; one that is the name of a field shows
+    it, by the label of its quantity if it is an estimate. Records that agree in the first `left` columns share a row,
+    unless they contradict each other in another. What a record does not have, or is None, is left out.
+    """
+    titles: dict[str, int] = {}
+    rows: list[dict[str, str]] = []
+    open_rows: dict[tuple[str, ...], dict[str, str]] = {}
+    parted = [_templates(column, records) for column in columns]
+    for record in records:
+        known = {name: value for name, value in record.items() if value is not None}
+        told: dict[str, str] = {}
+        key: tuple[str, ...] = ()
+        for place, (title, cell) in enumerate(parted):
+            with suppress(KeyError):
+                text, name = cell.format_map(known), title.format_map(known)
+                titles.setdefault(name, place)
+                told[name] = text
+                key += (text,) if place < left else ()
+        row = open_rows.get(key)
+        if row is None or any(row.get(name, text) != text for name, text in told.items()):
+            row = open_rows[key] = {}
+            rows.append(row)
+        row.update(told)
+    return sorted(titles, key=titles.__getitem__), rows
+
+
+def _templates(column: str, records: Sequence[Record]) -> tuple[str, str]:
+    """Of the title and of the cells."""
+    title, colon, cell = column.partition(": ")
+    return (title.strip(), cell) if colon else (_title(column, records), f"{{{column}}}")
+
+
+def _title(field: str, records: Sequence[Record]) -> str:
+    shown = next((record[field] for record in records if record.get(field) is not None), None)
+    return shown.quantity.title if isinstance(shown, Estimate) else field
+
+
+def by_metric(records: Sequence[Record], metrics: Iterable[str]) -> list[Record]:
+    """A record for every one and metric: its title as "metric", the one's estimate as "value"."""
+    titles = {metric: _title(metric, records) for metric in metrics}
+    return [{**each, "metric": titles[name], "value": each.get(name)} for each in records for name in titles]
+
+
+def table(
+    title: str, records: Sequence[Record], columns: Sequence[str], *, right: slice = slice(1, None), left: int = 1
+) -> Table:
+    """For the console; "-" where nothing is known."""
+    titles, rows = cells(records, columns, left)
+    shown = Table(title=plain(title))
+    for name in titles:
+        shown.add_column(plain(name), justify="right" if name in titles[right] else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(plain(row.get(name, "-")) for name in titles))
+    return shown
+
+
+def print_results(
+    summary: dict[str, Any], records: Sequence[Record], quantities: Sequence[Quantity], headline: Sequence[Quantity]
+) -> None:
     """The tables of results: per scenario what every contestant came to, then every other against the reference.
 
     A few contestants stand side by side with all that is known of them, many below each other with the headline.
     """
     out = console()
     for scenario in summary["scenarios"]:
+        played = [record for record in records if record["scenario"] == scenario["name"]]
         what = f"{scenario['name']} ({scenario['hash']}): {len(scenario['episodes'])} {summary['split']} seed(s)"
-        few = len(scenario["contestants"]) <= SIDE_BY_SIDE
-        out.print(_contestants(scenario, f"{what}, mean ± 95 % CI", quantities if few else headline, few))
+        caption = f"{what}, mean ± 95 % CI"
+        if len(played) <= SIDE_BY_SIDE:
+            told = by_metric(played, [quantity.name for quantity in quantities])
+            out.print(table(caption, told, [" : {metric}", "{label}: {value}"]))
+        else:
+            out.print(table(caption, played, [" : {label}", *(quantity.name for quantity in headline)]))
         if scenario["bound"]:
-            rate = scenario["bound"]["delivery_rate"]["value"]
-            out.print(f"score: 0 is random-legal, 1 the {scenario['bound']['name']} bound, delivery rate {rate:.3f}")
+            out.print(f"score: 0 is random-legal, 1 the {scenario['bound']['name']} bound")
         if scenario["differences"]:
-            out.print(
-                _differences(scenario, f"{what}; minus {summary['reference']} on the same episodes", headline[:2])
-            )
+            minus = f"{what}; minus {summary['reference']} on the same episodes"
+            found = [_difference(each, quantity) for each in scenario["differences"] for quantity in headline[:2]]
+            out.print(table(minus, found, DIFFERENCES, right=slice(2, None), left=2))
 
 
-def _contestants(scenario: dict[str, Any], title: str, quantities: Sequence[Quantity], few: bool) -> Table:
-    rows = [
-        [quantity.estimate((each["metrics"].get(quantity.name) or {}).get("mean")) for quantity in quantities]
-        for each in scenario["contestants"]
-    ]
-    labels = [plain(each["label"]) for each in scenario["contestants"]]
-    titles = [plain(quantity.title) for quantity in quantities]
-    table = Table(title=plain(title))
-    table.add_column("", overflow="fold")
-    for name in labels if few else titles:
-        table.add_column(name, justify="right", overflow="fold", no_wrap=not few)
-    for name, cells in zip(titles, zip(*rows, strict=True), strict=True) if few else zip(labels, rows, strict=True):
-        table.add_row(name, *cells)
-    return table
+def _difference(each: Record, quantity: Quantity) -> Record:
+    compared = each["metrics"].get(quantity.name) or {}
+    told = {"label": each["label"], "metric": quantity.label}
+    if compared:
+        told["clear"] = "yes" if compared["clear_of_zero"] else "no"
+    for field, kind in (("difference", quantity), ("relative", RELATIVE)):
+        interval = compared.get(field) or {"value": None}
+        told[field] = None if interval["value"] is None else Estimate(kind, **interval)
+    return compared | told
 
 
-def _differences(scenario: dict[str, Any], title: str, quantities: Sequence[Quantity]) -> Table:
-    table = Table(title=plain(title))
-    for name in DIFFERENCES:
-        table.add_column(name, justify="left" if name in ("", "metric") else "right", overflow="fold")
-    for each in scenario["differences"]:
-        for quantity in quantities:
-            cells = _difference_cells(each["metrics"].get(quantity.name), quantity.decimals)
-            table.add_row(plain(each["label"]), quantity.label, *cells)
-    return table
-
-
-def _difference_cells(compared: dict[str, Any] | None, decimals: int) -> list[str]:
-    if compared is None:
-        return ["-"] * 6
-    d = compared["cohens_d"]
-    return [
-        _bracketed(compared["difference"], decimals),
-        "yes" if compared["clear_of_zero"] else "no",
-        _bracketed(compared["relative"], 3),
-        f"{compared['probability_of_improvement']['value']:.2f}",
-        "-" if d is None else f"{d:.2f}",
-        f"{compared['wilcoxon_p']:.2g}",
-    ]
-
-
-def _bracketed(interval: dict[str, float | None], decimals: int) -> str:
-    """An estimate and its interval as read from a summary, where unknown numbers are None."""
-    value, low, high = ("-" if x is None else f"{x:.{decimals}f}" for x in interval.values())
-    return value if low == "-" else f"{value} [{low}, {high}]"
-
-
-def print_tuned(tuned: Sequence[dict[str, Any]]) -> None:
+def print_tuned(tuned: Iterable[Record]) -> None:
     """What a search found, policy by policy."""
-    table = Table(title="mean reward on validation episodes")
-    for column in ("policy", "delay (s)", "by default", "tuned", "options"):
-        table.add_column(column, justify="left" if column in ("policy", "options") else "right", overflow="fold")
-    for found in tuned:
-        label = found["policy"] + (f"+{found['forecaster']}" if found["forecaster"] else "")
-        delay = "-" if found["delay"] is None else f"{found['delay']:.12g}"
-        options = ", ".join(f"{name}={value}" for name, value in found["best"]["options"].items()) or "its defaults"
-        table.add_row(
-            plain(label), delay, f"{found['default_reward']:.3f}", f"{found['best']['reward']:.3f}", plain(options)
-        )
-    console().print(table)
+    found = [of_tuned(each) for each in tuned]
+    console().print(table("mean reward on validation episodes", found, [*TUNED, "options"], right=slice(1, 4)))
+
+
+def of_tuned(found: Record) -> Record:
+    """What was found for a policy, with its name and its options as text."""
+    name = found["policy"] + (f"+{found['forecaster']}" if found["forecaster"] else "")
+    options = ", ".join(f"{option}={value}" for option, value in found["best"]["options"].items()) or "its defaults"
+    return {**found, "name": name, "options": options}
 
 
 def print_forecasts(summary: dict[str, Any]) -> None:
     """Deviance skill of every forecaster, slot by slot ahead, with its interval for the first and the last."""
     horizon = len(summary["forecasters"][0]["skill"])
     what = f"{summary['scenario']} ({summary['scenario_hash']}): {len(summary['seeds'])} {summary['split']} episode(s)"
-    table = Table(title=plain(f"{what}; deviance skill over the true mean rates by slots ahead, MASE, time"))
-    table.add_column("", overflow="fold")
-    for name in (*(str(ahead) for ahead in range(1, horizon + 1)), "MASE 1", f"MASE {horizon}", "µs/slot"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for forecaster in summary["forecasters"]:
-        skills = ("-" if skill is None else f"{skill:.3f}" for skill in forecaster["skill"])
-        errors = ("-" if error is None else f"{error:.2f}" for error in (forecaster["mase"][0], forecaster["mase"][-1]))
-        name = forecaster["name"] + (" (clairvoyant)" if forecaster["clairvoyant"] else "")
-        table.add_row(plain(name), *skills, *errors, f"{forecaster['us_per_slot']:.0f}")
-    console().print(table)
+    columns = [" : {name}", *(f"{ahead}: {{skill_{ahead}:.3f}}" for ahead in range(1, horizon + 1))]
+    columns += [*(f"MASE {ahead}: {{mase_{ahead}:.2f}}" for ahead in (1, horizon)), "µs/slot: {us_per_slot:.0f}"]
+    records = [
+        {f"{score}_{ahead}": value for score in ("skill", "mase") for ahead, value in enumerate(each[score], start=1)}
+        | {"name": each["name"] + (" (clairvoyant)" if each["clairvoyant"] else ""), "us_per_slot": each["us_per_slot"]}
+        for each in summary["forecasters"]
+    ]
+    title = f"{what}; deviance skill over the true mean rates by slots ahead, MASE, time"
+    console().print(table(title, records, columns))
 
 
 def print_list(data_dir: str | os.PathLike[str] | None, suites: Mapping[str, str]) -> None:
     """Scenarios, policies and forecasters, and where data that is not shipped comes from."""
     out = console()
-    table = Table(title="scenarios (-v0 rules are provisional until release 0.1)")
-    for column in ("name", "nodes", "requests/s", "load ρ", "data", "what it is"):
-        number = column in ("nodes", "requests/s", "load ρ")
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
-    for scenario in SCENARIOS.values():
-        rate = getattr(scenario.demand, "request_rate", None)
-        table.add_row(
-            scenario.name,
-            _nodes(scenario),
-            "file" if rate is None else f"{rate:g}",
-            f"{OFFERED_LOADS[scenario.name]:.2f}",
-            ", ".join(data_needed(scenario)) or "-",
-            scenario.summary,
-        )
-    out.print(table)
+    scenarios = [
+        {
+            "name": scenario.name,
+            "nodes": _nodes(scenario),
+            "requests/s": "file" if (rate := getattr(scenario.demand, "request_rate", None)) is None else f"{rate:g}",
+            "load ρ": f"{OFFERED_LOADS[scenario.name]:.2f}",
+            "data": ", ".join(data_needed(scenario)) or "-",
+            "what it is": scenario.summary,
+        }
+        for scenario in SCENARIOS.values()
+    ]
+    title = "scenarios (-v0 rules are provisional until release 0.1)"
+    out.print(table(title, scenarios, list(scenarios[0]), right=slice(1, 4)))
     out.print("  load ρ: requests/s over the rate of which 0.8 could be delivered at best", highlight=False)
     out.print("policies:", ", ".join(sorted(policies.available())), highlight=False)
     out.print("  (central:NAME puts a local policy under central control)", highlight=False)

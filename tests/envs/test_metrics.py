@@ -153,6 +153,3 @@ def test_every_metric_that_is_told_is_one() -> None:
     assert METRICS.keys() <= EpisodeMetrics.__dataclass_fields__.keys()
     assert set(HEADLINE) <= METRICS.keys()
     assert METRICS["latency"].title == "latency (s)"
-    assert METRICS["reward"].estimate({"value": 1.5, "low": 1.25, "high": 1.75}) == "1.50 ± 0.25"
-    assert METRICS["reward"].estimate({"value": 1.5, "low": None, "high": None}) == "1.50"
-    assert METRICS["reward"].estimate(None) == "-"

@@ -8,14 +8,22 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from dpem_agents.federated.privacy import DPConfig
 from dpem_agents.federation import Mode
-from dpem_env.report.tables import console
+from dpem_env.report.tables import console, table
 from dpem_env.support.errors import DpemError
 
 FORMAT = "dpem-noise-1"
+COLUMNS = (
+    "mode",
+    "nodes: {nodes:,}",
+    "weights: {weights:,}",
+    "ε: {epsilon:.3g}",
+    "noise multiplier: {noise_multiplier:.3g}",
+    "noise / clip: {noise_to_clip:.3g}",
+    "bytes a round and node: {bytes_per_node:,}",
+)
 BYTES = np.dtype(np.float64).itemsize  # of a weight that is sent
 
 
@@ -50,13 +58,7 @@ def noise_table(
     return {"format": FORMAT, "rounds": rounds, "delta": delta, "sample_rate": sample_rate, "rows": rows}
 
 
-def print_noise(table: dict[str, Any]) -> None:
+def print_noise(found: dict[str, Any]) -> None:
     """For people."""
-    shown = Table(title=f"{table['rounds']} rounds, δ = {table['delta']:g}, q = {table['sample_rate']:g}")
-    for name in ("mode", "nodes", "weights", "ε", "noise multiplier", "noise / clip", "bytes a round and node"):
-        shown.add_column(name, justify="right")
-    for row in table["rows"]:
-        numbers = (f"{row[name]:.3g}" for name in ("epsilon", "noise_multiplier", "noise_to_clip"))
-        counts = (f"{row[name]:,}" for name in ("nodes", "weights"))
-        shown.add_row(row["mode"], *counts, *numbers, f"{row['bytes_per_node']:,}")
-    console().print(shown)
+    title = f"{found['rounds']} rounds, δ = {found['delta']:g}, q = {found['sample_rate']:g}"
+    console().print(table(title, found["rows"], COLUMNS, right=slice(None), left=4))

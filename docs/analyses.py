@@ -1,0 +1,151 @@
+"""Records for the tables of the pages: what committed results hold, and what has to be worked out of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpem_env.envs.metric_labels import HEADLINE, METRICS, QUANTITIES
+from dpem_env.experiments import results
+from dpem_env.experiments.anova import one_way_anova, two_way_anova
+from dpem_env.experiments.forecast_skill import SUMS
+from dpem_env.experiments.statistics import RESAMPLES
+from dpem_env.report.labels import Estimate, Quantity
+from dpem_env.report.tables import of_tuned
+from dpem_env.support.errors import DpemError
+from dpem_env.support.files import read_json
+from dpem_env.support.seeding import generator
+
+BASELINES = Path(__file__).resolve().parents[1] / "baselines"
+POINT = (None, 0.5)  # s, control delays at which policies are compared
+DEMANDS = ("sessions", "half", "steady", "periodic", "trace")
+PEERS = ("mpe2", "rware", "sequence", "torchrl", "dpem-env")
+SKILL = Quantity("skill", "deviance skill", 3)
+
+Record = dict[str, Any]
+
+
+def records(*sources: str) -> list[Record]:
+    """Those of analyses by name, of folders of results, of files FILE, and of lists or tables in them, FILE:NAME.
+
+    A record of a file has what stands beside the list, too, all of it as "file", and of the metrics their estimates.
+    """
+    folders: list[results.Results] = []
+    found: list[Record] = []
+    for source in sources:
+        if source in ANALYSES:
+            found += ANALYSES[source]()
+            continue
+        pattern, _, name = source.partition(":")
+        paths = sorted(BASELINES.glob(pattern))
+        if not paths:
+            raise DpemError(f"baselines has no {pattern}")
+        for path in paths:
+            if path.is_dir():
+                folders.append(results.read(path))
+            else:
+                found += _of_file(path, name)
+    played = results.records(*folders)
+    for record in played:
+        record["measured"] = "{episodes} paired {split} episodes, mean ± 95 % CI ({version}).".format_map(record)
+    return played + found
+
+
+def _of_file(path: Path, name: str) -> Iterator[Record]:
+    file = read_json(path)
+    rows = file[name] if name else [{}]
+    if isinstance(rows, dict):
+        rows = [{"name": key, "value": value} for key, value in rows.items()]
+    for row in rows:
+        metrics = [name for name in QUANTITIES if isinstance(row.get(name), float)]
+        estimates = {name: Estimate(QUANTITIES[name], row[name]) for name in metrics}
+        yield file | row | estimates | {"file": file, "folder": path.parent.name, "stem": path.stem}
+
+
+def variance() -> Iterator[Record]:
+    """Analyses of variance: between all policies at one delay, and of architecture by prediction of one rule."""
+    played = [each for each in records("results/delay-curve") if each["delay"] in POINT and "reward" in each]
+    named = {each["name"]: each for each in played}
+    crossed = [[named[rule + on] for on in ("+none", "", "+oracle")] for rule in ("maxweight", "central-maxweight")]
+    for metric in HEADLINE:
+        one = one_way_anova([each[metric].values.mean(axis=0) for each in played])
+        two = two_way_anova(np.array([[each[metric].values.mean(axis=0) for each in line] for line in crossed]))
+        factors = {"architecture": two.first, "prediction": two.second, "both": two.interaction}
+        tests = [(f"policy ({len(played)})", vars(one), one)]
+        tests += [(name, each._asdict() | {"df": (each.df, two.residual_df)}, two) for name, each in factors.items()]
+        for effect, test, of in tests:
+            chances = {"p": test["p"], "shapiro": of.shapiro_p, "levene": of.levene_p, "kruskal": of.kruskal_p}
+            told = {name: "< 0.001" if p < 0.001 else f"{p:.3f}" for name, p in chances.items()}
+            yield played[0] | test | told | {"metric": METRICS[metric].title, "effect": effect}
+
+
+def curves() -> Iterator[Record]:
+    """Where every training began, ended and converged."""
+    for each in records("results/learning/mesh*/curve.json:trainings"):
+        ends = {name: Estimate(METRICS["reward"], *each["reward"][at]) for name, at in (("before", 0), ("after", -1))}
+        converging = each["mean_converged_after_seconds"]
+        times = {"minutes": each["seconds"][-1] / 60, "converging": converging and converging / 60}
+        yield each | ends | times | {"steps": each["timesteps"][-1]}
+
+
+def attacks() -> Iterator[Record]:
+    """Means over the seeds of every attack and defence, ± their standard deviations."""
+    trials = defaultdict(list)
+    for trial in records("results/federated/attacks.json:trials"):
+        trials[trial["attack"], trial["defence"]].append(trial)
+    for of_one in trials.values():
+        record = of_one[0] | {"seeds": len(of_one)}
+        for metric in HEADLINE:
+            values = [float(trial[metric]) for trial in of_one]
+            middle, spread = float(np.mean(values)), float(np.std(values))
+            record[metric] = Estimate(METRICS[metric], middle, middle - spread, middle + spread)
+        yield record
+
+
+def forecasts() -> Iterator[Record]:
+    """Every forecaster on every demand."""
+    for each in records(*(f"results/forecasts/{demand}/forecast.json:forecasters" for demand in DEMANDS)):
+        yield each | {"played": len(each["seeds"])}
+
+
+def verdict() -> Iterator[Record]:
+    """The node's own network against the best moving average, and the Bayes filter, over all horizons."""
+    for demand in DEMANDS:
+        sums = {  # of deviances, (episodes, H)
+            each["name"].partition(":agents")[0]: np.array([episode[SUMS[0]] for episode in each["episodes"]])
+            for each in records(f"results/forecasts/{demand}/forecast.json:forecasters")
+        }
+        ours, reference = sums["gru"], sums["mean-rates"]
+        averages = np.array([each for name, each in sums.items() if name.startswith("moving-average")])
+        best = averages.sum(axis=1).argmin(axis=0)  # (H,)
+        theirs = averages[best, :, np.arange(len(best))].T
+        draws = generator("forecast tables").multinomial(len(ours), np.full(len(ours), 1 / len(ours)), size=RESAMPLES)
+        gains = (theirs - ours).sum(axis=0) / reference.sum(axis=0)
+        low, high = np.quantile((draws @ (theirs - ours)) / (draws @ reference), [0.025, 0.975], axis=0)
+        ends = {
+            name: Estimate(SKILL, gains[at], low[at], high[at])
+            for name, at in (("worst", gains.argmin()), ("best", gains.argmax()))
+        }
+        told: Record = {"folder": demand} | ends
+        if "bayes-filter" in sums and demand != "steady":
+            closed = (theirs - ours).sum(axis=0) / (theirs - sums["bayes-filter"]).sum(axis=0)
+            told |= {"least": closed.min(), "most": closed.max()}
+        yield told
+
+
+def tuned() -> Iterable[Record]:
+    """What the search found for every rule on the paper's network."""
+    return map(of_tuned, records("tuned/mesh100-v0.json:tuned"))
+
+
+def peers() -> Iterator[Record]:
+    """Other environments and simulators, with the release of each."""
+    for each in records("results/peers.json:rows"):
+        yield each | {"release": next(each["versions"][name] for name in PEERS if name in each["versions"])}
+
+
+ANALYSES = {each.__name__: each for each in (variance, curves, attacks, forecasts, verdict, tuned, peers)}
