@@ -127,7 +127,7 @@ def get_policy(name: str | Policy, **options: Any) -> Policy:
     asked, known = PolicyName.alone(name), available()
     if asked.kind not in known:
         raise unknown("policy", asked.kind, known)
-    policy = made("policy", asked.kind, known[asked.kind].load, asked.argument, options)
+    policy = made("policy", asked, known[asked.kind].load, options)
     if not isinstance(policy, LocalPolicy | CentralPolicy):
         raise PolicyError(
             f"policy {asked.kind!r} is a {type(policy).__name__}; expected a LocalPolicy or CentralPolicy"

@@ -13,16 +13,15 @@ from dataclasses import dataclass, replace
 from dpem_env.demand.forecast import available
 from dpem_env.support.errors import PolicyError
 from dpem_env.support.files import matching
+from dpem_env.support.plugins import PluginName
 
 CENTRAL = "central:"
 
 
 @dataclass(frozen=True)
-class PolicyName:
-    """A policy as it is written, of which only the kind is needed; `str` writes it again."""
+class PolicyName(PluginName):
+    """A policy as it is written, of which only the kind is needed; the argument may be a pattern for several files."""
 
-    kind: str  # as a package announces it
-    argument: str | None = None  # such as a file, or a pattern for several
     central: bool = False  # whether a local rule is put under central control
     forecaster: str | None = None  # with an argument, perhaps; None: the policy's own
 
@@ -35,19 +34,18 @@ class PolicyName:
                 if is_there(reading.argument or ""):
                     return reading
         known = ("none", *available())  # at the first +, unless what follows another one is a forecaster
-        others = [each for each in readings if each.forecaster and each.forecaster.partition(":")[0] in known]
+        others = [each for each in readings if each.forecaster and PluginName.parse(each.forecaster).kind in known]
         return (others or readings)[-1]
 
     @classmethod
     def alone(cls, text: str) -> PolicyName:
         """From what names no forecaster: whatever follows the colon is the argument."""
-        kind, colon, argument = text.removeprefix(CENTRAL).partition(":")
-        return cls(kind, argument if colon else None, text.startswith(CENTRAL))
+        name = PluginName.parse(text.removeprefix(CENTRAL))
+        return cls(name.kind, name.argument, text.startswith(CENTRAL))
 
     def __str__(self) -> str:
-        argument = "" if self.argument is None else f":{self.argument}"
         forecaster = "" if self.forecaster is None else f"+{self.forecaster}"
-        return f"{CENTRAL if self.central else ''}{self.kind}{argument}{forecaster}"
+        return f"{CENTRAL if self.central else ''}{super().__str__()}{forecaster}"
 
     @property
     def policy(self) -> PolicyName:

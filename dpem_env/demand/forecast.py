@@ -22,7 +22,7 @@ from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import MAX_SLOTS
 from dpem_env.support import plugins
 from dpem_env.support.errors import PolicyError, shown
-from dpem_env.support.plugins import announced, made, unknown
+from dpem_env.support.plugins import PluginName, announced, made, unknown
 from dpem_env.support.seeding import SEEDS, generator
 
 F64 = NDArray[np.float64]
@@ -260,11 +260,10 @@ def get_forecaster(forecaster: str | Forecaster | None) -> Forecaster | None:
 
 
 def _found(text: str) -> Any:
-    name, colon, argument = text.partition(":")
-    known = available()
-    if name not in known:
-        raise unknown("forecaster", name, [*known, "none"])
-    return made("forecaster", name, lambda: _factory(name), argument if colon else None)
+    asked, known = PluginName.parse(text), available()
+    if asked.kind not in known:
+        raise unknown("forecaster", asked.kind, [*known, "none"])
+    return made("forecaster", asked, lambda: _factory(asked.kind))
 
 
 def _factory(name: str) -> Callable[..., Any]:

@@ -25,6 +25,7 @@ from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.data import data_needed, source_file
 from dpem_env.scenarios.schema import ReplayDemand, TopohubNetwork
 from dpem_env.support.errors import DpemError
+from dpem_env.support.plugins import PluginName
 from dpem_env.support.provenance import code_fingerprint, package_fingerprint, path_fingerprint
 
 Sources = dict[str, str]
@@ -95,7 +96,8 @@ def _of_scenario(scenario: Scenario) -> Sources:
 def _of_policy(policy: PolicySpec) -> Sources:
     made = policy.make()
     player = made.rule if isinstance(made, Centralized) else made
-    found = _of_player(player, policy.name, policies.available()[PolicyName.alone(policy.name).kind].value)
+    name = PolicyName.alone(policy.name)
+    found = _of_player(player, name, policies.available()[name.kind].value)
     return found | _of_forecaster(made.forecaster if policy.forecaster is None else policy.forecaster)
 
 
@@ -103,15 +105,14 @@ def _of_forecaster(forecaster: Any) -> Sources:
     found = get_forecaster(forecaster)
     if found is None:
         return {}
-    name = forecaster if isinstance(forecaster, str) else ""
-    return _of_player(found, name, forecast.available().get(name.partition(":")[0], ""))
+    name = PluginName.parse(forecaster if isinstance(forecaster, str) else "")
+    return _of_player(found, name, forecast.available().get(name.kind, ""))
 
 
-def _of_player(player: object, name: str, announced: str) -> Sources:
+def _of_player(player: object, name: PluginName, announced: str) -> Sources:
     files = getattr(player, "sources", None)
     if files is None:
-        argument = PolicyName.alone(name).argument or ""
-        files = [argument] if os.path.exists(argument) else []
+        files = [name.argument] if os.path.exists(name.argument or "") else []
     return _code([announced.partition(":")[0], *(kind.__module__ for kind in type(player).__mro__)]) | _files(files)
 
 

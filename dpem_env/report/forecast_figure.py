@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from matplotlib.figure import Figure
 
 from dpem_env.report.labels import shown
 from dpem_env.support.files import whole_file
+from dpem_env.support.plugins import PluginName
 
 MARKERS = ("o", "s", "^")  # one for every ten forecasters
 
@@ -22,14 +25,15 @@ def save_forecast_figure(path: Path, summary: dict[str, Any]) -> None:
     skill, error = figure.subplots(1, 2)
     ahead = np.arange(1, len(summary["forecasters"][0]["skill"]) + 1)
     for number, forecaster in enumerate(summary["forecasters"]):
-        kind, colon, argument = forecaster["name"].partition(":")
-        name = kind + colon + argument.rpartition("/")[2] + (" (clairvoyant)" if forecaster["clairvoyant"] else "")
+        name = PluginName.parse(forecaster["name"])
+        short = name if name.argument is None else replace(name, argument=os.path.basename(name.argument))
+        told = f"{short} (clairvoyant)" if forecaster["clairvoyant"] else str(short)
         line = "--" if forecaster["clairvoyant"] else "-"
         style = {"color": f"C{number % 10}", "marker": MARKERS[number // 10 % len(MARKERS)]}
         values, low, high, mase = (
             np.array(forecaster[score], dtype=np.float64) for score in ("skill", "skill_low", "skill_high", "mase")
         )
-        skill.plot(ahead, values, line, label=shown(name), **style)
+        skill.plot(ahead, values, line, label=shown(told), **style)
         skill.fill_between(ahead, low, high, color=style["color"], alpha=0.2, linewidth=0)
         error.plot(ahead, mase, line, **style)
     best = max((s for f in summary["forecasters"] for s in f["skill_high"] if s is not None), default=0.1)

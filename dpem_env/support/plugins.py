@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from inspect import Parameter, signature
 from types import MappingProxyType
@@ -22,6 +23,23 @@ COMMANDS = "dpem_env.commands"  # of `dpem`: functions as `support.options` desc
 
 NUMBERS = re.compile(r"(int|float|bool|None)( \| (int|float|bool|None))*")
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class PluginName:
+    """KIND:ARGUMENT, as a user writes what to make and from what; `str` writes it again."""
+
+    kind: str  # as a package announces it
+    argument: str | None = None  # such as a file
+
+    @classmethod
+    def parse(cls, text: str) -> PluginName:
+        """From what a user has written: whatever follows the first colon is the argument."""
+        kind, colon, argument = text.partition(":")
+        return PluginName(kind, argument if colon else None)
+
+    def __str__(self) -> str:
+        return self.kind if self.argument is None else f"{self.kind}:{self.argument}"
 
 
 def announced(group: str) -> dict[str, EntryPoint]:
@@ -45,17 +63,13 @@ def loaded(kind: str, name: str, load: Callable[[], Any]) -> Any:
 
 
 def made(
-    kind: str,
-    name: str,
-    load: Callable[[], Callable[..., Any]],
-    argument: str | None = None,
-    options: Mapping[str, Any] = NO_OPTIONS,
+    kind: str, name: PluginName, load: Callable[[], Callable[..., Any]], options: Mapping[str, Any] = NO_OPTIONS
 ) -> Any:
     """What `load()` gives, called with the argument if there is one; PolicyError, in a user's terms, if that fails."""
-    what = f"{kind} {name!r}"
-    given = [] if argument is None else [argument]
-    factory = loaded(kind, name, load)
-    _require_fit(what, name, factory, given, options)
+    what = f"{kind} {name.kind!r}"
+    given = [] if name.argument is None else [name.argument]
+    factory = loaded(kind, name.kind, load)
+    _require_fit(what, name.kind, factory, given, options)
     try:
         return factory(*given, **options)
     except ImportError as error:

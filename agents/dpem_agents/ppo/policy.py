@@ -18,6 +18,7 @@ from dpem_env.observations.features import Observations
 from dpem_env.policies import CentralPolicy, Decision, LocalPolicy, NetworkView
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import PolicyError
+from dpem_env.support.plugins import PluginName
 
 
 class PpoPolicy(LocalPolicy):
@@ -94,6 +95,6 @@ class Actor:
 
 def _beside(checkpoint: Path, forecaster: str | None) -> str | None:
     """The forecaster, with its file in the folder of the checkpoint if one of that name lies there: both may move."""
-    kind, colon, file = (forecaster or "").partition(":")
-    moved = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / Path(file).name
-    return f"{kind}:{moved}" if colon and os.path.isfile(moved) else forecaster
+    name = PluginName.parse(forecaster or "")
+    moved = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / Path(name.argument or "").name
+    return str(PluginName(name.kind, str(moved))) if os.path.isfile(moved) else forecaster
