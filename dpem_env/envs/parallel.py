@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import Any, Literal
+from textwrap import indent
+from typing import Any, Literal, TypeVar
 
 import gymnasium
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import parallel_to_aec, parallel_to_aec_wrapper
 
+from dpem_env import scenarios
 from dpem_env.envs.session import Session, as_actions, shows_arguments
+from dpem_env.observations.features import FeatureTable
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import ActionError, ScenarioError, require_one_of
 
@@ -21,6 +24,17 @@ AgentID = str
 PROBE = {"options": 1}  # what PettingZoo's tests pass to see that `reset` takes options
 
 
+Kind = TypeVar("Kind", bound=type)
+
+
+def _tells_features(kind: Kind) -> Kind:
+    """Put the declared features into the documentation."""
+    described = indent(FeatureTable(scenarios.get("mesh100-v0")).describe(), "    ").strip()
+    kind.__doc__ = (kind.__doc__ or "").replace("FEATURES", described)
+    return kind
+
+
+@_tells_features
 class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     """Entanglement allocation in a quantum network: every node is an agent that connects itself to its peers.
 
@@ -40,35 +54,11 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     allocation may still be denied for lack of memory. An illegal action is a wait, counted in
     ``info["illegal_actions"]``.
 
-    **Observation.** ``Box(0, 1, (F,), float32)``: 8 features of the node, then one block of ``P`` features for each of
-    its D peers (padded peers are 0), each clip(x / scale, 0, 1), unknown = 0. With C fidelity classes and a forecast of
-    H slots, P = 2·C + 9 + H. In the table ``p = 8 + d·P`` and C = 3, H = 8 as in mesh100. *Telemetry* is a snapshot
-    taken every second and readable two slots later, unknown before the first; *last slot* is as of its end.
+    **Observation.** ``Box(0, 1, (F,), float32)``: features of the node, then one block of features for each of its D
+    peers (padded peers are 0), each clip(x / scale, 0, 1), unknown = 0. *Telemetry* is a snapshot taken every second
+    and readable two slots later, unknown before the first; *last slot* is as of its end.
 
-    ======== ================ =========== ============== ========= =====================================================
-    columns  feature          unit        scale          age       meaning
-    ======== ================ =========== ============== ========= =====================================================
-    0        free_memory      qubits      largest memory now       own memory not in use
-    1        generation_rate  pairs/s     largest g      fixed     own source, g
-    2        swap_rate        swaps/s     largest c      fixed     own repeater, c
-    3        coherence_time   s           60 s           fixed     own memory, T
-    4        swap_tokens      swaps       token cap      now       swaps the own repeater could do at once
-    5        open_rows        rows        rows K         now       own open allocations
-    6        source_backlog   links       8              now       incomplete links waiting for the own source, anyone's
-    7        telemetry_age    slots       period + delay now       slots since the readable snapshot was taken
-    p+0..2   pending          requests    8              now       requests waiting, per fidelity class
-    p+3      slack            slots       deadline       now       slots left for the most urgent one, this one included
-    p+4      open_allocations allocations 8              last slot own open allocations to this peer
-    p+5      links_complete   links       hop limit      last slot complete links of the one furthest on
-    p+6      stored_pairs     pairs       8              now       own stored pairs with this peer
-    p+7      best_werner      w           1              now       Werner parameter of the best of them
-    p+8      hops             links       hop limit      telemetry length of the current route
-    p+9      build_time       s           time-to-live   telemetry expected build time of the current route, unloaded
-    p+10     route_up         0 or 1      1              telemetry whether all its links are up
-    p+11     route_load       share       1              telemetry load of its worst resource
-    p+12..14 min_quality      quality     qualities Q    telemetry smallest meeting each class, fresh, 0: none
-    p+15..22 forecast         requests    4              now       expected new requests in each of the next H slots
-    ======== ================ =========== ============== ========= =====================================================
+    FEATURES
 
     With ``observation="dict"`` the observation is ``{"observation": …, "action_mask": …}``, and the mask is in no info:
     libraries look for it in one of the two places.

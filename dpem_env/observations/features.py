@@ -6,10 +6,11 @@ fills one row per node; every value is clip(x / scale, 0, 1) in float32, unknown
 
 from __future__ import annotations
 
-from collections import namedtuple
+from collections import Counter, namedtuple
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -160,7 +161,7 @@ class FeatureTable:
         return Observations(self, observations)
 
     def describe(self) -> str:
-        """The observation table of the documentation, in reStructuredText."""
+        """The observation in words and as a table, in reStructuredText: part of the documentation."""
         rows: list[tuple[str, ...]] = [("columns", "feature", "unit", "scale", "age", "meaning")]
         for feature in NODE_FEATURES:
             rows.append((str(self.offset[feature.name]), *_cells(feature)))
@@ -171,7 +172,16 @@ class FeatureTable:
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         rule = " ".join("=" * width for width in widths)
         lines = [" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([rule, lines[0], rule, *lines[1:], rule])
+        return "\n".join([fill(self._in_words(), 116), "", rule, lines[0], rule, *lines[1:], rule])
+
+    def _in_words(self) -> str:
+        count, sizes = Counter(feature.size for feature in PEER_FEATURES), self.sizes
+        terms = [f"{count[size]}·{size}".removesuffix("·1").removeprefix("1·") for size in "C1H"]
+        return (
+            f"Of the F features {len(NODE_FEATURES)} are of the node, and P = {' + '.join(terms)} of each peer, with C "
+            f"fidelity classes and a forecast of H slots. In the table C = {sizes['C']} and H = {sizes['H']}, as in "
+            f"{self.scenario.name}, and ``p = {len(NODE_FEATURES)} + d·P`` for the peer at place d."
+        )
 
 
 def _cells(feature: Feature) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from typing import Any
 
 import numpy as np
@@ -47,20 +48,24 @@ class Chain:
         return self.observer.table.read(self.matrix(fresh))
 
 
-def test_the_documented_table_is_the_declared_one() -> None:
-    documented = [line.strip() for line in (inspect.getdoc(EntanglementEnv) or "").splitlines()]
-    declared = [line.strip() for line in FeatureTable(scenarios.get("mesh100-v0")).describe().splitlines()]
-    start = documented.index(declared[0])
-    assert documented[start : start + len(declared)] == declared
-
-
-def test_the_widths_in_the_documentation_are_the_real_ones() -> None:
+def test_the_documentation_tells_every_declared_feature_where_it_is_and_how_wide_a_row_is() -> None:
+    documented = inspect.getdoc(EntanglementEnv) or ""
+    rule = re.search(r"^=[= ]+$", documented, re.MULTILINE)
+    assert rule is not None
+    rows = documented.split(rule[0])[2].strip().splitlines()
+    assert [row.split()[1] for row in rows] == [feature.name for feature in (*NODE_FEATURES, *PEER_FEATURES)]
+    columns = [row.split()[0] for row in rows]
     table = FeatureTable(scenarios.get("mesh100-v0"))
-    assert len(NODE_FEATURES) == 8
-    assert table.peer_width == 2 * 3 + 9 + 8
-    assert table.width == 8 + 8 * table.peer_width
-    fewer = FeatureTable(scenarios.get("mesh100-v0", peers=3, forecast_horizon=5))
-    assert fewer.width == 8 + 3 * (2 * 3 + 9 + 5)
+    assert columns[: len(NODE_FEATURES)] == [str(column) for column in range(len(NODE_FEATURES))]
+    assert columns[len(NODE_FEATURES) :][0].startswith("p+0")
+    assert columns[-1].endswith(str(table.peer_width - 1))
+    told = re.search(r"Of the F\s+features (\d+) .* P = (\d+)·C \+ (\d+) \+ H of each peer", documented)
+    assert told is not None
+    node, per_class, single = map(int, told.groups())
+    for fields in ({}, {"peers": 3, "forecast_horizon": 5, "fidelity_classes": (0.7,), "class_weights": (1.0,)}):
+        world = scenarios.get("mesh100-v0", **fields)
+        peer = per_class * len(world.demand.fidelity_classes) + single + world.observation.forecast_horizon
+        assert FeatureTable(world).width == node + world.demand.peers * peer
 
 
 def test_scales_are_the_scenarios_constants() -> None:
