@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.support.errors import DpemError
-from dpem_env.support.files import ArrayFile, Part, require_parts, whole_file
+from dpem_env.support.files import ArrayFile, Part, checked, whole_file
 
 LARGEST = 1e12  # of what is learned: products of such numbers stay finite
 Arrays = dict[str, NDArray[Any]]
@@ -51,7 +51,7 @@ def read(
         described = stored.read_about()
         if described["format"] != format:
             raise ValueError(f"format {described['format']!r} instead of {format!r}")
-        require_parts(about, described, "about")
+        checked(about, described, "about")
         wanted, others = arrays(described, stored)
         stored.require_names(["about", *wanted, *others])
         if all_of_them:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import Field
 
 from dpem_env.envs.metric_labels import HEADLINE, METRICS, SCORE
 from dpem_env.envs.session import Session, episode_seeds
@@ -30,8 +31,17 @@ from dpem_env.logs.recorder import simulator_version
 from dpem_env.report.tables import print_results, progress, working
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.scenarios.data import data_folder, data_missing
+from dpem_env.scenarios.schema import Count
 from dpem_env.support.errors import DpemError, DpemWarning, PolicyError, nearest
-from dpem_env.support.files import read_json, require_files, result_folder, write_json
+from dpem_env.support.files import (
+    Part,
+    checked,
+    read_json,
+    reading,
+    require_files,
+    result_folder,
+    write_json,
+)
 from dpem_env.support.seeding import generator
 
 if TYPE_CHECKING:
@@ -267,20 +277,25 @@ def _kept(expected: Expected, out: Path) -> tuple[Episodes, Counter[str]]:
     return episodes, outdated
 
 
+class _Bounded(Part):
+    metrics: dict[str, Any]
+    sources: dict[str, str] = Field(default_factory=dict)  # none in results of before they were kept
+
+
+class _Played(_Bounded):
+    nodes: Count
+
+
 def _read(path: Path, item: EpisodeItem) -> dict[str, Any]:
     """A result with all that the comparison reads; DpemError for another file."""
-    try:
+    of_policy = isinstance(item, WorkItem)
+    with reading("result of an episode", path, remedy="remove it"):
         episode = read_json(path)
-        metrics = episode["metrics"]
-        for name in METRICS if isinstance(item, WorkItem) else ("delivery_rate",):
-            if not isinstance(metrics[name], int | float | None):
-                raise ValueError(f"{name} is {metrics[name]!r}")
-        if isinstance(item, WorkItem) and not (isinstance(episode["nodes"], int) and episode["nodes"] > 0):
-            raise ValueError(f"nodes is {episode['nodes']!r}")
-        if not isinstance(episode.setdefault("sources", {}), dict):
-            raise ValueError(f"sources is {episode['sources']!r}")
-    except Exception as error:  # whatever decoders raise on damaged files
-        raise DpemError(f"{path} is no result of an episode; remove it ({type(error).__name__}: {error})") from None
+        checked(_Played if of_policy else _Bounded, episode, "it")
+        episode.setdefault("sources", {})
+        for name in METRICS if of_policy else ("delivery_rate",):
+            if not isinstance(value := episode["metrics"][name], int | float | None):
+                raise ValueError(f"{name} is {value!r}; expected a number")
     return episode
 
 

@@ -30,10 +30,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from dpem_env.support.errors import DpemError, nearest
-from dpem_env.support.files import read_text, reading
+from dpem_env.support.files import checked, read_text, reading
 
 FOLDERS = (Path("baselines/experiments"), Path("agents/experiments"))
 Value = bool | int | float | str | list[int | float | str]
@@ -92,11 +92,7 @@ def load(name_or_path: str) -> Experiment:
     with reading("experiment", path):
         data = tomllib.loads(read_text(path))
         lists = data.pop("lists", {})
-        try:
-            declared = Experiment.model_validate({"name": path.stem} | _expanded(data, lists))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise DpemError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        declared = checked(Experiment, {"name": path.stem} | _expanded(data, lists))
         steps = tuple(one for step in declared.steps for one in step.single())
         _require_different([step.name for step in steps])
     return declared.model_copy(update={"steps": steps})

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dpem_env.experiments.declared import Experiment, Step
 from dpem_env.scenarios.data import SOURCES, source_file
 from dpem_env.support.errors import DpemError
-from dpem_env.support.files import file_name, read_json, reading, sole_writer, write_json
+from dpem_env.support.files import Part, checked, file_name, read_json, reading, sole_writer, write_json
 from dpem_env.support.provenance import path_fingerprint
 from dpem_env.support.syntax import results_fingerprint, syntax_fingerprint
 
@@ -42,6 +42,23 @@ class Due:
     why: str
 
 
+class _Begun(Part):
+    declared: str
+    inputs: dict[str, str | None]
+    code: dict[str, str]
+
+
+class _Done(_Begun):
+    outputs: dict[str, str]
+    core_minutes: float = 0.0
+
+
+class _Record(Part):
+    format: Literal["dpem-reproduced-1"]
+    steps: dict[str, _Done]
+    begun: dict[str, _Begun]
+
+
 class Lock:
     """What every step of an experiment was last run with."""
 
@@ -52,9 +69,8 @@ class Lock:
         if path.exists():
             with reading("record of steps", path):
                 found = read_json(path)
-                if found["format"] != FORMAT:
-                    raise ValueError(f"format {found['format']!r} instead of {FORMAT!r}")
-                self.steps, self.begun = dict(found["steps"]), dict(found["begun"])
+                checked(_Record, found, "it")
+                self.steps, self.begun = found["steps"], found["begun"]
 
     @classmethod
     def of(cls, declaration: Path) -> Lock:

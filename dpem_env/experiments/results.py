@@ -196,7 +196,7 @@ def read(folder: Path) -> Results:
 
     with reading("summary of results", folder / SUMMARY):
         summary = read_json(folder / SUMMARY)
-        if not isinstance(summary, dict) or summary.get("format") != FORMAT:
+        if summary.get("format") != FORMAT:
             raise DpemError(f"expected the format {FORMAT}: written by dpem run or dpem benchmark")
     with reading("table of results", folder / FRAME):
         frame = pandas.read_parquet(folder / FRAME).astype(COLUMNS)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from dpem_env.experiments.contestants import PolicySpec
 from dpem_env.experiments.origins import Origins, Sources, changed
@@ -30,7 +30,7 @@ from dpem_env.scenarios import SCENARIOS, Scenario, get
 from dpem_env.scenarios.schema import Section
 from dpem_env.support.errors import DpemError, PolicyError
 from dpem_env.support.errors import nearest as suggest
-from dpem_env.support.files import file_name, read_json, reading, sole_writer, staying, write_json
+from dpem_env.support.files import checked, file_name, read_json, reading, sole_writer, staying, write_json
 from dpem_env.support.seeding import generator
 
 FORMAT = "dpem-tuning-1"
@@ -245,13 +245,8 @@ def _require_option(path: Path, policy: PolicySpec, name: str, value: Any) -> No
 
 def _read(path: Path) -> Found:
     """What a search has found, checked; DpemError for another file."""
-    with reading("tuning file", path):
-        try:
-            return _File.model_validate(read_json(path)).model_dump()
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            raise ValueError(f"it is no result of dpem tune: {place}: {first['msg']}; remove it") from None
+    with reading("tuning file", path, remedy="remove it"):
+        return checked(_File, read_json(path), "it").model_dump()
 
 
 class _Trial(Section):

@@ -14,7 +14,7 @@ from pydantic import Field
 from dpem_env.logs.pages import PARTS, Held, held
 from dpem_env.scenarios import Scenario, from_toml
 from dpem_env.scenarios.schema import MAX_SLOTS, Natural
-from dpem_env.support.files import Part, json_object, require_parts
+from dpem_env.support.files import Part, checked, json_object
 
 FORMAT = "dpem-log-2"
 HEADER, DIGEST = b"dpem", b"dpem-digest"  # where they stand in the file's metadata
@@ -239,7 +239,7 @@ def _checked_header(text: bytes) -> dict[str, Any]:
     header = json_object(text.decode("utf-8"))
     if header.get("format") != FORMAT:
         raise ValueError(f"the header has format {header.get('format')!r}; expected {FORMAT!r}")
-    require_parts(_Header, header, "header")
+    checked(_Header, header, "header")
     return header
 
 

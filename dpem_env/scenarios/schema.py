@@ -31,7 +31,7 @@ from pydantic import (
     model_validator,
 )
 
-from dpem_env.support.errors import ScenarioError, nearest, shown
+from dpem_env.support.errors import ScenarioError, first_mistake, nearest
 from dpem_env.support.files import whole_file
 from dpem_env.support.seeding import SEEDS, require_seed
 
@@ -539,49 +539,7 @@ def validated(data: dict[str, Any], origin: str) -> Scenario:
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:
-        raise ScenarioError(f"{origin}: {_one_line(error)}") from None
-
-
-# What is expected, by the kinds of pydantic's errors; its own words are for programmers.
-EXPECTED = {
-    "missing": "is missing; write it",
-    "extra_forbidden": "unknown key; remove it or check its spelling",
-    "string_type": "expected text in quotes",
-    "string_unicode": "expected text that can be written as UTF-8",
-    "string_too_short": "expected at least {min_length} character",
-    "string_too_long": "expected at most {max_length} characters",
-    "int_type": "expected a whole number",
-    "float_type": "expected a number",
-    "finite_number": "expected a finite number",
-    "greater_than": "expected more than {gt:g}",
-    "greater_than_equal": "expected at least {ge:g}",
-    "less_than": "expected less than {lt:g}",
-    "less_than_equal": "expected at most {le:g}",
-    "literal_error": "expected {expected}",
-    "tuple_type": "expected a list, such as [0.7, 0.8]",
-    "too_long": "expected at most {max_length} entries",
-    "path_type": "expected a folder",
-    "model_type": "expected a section with fields",
-    "model_attributes_type": "expected a section with fields",
-    "union_tag_not_found": "says no {discriminator}; expected one of {known}",
-    "union_tag_invalid": "unknown {discriminator} {tag!r}; expected one of {known}",
-    "value_error": "{error}",
-}
-
-
-def _one_line(error: ValidationError) -> str:
-    first, *others = error.errors(include_url=False)
-    place = [str(part) for part in first["loc"]]
-    section = place[0] if place else ""
-    if section in TAGS:
-        del place[1:2]  # the kind of network or demand, which pydantic adds and the file has not
-    field = ".".join(place)
-    known = ", ".join(map(repr, TAGS.get(section, ())))
-    expected = EXPECTED[first["type"]].format(**first.get("ctx", {}), known=known)
-    given = first["input"]
-    quoted = first["type"] not in ("missing", "extra_forbidden") and not isinstance(given, dict | BaseModel)
-    more = f"; and {len(others)} more" if others else ""
-    return f"{field + ': ' if field else ''}{expected}{f' (given {shown(given)})' if quoted else ''}{more}"
+        raise ScenarioError(f"{origin}: {first_mistake(error, TAGS)}") from None
 
 
 def _fitting(name: str) -> str:

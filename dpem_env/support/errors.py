@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 LONGEST = 600  # characters of a message
 
@@ -93,6 +96,59 @@ def shown(value: object) -> str:
         return repr(value)
     except (ValueError, RecursionError):  # a number of too many digits, a list nested too deeply
         return f"a {type(value).__name__} too long to show"
+
+
+# What is expected, by the kinds of pydantic's errors; its own words are for programmers.
+EXPECTED = {
+    "missing": "is missing",
+    "extra_forbidden": "unknown key; remove it or check its spelling",
+    "string_type": "expected text in quotes",
+    "string_unicode": "expected text that can be written as UTF-8",
+    "string_too_short": "expected at least {min_length} character",
+    "string_too_long": "expected at most {max_length} characters",
+    "bool_type": "expected true or false",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "finite_number": "expected a finite number",
+    "greater_than": "expected more than {gt:g}",
+    "greater_than_equal": "expected at least {ge:g}",
+    "less_than": "expected less than {lt:g}",
+    "less_than_equal": "expected at most {le:g}",
+    "literal_error": "expected {expected}",
+    "list_type": "expected a list",
+    "tuple_type": "expected a list, such as [0.7, 0.8]",
+    "too_short": "expected at least {min_length} entries",
+    "too_long": "expected at most {max_length} entries",
+    "path_type": "expected a folder",
+    "dict_type": "expected a section with fields",
+    "model_type": "expected a section with fields",
+    "model_attributes_type": "expected a section with fields",
+    "union_tag_not_found": "says no {discriminator}; expected one of {known}",
+    "union_tag_invalid": "unknown {discriminator} {tag!r}; expected one of {known}",
+    "value_error": "{error}",
+}
+
+
+NO_TAGS: Mapping[str, Iterable[str]] = MappingProxyType({})
+
+
+def first_mistake(error: ValidationError, tags: Mapping[str, Iterable[str]] = NO_TAGS, name: str = "") -> str:
+    """The first place in data called `name` that is not as declared, what is expected there and what was given.
+
+    `tags` are the kinds that a section of a name may be of.
+    """
+    first, *others = error.errors(include_url=False)
+    place = [*([name] if name else []), *map(str, first["loc"])]
+    section = place[0] if place else ""
+    if section in tags:
+        del place[1:2]  # the kind, which pydantic adds and the file has not
+    field = ".".join(place)
+    known = ", ".join(map(repr, tags.get(section, ())))
+    words, given = EXPECTED.get(first["type"]), first["input"]
+    expected = first["msg"] if words is None else words.format(**first.get("ctx", {}), known=known)
+    told = first["type"] not in ("missing", "extra_forbidden") and not isinstance(given, dict | BaseModel)
+    more = f"; and {len(others)} more" if others else ""
+    return f"{field + ': ' if field else ''}{expected}{f' (given {shown(given)})' if told else ''}{more}"
 
 
 def require_one_of(field: str, given: object, allowed: Sequence[object]) -> None:

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -26,7 +26,7 @@ from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dpem_env.support.errors import DpemError
+from dpem_env.support.errors import DpemError, first_mistake
 
 LONGEST_NAME = 120  # bytes of a file name made from a text; file systems take 255, of which others need some
 LARGEST_TEXT = 64 * 2**20  # bytes of text that are read
@@ -177,8 +177,10 @@ def matching(pattern: str) -> list[str]:
 
 
 @contextmanager
-def reading(what: str, path: str | os.PathLike[str], kind: type[DpemError] = DpemError) -> Iterator[None]:
-    """Whatever goes wrong inside becomes one line, "`what` `path` cannot be used: why".
+def reading(
+    what: str, path: str | os.PathLike[str], kind: type[DpemError] = DpemError, remedy: str = ""
+) -> Iterator[None]:
+    """Whatever goes wrong inside becomes one line, "`what` `path` cannot be used: why", and what to do.
 
     Decoders raise nearly anything on damaged files. Errors that say so themselves (DpemError) keep their reason.
     """
@@ -196,7 +198,7 @@ def reading(what: str, path: str | os.PathLike[str], kind: type[DpemError] = Dpe
         reason = f"{error}" or type(error).__name__
     else:
         return
-    raise kind(f"{what} {os.fspath(path)!r} cannot be used: {reason}") from None
+    raise kind(f"{what} {os.fspath(path)!r} cannot be used: {reason}{remedy and f'; {remedy}'}") from None
 
 
 def require_regular(path: str | os.PathLike[str]) -> None:
@@ -236,19 +238,21 @@ def json_object(text: str) -> dict[str, Any]:
     return data
 
 
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
 class Part(BaseModel):
     """Base of what a JSON object of a file must hold; it may hold more."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-def require_parts(kind: type[Part], data: object, name: str) -> None:
-    """ValueError that tells the first place of `data`, called `name`, where it is not as `kind` says."""
+def checked(kind: type[Kind], data: object, name: str = "") -> Kind:
+    """`data`, called `name`, as a `kind`; ValueError tells the first place where it is none."""
     try:
-        kind.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ValueError(f"{'.'.join([name, *map(str, first['loc'])])}: {first['msg']}") from None
+        raise ValueError(first_mistake(error, name=name)) from None
 
 
 class ArrayFile:

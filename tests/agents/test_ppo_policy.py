@@ -270,7 +270,7 @@ def test_files_that_are_no_checkpoints_are_refused_in_one_line(tmp_path: Path) -
         "actor.hidden.weight' is missing": Checkpoint(
             good.about, {key: array for key, array in good.arrays.items() if key != name}
         ),
-        "about.nodes: Field required": Checkpoint({k: v for k, v in good.about.items() if k != "nodes"}, good.arrays),
+        "about.nodes: is missing": Checkpoint({k: v for k, v in good.about.items() if k != "nodes"}, good.arrays),
     }
     for message, content in files.items():
         if content == b"npz":

@@ -149,7 +149,9 @@ def test_a_damaged_or_lost_result_is_told_or_played_again(copied: Path, capsys: 
     text = victim.read_text()
     victim.write_text(text[:100])
     arguments = [*QUICK, "--seeds", str(SEEDS), "--out", str(copied)]
-    assert f"{victim} is no result of an episode; remove it" in complaint(capsys, *arguments)
+    said = complaint(capsys, *arguments)
+    assert f"result of an episode {str(victim)!r} cannot be used" in said
+    assert said.endswith("; remove it\n")
     victim.unlink()
     assert dpem(*arguments) == 0
     assert victim.read_text() == text
@@ -174,7 +176,8 @@ def test_a_crafted_result_is_told_in_one_line(
     victim = sorted(copied.glob("episodes/*/*.json"))[0]
     victim.write_text(json.dumps(json.loads(victim.read_text()) | change))
     said = complaint(capsys, *QUICK, "--seeds", str(SEEDS), "--out", str(copied))
-    assert f"{victim} is no result of an episode; remove it" in said
+    assert f"result of an episode {str(victim)!r} cannot be used" in said
+    assert said.endswith("; remove it\n")
 
 
 @pytest.mark.parametrize("text", ["[]", "1", '{"metrics": NaN}', "[" * 100_000, '{"nodes": ' + "9" * 5_000 + "}"])
@@ -182,7 +185,8 @@ def test_so_is_what_is_no_result_at_all(copied: Path, capsys: pytest.CaptureFixt
     victim = sorted(copied.glob("episodes/*/*.json"))[0]
     victim.write_text(text)
     said = complaint(capsys, *QUICK, "--seeds", str(SEEDS), "--out", str(copied))
-    assert f"{victim} is no result of an episode; remove it" in said
+    assert f"result of an episode {str(victim)!r} cannot be used" in said
+    assert said.endswith("; remove it\n")
 
 
 def test_an_interrupted_benchmark_sums_up_what_it_finished_and_goes_on_where_it_was(

@@ -193,9 +193,18 @@ def test_an_interrupted_step_goes_on_unless_something_has_changed(project: Path)
     assert (project / "out.txt").read_text() == "22"
 
 
-def test_a_damaged_record_is_said(project: Path) -> None:
-    (project / "two.lock.json").write_text("[]")
-    with pytest.raises(DpemError, match=r"record of steps 'two.lock.json' cannot be used: it holds a list"):
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[]", "it holds a list"),
+        ('{"format": "else", "steps": {}, "begun": {}}', r"it.format: expected 'dpem-reproduced-1' \(given 'else'\)"),
+        ('{"format": "dpem-reproduced-1", "steps": {"first": {}}, "begun": {}}', "it.steps.first.declared: is missing"),
+        ('{"format": "dpem-reproduced-1", "steps": {}, "begun": {"first": 5}}', "it.begun.first: expected a section"),
+    ],
+)
+def test_a_damaged_record_is_said(project: Path, text: str, told: str) -> None:
+    (project / "two.lock.json").write_text(text)
+    with pytest.raises(DpemError, match=f"record of steps 'two.lock.json' cannot be used: {told}"):
         command("two.toml")
 
 

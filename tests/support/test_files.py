@@ -27,12 +27,12 @@ from dpem_env.support.files import (
     LONGEST_NAME,
     ArrayFile,
     Part,
+    checked,
     file_name,
     json_object,
     read_json,
     reading,
     require_files,
-    require_parts,
     result_folder,
     sole_writer,
     whole_file,
@@ -297,17 +297,17 @@ class Trial(Part):
 @pytest.mark.parametrize(
     ("given_", "reason"),
     [
-        ([], "trial: Input should be a valid dictionary"),
-        ({"seeds": []}, "trial.name: Field required"),
-        ({"name": 5, "seeds": []}, "trial.name: Input should be a valid string"),
-        ({"name": "a", "seeds": [1, True]}, "trial.seeds.1: Input should be a valid integer"),
-        ({"name": "a", "seeds": [], "score": "0.5"}, "trial.score: Input should be a valid number"),
+        ([], r"trial: expected a section with fields \(given \[\]\)"),
+        ({"seeds": []}, "trial.name: is missing"),
+        ({"name": 5, "seeds": []}, r"trial.name: expected text in quotes \(given 5\)"),
+        ({"name": "a", "seeds": [1, True]}, r"trial.seeds.1: expected a whole number \(given True\)"),
+        ({"name": "a", "seeds": [], "score": "0.5"}, r"trial.score: expected a number \(given '0.5'\)"),
     ],
 )
 def test_the_first_part_that_is_missing_or_of_another_kind_is_named(given_: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        require_parts(Trial, given_, "trial")
-    require_parts(Trial, {"name": "a", "seeds": [1, 2], "more": {}}, "trial")
+        checked(Trial, given_, "trial")
+    checked(Trial, {"name": "a", "seeds": [1, 2], "more": {}}, "trial")
     assert json_object(json.dumps({"a": 1})) == {"a": 1}
 
 

@@ -24,7 +24,7 @@ from dpem_agents.federated.spec import Vector
 from dpem_agents.libraries import one_thread
 from dpem_agents.ppo.checkpoint import FILE, POLICY_FILE, load
 from dpem_env.support.errors import DpemError
-from dpem_env.support.files import ArrayFile, read_json, reading, whole_file, write_json
+from dpem_env.support.files import ArrayFile, Part, checked, read_json, reading, whole_file, write_json
 
 if TYPE_CHECKING:
     from flwr.app import Context
@@ -184,6 +184,14 @@ def _global(path: Path, size: int) -> tuple[int, Vector]:
         return int(stored.read("rounds", (), "i")), stored.read("weights", (size,), np.float64)
 
 
+class _Report(Part):
+    round: int
+
+
+class _Reports(Part):
+    rounds: list[_Report]
+
+
 def _append(path: Path, entry: dict[str, Any]) -> None:
     """Add what a round came to, unless the file has that round."""
     before = reports(path)
@@ -196,4 +204,7 @@ def reports(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     with reading("reports", path):
-        return [dict(report) for report in read_json(path)["rounds"]]
+        found = read_json(path)
+        checked(_Reports, found, "it")
+    known: list[dict[str, Any]] = found["rounds"]
+    return known

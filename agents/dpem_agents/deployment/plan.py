@@ -18,7 +18,7 @@ from dpem_env.network.network import build_network
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import Natural
 from dpem_env.support.errors import DpemError
-from dpem_env.support.files import Part, read_json, reading, require_parts, write_json
+from dpem_env.support.files import Part, checked, read_json, reading, write_json
 
 if TYPE_CHECKING:
     from dpem_agents.ppo.learner import Learner
@@ -105,7 +105,7 @@ class Plan:
         """What `save` wrote."""
         with reading("federation", folder / FILE):
             stored = read_json(folder / FILE)
-            require_parts(_Stored, stored, "it")
+            checked(_Stored, stored, "it")
             here = stored.pop("here")
             made = {
                 "scenario": scenarios.from_toml(stored["scenario"]).override(data_dir=here.pop("data", None)),

@@ -12,18 +12,28 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import ConfigDict, Field, model_validator
 
 from dpem_agents.federated.accounting import MOST_ROUNDS, Charge, epsilon
 from dpem_agents.federated.privacy import DPConfig
 from dpem_agents.federated.spec import Vector
 from dpem_env.support.errors import DpemError
-from dpem_env.support.files import ArrayFile, file_name, read_json, reading, sole_writer, whole_file, write_json
+from dpem_env.support.files import (
+    ArrayFile,
+    Part,
+    checked,
+    file_name,
+    read_json,
+    reading,
+    sole_writer,
+    whole_file,
+    write_json,
+)
 
 FORMAT = "dpem-privacy-ledger-2"
-READABLE = (FORMAT, "dpem-privacy-ledger-1")  # the older one knows no releases
 PATIENCE = 60.0  # s to wait for another program that charges the same ledger
 
 
@@ -233,34 +243,35 @@ def _read(path: Path) -> tuple[Counter[Entry], frozenset[str]]:
     return booked, announced
 
 
+class _Charged(Part):
+    model_config = ConfigDict(extra="forbid")
+
+    sample_rate: float = Field(gt=0, le=1)
+    noise_multiplier: float = Field(ge=0)
+    private: bool = True
+    rounds: int = Field(default=1, ge=1, le=MOST_ROUNDS)
+    release: str | None = None
+    sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _one_round_has_one_file(self) -> _Charged:
+        if (self.release is None) != (self.sha256 is None) or (self.release is not None and self.rounds != 1):
+            raise ValueError(f"release {self.release!r} with hash {self.sha256!r} is not of one round")
+        return self
+
+
+class _Stored(Part):
+    format: Literal["dpem-privacy-ledger-2", "dpem-privacy-ledger-1"]  # the older one knows no releases
+    charges: list[_Charged]
+    announced: list[str] = Field(default_factory=list)
+
+
 def _parsed(stored: dict[str, Any]) -> tuple[Counter[Entry], frozenset[str]]:
-    booked: Counter[Entry] = Counter()
-    if stored["format"] not in READABLE:
-        raise ValueError(f"format {stored['format']!r} instead of {FORMAT!r}")
-    names = set()
-    for values in stored["charges"]:
-        entry, rounds = _entry(**values)
-        booked[entry] += rounds
-        if entry.release is not None:
-            if rounds != 1 or entry.release in names:
-                raise ValueError(f"release {entry.release!r} is not of one round")
-            names.add(entry.release)
-    announced = stored.get("announced", [])
-    if not isinstance(announced, list) or not all(isinstance(name, str) for name in announced):
-        raise ValueError(f"announced is {announced!r}; expected names")
-    return booked, frozenset(announced)
-
-
-def _entry(release: str | None = None, sha256: str | None = None, **values: Any) -> tuple[Entry, int]:
-    charge = Charge(**values)
-    for name, kinds in (("sample_rate", (int, float)), ("noise_multiplier", (int, float)), ("rounds", (int,))):
-        if type(getattr(charge, name)) not in kinds:
-            raise ValueError(f"{name} is {getattr(charge, name)!r}")
-    numbers = 0.0 < charge.sample_rate <= 1.0 and 0.0 <= charge.noise_multiplier < math.inf
-    if not numbers or not 1 <= charge.rounds <= MOST_ROUNDS or type(charge.private) is not bool:
-        raise ValueError(f"{charge} is no charge")
-    named = isinstance(release, str) and isinstance(sha256, str)
-    if not named and (release is not None or sha256 is not None):
-        raise ValueError(f"release {release!r} has hash {sha256!r}")
-    plain = Charge(float(charge.sample_rate), float(charge.noise_multiplier), charge.private)
-    return Entry(plain, release, sha256), charge.rounds
+    known, booked = checked(_Stored, stored, "it"), Counter[Entry]()
+    for each in known.charges:
+        charge = Charge(each.sample_rate, each.noise_multiplier, each.private)
+        booked[Entry(charge, each.release, each.sha256)] += each.rounds
+    names = [each.release for each in known.charges if each.release is not None]
+    if repeated := [name for name, times in Counter(names).items() if times > 1]:
+        raise ValueError(f"release {repeated[0]!r} is not of one round")
+    return booked, frozenset(known.announced)

@@ -31,7 +31,7 @@ from dpem_env.experiments.evaluation import run_episode
 from dpem_env.experiments.workers import played
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import DpemError
-from dpem_env.support.files import Part, read_json, reading, require_parts, sole_writer, write_json
+from dpem_env.support.files import Part, checked, read_json, reading, sole_writer, write_json
 from dpem_env.support.seeding import generator
 
 FORMAT = "dpem-attacks-1"
@@ -227,7 +227,7 @@ def _known(out: Path, about: dict[str, Any]) -> dict[Trial, dict[str, Any]]:
         stored = read_json(out)
         if {name: stored.get(name) for name in about} != about:
             raise ValueError("it holds trials of another setting: choose another --out")
-        require_parts(_Results, stored, "it")
+        checked(_Results, stored, "it")
         return {
             Trial(trial["attack"], trial["defence"], trial["seed"]): {name: trial[name] for name in METRICS}
             for trial in stored["trials"]

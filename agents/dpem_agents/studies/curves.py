@@ -13,7 +13,7 @@ from dpem_agents.ppo.checkpoint import Point
 from dpem_agents.ppo.training import CURVE
 from dpem_env.experiments.statistics import mean_interval
 from dpem_env.support.errors import DpemError
-from dpem_env.support.files import Part, matching, read_json, reading, require_parts
+from dpem_env.support.files import Part, checked, matching, read_json, reading
 from dpem_env.support.seeding import generator
 
 FORMAT = "dpem-learning-curves-1"
@@ -100,7 +100,7 @@ def _read(name: str, pattern: str) -> list[dict[str, Any]]:
         path = Path(folder) / CURVE
         with reading("learning curve", path):
             curve = read_json(path)
-            require_parts(_Curve, curve, "it")
+            checked(_Curve, curve, "it")
             if not curve["curve"]:
                 raise ValueError("it has no validation")
         curves.append(curve)
@@ -117,7 +117,7 @@ def means_of(summary: Path, scenario: str) -> dict[str, dict[str, float]]:
     """Mean metrics by label of what `dpem benchmark` has played on the scenario."""
     with reading("summary of rules to draw beside", summary):
         found = read_json(summary)
-        require_parts(_Summary, found, "it")
+        checked(_Summary, found, "it")
         if found["split"] != "validation":
             raise ValueError(f"it is of the {found['split']} split; learning curves are of validation episodes")
         played = [each for each in found["scenarios"] if each["name"] == scenario]
