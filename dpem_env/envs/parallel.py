@@ -14,7 +14,7 @@ from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import parallel_to_aec, parallel_to_aec_wrapper
 
 from dpem_env import scenarios
-from dpem_env.envs.session import Session, as_actions, shows_arguments
+from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
 from dpem_env.observations.features import FeatureTable
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import ActionError, ScenarioError, require_one_of
@@ -120,7 +120,8 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         self.session.reset(seed, None if options == PROBE else options, self.max_cycles)
         self.agents = self.possible_agents[:]
         self._illegal = [0] * len(self.agents)
-        return self._observe()
+        self._not_over = dict.fromkeys(self.agents, False)
+        return self._shown(self.session.look())
 
     def step(
         self, actions: dict[AgentID, int]
@@ -140,19 +141,19 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             if isinstance(actions, dict) and not actions:
                 return {}, {}, {}, {}, {}
             session.require_running()
-        session.step(*session.observer.code.commands(self._as_array(actions)))
+        look = session.play(*session.observer.code.commands(self._as_array(actions)))
         refused = session.simulator.refused[0]
         if refused.any():
             self._illegal = [count + int(illegal) for count, illegal in zip(self._illegal, refused, strict=True)]
-        observations, infos = self._observe()
+        observations, infos = self._shown(look)
         over = session.done
         if over:
             self.agents = []
         return (
             observations,
             dict(zip(agents, session.rewards().tolist(), strict=True)),
-            dict.fromkeys(agents, False),
-            dict.fromkeys(agents, over),
+            self._not_over.copy(),
+            dict.fromkeys(agents, True) if over else self._not_over.copy(),
             infos,
         )
 
@@ -176,9 +177,8 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     def close(self) -> None:
         """Nothing to release."""
 
-    def _observe(self) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
-        agents, matrix, masks = self.possible_agents, self.session.observations(), self.session.masks()
-        rows = list(zip(agents, matrix, masks, self._illegal, strict=True))
+    def _shown(self, look: Look) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
+        rows = list(zip(self.possible_agents, look.observations[0], look.masks[0], self._illegal, strict=True))
         if self._dict_observation:
             return (
                 {agent: {"observation": row, "action_mask": mask} for agent, row, mask, _ in rows},

@@ -31,6 +31,7 @@ from dpem_env.support.errors import ActionError, ScenarioError, nearest, require
 from dpem_env.support.seeding import SEEDS, require_seed
 
 LARGEST = np.iinfo(np.int64).max
+INTEGERS = {int, *(np.dtype(code).type for code in np.typecodes["AllInteger"])}
 
 
 class EpisodeSeeds(NamedTuple):
@@ -95,29 +96,33 @@ def require_slots(max_cycles: Any) -> None:
 
 def as_actions(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
     """`given` as an array of actions; raises ActionError unless it is integers of that shape, none of them a bool."""
-    try:
-        chosen = np.asarray(given)
-    except ValueError:
-        raise ActionError(f"{name} is a ragged list; expected {shape} integers") from None
-    if chosen.shape == shape and chosen.dtype.kind in "fO" and not hasattr(given, "dtype"):
-        chosen = _as_integers(given, chosen)  # NumPy makes numbers of another kind of signed and unsigned ones together
+    chosen = given if isinstance(given, np.ndarray) else _as_array(name, given, shape)
     if chosen.dtype.kind == "u" and chosen.size and int(chosen.max()) > LARGEST:
         raise ActionError(f"{name} has an action that does not fit into 64 bits")
     if chosen.shape != shape or chosen.dtype.kind not in "iu":
         raise ActionError(f"{name} has shape {chosen.shape} and type {chosen.dtype}; expected {shape} integers")
-    # NumPy makes ints of bools that stand among ints.
-    kinds = () if hasattr(given, "dtype") or not shape else {*map(type, given)} - {int}
-    if kinds and any(np.asarray(element).dtype == np.bool_ for element in given if type(element) in kinds):
-        raise ActionError(f"{name} has a bool among its integers; expected {shape} integers")
     return chosen.astype(np.int64, copy=False)
 
 
-def _as_integers(given: Any, otherwise: NDArray[Any]) -> NDArray[Any]:
-    """The elements as 64-bit integers, if they are integers that fit."""
+def _as_array(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    """What is no array yet as one: of integers, if its elements are integers of whatever kind."""
+    try:
+        if type(given) in (list, tuple) and {*map(type, given)} <= INTEGERS:
+            return np.fromiter(given, np.int64, len(given))
+        chosen = np.asarray(given)
+    except OverflowError:
+        raise ActionError(f"{name} has an action that does not fit into 64 bits") from None
+    except ValueError:
+        raise ActionError(f"{name} is a ragged list; expected {shape} integers") from None
+    if hasattr(given, "dtype") or not shape or chosen.shape != shape:
+        return chosen
+    # NumPy makes ints of bools that stand among ints, and numbers of another kind of signed and unsigned ones together.
+    if any(np.asarray(element).dtype == np.bool_ for element in given):
+        raise ActionError(f"{name} has a bool among its integers; expected {shape} integers")
     try:
         return np.array([operator.index(element) for element in given], dtype=np.int64)
     except (TypeError, OverflowError):
-        return otherwise
+        return chosen
 
 
 class Look(NamedTuple):
@@ -197,10 +202,7 @@ class Session:
 
     def step(self, action: ArrayLike, route: ArrayLike | None = None, priority: ArrayLike | None = None) -> None:
         """Play one slot in every network; arguments as for `Simulator.step`."""
-        self.require_begun()
-        playing = self.simulator.playing(action, route, priority)
-        if self.forecasts.forecasters:
-            self._expect(self.slot + 1)  # of requests, which no action changes
+        playing = self._playing(action, route, priority)
         self.simulator.run(playing)
         if self.control is not None:
             self.control.remember(*playing[1:3])
@@ -210,10 +212,7 @@ class Session:
         if self.control is not None:
             self.step(action, route, priority)
             return self.look()
-        self.require_begun()
-        playing = self.simulator.playing(action, route, priority)
-        if self.forecasts.forecasters:
-            self._expect(self.slot + 1)
+        playing = self._playing(action, route, priority)
         looking, look = self._looking()
         self.simulator.run(playing, *looking)
         return look
@@ -335,6 +334,14 @@ class Session:
         if slot < self.slots:
             self.forecasts.observe(slot)
             self.forecast = self.forecasts.predict()
+
+    def _playing(self, action: ArrayLike, route: ArrayLike | None, priority: ArrayLike | None) -> Call:
+        """The call that plays a slot."""
+        self.require_begun()
+        playing = self.simulator.playing(action, route, priority)
+        if self.forecasts.forecasters:
+            self._expect(self.slot + 1)  # of requests, which no action changes
+        return playing
 
     def _looking(self) -> tuple[tuple[Call, Call], Look]:
         """The calls that look at all nodes, to be run together with others, and what they fill."""

@@ -89,7 +89,6 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
 
         Raises ActionError unless `actions` is (num_envs,) integers, and before the first reset.
         """
-        self.session.require_begun()
         chosen = as_actions("actions", actions, (self.num_envs,)).reshape(self.num_networks, -1)
         observations, masks = self._rows(self.session.play(*self.observer.code.commands(chosen)))
         self._illegal += self.simulator.refused

@@ -57,9 +57,9 @@ def run_episode(
 def _decided(session: Session, policy: Policy) -> tuple[Decision, NDArray[np.float32] | None]:
     """What a policy decides in the current slot, and the forecast it was shown."""
     if isinstance(policy, LocalPolicy):
-        seen = session.observer.table.read(session.observations())
-        # Nodes cannot order their admissions.
-        return policy.act(seen, session.masks())._replace(priority=None), session.forecast
+        look = session.look()
+        decision = policy.act(session.observer.table.read(look.observations[0]), look.masks[0])
+        return decision._replace(priority=None), session.forecast  # nodes cannot order their admissions
     view = session.view()
     assert session.control is not None
     if view is None:

@@ -1,6 +1,7 @@
 """Compiled writers of observations and masks; `columns` are those that `features` declares.
 
-A row is the node block, then one block per peer. What is not written is 0: nothing, or unknown.
+A row is the node block, then one block per peer. What is not written is 0: nothing, or unknown. Columns are unsigned:
+of others compiled code asks at every index whether it counts from the end.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class FeatureTable:
     @cached_property
     def columns(self) -> Any:
         """The offsets as compiled code takes them."""
-        return Columns(**self.offset)
+        return Columns(**{name: np.uint32(column) for name, column in self.offset.items()})
 
     @cached_property
     def scale(self) -> dict[str, float]:

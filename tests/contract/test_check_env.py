@@ -15,11 +15,12 @@ from dpem_env import parallel_env
 from dpem_env.demand.forecast import MovingAverage
 from dpem_env.envs.forecasts import Forecasts
 from dpem_env.envs.parallel import EntanglementEnv
-from dpem_env.envs.session import EpisodeChoice, EpisodeSeeds
+from dpem_env.envs.session import EpisodeChoice, EpisodeSeeds, Look
 from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observer
 from dpem_env.simulator import Tally
 from dpem_env.support.errors import ContractError, DpemError
 from dpem_env.testing import EPISODE_POINTS, SLOT_POINTS, check_env
+from support.observers import changed
 
 SLOTS = 40
 
@@ -114,8 +115,8 @@ class OneEpisodeOnly(Unchanged):
 class OneBuffer(Unchanged):
     buffer: Any = None
 
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         rows = np.stack(list(observations.values()))
         self.buffer = rows if self.buffer is None else self.buffer
         self.buffer[:] = rows
@@ -125,8 +126,8 @@ class OneBuffer(Unchanged):
 class OneMaskBuffer(Unchanged):
     buffer: Any = None
 
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         mask = infos["agent_1"]["action_mask"]
         self.buffer = mask if self.buffer is None else self.buffer
         self.buffer[:] = mask
@@ -147,8 +148,8 @@ class OneRewardDict(Unchanged):
 class TwoAgentsOneMask(Unchanged):
     """Equal in content, but what one agent writes the other reads."""
 
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         masks = [info["action_mask"] for info in infos.values()]
         if np.array_equal(masks[0], masks[1]):
             infos["agent_1"]["action_mask"] = masks[0]
@@ -158,23 +159,23 @@ class TwoAgentsOneMask(Unchanged):
 class ReadsWhatItReturned(Unchanged):
     last: Any = None
 
-    def _observe(self) -> Any:
+    def _shown(self, look: Look) -> Any:
         if self.slot > 0 and not self.last["agent_0"].any():
             self._illegal[0] += 1
-        self.last, infos = super()._observe()
+        self.last, infos = super()._shown(look)
         return self.last, infos
 
 
 class ForbidsALegalActionNowAndThen(Unchanged):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         infos["agent_2"]["action_mask"][1] &= self.slot % 7 != 6
         return observations, infos
 
 
 class AllowsTooMuchNowAndThen(Unchanged):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         for info in infos.values():
             info["action_mask"] |= np.int8(self.slot % 7 == 6)
         return observations, infos
@@ -183,8 +184,8 @@ class AllowsTooMuchNowAndThen(Unchanged):
 class YesterdaysMasks(Unchanged):
     last: Any = None
 
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         today = {agent: info["action_mask"].copy() for agent, info in infos.items()}
         for agent, info in infos.items():
             info["action_mask"] = (today if self.last is None else self.last)[agent].copy()
@@ -193,29 +194,29 @@ class YesterdaysMasks(Unchanged):
 
 
 class ForbidsALegalAction(Unchanged):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         infos["agent_2"]["action_mask"][2] = 0
         return observations, infos
 
 
 class AllowsAnIllegalAction(Unchanged):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         infos["agent_1"]["action_mask"][1:] = 1
         return observations, infos
 
 
 class ForbidsWaiting(Unchanged):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         infos["agent_1"]["action_mask"][0] = 0
         return observations, infos
 
 
 class WideMask(Unchanged):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         infos["agent_1"]["action_mask"] = infos["agent_1"]["action_mask"].astype(np.int64)
         return observations, infos
 
@@ -227,8 +228,8 @@ class ContinuousActions(Unchanged):
 
 
 class NoMask(Unchanged):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         del infos["agent_1"]["action_mask"]
         return observations, infos
 
@@ -263,16 +264,16 @@ class NoFinalObservation(Unchanged):
 
 
 class OutsideByAHair(Unchanged):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         if self.slot == SLOTS - 1:
             observations["agent_1"][3] = np.nextafter(np.float32(1), np.float32(2))
         return observations, infos
 
 
 class NarrowerFloats(Unchanged):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         return observations | {"agent_1": observations["agent_1"].astype(np.float16)}, infos
 
 
@@ -389,10 +390,10 @@ class StaleState(Unchanged):
     shown: Any = None
     next: Any = None
 
-    def _observe(self) -> Any:
+    def _shown(self, look: Look) -> Any:
         self.shown = self.next if self.slot else None
         self.next = super().state()
-        return super()._observe()
+        return super()._shown(look)
 
     def state(self) -> Any:
         return super().state() if self.shown is None else self.shown.copy()
@@ -415,8 +416,8 @@ class StateOfOneAgent(Unchanged):
 
 
 class HashOrder(Unchanged):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         for info in infos.values():
             info["peers"] = list({f"peer_{i}" for i in range(20)})
         return observations, infos
@@ -437,8 +438,8 @@ class NoNumber(Unchanged):
 
 
 class Uncounted(Unchanged):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         infos["agent_1"]["illegal_actions"] = min(infos["agent_1"]["illegal_actions"], 1)
         return observations, infos
 
@@ -628,8 +629,8 @@ class ColumnsChanged(Unchanged):
     def see(self, table: FeatureTable, rows: Any) -> None:
         raise NotImplementedError
 
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         rows = np.stack(list(observations.values()))
         self.see(self.session.observer.table, rows)
         return dict(zip(observations, rows, strict=True)), infos
@@ -677,10 +678,11 @@ class MemoryOfTheMean(Unchanged):
 
 
 class MeanMemory(Observer):
-    def observe(self, forecast: Any = None, fresh: bool = False) -> Any:
-        rows = super().observe(forecast, fresh)
+    def observing(self, forecast: Any = None, fresh: bool = False) -> Any:
+        return changed(super().observing(forecast, fresh), self.remember)
+
+    def remember(self, rows: Any) -> None:
         rows[:, :, 0] = rows[:, :, 0].mean()
-        return rows
 
 
 class TheFuture(Observer):
@@ -688,14 +690,15 @@ class TheFuture(Observer):
 
     session: Any = None
 
-    def observe(self, forecast: Any = None, fresh: bool = False) -> Any:
-        rows = super().observe(forecast, fresh)
+    def observing(self, forecast: Any = None, fresh: bool = False) -> Any:
+        return changed(super().observing(forecast, fresh), self.foresee)
+
+    def foresee(self, rows: Any) -> None:
         requests, (first, *_, last) = self.session.demand.requests, columns(self.table, "forecast")
         for slot, source in zip(requests.slot, requests.source, strict=True):
             ahead = slot - self.session.slot - 1
             if 0 <= ahead <= last - first:
                 rows[0, source, first + ahead] = 1.0
-        return rows
 
 
 class SeesTheFuture(Unchanged):
@@ -714,18 +717,20 @@ class AnOracleFromTheFirstReset(Unchanged):
 class ForecastASlotLate(Unchanged):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.session.observer = LateForecast(self.session.simulator)
+        self.session.forecasts = LateForecasts(self.scenario, self.session.forecaster, 1)
 
 
-class LateForecast(Observer):
-    shown: Any = None
+class LateForecasts(Forecasts):
     last: Any = None
 
-    def observe(self, forecast: Any = None, fresh: bool = False) -> Any:
-        if not fresh:
-            begins = self.simulator.state.slot[0, 0] == 0
-            self.shown, self.last = forecast if begins else self.last, forecast
-        return super().observe(self.shown, fresh)
+    def begin(self, episodes: Any) -> None:
+        super().begin(episodes)
+        self.last = None
+
+    def predict(self, lead: int = 0) -> Any:
+        now = super().predict(lead)
+        shown, self.last = now if self.last is None else self.last, now
+        return shown
 
 
 class RowsOfOthers(Unchanged):
@@ -735,8 +740,11 @@ class RowsOfOthers(Unchanged):
 
 
 class Turned(Observer):
-    def observe(self, forecast: Any = None, fresh: bool = False) -> Any:
-        return np.ascontiguousarray(np.roll(super().observe(forecast, fresh), 1, axis=1))
+    def observing(self, forecast: Any = None, fresh: bool = False) -> Any:
+        return changed(super().observing(forecast, fresh), self.turn)
+
+    def turn(self, rows: Any) -> None:
+        rows[:] = np.roll(rows, 1, axis=1)
 
 
 class StaleGlobalState(Unchanged):
@@ -875,14 +883,14 @@ DEFECTS = [
 
 
 class VectorsAlone(Unchanged):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         return observations | {"agent_1": observations["agent_1"]["observation"]}, infos
 
 
 class OutsideInADict(Unchanged):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         observations["agent_1"]["observation"][3] = 1.5
         return observations, infos
 
@@ -890,15 +898,15 @@ class OutsideInADict(Unchanged):
 class TwoMasks(Unchanged):
     """TorchRL's wrapper takes out one and stops at the other."""
 
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         infos["agent_1"]["action_mask"] = observations["agent_1"]["action_mask"].copy()
         return observations, infos
 
 
 class ForbidsInADictNowAndThen(Unchanged):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         observations["agent_2"]["action_mask"][1] &= self.slot % 7 != 6
         return observations, infos
 
@@ -968,8 +976,8 @@ class WithOwnFeatures(Unchanged):
         self.observation_spaces = {a: spaces.Box(0.0, 1.0, (width,), np.float32) for a in self.possible_agents}
         self.state_space = spaces.Box(0.0, 1.0, (len(self.possible_agents) * width,), np.float32)
 
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         own = np.full(self.more, 0.5, np.float32)
         return {agent: np.append(row, own) for agent, row in observations.items()}, {
             agent: info | {"load": 1} for agent, info in infos.items()

@@ -23,13 +23,14 @@ from dpem_env import scenarios
 from dpem_env.demand.forecast import FORECASTERS, Seasonal
 from dpem_env.demand.requests import Demand, draw_demand, tabulate
 from dpem_env.envs.parallel import EntanglementEnv
-from dpem_env.envs.session import EpisodeSeeds, Session
+from dpem_env.envs.session import EpisodeSeeds, Look, Session
 from dpem_env.network.network import build_network
 from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observations, Observer
 from dpem_env.policies import NetworkView
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Simulator
 from dpem_env.simulator.state import Status
+from support.observers import changed
 from support.rollouts import control_of, same
 
 NODES, SLOTS = 20, 40
@@ -217,7 +218,7 @@ def assert_agents_learn_in_time(case: Case, build: Builder = EntanglementEnv) ->
         returned = step(env, plans[0][slot])
     other = copy.deepcopy(env)
     case.apply(other.session.simulator)
-    both = [returned, other._observe()]  # what the last step would have returned after the change
+    both = [returned, other._shown(other.session.look())]  # what the last step would have returned after the change
     remote, width = remote_columns(env.session.observer.table), env.session.observer.table.width
     local = np.setdiff1d(np.arange(width), remote)
     untouched, seen = np.ones(NODES, dtype=np.bool_), False
@@ -280,27 +281,29 @@ def test_remote_features_are_those_of_the_last_readable_snapshot(case: Case) -> 
 
 
 class FreshObserver(Observer):
-    def observe(self, forecast: Any = None, fresh: bool = False) -> Any:
-        return super().observe(forecast, fresh=True)
+    def observing(self, forecast: Any = None, fresh: bool = False) -> Any:
+        return super().observing(forecast, fresh=True)
 
 
 class NosyObserver(Observer):
-    def observe(self, forecast: Any = None, fresh: bool = False) -> Any:
-        out = super().observe(forecast, fresh)
-        out[:, :, 0] = out[:, :, 0].mean()  # everybody's free memory in place of one's own
-        return out
+    def observing(self, forecast: Any = None, fresh: bool = False) -> Any:
+        return changed(super().observing(forecast, fresh), self.look_around)
+
+    def look_around(self, rows: Any) -> None:
+        rows[:, :, 0] = rows[:, :, 0].mean()  # everybody's free memory in place of one's own
 
 
 class TellingMasks(Observer):
-    def masks(self) -> Any:
-        masks = super().masks()
+    def masking(self) -> Any:
+        return changed(super().masking(), self.tell)
+
+    def tell(self, masks: Any) -> None:
         masks[:, :, -1] = self.simulator.state.free_memory.sum() % 2
-        return masks
 
 
 class Gossip(EntanglementEnv):
-    def _observe(self) -> Any:
-        observations, infos = super()._observe()
+    def _shown(self, look: Look) -> Any:
+        observations, infos = super()._shown(look)
         for info in infos.values():
             info["open"] = self.session.simulator.state.num_open[0, 0]
         return observations, infos
