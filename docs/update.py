@@ -57,7 +57,10 @@ def table(name: str) -> str:
     sides = ["left"] * left + ["right"] * (len(titles) - left)
     text = DataFrame(rows, columns=titles).fillna("").replace(NAMES, regex=True)
     text = text.to_markdown(index=False, colalign=sides, disable_numparse=True)
-    return text + ("\n\n" + declared["note"].format_map(found[0]) if "note" in declared else "")
+    notes = [declared["note"].format_map(found[0])] if "note" in declared else []
+    if len(stamps := {each["stamp"] for each in found if "stamp" in each}) > 1:
+        notes.append(f"Results of different code stand here side by side, of stamps {', '.join(sorted(stamps))}.")
+    return "\n\n".join([text, *notes])
 
 
 def place(record: dict[str, Any], field: str) -> float:

@@ -278,6 +278,7 @@ def reproduce(
     *,
     dry_run: Annotated[bool, told("say what would be run, why, and how long it takes")] = False,
     only: Annotated[tuple[str, ...], told(f"this step{REPEATED} (default: all)", metavar="STEP")] = (),
+    check: Annotated[bool, told("run nothing: play a sample of what is there again, and compare every value")] = False,
     adopt: Annotated[
         str | None, told("note why what is there is what steps would give (default: run them)", metavar="REASON")
     ] = None,
@@ -290,11 +291,14 @@ def reproduce(
     since, and say why. What a step was last run with is kept beside the declaration, in NAME.lock.json. Interrupted,
     the same command again runs the rest; steps that can go on do.
 
+    With both --check and --adopt, steps of which a value came out otherwise are not adopted, and results that came out
+    the same get the stamp of today's code.
+
       dpem reproduce results --dry-run
     """
     from dpem_env.experiments.command import reproduce
 
-    return reproduce(experiment, only, adopt, dry_run, workers, str(data) if data else None)
+    return reproduce(experiment, only, check, adopt, dry_run, workers, str(data) if data else None)
 
 
 def replay(log: Annotated[File, told("an episode log written by dpem run")], /, *, data: Data = None) -> int:

@@ -28,6 +28,7 @@ from dpem_env.envs.session import episode_seeds
 from dpem_env.experiments.results import Key, arrays, read
 from dpem_env.logs.recorder import EpisodeRecorder, read_log
 from dpem_env.policies import available
+from dpem_env.support.provenance import stamp
 from support.command_line import Interrupt, but, complaint, dpem
 
 SLOTS = 16
@@ -97,7 +98,8 @@ def test_results_say_what_was_run(finished: Path) -> None:
     assert [each["delay"] for each in played["contestants"]] == [None, 0.0, 0.5, 0.0, 0.5]
     assert {each["forecaster"] for each in played["contestants"]} == {"mean-rates"}
     assert [values["reward"].shape for values in contestants_in(finished).values()] == [(1, SEEDS)] * 5
-    assert "the code of dpem_env" in results["sources"]
+    assert "the version of numba" in results["sources"]
+    assert {results["stamp"], read_log(next(finished.glob("*-0.parquet"))).header["stamp"]} == {stamp()}
 
 
 def contestants_in(folder: Path) -> dict[str, dict[str, NDArray[np.float64]]]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import ArrayFile, Part, checked, whole_file
+from dpem_env.support.provenance import UNKNOWN, stamp
 
 LARGEST = 1e12  # of what is learned: products of such numbers stay finite
 Arrays = dict[str, NDArray[Any]]
@@ -24,12 +25,12 @@ Kinds = dict[str, tuple[tuple[int, ...], Any]]  # shape and type, or kinds of ty
 
 
 def write(path: str | os.PathLike[str], about: Mapping[str, Any], arrays: Arrays, compressed: bool = False) -> None:
-    """Write a checkpoint, whole or not at all; DpemError if that fails."""
+    """Write a checkpoint, whole or not at all; DpemError if that fails. Unless it is said, its stamp is today's."""
     save: Callable[..., None] = np.savez_compressed if compressed else np.savez
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial, open(partial, "wb") as stream:
-            save(stream, about=np.array(json.dumps(about)), **arrays)
+            save(stream, about=np.array(json.dumps({"stamp": stamp()} | dict(about))), **arrays)
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         before = "; the one before is intact" if os.path.exists(path) else ""
         raise DpemError(f"checkpoint {os.fspath(path)!r} cannot be written: {error}{before}") from None
@@ -51,6 +52,7 @@ def read(
         described = stored.read_about()
         if described["format"] != format:
             raise ValueError(f"format {described['format']!r} instead of {format!r}")
+        described.setdefault("stamp", UNKNOWN)
         checked(about, described, "about")
         wanted, others = arrays(described, stored)
         stored.require_names(["about", *wanted, *others])

@@ -253,7 +253,7 @@ def curve(
             raise DpemError(f"--run {given!r}: expected NAME=PATTERN, e.g. --run 'shared=runs/mesh20/seed*'")
         patterns[name] = pattern
     curves = learning_curves(patterns)
-    rules = means_of(beside, curves["scenario"]) if beside else {}
+    rules = means_of(beside, curves) if beside else {}
     make_writable(out)
     write_json(out / "curve.json", curves | {"rules": rules})
     save_curve_figure(out / "curve.png", curves, rules)

@@ -42,6 +42,7 @@ from dpem_env.support.files import (
     result_folder,
     write_json,
 )
+from dpem_env.support.provenance import stamp
 from dpem_env.support.seeding import generator
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ Expected = dict[EpisodeItem, dict[str, Any]]  # what each result must say of its
 PLACE = ("scenario", "split", "index", "policy", "delay", "forecaster", "bound")
 CONTENT = {
     "format": "the format of results",
-    "version": "the version of dpem_env",
+    "stamp": "the code of dpem_env",
     "scenario_hash": "the scenario",
     "seeds": "the seeds",
     "options": "the options",
@@ -338,6 +339,7 @@ def summarise(plan: Plan, episodes: Episodes) -> Results:
     summary = {
         "format": results.FORMAT,
         "version": simulator_version(),
+        "stamp": stamp(),
         "suite": plan.suite,
         "split": plan.split,
         "tuned": plan.tuned is not None,

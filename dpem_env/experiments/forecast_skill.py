@@ -32,8 +32,10 @@ from dpem_env.network.network import build_network
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.scenarios.schema import ReplayDemand
 from dpem_env.support.errors import DpemError, PolicyError
+from dpem_env.support.provenance import stamp
 from dpem_env.support.seeding import generator
 
+FORMAT = "dpem-forecast-1"
 FLOOR = 0.01  # of the mean rate
 REFERENCE = "mean-rates"
 SUMS = ("deviance", "absolute_error", "naive_error", "expected", "came", "forecasts")
@@ -122,8 +124,9 @@ def measure_skill(
             on_episode(str(item.forecaster))
     results = {name: [found[ForecastItem(scenario, seeds, name)] for seeds in episodes] for name in names}
     return {
-        "format": "dpem-forecast-1",
+        "format": FORMAT,
         "version": simulator_version(),
+        "stamp": stamp(),
         "scenario": scenario.name,
         "scenario_hash": scenario.hash,
         "split": split,

@@ -1,12 +1,14 @@
-"""What an episode follows from besides its scenario and seeds, by content: code, files and data, each under a name.
+"""What an episode follows from besides its scenario, seeds and the code of this package, by content and with names.
 
-A policy, forecaster or bound is known by the package that defines it, and by the files it reads. Which these are it
-says as `sources`, a list of paths; where it says nothing, it is the argument in its name, if that is a path.
+The code of packages is known by a stamp (`dpem_env.support.provenance`), data by a fingerprint. A policy, forecaster or
+bound is known by the package that defines it, and by the files it reads. Which these are it says as `sources`, a list
+of paths; where it says nothing, it is the argument in its name, if that is a path.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,10 +28,10 @@ from dpem_env.scenarios.data import data_needed, source_file
 from dpem_env.scenarios.schema import ReplayDemand, TopohubNetwork
 from dpem_env.support.errors import DpemError
 from dpem_env.support.plugins import PluginName
-from dpem_env.support.provenance import code_fingerprint, package_fingerprint, path_fingerprint
+from dpem_env.support.provenance import LIBRARIES, package_stamp, path_fingerprint
 
 Sources = dict[str, str]
-LIBRARIES = ("networkx", "scipy")  # that decide networks and what linear programs find
+SOLVERS = ("networkx", "scipy")  # that decide networks and what linear programs find
 ABSENT = "absent"
 
 
@@ -40,7 +42,7 @@ class Origins:
         self._seen: dict[Any, Sources] = {}
 
     def of_scenario(self, scenario: Scenario) -> Sources:
-        """This package, and the data that the scenario reads."""
+        """Versions of Python and libraries, and the data that the scenario reads."""
         return self._once(scenario, lambda: _of_scenario(scenario))
 
     def of_policy(self, policy: PolicySpec) -> Sources:
@@ -77,8 +79,8 @@ def changed(before: Sources, now: Sources) -> list[str]:
 
 
 def _of_scenario(scenario: Scenario) -> Sources:
-    found = {"the code of dpem_env": code_fingerprint()}
-    found |= {f"the version of {name}": version(name) for name in LIBRARIES}
+    found = {"the version of Python": platform.python_version()}
+    found |= {f"the version of {name}": version(name) for name in (*LIBRARIES, *SOLVERS)}
     if isinstance(scenario.network, TopohubNetwork):
         import topohub
 
@@ -123,4 +125,4 @@ def _files(paths: Iterable[str | os.PathLike[str]]) -> Sources:
 def _code(modules: Iterable[str]) -> Sources:
     """Of the packages they belong to; Python's own and this one's are known otherwise."""
     packages = {module.partition(".")[0] for module in modules} - {"", "dpem_env"} - sys.stdlib_module_names
-    return {f"the code of {name}": package_fingerprint(name) for name in sorted(packages)}
+    return {f"the code of {name}": package_stamp(name) for name in sorted(packages)}

@@ -19,19 +19,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import glob
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from dpem_env.experiments.checking import Checked, check, compared_files
 from dpem_env.experiments.declared import Experiment, Step
 from dpem_env.scenarios.data import SOURCES, source_file
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import Part, checked, file_name, read_json, reading, sole_writer, write_json
-from dpem_env.support.provenance import path_fingerprint
-from dpem_env.support.syntax import results_fingerprint, syntax_fingerprint
+from dpem_env.support.provenance import UNKNOWN, package_stamp, path_fingerprint, stamp
+from dpem_env.support.syntax import statements
 
 FORMAT = "dpem-reproduced-1"
 DPEM = (sys.executable, "-c", "import sys; from dpem_env.cli import main; sys.exit(main())")
 LOGS = Path("runs/reproduce")  # what the steps print
-Stamp = dict[str, Any]
+# Of a declaration, what results do not follow from, and options that say how they are made.
+BESIDE, HOW = {"name", "core_minutes", "scratch"}, {"workers", "data", "ray"}
+CHEAP = 1.0  # core minutes of steps that are checked by running them again
+Basis = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,8 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.steps: dict[str, Stamp] = {}
-        self.begun: dict[str, Stamp] = {}  # steps that were not finished, and what they were begun with
+        self.steps: dict[str, Basis] = {}
+        self.begun: dict[str, Basis] = {}  # steps that were not finished, and what they were begun with
         if path.exists():
             with reading("record of steps", path):
                 found = read_json(path)
@@ -103,17 +108,18 @@ class Lock:
     def finish(self, step: Step, **more: Any) -> None:
         """Note what a step that was begun has left; DpemError if not all it was declared to leave."""
         outputs = {output: path_fingerprint(output) for output in step.outputs}
-        missing = [output for output, found in outputs.items() if found is None]
-        if missing:
+        if missing := _missing(step):
             raise DpemError(f"it has left no {missing[0]}: mend its outputs in the declaration")
         date = datetime.now(UTC).date().isoformat()
         self.steps[step.name] = self.begun.pop(step.name) | {"outputs": outputs, "date": date} | more
         self._write()
 
-    def adopt(self, experiment: Experiment, step: Step, reason: str, data_dir: str | None) -> None:
-        """Take what is there for what the step would leave, for a reason that is kept."""
+    def adopt(self, experiment: Experiment, step: Step, reason: str, data_dir: str | None, **more: Any) -> None:
+        """Take what is there for what the step would leave, for a reason that is kept; DpemError if not all is."""
+        if missing := _missing(step):
+            raise DpemError(f"there is no {missing[0]}")
         self.begun[step.name] = _basis(experiment, step, data_dir)
-        self.finish(step, adopted=reason)
+        self.finish(step, adopted=reason, **more)
 
     def _write(self) -> None:
         write_json(self.path, {"format": FORMAT, "steps": self.steps, "begun": self.begun})
@@ -183,6 +189,43 @@ def run_steps(experiment: Experiment, lock: Lock, due: Sequence[Due], workers: i
     return 1 if failed else 0
 
 
+def check_step(step: Step, data_dir: str | None) -> Checked | None:
+    """What a sample of the step comes to today, beside what it has left; None if nothing can be made again here."""
+    try:
+        for output in step.outputs:
+            if (found := check(Path(output), data_dir)) is not None:
+                return found
+        return _run_again(step, data_dir) if "out" in step.options and step.core_minutes <= CHEAP else None
+    except DpemError as error:
+        return Checked(0, [], [str(error)])
+
+
+def _run_again(step: Step, data_dir: str | None) -> Checked:
+    """Run it in a place of its own, and compare what it leaves."""
+    out = str(step.options["out"])
+    LOGS.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as folder:
+        again = str(Path(folder, f"again{Path(out).suffix}"))
+        _run(step.model_copy(update={"options": step.options | {"out": again}}), LOGS / "check.log", data_dir)
+        left = [(Path(output), Path(output.replace(out, again))) for output in step.outputs]
+        return Checked.of(compared_files(kept, made) for kept, made in left if kept.suffix == ".json")
+
+
+def _missing(step: Step) -> list[str]:
+    return [output for output in step.outputs if path_fingerprint(output) is None]
+
+
+def put_stamp(outputs: Sequence[str]) -> None:
+    """Give the files of results among these the stamp of today's code, by which they came out the same."""
+    for path in map(Path, outputs):
+        if path.suffix == ".json":
+            with reading("results to stamp", path):
+                found = read_json(path)
+            if {"format", "version"} <= found.keys():
+                first = {name: found[name] for name in ("format", "version")} | {"stamp": stamp()}
+                write_json(path, first | {name: value for name, value in found.items() if name not in first})
+
+
 def _run(step: Step, log: Path, data_dir: str | None) -> float:
     """Run a step to its end; returns the core minutes it took. DpemError if it fails, with its last line."""
     first, *rest = step.command
@@ -198,17 +241,34 @@ def _run(step: Step, log: Path, data_dir: str | None) -> float:
     return (usage.ru_utime + usage.ru_stime) / 60
 
 
-def _basis(experiment: Experiment, step: Step, data_dir: str | None) -> Stamp:
+def _basis(experiment: Experiment, step: Step, data_dir: str | None) -> Basis:
     """What the outputs of a step follow from, by content."""
-    declared = json.dumps(step.model_dump(exclude={"core_minutes"}), sort_keys=True)
+    told = step.model_dump(exclude=BESIDE, exclude_defaults=True)
+    told["options"] = {name: value for name, value in step.options.items() if name not in HOW}
+    declared = json.dumps(told, sort_keys=True)
     files = sorted({file for pattern in step.inputs for file in glob(pattern, recursive=True) or [pattern]})
     lying = {name: source_file(name, data_dir) for name in step.data}
     sources = {f"data of {name}": file and path_fingerprint(file) for name, file in lying.items()}
     return {
         "declared": hashlib.sha256(declared.encode()).hexdigest()[:16],
-        "inputs": {file: path_fingerprint(file) for file in files} | sources,
-        "code": {"dpem_env": results_fingerprint()} | {name: syntax_fingerprint(name) for name in experiment.code},
+        "inputs": {file: _content(file) for file in files} | sources,
+        "code": {"dpem_env": stamp()} | {name: _stamp_of(name) for name in experiment.code},
     }
+
+
+def _content(file: str) -> str | None:
+    """Changes with a file or folder, and of Python code with what it says; None if there is none."""
+    if not (file.endswith(".py") and Path(file).is_file()):
+        return path_fingerprint(file)
+    with reading("input", file):
+        return hashlib.sha256("\n".join(statements(Path(file).read_bytes())).encode()).hexdigest()[:16]
+
+
+def _stamp_of(package: str) -> str:
+    found = package_stamp(package)
+    if found == UNKNOWN:
+        raise DpemError(f"code names {package!r}, which is no package or module that can be imported here")
+    return found
 
 
 def _reads(step: Step, earlier: Step) -> bool:

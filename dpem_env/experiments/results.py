@@ -24,6 +24,7 @@ from dpem_env.experiments.statistics import Array, paired_difference, relative_d
 from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.support.errors import DpemError, nearest
 from dpem_env.support.files import read_json, reading, whole_file, write_json
+from dpem_env.support.provenance import UNKNOWN
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -158,7 +159,7 @@ def records(*found: Results) -> list[dict[str, Any]]:
             base, *changes = scenario["name"].split("+")
             world = {name: value for name, _, value in (change.partition("=") for change in changes)}
             world |= {"scenario": scenario["name"], "base": base, "episodes": len(scenario["episodes"])}
-            world |= {"split": summary["split"], "version": version}
+            world |= {"split": summary["split"], "version": version, "stamp": summary.get("stamp", UNKNOWN)}
             for each in (*scenario["contestants"], *_bound(scenario["bound"])):
                 name = each["policy"] + (f"+{each['forecaster']}" if each["forecaster"] else "")
                 control = "local" if each["delay"] is None else f"delay {each['delay']:g} s"

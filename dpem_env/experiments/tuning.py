@@ -31,6 +31,7 @@ from dpem_env.scenarios.schema import Section
 from dpem_env.support.errors import DpemError, PolicyError
 from dpem_env.support.errors import nearest as suggest
 from dpem_env.support.files import checked, file_name, read_json, reading, sole_writer, staying, write_json
+from dpem_env.support.provenance import UNKNOWN, stamp, warn_of_other_code
 from dpem_env.support.seeding import generator
 
 FORMAT = "dpem-tuning-1"
@@ -127,6 +128,7 @@ def header(scenario: Scenario, budget: int, episodes: int) -> Found:
     return {
         "format": FORMAT,
         "version": simulator_version(),
+        "stamp": stamp(),
         "scenario": scenario.name,
         "scenario_hash": scenario.hash,
         "split": "validation",
@@ -136,7 +138,7 @@ def header(scenario: Scenario, budget: int, episodes: int) -> Found:
 
 
 def finished(path: Path, made_with: Found) -> list[Found]:
-    """What the file holds already; nothing if it is of another version; DpemError if it was asked for otherwise."""
+    """What the file holds already; nothing if it was found by other code; DpemError if it was asked for otherwise."""
     if not path.exists():
         return []
     found = _read(path)
@@ -145,7 +147,7 @@ def finished(path: Path, made_with: Found) -> list[Found]:
             raise DpemError(
                 f"{path} was made with {name} {found[name]!r}, not {made_with[name]!r}; choose another --out"
             )
-    for name, what in (("version", "the version of dpem_env"), ("scenario_hash", "the scenario")):
+    for name, what in (("stamp", "the code of dpem_env"), ("scenario_hash", "the scenario")):
         if found[name] != made_with[name]:
             print(f"tuning all contestants again: {what} changed", file=sys.stderr)
             return []
@@ -199,6 +201,7 @@ class Tuned:
             path = result_file(self.folder, name)
             if path not in self._files and path.exists():
                 self._files[path] = _read(path)
+                warn_of_other_code(str(path), self._files[path]["stamp"], "what was best there may not be any more")
             if path in self._files:
                 found = self._files[path]
                 if found["scenario"] != name:
@@ -267,6 +270,7 @@ class _Tuned(Section):
 class _File(Section):
     format: Literal["dpem-tuning-1"]
     version: dict[str, str]
+    stamp: str = UNKNOWN
     scenario: str
     scenario_hash: str
     split: str

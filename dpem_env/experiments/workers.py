@@ -30,6 +30,7 @@ from dpem_env.scenarios import Scenario, Split
 from dpem_env.support.console import uninterrupted
 from dpem_env.support.errors import DpemError, DpemWarning
 from dpem_env.support.files import file_name
+from dpem_env.support.provenance import stamp
 
 FORMAT = "dpem-episode-2"
 DEATHS = 3  # of workers in a row, with nothing finished between, that are put up with
@@ -70,6 +71,7 @@ class EpisodeItem(ABC):
         return {
             "format": FORMAT,
             "version": simulator_version(),
+            "stamp": stamp(),
             "scenario": self.scenario.name,
             "scenario_hash": self.scenario.hash,
             "split": self.split,

@@ -15,6 +15,7 @@ from dpem_env.logs.pages import PARTS, Held, held
 from dpem_env.scenarios import Scenario, from_toml
 from dpem_env.scenarios.schema import MAX_SLOTS, Natural
 from dpem_env.support.files import Part, checked, json_object
+from dpem_env.support.provenance import UNKNOWN
 
 FORMAT = "dpem-log-2"
 HEADER, DIGEST = b"dpem", b"dpem-digest"  # where they stand in the file's metadata
@@ -90,6 +91,7 @@ class _Network(Part):
 
 class _Header(Part):
     version: dict[str, str]
+    stamp: str = UNKNOWN
     policy: str
     scenario: str
     scenario_hash: str

@@ -55,10 +55,11 @@ from dpem_env.simulator import RULES_VERSION, Status, Tally
 from dpem_env.simulator.simulator import fingerprint
 from dpem_env.support.errors import LogError
 from dpem_env.support.files import reading, require_regular, whole_file
+from dpem_env.support.provenance import stamp
 
 
 def simulator_version() -> dict[str, str]:
-    """Versions a replay must agree with."""
+    """Of package and rules, for people; code is told apart by its stamp."""
     from dpem_env import __version__
 
     return {"dpem_env": __version__, "rules": RULES_VERSION}
@@ -72,6 +73,7 @@ class EpisodeRecorder:
         self.header = {
             "format": FORMAT,
             "version": simulator_version(),
+            "stamp": stamp(),
             "policy": label,
             "scenario": session.scenario.to_toml(),
             "scenario_hash": session.scenario.hash,

@@ -16,11 +16,12 @@ import numpy as np
 from dpem_env.demand.requests import Demand, draw_demand
 from dpem_env.envs.session import Session
 from dpem_env.logs.format import NETWORK_ARRAYS
-from dpem_env.logs.recorder import EpisodeLog, EpisodeRecorder, decision_check, read_log, simulator_version
+from dpem_env.logs.recorder import EpisodeLog, EpisodeRecorder, decision_check, read_log
 from dpem_env.network.network import Network, build_network
 from dpem_env.policies import Decision
 from dpem_env.scenarios.schema import ReplayDemand
 from dpem_env.support.errors import DpemError
+from dpem_env.support.provenance import UNKNOWN, of_other_code
 
 OUTCOMES = ("requests", "verdict", "deliveries", "expired", "delivered", "contended", "reward", "state")
 SAME = 1e-9  # relative difference of what is drawn: last digits of exponentials depend on the processor
@@ -32,8 +33,7 @@ class ReplayReport:
     """What a replay found."""
 
     slots: int
-    recorded_version: dict[str, str]
-    this_version: dict[str, str]
+    other_code: str | None  # what to say of code that it was recorded by, if not this
     altered: bool  # whether the content is not the one the digest was made of
     changed_decisions: tuple[int, ...]  # slots whose decision vector is not the one recorded
     first_difference: str | None  # the first thing that came out otherwise
@@ -47,11 +47,8 @@ class ReplayReport:
     def lines(self) -> list[str]:
         """The report in plain words."""
         said = []
-        if self.recorded_version != self.this_version:
-            said.append(
-                f"recorded with another simulator version: {_version(self.recorded_version)}; "
-                f"this is {_version(self.this_version)}"
-            )
+        if self.other_code is not None:
+            said.append(f"the log is {self.other_code}")
         if self.altered:
             said.append("the log was changed after recording: its content is not the one its digest was made of")
         if self.changed_decisions:
@@ -116,8 +113,7 @@ def replay_log(
         difference = f"totals: logged {log.header.get('totals')}, replayed {recorder.header['totals']}"
     return ReplayReport(
         slots=len(log.rows),
-        recorded_version=log.header["version"],
-        this_version=simulator_version(),
+        other_code=of_other_code(log.header.get("stamp", UNKNOWN)),
         altered=log.digest != log.recorded_digest,
         changed_decisions=tuple(changed),
         first_difference=difference,
@@ -184,7 +180,3 @@ def _compare(logged: dict[str, Any], replayed: dict[str, Any]) -> str | None:
             where, ours, theirs = f"{where}[{i}]", ours[i], theirs[i]
         return f"{where}: logged {theirs}, replayed {ours}"
     return None
-
-
-def _version(version: dict[str, str]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in sorted(version.items()))

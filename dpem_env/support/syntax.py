@@ -1,75 +1,19 @@
-"""Fingerprints of what code says, whatever it looks like and wherever it lies.
-
-Comments, docstrings, imports and the texts of errors do not count, nor in which file of a set a definition stands. So
-moving a room leaves results what they were, and changing a rule does not.
-"""
+"""What code says, whatever it looks like: statements without comments, docstrings, imports and the texts of errors."""
 
 from __future__ import annotations
 
 import ast
-import hashlib
-from collections.abc import Iterable, Iterator
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Iterator
 
-from dpem_env.support.errors import DpemError
-
-PACKAGE = Path(__file__).parents[1]
-# What decides the results of an episode, given the actions.
-DECIDING = (
-    "demand",
-    "envs/control",
-    "envs/forecasts",
-    "envs/metrics",
-    "envs/rewards",
-    "envs/session",
-    "experiments/evaluation",
-    "network",
-    "observations",
-    "physics",
-    "policies",
-    "scenarios",
-    "simulator",
-    "support/seeding",
-)
 # Of the fields of a syntax tree, those that differ between versions of Python or say nothing.
 SILENT = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}
 
 
-@cache
-def results_fingerprint() -> str:
-    """Changes with the rules: with what the code that decides an episode says."""
-    return _digest(PACKAGE / name for name in DECIDING)
-
-
-@cache
-def syntax_fingerprint(name: str) -> str:
-    """Changes with what the code of an importable package or module says; DpemError if there is none."""
-    try:
-        spec = find_spec(name)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or spec.origin is None:
-        raise DpemError(f"no package {name!r} to take a fingerprint of; expected an importable one")
-    return _digest(Path(place) for place in spec.submodule_search_locations or [spec.origin])
-
-
-def statements(source: str) -> Iterator[str]:
+def statements(source: str | bytes) -> Iterator[str]:
     """Every top-level statement of a module, as a text that is the same for all ways to write it."""
     for statement in _telling(ast.parse(source).body):
         if not isinstance(statement, ast.Import | ast.ImportFrom) and not _is_for_types(statement):
             yield _text(statement)
-
-
-def _digest(places: Iterable[Path]) -> str:
-    files = {file for place in places for file in _files(place)}
-    said = sorted(text for file in files for text in statements(file.read_text(encoding="utf-8")))
-    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
-
-
-def _files(place: Path) -> list[Path]:
-    return sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
 
 
 def _telling(body: list[ast.stmt]) -> list[ast.stmt]:

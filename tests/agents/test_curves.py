@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dpem_agents.studies.curves import convergence, learning_curves
-from dpem_env.support.errors import DpemError
+from dpem_agents.studies.curves import convergence, learning_curves, means_of
+from dpem_env.support.errors import DpemError, DpemWarning
+from dpem_env.support.provenance import stamp
 from support.command_line import complaint, dpem
 
 REWARDS = {0: [1.0, 3.0, 4.0, 4.1], 1: [1.0, 2.0, 4.0, 3.9], 2: [1.0, 2.5, 4.3, 4.0]}
@@ -25,7 +26,7 @@ def write_curve(folder: Path, seed: int, rewards: list[float], **changed: Any) -
         for i, reward in enumerate(rewards)
     ]
     settings = {"seed": seed, "mode": "shared", "delay": None, "forecaster": None, "hyperparameters": {}}
-    about = {"scenario": "mesh20-v0", "settings": settings, "curve": points, "validation_episodes": 4}
+    about = {"stamp": stamp(), "scenario": "mesh20-v0", "settings": settings, "curve": points, "validation_episodes": 4}
     folder.mkdir(parents=True)
     (folder / "learning_curve.json").write_text(json.dumps(about | changed))
 
@@ -50,6 +51,19 @@ def test_mean_and_interval_are_over_training_seeds(runs: str) -> None:
     assert training["converged_at"] == [1200, 1200, 1800]
     assert training["mean_converged_at"] == 1200
     assert training["mean_converged_after_seconds"] == 5.0
+
+
+def test_curves_of_different_code_are_told_apart(runs: str, tmp_path: Path) -> None:
+    assert learning_curves({"shared": runs})["stamp"] == stamp()
+    write_curve(tmp_path / "older", 3, REWARDS[0], stamp="0123456789ab")
+    with pytest.warns(DpemWarning, match=rf"they are of different code, stamps {stamp()}\+0123456789ab"):
+        curves = learning_curves({"shared": runs, "older": str(tmp_path / "older")})
+    assert curves["stamp"] == f"{stamp()}+0123456789ab"
+    summary = tmp_path / "summary.json"
+    summary.write_text('{"split": "validation", "scenarios": [{"name": "mesh20-v0", "contestants": []}]}')
+    told = rf"it is of other code \(stamp unknown\) than the learning curves \(stamp {stamp()}\)"
+    with pytest.warns(DpemWarning, match=told):
+        assert means_of(summary, learning_curves({"shared": runs})) == {}
 
 
 @pytest.mark.parametrize(

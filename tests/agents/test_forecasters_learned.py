@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from dpem_env.demand.requests import draw_demand
 from dpem_env.envs.session import Session, episode_seeds
 from dpem_env.network.network import build_network
 from dpem_env.support.errors import DpemError, PolicyError, ScenarioError
+from dpem_env.support.provenance import stamp
 
 KINDS: dict[str, Any] = {
     "ridge": lambda: RidgeForecaster(drawn_checkpoint("ridge")),
@@ -237,6 +239,8 @@ def one_line(error: pytest.ExceptionInfo[DpemError]) -> str:
 def test_a_checkpoint_is_read_back_as_it_was_written(model: str, tmp_path: Path) -> None:
     checkpoint = drawn_checkpoint(model)
     checkpoint.save(tmp_path / "new" / "weights.npz")
+    about = str(np.load(tmp_path / "new" / "weights.npz")["about"])
+    assert json.loads(about)["stamp"] == stamp()
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["weights.npz"]
     again = load(tmp_path / "new" / "weights.npz")
     assert (again.model, again.scenario, again.scenario_hash) == (model, "chain3-v0", "0" * 12)

@@ -18,7 +18,7 @@ import pytest
 from sb3_contrib import MaskablePPO
 
 from dpem_agents.libraries import errors_told_once
-from dpem_agents.ppo import training
+from dpem_agents.ppo import learner, training
 from dpem_agents.ppo.checkpoint import Checkpoint, load
 from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters, changed
 from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
@@ -28,7 +28,8 @@ from dpem_env import scenarios
 from dpem_env.envs.session import EpisodeSeeds, episode_seeds
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.policies import get_policy
-from dpem_env.support.errors import DpemError, ScenarioError
+from dpem_env.support import provenance
+from dpem_env.support.errors import DpemError, DpemWarning, ScenarioError
 from support.command_line import complaint
 
 CHAIN = scenarios.get("chain3-v0", slots=50)  # rollouts of 32 slots end inside episodes
@@ -104,6 +105,23 @@ def test_finished_training_stays_as_it_is_and_can_be_made_longer(tmp_path: Path)
     assert longer.about["curve"][: len(first.about["curve"])] == first.about["curve"]
     anew = load(trained(tmp_path, resume=False), training=True)
     assert_same(anew, first)
+
+
+def test_training_that_goes_on_with_other_code_says_so_and_carries_both_stamps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = provenance.stamp()
+    assert load(trained(tmp_path)).about["stamp"] == ours
+    for module in (provenance, learner):
+        monkeypatch.setattr(module, "stamp", lambda: "0123456789ab")
+    told = rf"is of other code \(stamp {ours}; now 0123456789ab\): training goes on with this one"
+    with pytest.warns(DpemWarning, match=told):
+        trained(tmp_path)
+    assert load(tmp_path).about["stamp"] == ours  # there was nothing left to learn
+    with pytest.warns(DpemWarning, match=told):
+        trained(tmp_path, timesteps=8 * ROLLOUT)
+    assert load(tmp_path / "policy.npz").about["stamp"] == f"{ours}+0123456789ab"
+    assert json.loads((tmp_path / "learning_curve.json").read_text())["stamp"] == f"{ours}+0123456789ab"
 
 
 @MODES

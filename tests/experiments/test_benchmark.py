@@ -232,10 +232,10 @@ def test_two_workers_find_what_one_found(finished: Path, tmp_path: Path) -> None
     ("field", "value", "what"),
     [
         ("scenario_hash", "0" * 12, "the scenario"),
-        ("version", {"dpem_env": "0.0.0", "rules": "v0"}, "the version of dpem_env"),
+        ("stamp", "0" * 12, "the code of dpem_env"),
         ("options", {"speed": 2}, "the options"),
         ("format", "dpem-episode-1", "the format of results"),
-        ("sources", {}, "the code of dpem_baselines, the code of dpem_env, "),
+        ("sources", {}, "the code of dpem_baselines, the version of Python, "),
         ("sources", {"the file weights.npz": "0" * 16}, "the file weights.npz"),
     ],
 )

@@ -96,10 +96,19 @@ def test_a_changed_declaration_runs_that_step_alone(project: Path, capsys: pytes
     assert "second (0.0 core minutes): its declaration changed" in capsys.readouterr().out
 
 
-def test_expected_minutes_are_no_part_of_what_results_follow_from(project: Path) -> None:
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "core_minutes = 7",
+        "core_minutes = 1\nscratch = ['half']",
+        "core_minutes = 1\noptions = { workers = 2 }",
+        "core_minutes = 1  # about\ndata = []",
+    ],
+)
+def test_what_results_do_not_follow_from_runs_nothing(project: Path, changed: str) -> None:
     command("two.toml")
     ran(project)
-    (project / "two.toml").write_text(TWO_STEPS.replace("core_minutes = 1", "core_minutes = 7"))
+    (project / "two.toml").write_text(TWO_STEPS.replace("core_minutes = 1", changed))
     command("two.toml")
     assert ran(project) == []
 
@@ -117,12 +126,28 @@ def test_outputs_that_are_gone_or_changed_are_made_again(
     assert f"second/second.txt {said}" in capsys.readouterr().out
 
 
+def test_of_code_among_the_inputs_what_it_says_counts(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "two.toml").write_text(TWO_STEPS.replace('inputs = ["in.txt"]', 'inputs = ["in.txt", "copy.py"]'))
+    command("two.toml")
+    ran(project)
+    (project / "copy.py").write_text(COPY + "# a remark\n")
+    command("two.toml")
+    assert ran(project) == []
+    (project / "copy.py").write_text(COPY + "print()\n")
+    command("two.toml")
+    assert ran(project) == ["first", "second"]
+    assert "first (0.0 core minutes): copy.py changed" in capsys.readouterr().out
+    (project / "copy.py").write_text("print(")
+    with pytest.raises(DpemError, match=r"input 'copy.py' cannot be used"):
+        command("two.toml")
+
+
 def test_changed_rules_run_everything_again(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command("two.toml")
     ran(project)
-    monkeypatch.setattr(reproduce, "results_fingerprint", lambda: "other rules")
+    monkeypatch.setattr(reproduce, "stamp", lambda: "other rules")
     command("two.toml")
     assert ran(project) == ["first", "second"]
     assert "the code of dpem_env changed" in capsys.readouterr().out

@@ -14,7 +14,8 @@ from dpem_env.experiments import tuning
 from dpem_env.experiments.contestants import PolicySpec
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.experiments.tuning import Tuned, tune
-from dpem_env.support.errors import DpemError, PolicyError
+from dpem_env.support.errors import DpemError, DpemWarning, PolicyError
+from dpem_env.support.provenance import stamp
 from support.command_line import complaint, dpem
 
 SMALL = scenarios.get("star8-v0", slots=40, name="small")
@@ -128,6 +129,26 @@ def test_a_varied_scenario_takes_the_values_of_the_one_it_varies(tmp_path: Path)
     tuned = save(tmp_path, found("local-predictive", 0.4), scenario=star)
     for scenario in (star, star.override(request_rate=1.0, peers=2)):
         assert tuned.policy(scenario, PolicySpec("local-predictive")).options == (("link_cost", 0.4),)
+
+
+@pytest.mark.parametrize("found", ["0123456789ab", None])
+def test_options_that_other_code_found_are_played_with_a_warning_and_searched_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], found: str | None
+) -> None:
+    path = tmp_path / "small.json"
+    tune([PolicySpec("acp")], SMALL, path, 2, 1)
+    Tuned(tmp_path).policy(SMALL, PolicySpec("acp"))
+    older = {name: value for name, value in json.loads(path.read_text()).items() if name != "stamp"}
+    path.write_text(json.dumps(older | ({"stamp": found} if found else {})))
+    told = rf"small.json: is of other code \(stamp {found or 'unknown'}; now {stamp()}\): what was best there may"
+    with pytest.warns(DpemWarning, match=told):
+        Tuned(tmp_path).policy(SMALL, PolicySpec("acp"))
+    capsys.readouterr()
+    tune([PolicySpec("idle")], SMALL, path, 2, 1)
+    assert capsys.readouterr().err == "tuning all contestants again: the code of dpem_env changed\n"
+    kept = json.loads(path.read_text())
+    assert kept["stamp"] == stamp()
+    assert [each["policy"] for each in kept["tuned"]] == ["idle"]
 
 
 def test_a_policy_without_a_search_space_needs_no_tuning(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from dpem_env.demand.forecast import get_forecaster
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.scenarios import traces
 from dpem_env.support.errors import PolicyError
+from dpem_env.support.provenance import UNKNOWN
 
 MB = 2**20
 SHIPPED = Path(__file__).parents[2] / "agents" / "checkpoints"
@@ -293,10 +294,19 @@ TRIALS = {
     "trials": [{"attack": "none", "defence": "mean", "seed": 0, "delivery_rate": 1.0, "contention": 0.0, "reward": 2}],
 }
 PLAN = Plan(MESH, federation(epsilon=4.0, delta=1e-2, period=2), PRESETS["federated"], 3)
+STAMP = {"stamp": UNKNOWN}
 RESULTS: dict[str, tuple[str, dict[str, Any], Callable[[Path], object]]] = {
     "curve": ("learning_curve.json", CURVE, lambda path: curves.learning_curves({"a": str(path.parent)})),
-    "summary": ("summary.json", SUMMARY, lambda path: curves.means_of(path, "chain3-v0")),
-    "attacks": ("attacks.json", TRIALS, lambda path: attacks._known(path, {"format": "dpem-attacks-1"})),
+    "summary": (
+        "summary.json",
+        SUMMARY,
+        lambda path: curves.means_of(path, {"scenario": "chain3-v0"} | STAMP),
+    ),
+    "attacks": (
+        "attacks.json",
+        TRIALS | STAMP,
+        lambda path: attacks._known(path, {"format": TRIALS["format"]} | STAMP),
+    ),
     "plan": ("federation.json", {}, lambda path: Plan.load(path.parent)),
 }
 TOKENS = (b"[" * 5000, b"1e999", b"NaN", b"9" * 5000, b"{", b"null", b'"\\ud800"', b"true", b"-1", b"[]", b'""')

@@ -13,11 +13,12 @@ import pytest
 from dpem_env import scenarios
 from dpem_env.cli import main
 from dpem_env.envs.session import Session
-from dpem_env.logs.recorder import EpisodeRecorder, read_log, simulator_version
+from dpem_env.logs.recorder import EpisodeRecorder, read_log
 from dpem_env.logs.replay import replay, replay_log
 from dpem_env.policies import Decision
 from dpem_env.support import plugins
 from dpem_env.support.errors import LogError
+from dpem_env.support.provenance import stamp
 from support.episode_logs import Change, Header, Row, record_episode, rewrite
 
 SLOTS = 24
@@ -196,17 +197,15 @@ def test_a_changed_header_is_named(log_path: Path, tmp_path: Path, change: Chang
     assert not report.verified
 
 
-def test_another_simulator_version_is_told_and_outcomes_are_compared_all_the_same(
-    log_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("recorded", "said"), [("0123456789ab", "0123456789ab"), (None, "unknown")])
+def test_other_code_is_told_and_outcomes_are_compared_all_the_same(
+    log_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recorded: str | None, said: str
 ) -> None:
     def older(header: Header, rows: list[Row]) -> None:
-        header["version"] = {"dpem_env": "0.0.0", "rules": "v00"}
+        header.pop("stamp")
+        header |= {"stamp": recorded} if recorded else {}
 
-    mine = simulator_version()
-    told = (
-        "recorded with another simulator version: dpem_env 0.0.0, rules v00; "
-        f"this is dpem_env {mine['dpem_env']}, rules {mine['rules']}"
-    )
+    told = f"the log is of other code (stamp {said}; now {stamp()})"
     path = rewrite(log_path, tmp_path / "older.parquet", older)
     assert replayed(path, capsys) == (0, [told, *VERIFIED])
 

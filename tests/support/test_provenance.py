@@ -1,21 +1,22 @@
-"""Fingerprints follow from all sources that decide, and from what was loaded rather than what lies there now."""
+"""Fingerprints and stamps follow from all sources that decide, and from what was loaded rather than what lies there."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import grimp
 import pytest
 
 from dpem_env.support import provenance
+from dpem_env.support.errors import DpemError, DpemWarning
 
 SOURCES = Path(provenance.__file__).parents[1]
-UNCHANGED = (
-    "from dpem_env.support import provenance; print(provenance.world_fingerprint(), provenance.code_fingerprint())"
-)
+UNCHANGED = "from dpem_env.support import provenance; print(provenance.world_fingerprint(), provenance.stamp())"
 
 
 def needed_by(*roots: str) -> set[str]:
@@ -49,7 +50,7 @@ def test_an_episode_follows_from_the_world_and_all_that_plays_it() -> None:
 
 
 def fingerprints(folder: Path) -> list[str]:
-    """Of the world and of all code, for the package in this folder."""
+    """Fingerprint of the world, and stamp, of the package in this folder."""
     # Under a bare parent, for the speed of it.
     code = (
         "import sys, types; package = types.ModuleType('dpem_env'); "
@@ -59,26 +60,65 @@ def fingerprints(folder: Path) -> list[str]:
     return done.stdout.split()
 
 
+REMARK, RULE = "# another remark", "LIMIT_OF_A_TEST = 1"
+
+
 @pytest.mark.parametrize(
-    ("file", "world_changes", "code_changes"),
+    ("file", "line", "world_changes", "stamp_changes"),
     [
-        ("physics.py", True, True),
-        ("simulator/randomness.py", True, True),
-        ("support/provenance.py", True, True),
-        ("policies.py", False, True),
-        ("report/tables.py", False, False),
+        ("physics.py", RULE, True, True),
+        ("physics.py", REMARK, True, False),
+        ("physics.py", '"""A text."""', True, False),
+        ("simulator/randomness.py", RULE, True, True),
+        ("support/provenance.py", RULE, True, False),
+        ("policies.py", RULE, False, True),
+        ("policies.py", REMARK, False, False),
+        ("report/tables.py", RULE, False, False),
     ],
 )
-def test_a_fingerprint_changes_with_each_of_its_sources(
-    tmp_path: Path, file: str, world_changes: bool, code_changes: bool
+def test_what_changes_with_each_source(
+    tmp_path: Path, file: str, line: str, world_changes: bool, stamp_changes: bool
 ) -> None:
     shutil.copytree(SOURCES, tmp_path / "dpem_env", ignore=shutil.ignore_patterns("__pycache__"))
     before = fingerprints(tmp_path)
-    assert before == [provenance.world_fingerprint(), provenance.code_fingerprint()]
+    assert before == [provenance.world_fingerprint(), provenance.stamp()]
     with open(tmp_path / "dpem_env" / file, "a", encoding="utf-8") as stream:
-        stream.write("# another remark\n")
+        stream.write(f"{line}\n")
     after = fingerprints(tmp_path)
-    assert [a != b for a, b in zip(after, before, strict=True)] == [world_changes, code_changes]
+    assert [a != b for a, b in zip(after, before, strict=True)] == [world_changes, stamp_changes]
+
+
+def test_a_definition_that_moves_to_another_file_leaves_the_stamp(tmp_path: Path) -> None:
+    shutil.copytree(SOURCES, tmp_path / "dpem_env", ignore=shutil.ignore_patterns("__pycache__"))
+    rewards, metrics = (tmp_path / "dpem_env" / "envs" / name for name in ("rewards.py", "metrics.py"))
+    moved = rewards.read_text()[rewards.read_text().index("def ") :]
+    rewards.write_text("from dpem_env.envs.metrics import node_rewards\n")
+    metrics.write_text(metrics.read_text() + moved)
+    assert fingerprints(tmp_path)[1] == provenance.stamp()
+
+
+def test_a_stamp_is_twelve_digits_of_what_this_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert re.fullmatch("[0-9a-f]{12}", provenance.stamp())
+    shutil.copytree(SOURCES, tmp_path / "dpem_env")
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "dpem_env")
+    (tmp_path / "dpem_env" / "physics.py").write_text("PI = 3\n")
+    with pytest.raises(DpemError, match="has changed since this process loaded it: start it again"):
+        provenance.stamp.__wrapped__()
+    monkeypatch.setitem(provenance._loaded, "physics", ())
+    assert provenance.stamp.__wrapped__() == provenance.UNKNOWN
+
+
+def test_what_follows_from_several_has_all_their_stamps() -> None:
+    assert provenance.joined(["a", "b+a", "a", "c"]) == "a+b+c"
+    assert provenance.joined(["a", "a"]) == "a"
+
+
+def test_other_code_is_warned_of() -> None:
+    with pytest.warns(DpemWarning, match=r"^w.json: is of other code \(stamp 0; now \w{12}\): beware$"):
+        provenance.warn_of_other_code("w.json", "0", "beware")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        provenance.warn_of_other_code("w.json", provenance.stamp(), "beware")
 
 
 def test_a_file_that_changes_later_does_not_change_what_this_process_runs(
@@ -134,3 +174,35 @@ def test_a_script_is_known_by_its_file(tmp_path: Path, how: list[str]) -> None:
         done = subprocess.run([sys.executable, *how], cwd=tmp_path, capture_output=True, text=True, check=True)
         prints.append(done.stdout)
     assert prints[0] != prints[1]
+
+
+def test_it_does_not_matter_in_which_file_a_definition_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = tmp_path / "one_room", tmp_path / "two_rooms"
+    for folder in (one, two):
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+    (one / "all.py").write_text("A = 1\nB = 2\n")
+    (two / "a.py").write_text("A = 1\n")
+    (two / "b.py").write_text("from two_rooms.a import A\n\nB = 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert provenance.package_stamp("one_room") == provenance.package_stamp("two_rooms")
+    (two / "b.py").write_text("B = 3\n")
+    provenance.package_stamp.cache_clear()
+    assert provenance.package_stamp("one_room") != provenance.package_stamp("two_rooms")
+
+
+def test_files_that_do_not_parse_count_by_their_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "of_templates").mkdir()
+    template = tmp_path / "of_templates" / "template.py"
+    stamps = []
+    for text in ("{{ name }} = 1 +", "{{ name }} = 2 +"):
+        template.write_text(text)
+        provenance.package_stamp.cache_clear()
+        stamps.append(provenance.package_stamp("of_templates"))
+    assert len({*stamps, provenance.UNKNOWN}) == 3
+
+
+@pytest.mark.parametrize("package", ["sys", "dpem_nowhere", "_struct"])
+def test_what_has_no_sources_has_no_stamp(package: str) -> None:
+    assert provenance.package_stamp(package) == provenance.UNKNOWN

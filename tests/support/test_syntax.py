@@ -1,14 +1,12 @@
-"""Fingerprints of what code says: what changes them, and what does not."""
+"""What code says: what changes it, and what does not."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 
 from dpem_env.support import syntax
-from dpem_env.support.errors import DpemError
 
 RULE = '''
 """A rule."""
@@ -61,31 +59,6 @@ def test_what_does_not_count(old: str, new: str) -> None:
 def test_what_counts(old: str, new: str) -> None:
     assert old in RULE
     assert said(RULE.replace(old, new)) != said(RULE)
-
-
-def test_it_does_not_matter_in_which_file_a_definition_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two = tmp_path / "one_room", tmp_path / "two_rooms"
-    for folder in (one, two):
-        folder.mkdir()
-        (folder / "__init__.py").touch()
-    (one / "all.py").write_text("A = 1\nB = 2\n")
-    (two / "a.py").write_text("A = 1\n")
-    (two / "b.py").write_text("from two_rooms.a import A\n\nB = 2\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert syntax.syntax_fingerprint("one_room") == syntax.syntax_fingerprint("two_rooms")
-    (two / "b.py").write_text("B = 3\n")
-    syntax.syntax_fingerprint.cache_clear()
-    assert syntax.syntax_fingerprint("one_room") != syntax.syntax_fingerprint("two_rooms")
-
-
-def test_every_module_that_decides_is_there() -> None:
-    for name in syntax.DECIDING:
-        assert all(path.is_file() for path in syntax._files(syntax.PACKAGE / name))
-
-
-def test_a_package_that_is_not_there_is_said() -> None:
-    with pytest.raises(DpemError, match="no package 'dpem_nowhere'"):
-        syntax.syntax_fingerprint("dpem_nowhere")
 
 
 def test_the_texts_of_versions_of_python_agree() -> None:

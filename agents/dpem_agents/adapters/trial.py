@@ -39,6 +39,7 @@ from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Simulator
 from dpem_env.simulator.simulator import _step as PLAYING
 from dpem_env.support.files import write_json
+from dpem_env.support.provenance import stamp
 
 # (N, F) observations and (N, actions) masks to the (N,) most likely legal actions
 Actor = Callable[[NDArray[np.float32], NDArray[np.int8]], NDArray[np.int64]]
@@ -111,6 +112,7 @@ def trial(name: str, timesteps: int | None = None) -> dict[str, Any]:
         "scenario": scenario.name,
         "scenario_hash": scenario.hash,
         "simulator": simulator_version(),
+        "stamp": stamp(),
         "timesteps": timesteps,
         "agent_steps": plays["decided"],
         "seconds": seconds,

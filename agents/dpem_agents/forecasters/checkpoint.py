@@ -99,6 +99,7 @@ def shapes(model: str, hidden: int, horizon: int) -> dict[str, tuple[int, ...]]:
 
 
 class _About(Part):
+    stamp: str
     scenario: str
     scenario_hash: str
     horizon: Count

@@ -143,6 +143,7 @@ class Point(Part):
 
 
 class _About(Part):
+    stamp: str
     mode: str
     scenario: str
     interface: _Interface

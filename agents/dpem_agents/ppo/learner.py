@@ -25,6 +25,7 @@ from dpem_env.network.network import build_network
 from dpem_env.observations.features import FeatureTable
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import DpemError
+from dpem_env.support.provenance import joined, stamp
 from dpem_env.support.seeding import stream_key
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Learner:
         )
         self.env.seed(settings.seed)
         self.model.set_logger(configure(os.fspath(folder / EVENTS), ["tensorboard"]))
+        self.stamp = stamp()  # of all code that it has learned with
         self.averaging: Averaging | None = None
         if federation is not None:
             self.averaging = Averaging(federation, self.model, rounds, folder / LEDGER, settings.name)
@@ -113,6 +115,7 @@ class Learner:
         position = self._position()
         known = {
             "format": FORMAT,
+            "stamp": self.stamp,
             "mode": self.settings.mode,
             "scenario": self.scenario.name,
             "interface": interface(self.scenario),
@@ -147,6 +150,7 @@ class Learner:
                 for moment, library_name in MOMENTS.items():
                     state[weight][library_name] = torch.from_numpy(arrays[f"{moment}.{name}"]).to(weight)
         self.model.num_timesteps, self.model._n_updates = about["timesteps"], about["updates"]
+        self.stamp = joined([about["stamp"], self.stamp]) if self.timesteps < self.total else about["stamp"]
         if self.averaging is not None:
             self.averaging.restore(about["federated_rounds"], arrays["federated.weights"])
         if about["timesteps"]:

@@ -28,6 +28,7 @@ from dpem_env.report.tables import progress
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import DpemError, PolicyError, require_one_of
 from dpem_env.support.files import require_folder, result_folder, write_json
+from dpem_env.support.provenance import warn_of_other_code
 from dpem_env.support.seeding import require_seed
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def train(
     folder: checkpoint.npz, written every `save_every` seconds and at the end, the learning curve in it as
     learning_curve.json, event files of TensorBoard, and at the end policy.npz, the little of it that playing needs.
 
-    With `resume`, training goes on from the checkpoint in `out` exactly as if it had never stopped. Ctrl-C saves the
+    With `resume`, training goes on from the checkpoint in `out` exactly as if it had never stopped, with a DpemWarning
+    if that is of other code: then what it saves carries the stamps of both. Ctrl-C saves the
     state before the running rollout, and its KeyboardInterrupt says where; whatever else stops it, rounds that were
     released since the last checkpoint are taken over from the ledger, and cost no more. Raises DpemError if the
     checkpoint there is of another training, or cannot be written: then the one before is kept; or if another process
@@ -278,7 +280,7 @@ class Training:
         """Write the checkpoint and, as a file of its own, the learning curve in it."""
         require_folder(self.out, EVENTS)
         checkpoint.save(self.out / FILE)
-        about = {name: checkpoint.about[name] for name in ("scenario", "mode", "settings", "curve")}
+        about = {name: checkpoint.about[name] for name in ("stamp", "scenario", "mode", "settings", "curve")}
         about["validation_episodes"] = self.plan.validation_episodes
         try:
             write_json(self.out / CURVE, about)
@@ -309,6 +311,8 @@ def _checkpoint_before(path: Path, settings: Settings) -> Checkpoint | None:
                 f"{os.fspath(path)!r} is of another training, with {_difference(name, theirs, ours)}: "
                 "choose another --out, or begin anew with --again (in Python resume=False)"
             )
+    so = "training goes on with this one, and its stamp will name both; --again (in Python resume=False) begins anew"
+    warn_of_other_code(os.fspath(path), checkpoint.about["stamp"], so)
     return checkpoint
 
 

@@ -8,6 +8,7 @@ alone. Nothing is noised: median and trimmed mean know no privacy.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,6 +33,7 @@ from dpem_env.experiments.workers import played
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import Part, checked, read_json, reading, sole_writer, write_json
+from dpem_env.support.provenance import UNKNOWN, stamp, warn_of_other_code
 from dpem_env.support.seeding import generator
 
 FORMAT = "dpem-attacks-1"
@@ -134,7 +136,8 @@ def withstand(
     Trials that the file holds already are kept, if it is of the same setting.
     """
     trained = _trained(setting)
-    about = {"format": FORMAT} | _plain(setting, trained)
+    about = {"format": FORMAT, "stamp": stamp()} | _plain(setting, trained)
+    warn_of_other_code(os.fspath(setting.training), trained.about["stamp"], "trials go on with this one")
     trials = [Trial(attack, defence, seed) for defence, seed, attack in product(DEFENCES, seeds, ATTACKS)]
     with sole_writer(out):
         known = _known(out, about)
@@ -225,6 +228,9 @@ def _known(out: Path, about: dict[str, Any]) -> dict[Trial, dict[str, Any]]:
         return {}
     with reading("results", out):
         stored = read_json(out)
+        if stored.get("stamp", UNKNOWN) != about["stamp"]:
+            print("playing all trials again: the code of dpem_env changed", file=sys.stderr)
+            return {}
         if {name: stored.get(name) for name in about} != about:
             raise ValueError("it holds trials of another setting: choose another --out")
         checked(_Results, stored, "it")

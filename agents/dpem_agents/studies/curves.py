@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from dpem_agents.ppo.checkpoint import Point
 from dpem_agents.ppo.training import CURVE
 from dpem_env.experiments.statistics import mean_interval
-from dpem_env.support.errors import DpemError
+from dpem_env.support.errors import DpemError, DpemWarning
 from dpem_env.support.files import Part, checked, matching, read_json, reading
+from dpem_env.support.provenance import UNKNOWN, joined
 from dpem_env.support.seeding import generator
 
 FORMAT = "dpem-learning-curves-1"
@@ -31,6 +33,7 @@ class _Seed(Part):
 
 
 class _Curve(Part):
+    stamp: str = UNKNOWN
     scenario: str
     settings: _Seed
     validation_episodes: int
@@ -43,6 +46,7 @@ class _Rules(Part):
 
 
 class _Summary(Part):
+    stamp: str = UNKNOWN
     split: str
     scenarios: list[_Rules]
 
@@ -55,8 +59,12 @@ def learning_curves(runs: dict[str, str]) -> dict[str, Any]:
     found = {name: _read(name, pattern) for name, pattern in runs.items()}
     if len(scenarios := {curve["scenario"] for curves in found.values() for curve in curves}) > 1:
         raise DpemError(f"learning curves of {', '.join(sorted(scenarios))} do not belong in one picture")
+    stamp = joined(curve.get("stamp", UNKNOWN) for curves in found.values() for curve in curves)
+    if "+" in stamp:
+        warnings.warn(DpemWarning("learning curves", f"they are of different code, stamps {stamp}"), stacklevel=2)
     return {
         "format": FORMAT,
+        "stamp": stamp,
         "scenario": scenarios.pop(),
         "trainings": [_together(name, curves) for name, curves in found.items()],
     }
@@ -113,13 +121,17 @@ def _plain(number: float) -> float | None:
     return round(float(number), 6) if math.isfinite(number) else None
 
 
-def means_of(summary: Path, scenario: str) -> dict[str, dict[str, float]]:
-    """Mean metrics by label of what `dpem benchmark` has played on the scenario."""
+def means_of(summary: Path, curves: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Mean metrics by label of what `dpem benchmark` has played on the scenario of learning curves."""
+    scenario = curves["scenario"]
     with reading("summary of rules to draw beside", summary):
         found = read_json(summary)
         checked(_Summary, found, "it")
         if found["split"] != "validation":
             raise ValueError(f"it is of the {found['split']} split; learning curves are of validation episodes")
+        if (stamp := found.get("stamp", UNKNOWN)) != curves["stamp"]:
+            told = f"it is of other code (stamp {stamp}) than the learning curves (stamp {curves['stamp']})"
+            warnings.warn(DpemWarning(str(summary), told), stacklevel=2)
         played = [each for each in found["scenarios"] if each["name"] == scenario]
         if len(played) != 1:
             raise ValueError(f"it has {len(played)} scenarios {scenario!r}; expected one")

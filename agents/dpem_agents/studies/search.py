@@ -19,6 +19,7 @@ from dpem_env.experiments.tuning import EPISODES, TRIALS
 from dpem_env.experiments.workers import played
 from dpem_env.scenarios import Scenario
 from dpem_env.support.files import read_json, reading, write_json
+from dpem_env.support.provenance import joined
 
 FORMAT = "dpem-ppo-search-1"
 START = Hyperparameters()
@@ -84,6 +85,7 @@ def search(
     found.sort(key=lambda each: -each["reward"])
     about = {
         "format": FORMAT,
+        "stamp": joined(each["stamp"] for each in found),
         "scenario": scenario.name,
         "scenario_hash": scenario.hash,
         "timesteps": timesteps,
@@ -109,6 +111,8 @@ def _score(trial: Trial) -> dict[str, Any]:
         show_progress=False,
     )
     with reading("learning curve", trial.folder / CURVE):
-        curve = read_json(trial.folder / CURVE)["curve"]
-        last = {name: curve[-1][name] for name in ("reward", "delivery_rate", "contention", "seconds")}
-        return last | {"rewards_on_the_way": [float(np.round(point["reward"], 4)) for point in curve]}
+        found = read_json(trial.folder / CURVE)
+        curve, last = found["curve"], found["curve"][-1]
+        scores = {name: last[name] for name in ("reward", "delivery_rate", "contention", "seconds")}
+        rewards = [float(np.round(point["reward"], 4)) for point in curve]
+        return scores | {"rewards_on_the_way": rewards, "stamp": found["stamp"]}
