@@ -52,25 +52,52 @@ def cutoff_age(werner: Real, threshold: Real, coherence_u: Real, coherence_v: Re
     return np.maximum(np.log(werner / threshold), 0.0) / (1.0 / coherence_u + 1.0 / coherence_v)  # type: ignore[no-any-return]
 
 
-def purification_success(werner_1: Real, werner_2: Real) -> Real:
-    """Probability (1 + w₁w₂)/2 that one BBPSSW round succeeds (Bennett et al., PRL 76, 722, 1996, eq. 7)."""
-    return (1.0 + werner_1 * werner_2) / 2.0
+def purification_success(kept: Real, measured: Real, gate_fidelity: float = 1.0, readout_fidelity: float = 1.0) -> Real:
+    """Probability (1 + g²r·w₁w₂)/2, r = (2m - 1)², that a BBPSSW round succeeds: that both ends report the same bit.
 
-
-def purified_werner(werner_1: Real, werner_2: Real) -> Real:
-    """Werner parameter after a successful BBPSSW round, twirled back to Werner form (same source, eq. 7).
-
-    F' = (F₁F₂ + (1-F₁)(1-F₂)/9)/p written in w: w' = (w₁ + w₂ + 4w₁w₂) / (3(1 + w₁w₂)).
+    A pair of Werner parameter w₁ is kept and one of w₂ measured. The CNOT at either end acts ideally with probability g
+    (`gate_fidelity`) and otherwise leaves its two qubits in I/4; a readout reports the true bit with probability m: the
+    noise of `swap_factor`. Bennett et al., PRL 76, 722 (1996), eq. 7, with the noise of Dür, Briegel, Cirac & Zoller,
+    PRA 59, 169 (1999), for pairs that need not be equal. Ideal by default.
     """
-    return (werner_1 + werner_2 + 4.0 * werner_1 * werner_2) / (3.0 * (1.0 + werner_1 * werner_2))
+    visibility = gate_fidelity * (2.0 * readout_fidelity - 1.0)
+    return (1.0 + visibility * visibility * kept * measured) / 2.0
 
 
-def pumped_werner(link_werner: float, quality: int) -> float:
+def purified_werner(kept: Real, measured: Real, gate_fidelity: float = 1.0, readout_fidelity: float = 1.0) -> Real:
+    """Werner parameter after a successful BBPSSW round, twirled back to Werner form by ideal one-qubit gates.
+
+    w' = g²(w₁ + r·w₂ + 2(1 + r)w₁w₂) / (3(1 + g²r·w₁w₂)): noise, letters and sources of `purification_success`. A wrong
+    readout keeps a round that should have failed, whose kept pair has lost more; so the two pairs count differently.
+    """
+    gates = gate_fidelity * gate_fidelity
+    readouts = (2.0 * readout_fidelity - 1.0) * (2.0 * readout_fidelity - 1.0)
+    agreeing = gates * (kept + readouts * measured + 2.0 * (1.0 + readouts) * kept * measured)
+    return agreeing / (3.0 * (1.0 + gates * readouts * kept * measured))
+
+
+def pumped_werner(link_werner: float, quality: int, gate_fidelity: float = 1.0, readout_fidelity: float = 1.0) -> float:
     """Werner parameter of a fresh link after `quality` - 1 successful pumping rounds with fresh pairs."""
     werner = link_werner
     for _ in range(quality - 1):
-        werner = purified_werner(werner, link_werner)
+        werner = purified_werner(werner, link_werner, gate_fidelity, readout_fidelity)
     return werner
+
+
+def pairs_per_link(
+    link_werner: float, quality: int, gate_fidelity: float = 1.0, readout_fidelity: float = 1.0
+) -> float:
+    """Pairs E_q that must arrive on average to complete a link at `quality`, if nothing decays meanwhile.
+
+    E_1 = 1, E_(q+1) = (E_q + 1)/s_q with s_q the success of pumping the link's pair after q - 1 rounds: a failure
+    empties the link. Decay lowers s_q, so this is a lower bound (nested purification: Dür & Briegel, Rep. Prog. Phys.
+    70, 1381, 2007).
+    """
+    pairs, held = 1.0, link_werner
+    for _ in range(quality - 1):
+        pairs = (pairs + 1.0) / purification_success(held, link_werner, gate_fidelity, readout_fidelity)
+        held = purified_werner(held, link_werner, gate_fidelity, readout_fidelity)
+    return pairs
 
 
 def bit_error_rate(werner: Real) -> Real:

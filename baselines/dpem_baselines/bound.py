@@ -1,8 +1,8 @@
 """What no policy can exceed in the long run: a linear program over the candidate routes, and the load it defines.
 
 In expectation a delivered pair of h hops takes p^-(h - 1) tries to swap; each try uses up one complete link per hop and
-one swap per relay. A link at quality q takes E_q arriving pairs (`pairs_per_link`), hence at least E_q/η pairs of its
-emitter. With x_v >= 0 the requests/s served in way v = (node, peer, route, class):
+one swap per relay. A link at quality q takes E_q arriving pairs (`physics.pairs_per_link`), hence at least E_q/η pairs
+of its emitter. With x_v >= 0 the requests/s served in way v = (node, peer, route, class):
 
     maximise    Σ_v x_v
     subject to  Σ_v x_v · p^-(h_v - 1) · Σ_{links l of v fed by n} E_q(v)/η_l  <=  g_n       for every source n
@@ -171,7 +171,8 @@ class Ways:
     def freshest(self) -> Floats:
         """(V,) Werner parameter that the pair cannot exceed when it is finished, whatever its quality."""
         rules = rules_of(self.scenario)
-        link = max(physics.pumped_werner(rules.link_werner, q) for q in range(1, rules.qualities + 1))
+        noise = rules.purification_gate, rules.purification_readout
+        link = max(physics.pumped_werner(rules.link_werner, q, *noise) for q in range(1, rules.qualities + 1))
         return link**self._hops * rules.swap_factor ** (self._hops - 1)
 
     @property
@@ -185,7 +186,8 @@ class Ways:
     @property
     def _per_quality(self) -> Floats:
         rules = rules_of(self.scenario)
-        cost = np.array([pairs_per_link(rules.link_werner, q) for q in range(1, rules.qualities + 1)])
+        noise = rules.purification_gate, rules.purification_readout
+        cost = np.array([physics.pairs_per_link(rules.link_werner, q, *noise) for q in range(1, rules.qualities + 1)])
         return cost[self.network.routes.quality[self.node, self.peer, self.route, self.wanted] - 1]
 
     def _at_way(self, table: NDArray[np.int32]) -> Ints:
@@ -203,20 +205,6 @@ def ways_of(scenario: Scenario, network: Network) -> Ways:
     passable = np.append(topology.transmission > NEGLIGIBLE, True)[routes.links].all(axis=-1)  # the last is for padding
     joinable = (routes.hops == 1) | (scenario.hardware.swap_success > 0)
     return Ways(scenario, network, *np.nonzero((routes.quality > 0) & (passable & joinable)[..., None]))
-
-
-def pairs_per_link(link_werner: float, quality: int) -> float:
-    """Pairs E_q that must arrive on average to complete a link at `quality`, if nothing decays meanwhile.
-
-    E_1 = 1, E_(q+1) = (E_q + 1)/s_q with s_q the success of pumping the link's pair after q - 1 rounds: a failure
-    empties the link. Decay lowers s_q, so this is a lower bound (nested purification: Dür & Briegel, Rep. Prog. Phys.
-    70, 1381, 2007).
-    """
-    pairs = 1.0
-    for rounds in range(1, quality):
-        held = physics.pumped_werner(link_werner, rounds)
-        pairs = (pairs + 1.0) / physics.purification_success(held, link_werner)
-    return pairs
 
 
 def demand_mix(scenario: Scenario, network: Network) -> Floats:

@@ -72,9 +72,9 @@ class RouteModel:
         self.sharers = same.sum(axis=-1)  # links of the route that its own emitter feeds
         self.relays = np.where(np.arange(1, used.shape[-1]) < routes.hops[..., None], routes.nodes[..., 1:-1], -1)
         self.swapped = hardware.swap_success ** np.maximum(routes.hops - 1, 0)
-        self.pairs_per_link = expected_pairs_per_link(
-            physics.werner_from_fidelity(hardware.link_fidelity), scenario.control.qualities
-        )
+        fresh, noise = physics.werner_from_fidelity(hardware.link_fidelity), hardware.purification_fidelities
+        qualities = range(1, scenario.control.qualities + 1)
+        self.pairs_per_link = np.array([physics.pairs_per_link(fresh, q, *noise) for q in qualities])
         weights = np.array(scenario.demand.class_weights) / sum(scenario.demand.class_weights)
         best = np.arange(1, scenario.control.qualities + 1)[:, None]
         met = (routes.quality[..., None, :] > 0) & (routes.quality[..., None, :] <= best)
@@ -170,15 +170,3 @@ class RouteModel:
         )
         largest = usage.max(axis=1).toarray().ravel() if usage.shape[1] else np.zeros(4 * n)
         return np.maximum(np.where(idle, np.maximum(budget, largest), budget), 0.0)
-
-
-def expected_pairs_per_link(link_werner: float, qualities: int) -> Floats:
-    """(Q,) arriving pairs that a link of quality 1 … Q takes: E₁ = 1, E_{q+1} = (E_q + 1) / p_q.
-
-    p_q is the success probability of the q-th pumping round; its failure empties the link, and all starts again.
-    """
-    expected = np.ones(qualities)
-    for q in range(1, qualities):
-        success = physics.purification_success(physics.pumped_werner(link_werner, q), link_werner)
-        expected[q] = (expected[q - 1] + 1.0) / success
-    return expected

@@ -79,7 +79,8 @@ def _fresh_werner(scenario: Scenario) -> NDArray[np.float64]:
     hardware = scenario.hardware
     link = physics.werner_from_fidelity(hardware.link_fidelity)
     swap = physics.swap_factor(hardware.gate_fidelity, hardware.readout_fidelity)
-    pumped = np.array([physics.pumped_werner(link, q + 1) for q in range(scenario.control.qualities)])
+    qualities = range(1, scenario.control.qualities + 1)
+    pumped = np.array([physics.pumped_werner(link, q, *hardware.purification_fidelities) for q in qualities])
     hops = np.arange(scenario.routing.max_hops + 1)
     fresh: NDArray[np.float64] = pumped[:, None] ** hops * swap ** np.maximum(hops - 1, 0)
     return fresh

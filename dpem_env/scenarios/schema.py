@@ -163,7 +163,13 @@ class Hardware(Section):
     swap_success: Probability = 0.9
     gate_fidelity: Fidelity = 0.99
     readout_fidelity: Annotated[float, Field(strict=True, gt=0.5, le=1)] = 0.99
+    purification_gates: Literal["ideal", "noisy"] = "ideal"  # noisy: with the gate and readout fidelities of swaps
     token_cap: Annotated[float, Field(strict=True, ge=1, le=LARGEST)] = 2.0  # saved-up swaps
+
+    @property
+    def purification_fidelities(self) -> tuple[float, float]:
+        """Gate and readout fidelity of purification rounds."""
+        return (self.gate_fidelity, self.readout_fidelity) if self.purification_gates == "noisy" else (1.0, 1.0)
 
     _pairs = field_validator("generation_rate", "swap_rate", "memory", mode="before")(_two)
     _ranges = field_validator("generation_rate", "swap_rate", "memory")(_ordered)
@@ -323,6 +329,9 @@ class Seeds(Section):
         return self
 
 
+# Fields that came after the first scenarios were named, and the values that leave the world as it was without them: a
+# scenario that has these is the one it was, and keeps its hash.
+NEUTRAL: dict[str, dict[str, Any]] = {"hardware": {"purification_gates": "ideal"}}
 NETWORKS: dict[str, type[Section]] = {
     "mesh": MeshNetwork,
     "chain": ChainNetwork,
@@ -456,6 +465,10 @@ class Scenario(Section):
     def hash(self) -> str:
         """Twelve hexadecimal digits that change whenever a field other than name or summary does."""
         fields = self.model_dump(mode="json", exclude={"name", "summary"})
+        for section, neutral in NEUTRAL.items():
+            for name, value in neutral.items():
+                if fields[section][name] == value:
+                    del fields[section][name]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

@@ -453,9 +453,11 @@ def _receive(rules, state, i, row, h, u):
     if state.link_rounds[i, row, h] < 0:
         state.link_rounds[i, row, h] = 0
         state.link_werner[i, row, h] = rules.link_werner
-    elif u < _purification_success(held, rules.link_werner):
+    elif u < _purification_success(held, rules.link_werner, rules.purification_gate, rules.purification_readout):
         state.link_rounds[i, row, h] += 1
-        state.link_werner[i, row, h] = _purified_werner(held, rules.link_werner)
+        state.link_werner[i, row, h] = _purified_werner(
+            held, rules.link_werner, rules.purification_gate, rules.purification_readout
+        )
         state.tally[Tally.PURIFIED_AWAY] += 1
     else:
         state.link_rounds[i, row, h] = -1

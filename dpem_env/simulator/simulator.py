@@ -194,6 +194,7 @@ def rules_of(scenario: Scenario) -> Rules:
     """The scenario's constants in the kernel's units: slots and Werner parameters."""
     hardware, control, slot = scenario.hardware, scenario.control, scenario.control.slot_duration
     outages = scenario.outages
+    purification_gate, purification_readout = hardware.purification_fidelities
     return Rules(
         qualities=control.qualities,
         time_to_live=scenario.in_slots(control.time_to_live),
@@ -202,6 +203,8 @@ def rules_of(scenario: Scenario) -> Rules:
         token_cap=hardware.token_cap,
         swap_success=float(hardware.swap_success),
         swap_factor=physics.swap_factor(hardware.gate_fidelity, hardware.readout_fidelity),
+        purification_gate=purification_gate,
+        purification_readout=purification_readout,
         link_werner=float(physics.werner_from_fidelity(hardware.link_fidelity)),
         link_failure=slot / outages.mean_up if outages else 0.0,
         link_repair=slot / outages.mean_down if outages else 0.0,

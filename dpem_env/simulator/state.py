@@ -35,6 +35,8 @@ class Rules(NamedTuple):
     token_cap: float
     swap_success: float
     swap_factor: float  # g_sw
+    purification_gate: float  # gate and readout fidelity of purification rounds; 1 where they are ideal
+    purification_readout: float
     link_werner: float  # of an arriving pair
     link_failure: float  # probability per slot that an up link goes down
     link_repair: float  # probability per slot that a down link comes up

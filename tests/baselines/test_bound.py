@@ -15,7 +15,6 @@ from dpem_baselines.bound import (
     delivered_bound,
     demand_mix,
     offered_load,
-    pairs_per_link,
     resources,
     ways_of,
 )
@@ -75,14 +74,26 @@ def test_a_class_that_needs_purification_takes_the_pairs_of_every_round() -> Non
     fields: dict[str, Any] = {"link_fidelity": 0.94, "class_weights": (0.0, 0.0, 1.0), "relay_swap_rate": 9.0}
     scenario, network = chain3(request_rate=9.0, **fields)
     assert network.routes.quality[0, 0, 0].tolist() == [1, 1, 3]
-    per_link = pairs_per_link(physics.werner_from_fidelity(0.94), 3) / ARRIVES
+    per_link = physics.pairs_per_link(physics.werner_from_fidelity(0.94), 3) / ARRIVES
     assert delivered_bound(scenario, network).delivered == pytest.approx(8.0 * SWAPS / (2 * per_link))
+
+
+def test_noisy_purification_takes_more_pairs_and_helps_fewer_routes() -> None:
+    fields: dict[str, Any] = {"link_fidelity": 0.94, "class_weights": (0.0, 0.0, 1.0), "relay_swap_rate": 9.0}
+    noisy = {"purification_gates": "noisy", "gate_fidelity": 0.995, "readout_fidelity": 0.995}
+    scenario, network = chain3(request_rate=9.0, fidelity_classes=(0.7, 0.8, 0.89), **fields, **noisy)
+    assert network.routes.quality[0, 0, 0].tolist() == [1, 1, 2]
+    per_link = physics.pairs_per_link(physics.werner_from_fidelity(0.94), 2, 0.995, 0.995) / ARRIVES
+    assert delivered_bound(scenario, network).delivered == pytest.approx(8.0 * SWAPS / (2 * per_link))
+    link = physics.pumped_werner(physics.werner_from_fidelity(0.94), 3, 0.995, 0.995)
+    freshest = link**2 * physics.swap_factor(0.995, 0.995)
+    assert ways_of(scenario, network).freshest == pytest.approx(freshest)
 
 
 def test_purification_restarts_from_an_empty_link_after_a_failure() -> None:
     link = 0.8
     first, second = link, physics.purified_werner(link, link)
-    assert pairs_per_link(link, 1) == 1.0
+    assert physics.pairs_per_link(link, 1) == 1.0
     # Mean steps to absorption of the chain 0 rounds held, 1 round held, empty (Kemeny & Snell 1960, §3.3).
     success = [physics.purification_success(werner, link) for werner in (first, second)]
     for quality in (2, 3):
@@ -93,7 +104,7 @@ def test_purification_restarts_from_an_empty_link_after_a_failure() -> None:
             if rounds + 2 < quality:
                 move[rounds + 1, rounds + 2] = success[rounds]
         steps = np.linalg.solve(np.eye(quality) - move, np.ones(quality))
-        assert pairs_per_link(link, quality) == pytest.approx(steps[0])
+        assert physics.pairs_per_link(link, quality) == pytest.approx(steps[0])
 
 
 @pytest.mark.parametrize("request_rate", [2.0, 4.0, 6.0, 8.0, 12.0, 100.0])

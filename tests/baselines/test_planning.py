@@ -14,8 +14,8 @@ from dpem_baselines.linear_program import CentralLP
 from dpem_baselines.planning import PathPlanner, first_that_fit
 from dpem_baselines.q_cast import QCast
 from dpem_baselines.reps import Reps
-from dpem_baselines.route_model import Candidates, Load, RouteModel, expected_pairs_per_link
-from dpem_env import scenarios
+from dpem_baselines.route_model import Candidates, Load, RouteModel
+from dpem_env import physics, scenarios
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.network.network import build_network
@@ -285,7 +285,7 @@ def test_purification_takes_the_pairs_that_pumping_takes_on_average() -> None:
     pumped = (2 * werner + 4 * werner**2) / (3 * (1 + werner**2))
     second = (1 + pumped * werner) / 2
     expected = [1.0, 2 / first, (2 / first + 1) / second]
-    assert expected_pairs_per_link(werner, 3) == pytest.approx(expected)
+    assert [physics.pairs_per_link(werner, q) for q in (1, 2, 3)] == pytest.approx(expected)
     rng = np.random.default_rng(0)
     spent = 0
     for _ in range(20_000):

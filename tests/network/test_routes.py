@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import networkx as nx
 import numpy as np
@@ -315,15 +316,27 @@ def test_the_smallest_quality_of_each_class_by_hops(hops: int, expected: list[in
 
 
 @given(
-    st.floats(0.6, 1.0), st.floats(0.9, 1.0), st.integers(1, 5), st.integers(1, 6), st.sampled_from([0.6, 0.75, 0.9])
+    st.floats(0.6, 1.0),
+    st.floats(0.9, 1.0),
+    st.sampled_from(["ideal", "noisy"]),
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.sampled_from([0.6, 0.75, 0.9]),
 )
 @settings(max_examples=40, deadline=None)
 def test_the_smallest_quality_is_the_fewest_rounds_that_make_the_class_fresh(
-    link_fidelity: float, gate_fidelity: float, qualities: int, hops: int, wanted: float
+    link_fidelity: float,
+    gate_fidelity: float,
+    purification_gates: Literal["ideal", "noisy"],
+    qualities: int,
+    hops: int,
+    wanted: float,
 ) -> None:
     scenario = Scenario(
         name="chain",
-        hardware=Hardware(link_fidelity=link_fidelity, gate_fidelity=gate_fidelity),
+        hardware=Hardware(
+            link_fidelity=link_fidelity, gate_fidelity=gate_fidelity, purification_gates=purification_gates
+        ),
         control=Control(qualities=qualities),
         demand=SessionDemand(fidelity_classes=(wanted,), class_weights=(1.0,)),
     )
@@ -333,7 +346,8 @@ def test_the_smallest_quality_is_the_fewest_rounds_that_make_the_class_fresh(
     table = find_routes(chain, scenario, np.array([[hops]] + [[-1]] * hops, dtype=np.int32))
 
     def meets(quality: int) -> bool:
-        link = physics.pumped_werner(physics.werner_from_fidelity(link_fidelity), quality)
+        noise = (gate_fidelity, 0.99) if purification_gates == "noisy" else (1.0, 1.0)
+        link = physics.pumped_werner(physics.werner_from_fidelity(link_fidelity), quality, *noise)
         fresh = link**hops * physics.swap_factor(gate_fidelity, 0.99) ** (hops - 1)
         return fresh >= physics.werner_from_fidelity(wanted)
 

@@ -97,6 +97,23 @@ def stored(state: Qobj, duration: float, coherence_u: float, coherence_v: float)
     return evolved(state, jumps, duration)
 
 
+def reporting(readout_fidelity: float) -> tuple[Qobj, Qobj]:
+    """POVM elements of the reports 0 and 1 of a readout that reports the true bit with the given probability."""
+    m = readout_fidelity
+    return m * ZERO + (1.0 - m) * ONE, m * ONE + (1.0 - m) * ZERO
+
+
+def after_noisy_cnot(state: Qobj, control: int, target: int, gate_fidelity: float) -> Qobj:
+    """State after a CNOT that acts ideally with the given probability, else leaves its qubits in I/4."""
+    qubits = len(state.dims[0])
+    gate = cnot(control, target, qubits)
+    others = [qubit for qubit in range(qubits) if qubit not in (control, target)]
+    lost = tensor(state.ptrace(others), tensor(IDENTITY, IDENTITY) / 4.0)
+    order = [*others, control, target]
+    lost = lost.permute([order.index(qubit) for qubit in range(qubits)])
+    return gate_fidelity * gate * state * gate.dag() + (1.0 - gate_fidelity) * lost
+
+
 def swapped(first: Qobj, second: Qobj, gate_fidelity: float, readout_fidelity: float) -> Qobj:
     """Pair of Alice and Carol after Bob's noisy Bell measurement of his halves of two pairs, before any twirl.
 
@@ -105,26 +122,26 @@ def swapped(first: Qobj, second: Qobj, gate_fidelity: float, readout_fidelity: f
     the probability m. The Hadamard gate is ideal, and so are Carol's corrections, which follow the reported bits.
     """
     alice, left, right, carol = range(4)
-    before = tensor(first, second)
-    ideal = cnot(left, right, 4) * before * cnot(left, right, 4).dag()
-    mixed = tensor(before.ptrace([alice, carol]), IDENTITY / 2.0, IDENTITY / 2.0).permute([0, 2, 3, 1])
-    after_gate = gate_fidelity * ideal + (1.0 - gate_fidelity) * mixed
+    after_gate = after_noisy_cnot(tensor(first, second), left, right, gate_fidelity)
     rotated = on({left: HADAMARD}, 4) * after_gate * on({left: HADAMARD}, 4)
-    m = readout_fidelity
-    reporting = (m * ZERO + (1.0 - m) * ONE, m * ONE + (1.0 - m) * ZERO)  # POVM elements of the reports 0 and 1
+    reports = reporting(readout_fidelity)
     ends = 0.0
     for phase, parity in product((0, 1), repeat=2):
-        outcome = (on({left: reporting[phase], right: reporting[parity]}, 4) * rotated).ptrace([alice, carol])
+        outcome = (on({left: reports[phase], right: reports[parity]}, 4) * rotated).ptrace([alice, carol])
         correction = on({1: sigmaz() ** phase * sigmax() ** parity}, 2)
         ends += correction * outcome * correction.dag()
     return ends
 
 
-def purified(kept: Qobj, measured: Qobj) -> tuple[float, Qobj]:
-    """Success probability and output of a BBPSSW round: bilateral CNOT, measure in Z, keep if the ends agree, twirl."""
-    bilateral = cnot(0, 2, 4) * cnot(1, 3, 4)  # qubits: Alice's and Bob's of the kept pair, then of the measured one
-    after = bilateral * tensor(kept, measured) * bilateral.dag()
-    agreeing = sum((on({2: bit, 3: bit}, 4) * after).ptrace([0, 1]) for bit in (ZERO, ONE))
+def purified(kept: Qobj, measured: Qobj, gate_fidelity: float = 1.0, m: float = 1.0) -> tuple[float, Qobj]:
+    """Success probability and output of a BBPSSW round: bilateral CNOT, measure in Z, keep if the ends agree, twirl.
+
+    The gates and readouts are those of `swapped`, one of each kind at either end; the twirl is ideal.
+    """
+    after = tensor(kept, measured)  # qubits: Alice's and Bob's of the kept pair, then of the measured one
+    for control, target in ((0, 2), (1, 3)):
+        after = after_noisy_cnot(after, control, target, gate_fidelity)
+    agreeing = sum((on({2: report, 3: report}, 4) * after).ptrace([0, 1]) for report in reporting(m))
     return agreeing.tr().real, twirled(agreeing / agreeing.tr())
 
 
@@ -208,20 +225,22 @@ def test_a_pair_kept_for_its_cutoff_age_is_at_the_threshold(w: float, share: flo
     assert_equal(stored(werner_state(w), age, u, v), werner_state(threshold))
 
 
-@given(werners, werners)
+@given(werners, werners, probabilities, readout_fidelities)
+@example(0.9, 0.6, 1.0, 1.0)
 @quick
-def test_a_bbpssw_round_succeeds_and_purifies_as_stated(kept: float, measured: float) -> None:
-    success, state = purified(werner_state(kept), werner_state(measured))
-    assert physics.purification_success(kept, measured) == pytest.approx(success, abs=PRECISION)
-    assert_equal(state, werner_state(physics.purified_werner(kept, measured)))
+def test_a_bbpssw_round_succeeds_and_purifies_as_stated(kept: float, measured: float, gate: float, m: float) -> None:
+    success, state = purified(werner_state(kept), werner_state(measured), gate, m)
+    assert physics.purification_success(kept, measured, gate, m) == pytest.approx(success, abs=1e-12)
+    expected = werner_state(physics.purified_werner(kept, measured, gate, m))
+    assert np.abs((state - expected).full()).max() <= 1e-12
 
 
-@given(werners, st.integers(1, 5))
+@given(werners, st.integers(1, 5), probabilities, readout_fidelities)
 @quick
-def test_pumping_is_a_chain_of_rounds_with_fresh_pairs(werner: float, quality: int) -> None:
+def test_pumping_is_a_chain_of_rounds_with_fresh_pairs(werner: float, quality: int, gate: float, m: float) -> None:
     link = werner_state(werner)
-    pumped = reduce(lambda kept, fresh: purified(kept, fresh)[1], [link] * quality)
-    assert_equal(pumped, werner_state(physics.pumped_werner(werner, quality)))
+    pumped = reduce(lambda kept, fresh: purified(kept, fresh, gate, m)[1], [link] * quality)
+    assert_equal(pumped, werner_state(physics.pumped_werner(werner, quality, gate, m)))
 
 
 @given(werners)

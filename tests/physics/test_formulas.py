@@ -126,6 +126,27 @@ def test_bbpssw_round_agrees_with_bilateral_cnots_on_density_matrices(kept: floa
     assert fidelity == pytest.approx(bell_fidelity(agreeing) / success, abs=1e-12)
 
 
+@pytest.mark.parametrize(("fidelity", "pumped"), [(0.98, 0.978254), (0.95, 0.956164), (0.90, 0.916597)])
+def test_bbpssw_round_with_gates_and_readouts_of_0_99(fidelity: float, pumped: float) -> None:
+    werner = physics.werner_from_fidelity(fidelity)
+    found = physics.fidelity_from_werner(physics.pumped_werner(werner, 2, 0.99, 0.99))
+    assert found == pytest.approx(pumped, abs=5e-7)
+
+
+@given(st.floats(0.25, 1.0), st.floats(0.5, 1.0), st.floats(0.5, 1.0))
+@settings(max_examples=50)
+def test_noisy_bbpssw_round_is_the_one_published_for_equal_pairs(fidelity: float, p2: float, eta: float) -> None:
+    """Dür, Briegel, Cirac & Zoller, PRA 59, 169 (1999), with ideal one-qubit gates, written in F."""
+    f, bad = fidelity, (1.0 - fidelity) / 3.0
+    right, wrong, lost = eta**2 + (1.0 - eta) ** 2, 2.0 * eta * (1.0 - eta), (1.0 - p2**2) / (8.0 * p2**2)
+    kept = (f**2 + bad**2) * right + (f * bad + bad**2) * wrong + lost
+    all_kept = (f**2 + 2.0 * f * bad + 5.0 * bad**2) * right + 4.0 * (f * bad + bad**2) * wrong + 4.0 * lost
+    werner = physics.werner_from_fidelity(fidelity)
+    found = physics.fidelity_from_werner(physics.purified_werner(werner, werner, p2, eta))
+    assert found == pytest.approx(kept / all_kept, abs=1e-12)
+    assert physics.purification_success(werner, werner, p2, eta) == pytest.approx(p2**2 * all_kept, abs=1e-12)
+
+
 @given(fidelities)
 @settings(max_examples=50)
 def test_purification_improves_pairs_of_fidelity_above_one_half_and_no_others(fidelity: float) -> None:

@@ -49,6 +49,7 @@ def worlds(draw: st.DrawFn) -> Scenario:
         memory=draw(spans(st.integers(1, 6))),
         coherence_time=draw(st.sampled_from([0.2, 1.0, 60.0])),
         link_fidelity=draw(st.sampled_from([0.75, 0.9, 0.98, 1.0])),
+        purification_gates=draw(st.sampled_from(["ideal", "noisy"])),
         swap_success=draw(st.sampled_from([0.0, 0.5, 1.0])),
         routes_per_peer=draw(st.integers(1, 3)),
         max_hops=draw(st.integers(1, 6)),
@@ -98,7 +99,8 @@ def test_no_pair_is_ever_better_than_a_fresh_one_of_its_purification(world: Scen
         session.begin(EpisodeSeeds(seed % 1000, seed))
     rng = np.random.default_rng(seed)
     fresh = physics.werner_from_fidelity(world.hardware.link_fidelity)
-    best = np.array([0.0] + [physics.pumped_werner(fresh, q + 1) for q in range(world.control.qualities)])
+    noise, qualities = world.hardware.purification_fidelities, range(1, world.control.qualities + 1)
+    best = np.array([0.0] + [physics.pumped_werner(fresh, q, *noise) for q in qualities])
     while not session.done:
         before = session.simulator.state_of(0)
         session.step(rng.integers(-1, session.observer.code.num_actions + 1, size=session.network.num_nodes))

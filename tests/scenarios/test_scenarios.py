@@ -54,6 +54,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "attenuation": 0.25,
         "link_fidelity": 0.97,
         "swap_success": 0.8,
+        "purification_gates": "noisy",
         "gate_fidelity": 0.98,
         "readout_fidelity": 0.98,
         "token_cap": 3.0,

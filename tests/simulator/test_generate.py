@@ -127,24 +127,35 @@ def test_an_opaque_fibre_loses_every_pair_offered() -> None:
     assert drawn.play(Phase.GENERATION) == {"tally": {"EMITTED": 4, "LOST_IN_FIBRE": 4}}
 
 
-def fidelity_after_bbpssw(aged: float, fresh: float) -> tuple[float, float]:
-    """Success probability and fidelity of one BBPSSW round on two Werner pairs (PRL 76, 722, eq. 7)."""
+def fidelity_after_bbpssw(aged: float, fresh: float, gate: float, m: float) -> tuple[float, float]:
+    """Success probability and fidelity of one BBPSSW round on two Werner pairs (PRL 76, 722, eq. 7).
+
+    Of two ideal CNOTs and two readouts with probability m: an even number of wrong reports keeps what an ideal round
+    would keep, an odd number what it would throw away. A lost CNOT leaves every outcome equally likely.
+    """
     bad, worse = (1 - aged) / 3, (1 - fresh) / 3
     success = aged * fresh + aged * worse + bad * fresh + 5 * bad * worse
-    return success, (aged * fresh + bad * worse) / success
+    kept, thrown_away = aged * fresh + bad * worse, aged * worse + bad * worse  # pairs that are Bell pairs afterwards
+    right = m**2 + (1 - m) ** 2
+    lost = 1 - gate**2
+    kept = gate**2 * (right * kept + (1 - right) * thrown_away) + lost / 2 / 4
+    success = gate**2 * (right * success + (1 - right) * (1 - success)) + lost / 2
+    return success, kept / success
 
 
-def aged_link(succeeds: bool, quality: int = 2) -> tuple[HandDrawn, float]:
+def aged_link(succeeds: bool, quality: int = 2, gates: str = "ideal") -> tuple[HandDrawn, float]:
     """A link of w = 0.6 about to be pumped with a fresh pair of fidelity 0.9; and the fidelity after success."""
-    drawn = hub(link_fidelity=0.9)
+    drawn = hub(link_fidelity=0.9, purification_gates=gates, gate_fidelity=0.95, readout_fidelity=0.9)
     drawn.open(1, 0, quality=quality, links=[0.6])
-    success, fidelity = fidelity_after_bbpssw(fidelity_from_werner(0.6), 0.9)
+    noise = (0.95, 0.9) if gates == "noisy" else (1.0, 1.0)
+    success, fidelity = fidelity_after_bbpssw(fidelity_from_werner(0.6), 0.9, *noise)
     drawn.seek_outcomes(lambda: (drawn.draw("outcome", PURIFICATION, 1) < success) == succeeds)
     return drawn, fidelity
 
 
-def test_pumping_that_succeeds_spends_the_fresh_pair_and_adds_a_round() -> None:
-    drawn, fidelity = aged_link(succeeds=True)
+@pytest.mark.parametrize("gates", ["ideal", "noisy"])
+def test_pumping_that_succeeds_spends_the_fresh_pair_and_adds_a_round(gates: str) -> None:
+    drawn, fidelity = aged_link(succeeds=True, gates=gates)
     drawn.emit(n0=1)
     assert drawn.play(Phase.GENERATION) == {
         "alloc_complete": {(1, 0): 1},
@@ -154,8 +165,9 @@ def test_pumping_that_succeeds_spends_the_fresh_pair_and_adds_a_round() -> None:
     }
 
 
-def test_pumping_that_fails_empties_the_link() -> None:
-    drawn, _ = aged_link(succeeds=False)
+@pytest.mark.parametrize("gates", ["ideal", "noisy"])
+def test_pumping_that_fails_empties_the_link(gates: str) -> None:
+    drawn, _ = aged_link(succeeds=False, gates=gates)
     drawn.emit(n0=1)
     assert drawn.play(Phase.GENERATION) == {
         "link_rounds": {(1, 0, 0): -1},
