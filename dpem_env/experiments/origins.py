@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from dpem_env import policies
@@ -21,6 +20,7 @@ from dpem_env.demand import forecast
 from dpem_env.demand.forecast import get_forecaster
 from dpem_env.experiments.bounds import get_bound
 from dpem_env.experiments.contestants import PolicySpec
+from dpem_env.network.topology import topohub_file
 from dpem_env.policies import Centralized
 from dpem_env.policy_names import PolicyName
 from dpem_env.scenarios import Scenario
@@ -82,11 +82,8 @@ def _of_scenario(scenario: Scenario) -> Sources:
     found = {"the version of Python": platform.python_version()}
     found |= {f"the version of {name}": version(name) for name in (*LIBRARIES, *SOLVERS)}
     if isinstance(scenario.network, TopohubNetwork):
-        import topohub
-
         key = scenario.network.topology
-        file = Path(topohub.__file__).with_name("data") / f"{key}.json"
-        found[f"the topology {key}"] = path_fingerprint(file) or ABSENT
+        found[f"the topology {key}"] = path_fingerprint(topohub_file(key)) or ABSENT
     if isinstance(scenario.demand, ReplayDemand):
         found |= _files([scenario.demand.requests_file])
     for name in data_needed(scenario):

@@ -50,7 +50,7 @@ class Topology:
     """Nodes and fibres of one network; arrays are read-only. N nodes, L links."""
 
     names: tuple[str, ...]  # N
-    position: Floats  # (N, 2) km, for drawing and distances
+    position: Floats  # (N, 2) km, on a plane or a map
     popularity: Floats  # (N,) lognormal weight as a communication partner
     generation_rate: Floats  # (N,) useful pairs/s at zero distance, g
     swap_rate: Floats  # (N,) swaps/s, c
@@ -61,6 +61,7 @@ class Topology:
     emitter: Ints  # (L,) the end whose source feeds the link: the one with the larger g
     transmission: Floats  # (L,) probability that an emitted pair arrives, η
     link_key: NDArray[np.int64]  # (L,) random tie-break among routes of equal cost and hops
+    globe: Floats | None = None  # (N, 3) km from the centre of a globe, where positions are a map of it; not in logs
 
     @property
     def num_nodes(self) -> int:
@@ -73,7 +74,9 @@ class Topology:
         return len(self.links)
 
     def distances(self) -> Floats:
-        """(N, N) straight-line distances in km."""
+        """(N, N) distances in km: straight on a plane, along great circles on the globe."""
+        if self.globe is not None:
+            return _great_circles(self.globe)
         delta = self.position[:, None, :] - self.position[None, :, :]
         return np.hypot(delta[..., 0], delta[..., 1])
 
@@ -87,6 +90,7 @@ class Layout:
     links: Ints  # (L, 2)
     length: Floats  # (L,) km
     relays: NDArray[np.bool_] | None = None  # (N,) nodes with hardware of their own (chain, star)
+    globe: Floats | None = None  # (N, 3) km from the centre of a globe, where positions are a map of it
 
 
 def build_topology(scenario: Scenario, topology_seed: int) -> Topology:
@@ -156,6 +160,7 @@ def assemble(
         emitter=np.where(ahead, u, v).astype(np.int32),
         transmission=physics.transmission(layout.length, attenuation),
         link_key=link_key,
+        globe=layout.globe,
     )
     for value in vars(topology).values():
         if isinstance(value, np.ndarray):
@@ -223,13 +228,19 @@ def star(network: StarNetwork) -> Layout:
 def from_topohub(network: TopohubNetwork) -> Layout:
     """A real topology of the topohub package (MIT licence), fibre lengths in km times `length_scale`."""
     key = network.topology
+    file = topohub_file(key)
+    with reading("topohub's topology", key, DataError):
+        record = json_object(file.read_text(encoding="utf-8"))
+        return _from_record(record, _TOPOHUB_PLANE if key.startswith("gabriel/") else _TOPOHUB, network.length_scale)
+
+
+def topohub_file(key: str) -> Path:
+    """Where a topology of the topohub package lies; ScenarioError if the package has none of this name."""
     if key in PIXEL_TOPOLOGIES:
         raise ScenarioError(f"network.topology: link lengths of {key!r} are pixel distances, not km; choose another")
     if key not in topohub_names():  # a name only, never a path to somewhere else
         raise ScenarioError(f"network.topology: topohub has no topology {key!r}; {nearest(key, topohub_names())}")
-    with reading("topohub's topology", key, DataError):
-        record = json_object((files("topohub") / "data" / f"{key}.json").read_text(encoding="utf-8"))
-        return _from_record(record, _TOPOHUB_PLANE if key.startswith("gabriel/") else _TOPOHUB, network.length_scale)
+    return Path(str(files("topohub"))) / "data" / f"{key}.json"
 
 
 @cache
@@ -282,16 +293,19 @@ def _from_record(record: dict[str, Any], fields: _Fields, scale: float) -> Layou
             raise ValueError(f"nodes[{i}] is at {shown(place)}; expected two numbers")
         largest = 360.0 if fields.degrees else LARGEST
         places.append([_number(x, f"a coordinate of nodes[{i}]", -largest, largest) for x in place])
-    links = []
+    fibres = []
     for i, edge in enumerate(edges):
         ends = [edge[end] for end in fields.ends]
         for end in ends:
             if isinstance(end, bool) or not isinstance(end, str | int) or end not in index:
                 raise ValueError(f"edges[{i}] ends at {shown(end)}, which is no node")
         u, v = (index[end] for end in ends)
-        links.append((u, v, _number(edge[fields.length], f"{fields.length} of edges[{i}]", 0.0, LARGEST)))
+        fibres.append((u, v, _number(edge[fields.length], f"{fields.length} of edges[{i}]", 0.0, LARGEST)))
+    links, length = _shortest(fibres, scale)
     position = np.array(places, dtype=np.float64)
-    return _scaled(tuple(names), _projected(position) if fields.degrees else position, links, scale)
+    if not fields.degrees:
+        return Layout(tuple(names), position * scale, links, length)
+    return Layout(tuple(names), _projected(position) * scale, links, length, globe=_on_globe(position) * scale)
 
 
 def _objects(record: dict[str, Any], what: str) -> list[dict[str, Any]]:
@@ -348,19 +362,42 @@ def _numbered(n: int) -> tuple[str, ...]:
     return tuple(f"node {i}" for i in range(n))
 
 
-def _scaled(names: tuple[str, ...], position: Floats, edges: list[tuple[int, int, float]], scale: float) -> Layout:
+def _shortest(fibres: list[tuple[int, int, float]], scale: float) -> tuple[Ints, Floats]:
+    """Links and their lengths in km, scaled; of parallel fibres the shortest counts."""
     shortest: dict[tuple[int, int], float] = {}
-    for u, v, km in edges:
-        if u != v:  # of parallel fibres the shortest counts
+    for u, v, km in fibres:
+        if u != v:
             ends = (min(u, v), max(u, v))
             shortest[ends] = min(km, shortest.get(ends, np.inf))
     links = np.array(sorted(shortest), dtype=np.int32).reshape(-1, 2)
-    length = np.array([shortest[u, v] for u, v in links.tolist()]) * scale
-    return Layout(names, position * scale, links, length)
+    return links, np.array([shortest[u, v] for u, v in links.tolist()]) * scale
 
 
 def _projected(degrees: Floats) -> Floats:
-    """Longitude and latitude in degrees to km on an equirectangular map around the mean latitude."""
-    lon, lat = np.radians(degrees).T
+    """Longitude and latitude in degrees to km on an equirectangular map around the mean latitude.
+
+    The map is cut where the longitudes leave the widest gap, which need not be at ±180 degrees.
+    """
+    lon, lat = degrees.T
+    ordered = np.sort(lon)
+    gaps = np.diff(ordered, append=ordered[0] + 360.0)
+    widest = int(gaps.argmax())
+    if widest < len(gaps) - 1:
+        lon = np.where(lon <= ordered[widest], lon + 360.0, lon)
+    lon, lat = np.radians(lon), np.radians(lat)
     flat = EARTH_RADIUS * np.stack(((lon - lon.mean()) * np.cos(lat.mean()), lat - lat.mean()), axis=1)
     return flat
+
+
+def _on_globe(degrees: Floats) -> Floats:
+    """(N, 3) km from the centre of the earth."""
+    lon, lat = np.radians(degrees).T
+    return EARTH_RADIUS * np.stack((np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)), axis=1)
+
+
+def _great_circles(globe: Floats) -> Floats:
+    """(N, N) km along the surface, from the chords."""
+    chord = np.linalg.norm(globe[:, None, :] - globe, axis=-1)
+    diameter = 2.0 * np.linalg.norm(globe, axis=1).max()
+    arc: Floats = diameter * np.arcsin(np.minimum(chord / diameter, 1.0))
+    return arc

@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from dpem_env import scenarios
 from dpem_env.network import topology
-from dpem_env.network.topology import PIXEL_TOPOLOGIES, Layout, Topology, assemble, build_topology, topohub_names
+from dpem_env.network.topology import (
+    EARTH_RADIUS,
+    PIXEL_TOPOLOGIES,
+    Layout,
+    Topology,
+    assemble,
+    build_topology,
+    topohub_names,
+)
 from dpem_env.scenarios import Scenario, schema
 from dpem_env.scenarios.schema import ChainNetwork, CoronetNetwork, MeshNetwork, StarNetwork, TopohubNetwork
 from dpem_env.support.errors import DataError, DpemError, ScenarioError
@@ -240,6 +248,30 @@ def test_fibre_lengths_of_imported_topologies_match_the_map(key: str) -> None:
     built = build_topology(Scenario(name="real", network=TopohubNetwork(topology=key)), 0)
     u, v = built.links.T
     assert built.length.sum() == pytest.approx(built.distances()[u, v].sum(), rel=0.05)
+
+
+def test_a_network_across_the_dateline_is_near_on_the_map_and_in_distance(
+    of_topohub: Callable[[Any], Topology],
+) -> None:
+    record = topohub_like()
+    for node, place in zip(record["nodes"], ([179.0, 0.0], [-179.0, 0.0], [-179.0, 60.0]), strict=True):
+        node["pos"] = place
+    built = of_topohub(record)
+    degree = np.pi * EARTH_RADIUS / 180.0
+    # Right angles: from the equator 2 degrees east of it, 60 degrees north, and cos a cos b by Pythagoras on a sphere.
+    third = np.degrees(np.arccos(np.cos(np.radians(2.0)) * np.cos(np.radians(60.0))))
+    assert built.distances()[[0, 1, 0], [1, 2, 2]] == pytest.approx(degree * np.array([2.0, 60.0, third]))
+    assert np.abs(built.distances() - built.distances().T).max() == 0.0
+    assert np.ptp(built.position[:, 0]) == pytest.approx(2.0 * degree * np.cos(np.radians(20.0)))
+
+
+def test_no_fibre_of_coronet_is_shorter_than_the_way_between_its_ends(data_dir: Path) -> None:
+    built = build_topology(scenarios.get("coronet100-v0", length_scale=1.0), 0, data_dir)
+    u, v = built.links.T
+    assert (built.length >= built.distances()[u, v]).all()
+    honolulu, sydney = (built.names.index(name) for name in ("Honolulu", "Sydney"))
+    assert built.distances()[honolulu, sydney] == pytest.approx(8171.0, abs=1.0)
+    assert abs(built.position[honolulu, 0] - built.position[sydney, 0]) < 6000.0
 
 
 def test_the_length_scale_shrinks_fibres_and_map_alike() -> None:
