@@ -95,6 +95,12 @@ def test_local_reactive_asks_for_the_quality_the_request_needs() -> None:
         assert local_decision(session).action[0] == 1 + 3 + q - 1
 
 
+def test_local_reactive_asks_for_no_more_in_the_first_slot_than_later() -> None:
+    session = session_with([(0, 0, 1, 0, 3)])  # nothing remote has been heard of yet
+    code = ActionCode.of(session.scenario)
+    assert local_decision(session).action.tolist() == [code.encode(1, 1), 0, 0]
+
+
 def test_local_reactive_serves_by_episodes_end_only_what_was_asked_for() -> None:
     session = Session(scenarios.get("mesh20-v0"))
     session.begin(EpisodeSeeds(1, 1), 200)

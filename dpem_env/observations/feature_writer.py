@@ -61,8 +61,10 @@ def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divi
             if world.peers[i, d] >= 0:
                 block = row[node_width + d * width : node_width + (d + 1) * width]
                 _describe_demand(world, state, i, d, peer_divisor, columns, block)
+                _describe_route(world, i, d, route[i, d], peer_divisor, columns, block)
                 if known:
-                    _describe_route(world, i, d, route[i, d], up[i, d], load[i, d], peer_divisor, columns, block)
+                    block[columns.route_up] = up[i, d]
+                    block[columns.route_load] = load[i, d]
                 if forecast.shape[2] > 0:  # compiled code would not notice an index beyond the end
                     _write_each(block, peer_divisor, columns.forecast, forecast[i, d])
         _describe_own(state, i, node_divisor, peer_divisor, columns, row)
@@ -105,12 +107,10 @@ def _describe_demand(world, state, i, d, divisor, columns, block):
 
 
 @inlined
-def _describe_route(world, i, d, route, up, load, divisor, columns, block):
-    """The current route to a peer."""
+def _describe_route(world, i, d, route, divisor, columns, block):
+    """What is fixed about the current route to a peer: the first until there is news of links."""
     _write(block, divisor, columns.hops, world.route_hops[i, d, route])
     _write(block, divisor, columns.build_time, world.route_build_time[i, d, route])
-    block[columns.route_up] = up
-    block[columns.route_load] = load
     _write_each(block, divisor, columns.min_quality, world.route_quality[i, d, route])
 
 

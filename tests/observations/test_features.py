@@ -262,10 +262,14 @@ def test_padded_peers_are_zero_and_masked() -> None:
     assert allocations[~padded].all()
 
 
-def test_before_the_first_snapshot_everything_remote_is_unknown() -> None:
+def test_before_the_first_snapshot_only_what_is_fixed_about_routes_is_known() -> None:
     session = session_with(((0, 0, 1, 0, 3),))
     seen = session.observer.table.read(session.observations())
-    for name in REMOTE:
+    routes = session.network.routes
+    assert seen.hops.tolist() == routes.hops[:, :, 0].tolist()
+    assert seen.build_time == pytest.approx(routes.build_time[:, :, 0])
+    assert seen.min_quality.tolist() == routes.quality[:, :, 0].tolist()
+    for name in set(REMOTE) - {"hops", "build_time", "min_quality"}:
         assert not getattr(seen, name).any(), name
     assert seen.pending[0, 1, 0] == 1  # a node knows itself
     wait(session)
