@@ -25,6 +25,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dpem_env.envs.parallel import EntanglementEnv
+from dpem_env.envs.rewards import earned
 from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observer
 from dpem_env.simulator import WHERE_PAIRS_GO, Tally, Verdict
 from dpem_env.support.errors import ContractError, DpemError
@@ -318,17 +319,17 @@ def _wrong_mask(i: int, action: int, masks: NDArray[np.int8], accepted: Any) -> 
 
 
 def _rewards(moment: Moment) -> Complaints:
-    """Finite, and delivered - β·contended by the simulator's counts."""
+    """Finite, and earned - β·contended by the simulator's counts."""
     if not moment.returned.rewards:
         return
-    delivered, contended = moment.simulated["delivered"], moment.simulated["contended"]
+    worth, contended = earned(moment.env.session.simulator)[0], moment.simulated["contended"]
     penalty = moment.env.scenario.reward.contention_penalty
-    expected = delivered - penalty * contended
+    expected = worth - penalty * contended
     for i, (agent, reward) in enumerate(moment.returned.rewards.items()):
         if not np.isfinite(reward):
             yield f"{agent}: found {reward}; expected a finite number"
         elif abs(reward - expected[i]) > 1e-9:
-            sum_ = f"{delivered[i]} delivered - {penalty} * {contended[i]} contended"
+            sum_ = f"{worth[i]:g} earned - {penalty} * {contended[i]} contended"
             yield f"{agent}: found {reward}; expected {expected[i]} ({sum_})"
 
 

@@ -77,14 +77,14 @@ def offered_load(scenario: Scenario, topology_seeds: Iterable[int]) -> float:
     for seed in topology_seeds:
         network = build_network(scenario, seed)
         most = capacity(scenario, network)
-        loads.append(_lasting_demand(scenario).request_rate / most if most > 0 else np.inf)
+        loads.append(_pair_rate(scenario) / most if most > 0 else np.inf)
     return float(np.median(loads))
 
 
 def delivered_bound(scenario: Scenario, network: Network) -> Bound:
     """The largest rate at which the network's demand could be delivered."""
     ways = ways_of(scenario, network)
-    rates = demand_mix(scenario, network) * _lasting_demand(scenario).request_rate
+    rates = demand_mix(scenario, network) * _pair_rate(scenario)
     uses, limits = resources(ways)
     kinds, meets = _demand_met(ways)
     all_limits = np.concatenate((limits, rates.ravel()[kinds]))
@@ -217,6 +217,12 @@ def demand_mix(scenario: Scenario, network: Network) -> Floats:
     lowest = np.arange(weight.shape[2]) == met.argmax(axis=2)[..., None]
     weight = np.where(weight.any(axis=2, keepdims=True), weight, lowest)
     return np.asarray(network.weights[..., None] * weight / weight.sum(axis=2, keepdims=True), dtype=np.float64)
+
+
+def _pair_rate(scenario: Scenario) -> float:
+    """Pairs/s that are requested over the whole network."""
+    demand = _lasting_demand(scenario)
+    return demand.request_rate * demand.pairs_per_request
 
 
 def _lasting_demand(scenario: Scenario) -> SessionDemand:

@@ -4,6 +4,8 @@ Every kind of demand yields the same two things: a table of requests ordered by 
 Rates are constant within pieces of an episode (a session's on or off time, a traffic matrix), so counts are drawn per
 piece, not per slot: a Poisson number of requests at slots uniform within the piece is the same process. Periodic
 requests are pieces, too: each the time in which one of them comes.
+
+A request for n pairs is n rows of the table, each for one pair; it is delivered when all of them are.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ LATEST_NEWS = 4.0  # s; no control delay that is swept is longer
 
 
 class RequestTable(NamedTuple):
-    """R requests in order of arrival."""
+    """R requests in order of arrival; one for n pairs is n rows, which lie together."""
 
     slot: Ints  # (R,) slot of arrival
     source: Ints  # (R,) node
@@ -79,9 +81,9 @@ class Demand:
 
 
 def mean_rates(scenario: Scenario, network: Network) -> NDArray[np.float64]:
-    """(N, D) long-run mean requests per slot of every pair, Λ·a_id·dt: the climatology."""
+    """(N, D) long-run mean of the pairs requested per slot, n·Λ·a_id·dt: the climatology."""
     rate = getattr(scenario.demand, "request_rate", 0.0)
-    return network.weights * rate * scenario.control.slot_duration
+    return network.weights * rate * scenario.control.slot_duration * scenario.demand.pairs_per_request
 
 
 def draw_demand(
@@ -101,7 +103,8 @@ def draw_demand(
         return _replayed(scenario, config, network, slots)
     if network.num_connected == 0:
         raise ScenarioError(f"{scenario.name}: {peers_in_words(network)}")
-    mean = mean_rates(scenario, network)
+    pairs = config.pairs_per_request
+    mean = mean_rates(scenario, network) / pairs
     # The true rates go on past the end: a clairvoyant forecast made in the last slot looks there.
     horizon = slots + scenario.observation.forecast_horizon + scenario.in_slots(LATEST_NEWS)
     sessions = generator("sessions", demand_seed)
@@ -116,7 +119,8 @@ def draw_demand(
     else:
         by_rate.append(on)
     requests = _draw_requests(scenario, network, _joined(by_rate), beats, generator("requests", demand_seed), slots)
-    return Demand(requests, _joined([*by_rate, beats]), mean.shape)
+    pieces = _joined([*by_rate, beats])
+    return Demand(requests, pieces._replace(rate=pieces.rate * pairs), mean.shape)
 
 
 def _joined(parts: Sequence[Pieces]) -> Pieces:
@@ -211,8 +215,8 @@ def _draw_requests(
     slot = np.concatenate((drawn, of_beat[kept]))
     node, peer = (np.concatenate((a[piece], b[kept])) for a, b in zip(by_rate[:2], beats[:2], strict=True))
     wanted = _draw_classes(scenario, network, node, peer, rng.random(len(slot)))
-    deadline = np.full(len(slot), scenario.in_slots(scenario.demand.deadline), dtype=np.int32)
-    return tabulate(slot, node, peer, wanted, slot + deadline - 1)
+    deadline = np.array([scenario.in_slots(each) for each in scenario.demand.deadlines], dtype=np.int32)[wanted]
+    return tabulate(slot, node, peer, wanted, slot + deadline - 1, scenario.demand.pairs_per_request)
 
 
 def _draw_classes(scenario: Scenario, network: Network, node: Ints, peer: Ints, uniform: NDArray[np.float64]) -> Ints:
@@ -227,9 +231,12 @@ def _draw_classes(scenario: Scenario, network: Network, node: Ints, peer: Ints, 
     ).astype(np.int32)
 
 
-def tabulate(slot: Ints, source: Ints, peer: Ints, wanted: Ints, last_slot: Ints) -> RequestTable:
-    """A RequestTable from unordered columns; equal slots are ordered by source, peer, class and deadline."""
-    order = np.lexsort((last_slot, wanted, peer, source, slot))
+def tabulate(slot: Ints, source: Ints, peer: Ints, wanted: Ints, last_slot: Ints, pairs: int = 1) -> RequestTable:
+    """A RequestTable from unordered columns; equal slots are ordered by source, peer, class and deadline.
+
+    Every row of the columns becomes `pairs` rows of the table.
+    """
+    order = np.repeat(np.lexsort((last_slot, wanted, peer, source, slot)), pairs)
     ordered = [np.ascontiguousarray(c[order], dtype=np.int32) for c in (slot, source, peer, wanted, last_slot)]
     return RequestTable._make([*ordered, np.argsort(ordered[-1], kind="stable").astype(np.int32)])
 
@@ -247,9 +254,9 @@ def _replayed(scenario: Scenario, config: ReplayDemand, network: Network, slots:
     classes = np.array(scenario.demand.fidelity_classes)
     columns = (slot, recorded.source, matches.argmax(axis=1), np.searchsorted(classes, recorded.fidelity))
     slot, source, peer, wanted = (column[kept].astype(np.int32) for column in columns)
-    table = tabulate(slot, source, peer, wanted, slot + lifetime[kept].astype(np.int32) - 1)
-    ones = np.ones(len(slot))
-    pieces = Pieces(table.source, table.peer, table.slot, table.slot + 1, ones)
+    last_slot = slot + lifetime[kept].astype(np.int32) - 1
+    table = tabulate(slot, source, peer, wanted, last_slot, config.pairs_per_request)
+    pieces = Pieces(table.source, table.peer, table.slot, table.slot + 1, np.ones(len(table.slot)))
     return Demand(table, pieces, network.peers.shape, int(np.sum(inside & ~kept)), left_out)
 
 

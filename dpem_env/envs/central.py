@@ -10,6 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dpem_env.envs.metrics import contention, delivery_rate
+from dpem_env.envs.rewards import earned
 from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import ScenarioError, require_one_of
@@ -31,7 +32,8 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
     shifted by δ. Pending requests are those seen then; a slack of 0 says that all of a peer's are overdue by now. For
     the first δ/dt slots nothing is known: zeros, and only waiting is legal.
 
-    **Reward.** Sum over nodes of delivered - β·contended; ``info["delivered"]`` and ``info["contended"]`` are (N,). The
+    **Reward.** Sum over nodes of earned - β·contended; ``info["delivered"]``, ``info["earned"]`` and
+    ``info["contended"]`` are (N,). The
     last info also has the episode's ``delivery_rate`` and ``contention``.
 
     **Episode.** Truncated after ``episode.slots`` slots; ``reset(seed=s)`` as in `EntanglementEnv`.
@@ -94,6 +96,7 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
             "action_mask": look.masks[0],
             "illegal_actions": self._illegal,
             "delivered": simulator.state.delivered[0].copy(),
+            "earned": earned(simulator)[0],
             "contended": simulator.state.contended[0].copy(),
         }
         if self.session.done:

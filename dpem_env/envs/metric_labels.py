@@ -12,6 +12,9 @@ METRICS = {
     quantity.name: quantity
     for quantity in (
         Quantity("delivery_rate", "delivery rate", 3),
+        Quantity("weighted_delivery", "delivery, weighted", 3),
+        Quantity("key_rate", "secret key", 2, unit="bit/s"),
+        Quantity("ebit_rate", "ebits", 2, unit="1/s"),
         Quantity("contention", "contention", 4),
         Quantity("contention_sources", "contention of sources", 4),
         Quantity("contention_swaps", "contention of swap engines", 4),

@@ -19,23 +19,26 @@ CONTENDED = [Tally.CONTENDED_SOURCES, Tally.CONTENDED_SWAPS, Tally.CONTENDED_MEM
 class EpisodeMetrics:
     """What one episode came to. Rates of nothing (no request, no delivery) are NaN."""
 
-    delivery_rate: float  # share of the requests whose last slot lies in the episode
+    delivery_rate: float  # share of the requests whose last slot lies in the episode, all their pairs delivered
+    weighted_delivery: float  # the same, each request weighted by the value of its class
+    key_rate: float  # secret bits/s over the network, from the fidelity of every pair at delivery
+    ebit_rate: float  # distillable ebits/s, at least; the same
     contention: float  # contended (resource, slot) / (3N · slots)
     contention_sources: float  # the same, sources only
     contention_swaps: float  # swap engines only
     contention_memories: float  # memories only
     collisions: float  # sources and swap engines claimed by two agents or more / (3N · slots)
     denied: float  # denied / submitted allocations
-    contended_per_delivered: float
+    contended_per_delivered: float  # pairs
     fidelity: float  # mean over delivered pairs at delivery
-    latency: float  # s, mean from arrival to delivery
+    latency: float  # s, mean from arrival to the delivery of the last pair
     fairness: float  # Jain's index of the nodes' delivery rates
     waste: float  # finished pairs dropped unserved / finished pairs
     wasted_elementary: float  # elementary pairs lost to time-outs / emitted
     from_stock: float  # share of deliveries served by a stored pair
     reward: float  # mean over agents of the episode's sum
     requests: int  # counted in delivery_rate
-    delivered: int
+    delivered: int  # with all their pairs
     submitted: int
     illegal: int  # illegal actions, taken as waits
     delivery_by_class: tuple[float, ...]  # per fidelity class, in order
@@ -48,19 +51,26 @@ class EpisodeMetrics:
 
 def episode_metrics(session: Session, total_reward: NDArray[np.float64]) -> EpisodeMetrics:
     """Metrics of a finished episode; `total_reward` is (N,), each agent's sum."""
+    scenario, network = session.scenario, session.network
     state, tally = session.simulator.state_of(0), session.simulator.state.tally[0]
-    requests = session.demand.requests
-    status = state["request_status"][: len(requests.slot)]  # the simulator has room for one even if there is none
-    counted = requests.last_slot < session.slots
-    served = status >= 0
-    resource_slots = 3 * session.network.num_nodes * session.slots
+    table, n = session.demand.requests, scenario.demand.pairs_per_request
+    slot, source, peer, wanted, last_slot = (column[::n] for column in table[:-1])
+    status = state["request_status"][: len(table.slot)]  # the simulator has room for one even if there is none
+    werner = state["request_werner"][: len(table.slot)][status >= 0]
+    status = status.reshape(-1, n)  # of the pairs of each request
+    served, counted = np.all(status >= 0, axis=1), last_slot < session.slots
+    latency = (status.max(axis=1) - slot)[served] * scenario.control.slot_duration
+    seconds = session.slots * scenario.control.slot_duration
+    resource_slots = 3 * network.num_nodes * session.slots
     contended = tally[CONTENDED]
-    hops = session.network.routes.hops[requests.source, requests.peer, 0]
-    classes = len(session.scenario.demand.fidelity_classes)
-    max_hops = session.scenario.routing.max_hops
-    latency = (status - requests.slot)[served] * session.scenario.control.slot_duration
+    hops = network.routes.hops[source, peer, 0]
+    classes = len(scenario.demand.fidelity_classes)
+    value = np.array(scenario.reward.class_values or np.ones(classes))[wanted]
     return EpisodeMetrics(
         delivery_rate=delivery_rate(session.simulator),
+        weighted_delivery=_ratio(value[served & counted].sum(), value[counted].sum()),
+        key_rate=float(physics.key_fraction(werner).sum() / seconds),
+        ebit_rate=float(physics.hashing_bound(werner).sum() / seconds),
         contention=contention(session.simulator),
         contention_sources=float(contended[0] / resource_slots),
         contention_swaps=float(contended[1] / resource_slots),
@@ -68,32 +78,39 @@ def episode_metrics(session: Session, total_reward: NDArray[np.float64]) -> Epis
         collisions=float((tally[Tally.COLLIDED_SOURCES] + tally[Tally.COLLIDED_SWAPS]) / resource_slots),
         denied=_ratio(tally[Tally.DENIED], tally[Tally.SUBMITTED]),
         contended_per_delivered=_ratio(contended.sum(), tally[Tally.DELIVERED]),
-        fidelity=_mean(physics.fidelity_from_werner(state["request_werner"][: len(status)][served])),
+        fidelity=_mean(physics.fidelity_from_werner(werner)),
         latency=_mean(latency),
-        fairness=jain_index(_rates_by_node(requests.source, served, counted, session.network.num_nodes)),
+        fairness=jain_index(_rates_by_node(source, served, counted, network.num_nodes)),
         waste=_ratio(tally[Tally.DROPPED_PAIRS], tally[Tally.FINISHED]),
         wasted_elementary=_ratio(tally[Tally.TIMED_OUT], tally[Tally.EMITTED]),
         from_stock=_ratio(tally[Tally.FROM_STOCK], tally[Tally.DELIVERED]),
         reward=float(total_reward.mean()),
         requests=int(counted.sum()),
-        delivered=int(tally[Tally.DELIVERED]),
+        delivered=int(served.sum()),
         submitted=int(tally[Tally.SUBMITTED]),
         illegal=int(tally[Tally.ILLEGAL]),
         delivery_by_class=tuple(
-            _share(served & counted & (requests.wanted == c), counted & (requests.wanted == c)) for c in range(classes)
+            _share(served & counted & (wanted == c), counted & (wanted == c)) for c in range(classes)
         ),
         delivery_by_hops=tuple(
-            _share(served & counted & (hops == h), counted & (hops == h)) for h in range(1, max_hops + 1)
+            _share(served & counted & (hops == h), counted & (hops == h))
+            for h in range(1, scenario.routing.max_hops + 1)
         ),
     )
 
 
 def delivery_rate(simulator: Simulator, env: int = 0) -> float:
-    """Share served of the requests whose last slot lies in the finished episode of an environment; NaN if none does."""
+    """Share served, with all their pairs, of the requests whose last slot lies in an environment's finished episode.
+
+    NaN if there is none.
+    """
     episode = simulator.episodes[env]
     assert episode is not None
-    counted = episode.demand.requests.last_slot < episode.slots
-    return _share((simulator.state.request_status[env, : len(counted)] >= 0) & counted, counted)
+    requests = episode.demand.requests
+    counted = requests.last_slot < episode.slots
+    pairs = (simulator.state.request_status[env, : len(counted)] >= 0) & counted
+    n = simulator.scenario.demand.pairs_per_request
+    return _share(np.all(pairs.reshape(-1, n), axis=1), counted[::n])
 
 
 def contention(simulator: Simulator, env: int = 0) -> float:

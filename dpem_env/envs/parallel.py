@@ -63,7 +63,8 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     With ``observation="dict"`` the observation is ``{"observation": …, "action_mask": …}``, and the mask is in no info:
     libraries look for it in one of the two places.
 
-    **Reward.** Requests delivered to the node in the slot minus β = 0.05 times the contended resources it claimed.
+    **Reward.** Requested pairs delivered to the node in the slot (weighted by ``class_values``, if any) minus
+    β = 0.05 times the contended resources it claimed.
 
     **Episode.** 400 slots of 0.25 s. ``reset(seed=s)`` plays episode ``s`` of the ``split``'s frozen seed lists, which
     fixes topology, demand and every random outcome; ``reset()`` draws one. ``options={"topology_seed": …,

@@ -11,7 +11,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from dpem_env.envs.metrics import contention, delivery_rate
-from dpem_env.envs.rewards import rewards
+from dpem_env.envs.rewards import earned, rewards
 from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import ScenarioError, require_one_of
@@ -29,7 +29,8 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
     float32, (num_envs,) integers and (num_envs,) float64. Every array is fresh.
 
     **Infos.** ``action_mask`` (num_envs, actions) int8; ``illegal_actions`` (num_envs,) counts of the running episode;
-    ``delivered`` and ``contended`` (num_envs,), what the reward is made of. ``final_info`` also has ``delivery_rate``
+    ``delivered``, ``earned`` (what that is
+    worth) and ``contended`` (num_envs,), what the reward is made of. ``final_info`` also has ``delivery_rate``
     and ``contention`` (num_envs,) of the episode that each has finished, equal for all agents of a network.
 
     **Episode.** All sub-environments are truncated together, none is ever terminated. The autoreset mode is
@@ -121,6 +122,7 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
             "action_mask": masks,
             "illegal_actions": self._illegal.flatten(),
             "delivered": state.delivered.flatten(),
+            "earned": earned(self.simulator).flatten(),
             "contended": state.contended.flatten(),
         }
 

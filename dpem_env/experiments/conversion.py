@@ -74,7 +74,8 @@ def of_run(old: Old) -> Results:
             rows.add(scenario.name, old["scenario_hash"], Key.of(contestants[-1]), 0, seed, metrics)
     frame = rows.frame()
     values = results.arrays(frame, scenario.name)
-    table = {metric: [values[Key.of(each)][metric] for each in contestants] for metric in METRICS}
+    metrics = [metric for metric in METRICS if metric in set(frame["metric"])]
+    table = {metric: [values[Key.of(each)][metric] for each in contestants] for metric in metrics}
     told = {
         "name": scenario.name,
         "hash": old["scenario_hash"],

@@ -84,7 +84,7 @@ SCALES: dict[str, Callable[[Scenario], float]] = {
     "token cap": lambda scenario: scenario.hardware.token_cap,
     "rows K": lambda scenario: scenario.control.rows,
     "period + delay": lambda s: s.in_slots(s.control.telemetry_period) + s.control.telemetry_delay,
-    "deadline": lambda scenario: scenario.in_slots(scenario.demand.deadline),
+    "deadline": lambda scenario: scenario.in_slots(max(scenario.demand.deadlines)),
     "hop limit": lambda scenario: scenario.routing.max_hops,
     "time-to-live": lambda scenario: scenario.control.time_to_live,
     "qualities Q": lambda scenario: scenario.control.qualities,

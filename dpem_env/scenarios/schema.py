@@ -25,7 +25,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -79,6 +81,17 @@ Name = Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_NAME),
 Folder = Annotated[Path, BeforeValidator(_no_empty_path), AfterValidator(Path.absolute)]
 
 _Value = TypeVar("_Value", int, float)
+
+
+def _number_or_list(value: object) -> str:
+    return "list" if isinstance(value, list | tuple) else "number"
+
+
+# A time in s: one for all fidelity classes, or a list with one for each.
+PerClass = Annotated[
+    Annotated[Positive, Tag("number")] | Annotated[tuple[Positive, ...], Field(max_length=MAX_CLASSES), Tag("list")],
+    Discriminator(_number_or_list),
+]
 
 
 def _two(span: object) -> object:
@@ -190,7 +203,15 @@ class Requests(Section):
     peers: Count = 8
     fidelity_classes: Annotated[tuple[Fidelity, ...], Field(max_length=MAX_CLASSES)] = (0.70, 0.80, 0.90)
     class_weights: Annotated[tuple[Weight, ...], Field(max_length=MAX_CLASSES)] = (0.5, 0.3, 0.2)
-    deadline: Positive = 1.0  # s
+    deadline: PerClass = 1.0  # s; one for all classes, or one for each
+    pairs_per_request: Annotated[int, Field(strict=True, ge=1, le=100)] = 1
+
+    @property
+    def deadlines(self) -> tuple[float, ...]:
+        """Deadline of each fidelity class, s."""
+        if isinstance(self.deadline, tuple):
+            return self.deadline
+        return (self.deadline,) * len(self.fidelity_classes)
 
     @model_validator(mode="after")
     def _classes_make_sense(self) -> Requests:
@@ -198,6 +219,8 @@ class Requests(Section):
             raise ValueError("fidelity_classes must be increasing, without repeats")
         if len(self.class_weights) != len(self.fidelity_classes) or sum(self.class_weights) <= 0:
             raise ValueError("class_weights needs one weight per fidelity class, not all zero")
+        if len(self.deadlines) != len(self.fidelity_classes):
+            raise ValueError("deadline needs one number, or one per fidelity class")
         return self
 
 
@@ -264,9 +287,10 @@ class Observation(Section):
 
 
 class Reward(Section):
-    """reward = delivered - contention_penalty · contended."""
+    """reward = Σ value of each delivery - contention_penalty · contended."""
 
     contention_penalty: NonNegative = 0.05
+    class_values: Annotated[tuple[NonNegative, ...], Field(max_length=MAX_CLASSES)] = ()  # of a delivery; none: 1 each
 
 
 class Episode(Section):
@@ -331,7 +355,11 @@ class Seeds(Section):
 
 # Fields that came after the first scenarios were named, and the values that leave the world as it was without them: a
 # scenario that has these is the one it was, and keeps its hash.
-NEUTRAL: dict[str, dict[str, Any]] = {"hardware": {"purification_gates": "ideal"}}
+NEUTRAL: dict[str, dict[str, Any]] = {
+    "hardware": {"purification_gates": "ideal"},
+    "demand": {"pairs_per_request": 1},
+    "reward": {"class_values": []},
+}
 NETWORKS: dict[str, type[Section]] = {
     "mesh": MeshNetwork,
     "chain": ChainNetwork,
@@ -381,14 +409,14 @@ class Scenario(Section):
     @model_validator(mode="after")
     def _durations_fit_the_slot(self) -> Scenario:
         slot = self.control.slot_duration
-        whole = {
-            "demand.deadline": self.demand.deadline,
-            "control.time_to_live": self.control.time_to_live,
-            "control.telemetry_period": self.control.telemetry_period,
-        }
+        whole = [
+            *(("demand.deadline", deadline) for deadline in self.demand.deadlines),
+            ("control.time_to_live", self.control.time_to_live),
+            ("control.telemetry_period", self.control.telemetry_period),
+        ]
         if isinstance(self.demand, TraceDemand):
-            whole["demand.matrix_duration"] = self.demand.matrix_duration
-        for field, seconds in whole.items():
+            whole.append(("demand.matrix_duration", self.demand.matrix_duration))
+        for field, seconds in whole:
             slots = seconds / slot
             if not 0.5 < slots <= MAX_SLOTS or not math.isclose(slots, round(slots), rel_tol=1e-9):
                 raise ValueError(f"{field} = {seconds} s must be a whole number (1..{MAX_SLOTS}) of slots of {slot} s")
@@ -413,6 +441,12 @@ class Scenario(Section):
         for field, rate in rates.items():
             if rate * slot > 500:
                 raise ValueError(f"{field} = {rate} pairs/s: at most 500 pairs per slot of {slot} s can be simulated")
+        return self
+
+    @model_validator(mode="after")
+    def _every_class_has_a_value(self) -> Scenario:
+        if self.reward.class_values and len(self.reward.class_values) != len(self.demand.fidelity_classes):
+            raise ValueError("reward.class_values needs one value per fidelity class, or none at all")
         return self
 
     @model_validator(mode="after")
@@ -451,9 +485,10 @@ class Scenario(Section):
             seconds = slots * control.slot_duration
             sessions = pairs * seconds * demand.session_share / demand.session_duration
             amounts += [
-                ("request_rate, slots", seconds * demand.request_rate, "requests per episode", MAX_REQUESTS),
+                ("request_rate, pairs_per_request, slots", seconds * demand.request_rate * demand.pairs_per_request,
+                 "requests per episode", MAX_REQUESTS),
                 ("nodes, peers, slots, session_duration", sessions, "sessions per episode", MAX_REQUESTS),
-            ]
+            ]  # fmt: skip
         if isinstance(demand, TraceDemand):
             rates = pairs * slots / self.in_slots(demand.matrix_duration)
             amounts.append(("peers, slots, matrix_duration", rates, "rates per episode", MAX_REQUESTS))

@@ -148,7 +148,8 @@ def _checked_row(
     fidelity = number("fidelity", f"one of the scenario's fidelity_classes {classes}")
     if fidelity not in demand.fidelity_classes:
         raise fail("fidelity", f"one of the scenario's fidelity_classes {classes}")
-    deadline = number("deadline", "seconds > 0") if row.get("deadline") else demand.deadline
+    usual = demand.deadlines[demand.fidelity_classes.index(fidelity)]
+    deadline = number("deadline", "seconds > 0") if row.get("deadline") else usual
     if deadline <= 0:
         raise fail("deadline", "seconds > 0")
     return time, source, destination, fidelity, deadline

@@ -142,6 +142,7 @@ def first_mistake(error: ValidationError, tags: Mapping[str, Iterable[str]] = NO
     section = place[0] if place else ""
     if section in tags:
         del place[1:2]  # the kind, which pydantic adds and the file has not
+        place = [part for part in place if part not in ("number", "list")]  # the same of what may be either
     field = ".".join(place)
     known = ", ".join(map(repr, tags.get(section, ())))
     words, given = EXPECTED.get(first["type"]), first["input"]

@@ -186,6 +186,27 @@ def test_requests_are_in_order_of_arrival_and_wait_for_their_deadline(seed: int,
     assert np.all((wanted >= 0) & (wanted < 3))
 
 
+def test_every_class_has_its_own_deadline() -> None:
+    scenario = scenarios.get("mesh20-v0", deadline=[0.5, 1.0, 2.0], request_rate=40.0)
+    requests = draw_demand(scenario, build_network(scenario, 0), 3, 400).requests
+    assert set(requests.wanted.tolist()) == {0, 1, 2}
+    lifetime = requests.last_slot - requests.slot + 1
+    assert np.array_equal(lifetime, np.array([2, 4, 8])[requests.wanted])
+    assert (np.diff(requests.last_slot[requests.by_expiry]) >= 0).all()
+
+
+@pytest.mark.parametrize("arrivals", ["poisson", "periodic"])
+def test_a_request_for_n_pairs_is_n_rows_that_lie_together(arrivals: str) -> None:
+    one = scenarios.get("mesh20-v0", predictability=0.9, arrivals=arrivals)
+    three, network = one.override(pairs_per_request=3), build_network(one, 0)
+    of_one, of_three = (draw_demand(scenario, network, 5, 200) for scenario in (one, three))
+    assert len(of_one.requests.slot) > 50
+    for single, triple in zip(of_one.requests[:-1], of_three.requests[:-1], strict=True):
+        assert np.array_equal(np.repeat(single, 3), triple)
+    np.testing.assert_allclose(of_three.rates(0, 200), 3.0 * of_one.rates(0, 200))
+    np.testing.assert_allclose(mean_rates(three, network), 3.0 * mean_rates(one, network))
+
+
 def test_requests_of_one_slot_are_in_an_order_of_their_own_not_of_their_drawing() -> None:
     columns = np.array([[3, 0, 0, 0], [1, 5, 5, 2], [0, 1, 1, 1], [2, 0, 1, 0], [9, 4, 4, 4]], dtype=np.int32)
     one, other = tabulate(*columns), tabulate(*columns[:, ::-1])

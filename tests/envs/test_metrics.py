@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,20 +24,20 @@ from dpem_env.simulator import Tally
 Request = tuple[int, int, int, int]  # slot, source, class, last slot
 
 
-def certain_pair() -> Scenario:
+def certain_pair(**fields: Any) -> Scenario:
     """Two nodes whose link, for all practical purposes, delivers in the slot it is asked."""
-    return scenarios.get("chain3-v0", nodes=2, peers=1, generation_rate=(400.0, 400.0), attenuation=0.0)
+    return scenarios.get("chain3-v0", nodes=2, peers=1, generation_rate=(400.0, 400.0), attenuation=0.0, **fields)
 
 
 def play(
-    requests: list[Request], allocations: dict[tuple[int, int], int], slots: int
+    requests: list[Request], allocations: dict[tuple[int, int], int], slots: int, **fields: Any
 ) -> tuple[EpisodeMetrics, NDArray[np.float64]]:
     """An episode of `certain_pair`; `allocations` maps (slot, node) to a quality. Metrics and summed rewards."""
-    scenario = certain_pair()
+    scenario = certain_pair(**fields)
     session = Session(scenario)
     network = build_network(scenario, 0)
     slot, source, wanted, last_slot = np.array(requests, dtype=np.int32).reshape(-1, 4).T
-    table = tabulate(slot, source, np.zeros_like(slot), wanted, last_slot)
+    table = tabulate(slot, source, np.zeros_like(slot), wanted, last_slot, scenario.demand.pairs_per_request)
     demand = Demand(table, NO_PIECES, (2, 1))
     session.begin_with(network, demand, EpisodeSeeds(0, 0), slots)
     total = np.zeros(2)
@@ -67,6 +68,14 @@ def test_an_episode_counted_by_hand() -> None:
     # A fresh pair has F = 0.98; the stored one aged for two slots of 0.25 s in two memories of 60 s.
     aged = (1 + 3 * (4 * 0.98 - 1) / 3 * math.exp(-2 * 0.25 * 2 / 60)) / 4
     assert metrics.fidelity == pytest.approx((3 * 0.98 + aged) / 4)
+    assert metrics.weighted_delivery == metrics.delivery_rate
+    # Three fresh pairs and the aged one in 1.5 s: 1 - 2h(Q) secret bits each at an error rate Q = 2(1 - F)/3, and
+    # 1 + F·log F + (1 - F)·log((1 - F)/3) ebits.
+    errors = [2 * (1 - fidelity) / 3 for fidelity in (0.98, 0.98, 0.98, aged)]
+    bits = sum(1 + 2 * (q * math.log2(q) + (1 - q) * math.log2(1 - q)) for q in errors)
+    assert metrics.key_rate == pytest.approx(bits / 1.5)
+    ebits = sum(1 + f * math.log2(f) + (1 - f) * math.log2((1 - f) / 3) for f in (0.98, 0.98, 0.98, aged))
+    assert metrics.ebit_rate == pytest.approx(ebits / 1.5)
     assert metrics.delivery_by_class == (1.0, 0.0, 1.0)
     assert metrics.delivery_by_hops[0] == pytest.approx(2 / 3)
     assert all(math.isnan(rate) for rate in metrics.delivery_by_hops[1:])
@@ -74,6 +83,33 @@ def test_an_episode_counted_by_hand() -> None:
     assert metrics.denied == 0.0
     assert rewards.tolist() == [2.0, 2.0]
     assert metrics.reward == 2.0
+
+
+def test_pairs_too_weak_for_a_key_yield_none() -> None:
+    metrics, _ = play([(0, 0, 0, 3)], {(0, 0): 1}, slots=4, link_fidelity=0.8)
+    assert metrics.delivered == 1
+    assert metrics.key_rate == metrics.ebit_rate == 0.0
+
+
+def test_requests_of_classes_of_value_weigh_more() -> None:
+    requests = [(0, 0, 0, 1), (0, 0, 2, 3), (1, 1, 1, 3)]  # the first expires, as the second is served before it
+    values = {"class_values": (1.0, 2.0, 5.0), "deadline": 1.0}
+    metrics, rewards = play(requests, {(2, 0): 1, (2, 1): 1}, slots=4, **values)
+    assert metrics.delivery_rate == pytest.approx(2 / 3)
+    assert metrics.weighted_delivery == pytest.approx(7 / 8)
+    assert rewards.tolist() == [5.0, 2.0]
+
+
+def test_a_request_for_two_pairs_is_delivered_when_both_are() -> None:
+    requests = [(0, 0, 0, 3), (0, 1, 1, 3)]
+    metrics, rewards = play(requests, {(0, 0): 1, (2, 0): 1, (1, 1): 1}, slots=4, pairs_per_request=2)
+    assert (metrics.requests, metrics.delivered) == (2, 1)
+    assert metrics.delivery_rate == pytest.approx(1 / 2)
+    assert metrics.delivery_by_class[:2] == (1.0, 0.0)
+    assert metrics.latency == pytest.approx(0.5)  # until the second pair
+    assert metrics.fidelity == pytest.approx(0.98)
+    assert metrics.ebit_rate == pytest.approx(3 * (1 + 0.98 * math.log2(0.98) + 0.02 * math.log2(0.02 / 3)))
+    assert rewards.tolist() == [2.0, 1.0]  # each pair earns
 
 
 @pytest.mark.parametrize(("last_slot", "counted"), [(2, 1), (3, 1), (4, 0), (9, 0)])
@@ -87,13 +123,22 @@ def test_a_request_counts_only_if_its_last_slot_lies_in_the_episode(last_slot: i
 def test_rates_of_nothing_are_nan_and_null_in_json() -> None:
     metrics, _ = play([], {}, slots=3)
     plain = metrics.as_dict()
-    nothing = ("delivery_rate", "denied", "contended_per_delivered", "fidelity", "latency", "fairness", "waste")
+    nothing = (
+        "delivery_rate",
+        "weighted_delivery",
+        "denied",
+        "contended_per_delivered",
+        "fidelity",
+        "latency",
+        "fairness",
+        "waste",
+    )
     for name in (*nothing, "from_stock"):
         assert math.isnan(getattr(metrics, name)), name
         assert plain[name] is None, name
     assert plain["delivery_by_class"] == [None, None, None]
     assert plain["requests"] == plain["delivered"] == 0
-    assert plain["contention"] == 0.0
+    assert plain["contention"] == plain["key_rate"] == plain["ebit_rate"] == 0.0
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
 
 

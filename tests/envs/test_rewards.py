@@ -28,20 +28,22 @@ def test_the_default_penalty_is_a_twentieth() -> None:
     assert all(scenario.reward.contention_penalty == 0.05 for scenario in scenarios.SCENARIOS.values())
 
 
-def test_a_delivery_on_arrival_counts_in_the_step_before() -> None:
-    session = session_with([(1, 0, 0, 0, 4)], silent=True)
+@pytest.mark.parametrize(("values", "worth"), [((), 1.0), ((3.0, 1.0, 1.0), 3.0), ((0.0, 1.0, 1.0), 0.0)])
+def test_a_delivery_on_arrival_counts_in_the_step_before(values: tuple[float, ...], worth: float) -> None:
+    session = session_with([(1, 0, 0, 0, 4)], silent=True, class_values=values)
     state = session.simulator.state
     state.stock_count[0, 0], state.stock_peer[0, 0, 0], state.stock_werner[0, 0, 0] = 1, 0, 0.9
     state.free_memory[0, :2] -= 1
     wait(session)
     assert session.slot == 1
-    assert session.rewards().tolist() == [1, 0, 0]
+    assert session.rewards().tolist() == [worth, 0, 0]
     wait(session)
     assert session.rewards().tolist() == [0, 0, 0]
 
 
-def test_the_rewards_of_an_episode_add_up_to_its_counts() -> None:
-    env = parallel_env("chain3-v0", request_rate=6.0, contention_penalty=0.25)
+@pytest.mark.parametrize("values", [(), (1.0, 1.0, 1.0)])
+def test_the_rewards_of_an_episode_add_up_to_its_counts(values: tuple[float, ...]) -> None:
+    env = parallel_env("chain3-v0", request_rate=6.0, contention_penalty=0.25, class_values=values)
     rng = np.random.default_rng(0)
     _, infos = env.reset(seed=2)
     delivered, charged, total = 0, 0, 0.0

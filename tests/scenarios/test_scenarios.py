@@ -64,7 +64,8 @@ OTHER: dict[str, dict[str, Any]] = {
         "peers": 7,
         "fidelity_classes": [0.70, 0.80, 0.91],
         "class_weights": [0.5, 0.3, 0.1],
-        "deadline": 2.0,
+        "deadline": [1.0, 2.0, 2.0],
+        "pairs_per_request": 2,
         "request_rate": 16.0,
         "predictability": 0.5,
         "arrivals": "periodic",
@@ -84,7 +85,7 @@ OTHER: dict[str, dict[str, Any]] = {
     },
     "outages": {"mean_up": 100.0, "mean_down": 4.0},
     "observation": {"forecast_horizon": 5},
-    "reward": {"contention_penalty": 0.1},
+    "reward": {"contention_penalty": 0.1, "class_values": [1.0, 1.0, 2.0]},
     "episode": {"slots": 200},
 }
 CHANGES = [(section, leaf) for section, leaves in OTHER.items() for leaf in leaves]
@@ -130,7 +131,8 @@ def test_shipped_scenarios_are_listed_under_their_versioned_name_with_a_summary(
     [
         ("nodes", 100), ("side", 100.0), ("links_per_node", 2.5), ("generation_rate", (0.0, 10.0)),
         ("swap_rate", (0.0, 5.0)), ("memory", (8, 16)), ("coherence_time", 60.0), ("attenuation", 0.2),
-        ("link_fidelity", 0.98), ("swap_success", 0.9), ("token_cap", 2.0), ("routes_per_peer", 3), ("max_hops", 8),
+        ("link_fidelity", 0.98), ("swap_success", 0.9), ("token_cap", 2.0), ("purification_gates", "ideal"),
+        ("routes_per_peer", 3), ("max_hops", 8),
         ("min_link_rate", 0.1), ("min_swap_rate", 0.1), ("peers", 8), ("fidelity_classes", (0.7, 0.8, 0.9)),
         ("class_weights", (0.5, 0.3, 0.2)), ("deadline", 1.0), ("request_rate", 12.5), ("predictability", 1.0),
         ("arrivals", "poisson"), ("jitter", 0.2),
@@ -221,6 +223,22 @@ def test_the_hash_changes_with_the_kind_of_network_or_demand_the_outages_and_the
     assert len({variant.hash for variant in variants}) == len(variants)
 
 
+def test_the_hash_is_that_of_the_scenario_before_fields_came_that_change_nothing() -> None:
+    text = scenarios.get("mesh20-v0").to_toml()
+    lines = [
+        line for line in text.splitlines() if not line.startswith(("purification_gates", "pairs_per", "class_val"))
+    ]
+    assert len(lines) == len(text.splitlines()) - 3
+    assert scenarios.from_toml("\n".join(lines)).hash == RELEASED["mesh20-v0"]
+
+
+def test_deadlines_are_one_for_all_classes_or_one_for_each() -> None:
+    assert scenarios.get("mesh20-v0", deadline=2.0).demand.deadlines == (2.0, 2.0, 2.0)
+    each = scenarios.get("mesh20-v0", deadline=[1, 2.0, 0.5])
+    assert each.demand.deadlines == (1.0, 2.0, 0.5)
+    assert scenarios.from_toml(each.to_toml()).demand == each.demand
+
+
 def test_the_hash_ignores_name_and_summary_only() -> None:
     scenario = scenarios.get("mesh20-v0")
     renamed = scenario.override(name="other", summary="something else")
@@ -290,6 +308,14 @@ def test_an_unknown_override_is_told_with_the_nearest_field() -> None:
         ('[demand]\nkind = "sessions"\nfidelity_classes = [0.9, 0.8, 0.7]', "fidelity_classes", "increasing"),
         ('[demand]\nkind = "sessions"\nclass_weights = [1.0]', "class_weights", "one weight per fidelity class"),
         ('[demand]\nkind = "sessions"\nclass_weights = [0.0, 0.0, 0.0]', "class_weights", "not all zero"),
+        ('[demand]\nkind = "sessions"\ndeadline = [1.0]', "demand: deadline needs one", "one per fidelity class"),
+        ('[demand]\nkind = "sessions"\ndeadline = [1, 2, "x"]', "demand.deadline.2: expected a number", "'x'"),
+        ('[demand]\nkind = "sessions"\ndeadline = "soon"', "demand.deadline: expected a number", "'soon'"),
+        ('[demand]\nkind = "sessions"\ndeadline = [1.0, 1.1, 2.0]', "demand.deadline = 1.1 s", "whole number"),
+        ('[demand]\nkind = "sessions"\npairs_per_request = 0', "demand.pairs_per_request", "at least 1"),
+        ("[reward]\nclass_values = [1.0]", "reward.class_values", "one value per fidelity class"),
+        ("[reward]\nclass_values = [1.0, -1.0, 1.0]", "reward.class_values.1", "at least 0"),
+        ('[hardware]\npurification_gates = "perfect"', "hardware.purification_gates", "'perfect'"),
         ('[demand]\nkind = "session"', "demand", "'session'"),
         ('[demand]\nkind = "replay"', "demand.requests_file", "is missing"),
         ('[demand]\nkind = "trace"\ntrace = "geant"', "demand.trace", "'geant'"),

@@ -175,6 +175,10 @@ def test_a_request_file_is_read_in_order_of_time(tmp_path: Path) -> None:
 def test_the_papers_four_fields_suffice(tmp_path: Path) -> None:
     demand = replay(tmp_path / "r.csv", "time,source,destination,fidelity\n0.5,0,1,0.8\n")
     assert read_requests(demand, 3).deadline.tolist() == [1.0]
+    by_class = demand.model_copy(update={"deadline": (1.0, 2.0, 4.0)})
+    file = Path(demand.requests_file)
+    file.write_text("time,source,destination,fidelity\n0,0,1,0.8\n1,0,1,0.9\n2,0,1,0.7\n", encoding="utf-8")
+    assert read_requests(by_class, 3).deadline.tolist() == [2.0, 4.0, 1.0]
 
 
 def test_columns_may_come_in_any_order_after_a_byte_order_mark(tmp_path: Path) -> None:

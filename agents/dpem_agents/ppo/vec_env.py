@@ -79,7 +79,7 @@ class NodeVecEnv(VecEnv):
         self._played.append(self._actions)
         truncated = bool(over[0])
         last = infos["final_info"] if truncated else infos
-        rewards = (last["delivered"] - self.contention_penalty * last["contended"]).astype(np.float32)
+        rewards = (last["earned"] - self.contention_penalty * last["contended"]).astype(np.float32)
         self._earned += rewards
         if not truncated:
             self._masks = infos["action_mask"]
