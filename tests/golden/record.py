@@ -1,6 +1,7 @@
 """The golden episodes, each to exercise rules of its own: `make golden` plays and writes them again.
 
-Beside every log lies a record of what every phase of every slot changed (see `golden.phases`).
+The decisions of a log that is there are kept, so that only changes of the rules change it; policies decide once. Beside
+every log lies a record of what every phase of every slot changed (see `golden.phases`).
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import numpy as np
 
 from dpem_env.envs.session import episode_seeds
 from dpem_env.experiments.evaluation import run_episode
-from dpem_env.logs.recorder import EpisodeRecorder, read_log
+from dpem_env.logs.recorder import EpisodeLog, EpisodeRecorder, read_log
 from dpem_env.network.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView, Policy, get_policy
 from dpem_env.scenarios import Scenario, get
 from dpem_env.simulator.actions import ActionCode
-from golden.phases import record
+from golden.phases import commands, record
 
 FOLDER = Path(__file__).with_name("episodes")
 
@@ -38,6 +39,20 @@ class Erratic(CentralPolicy):
             np.where(self.rng.random(self.nodes) < 0.5, self.rng.integers(0, self.routes + 1, self.nodes), -1),
             self.rng.integers(0, 3, self.nodes),
         )
+
+
+class Recorded(CentralPolicy):
+    """The decisions of a log, whatever the policy that took them would decide by now."""
+
+    def __init__(self, log: EpisodeLog) -> None:
+        self.rows = log.rows
+
+    def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
+        self.slot = 0
+
+    def act(self, view: NetworkView) -> Decision:
+        self.slot += 1
+        return Decision(*commands(self.rows[self.slot - 1]))
 
 
 class Golden(NamedTuple):
@@ -81,6 +96,8 @@ def phases_of(name: str, folder: Path = FOLDER) -> Path:
 def main() -> None:
     """Write all golden episodes."""
     for name, (scenario, policy, delay) in episodes().items():
+        if log_of(name).exists():
+            policy, delay = Recorded(read_log(log_of(name))), 0.0
         recorder = EpisodeRecorder()
         seeds = episode_seeds(scenario, "evaluation", 0)
         run_episode(scenario, policy, seeds, delay=delay, recorder=recorder, label=name)
