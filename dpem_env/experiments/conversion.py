@@ -74,8 +74,8 @@ def of_run(old: Old) -> Results:
             rows.add(scenario.name, old["scenario_hash"], Key.of(contestants[-1]), 0, seed, metrics)
     frame = rows.frame()
     values = results.arrays(frame, scenario.name)
-    metrics = [metric for metric in METRICS if metric in set(frame["metric"])]
-    table = {metric: [values[Key.of(each)][metric] for each in contestants] for metric in metrics}
+    known = set(frame["metric"])  # some metrics came later
+    table = {m: [values[Key.of(each)][m] for each in contestants] for m in METRICS if m in known}
     told = {
         "name": scenario.name,
         "hash": old["scenario_hash"],
