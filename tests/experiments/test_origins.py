@@ -19,6 +19,7 @@ from dpem_env.experiments.contestants import PolicySpec
 from dpem_env.experiments.forecast_skill import measure_skill
 from dpem_env.experiments.origins import Origins, changed, unchanged
 from dpem_env.experiments.tuning import tune
+from dpem_env.network import topology
 from dpem_env.policies import Decision, LocalPolicy
 from dpem_env.support import plugins
 from dpem_env.support.errors import DpemError
@@ -176,14 +177,12 @@ def test_the_data_of_a_scenario_count(data_dir: Path) -> None:
 
 
 def test_a_topology_of_another_package_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    import topohub
-
     surfnet = scenarios.get("surfnet-v0")
     before = Origins().of_scenario(surfnet)
     file = Path("data/topozoo/Surfnet.json")
     file.parent.mkdir(parents=True)
     file.write_text("{}")
-    monkeypatch.setattr(topohub, "__file__", str(Path("__init__.py").resolve()))
+    monkeypatch.setattr(topology, "files", lambda package: Path.cwd())
     assert changed(before, Origins().of_scenario(surfnet)) == ["the topology topozoo/Surfnet"]
     assert not any("topology" in name for name in Origins().of_scenario(CHAIN))
 
