@@ -337,7 +337,7 @@ def _pairs(moment: Moment) -> Complaints:
     """Every emitted pair is held or went somewhere; every finished pair is delivered, dropped or stored."""
     state, tally = moment.simulated, moment.simulated["tally"]
     stored = state["stock_hops"][_in_stock(state)].sum()
-    held = stored + np.sum(state["link_rounds"] >= 0)
+    held = stored + state["link_hops"].sum()
     gone = tally[list(WHERE_PAIRS_GO)].sum()
     if tally[Tally.EMITTED] != gone + held:
         yield f"{tally[Tally.EMITTED]} pairs emitted; expected {gone + held}: {gone} gone + {held} held"

@@ -228,4 +228,6 @@ def _pair_rate(scenario: Scenario) -> float:
 def _lasting_demand(scenario: Scenario) -> SessionDemand:
     if isinstance(scenario.demand, ReplayDemand):
         raise ScenarioError(f"{scenario.name}: a file of requests has no mean rate; use the clairvoyant bound")
+    if not isinstance(scenario.demand, SessionDemand):
+        raise ScenarioError(f"{scenario.name}: saturated demand has no rate of its own; choose another demand.kind")
     return scenario.demand

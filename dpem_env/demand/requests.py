@@ -23,7 +23,7 @@ from dpem_env.network.network import REMEDIES, Network, in_words, peers_in_words
 from dpem_env.network.route_search import Exclusion
 from dpem_env.network.routes import reachability
 from dpem_env.scenarios import Scenario, traces
-from dpem_env.scenarios.schema import MAX_SLOTS, ReplayDemand, SessionDemand, TraceDemand
+from dpem_env.scenarios.schema import MAX_SLOTS, ReplayDemand, SaturatedDemand, SessionDemand, TraceDemand
 from dpem_env.support.errors import DataError, DpemWarning, ScenarioError
 from dpem_env.support.seeding import generator, require_seed
 
@@ -82,8 +82,7 @@ class Demand:
 
 def mean_rates(scenario: Scenario, network: Network) -> NDArray[np.float64]:
     """(N, D) long-run mean of the pairs requested per slot, n·Λ·a_id·dt: the climatology."""
-    rate = getattr(scenario.demand, "request_rate", 0.0)
-    return network.weights * rate * scenario.control.slot_duration * scenario.demand.pairs_per_request
+    return network.weights * scenario.requests_per_slot * scenario.demand.pairs_per_request
 
 
 def draw_demand(
@@ -107,6 +106,11 @@ def draw_demand(
     mean = mean_rates(scenario, network) / pairs
     # The true rates go on past the end: a clairvoyant forecast made in the last slot looks there.
     horizon = slots + scenario.observation.forecast_horizon + scenario.in_slots(LATEST_NEWS)
+    requests_of = generator("requests", demand_seed)
+    if isinstance(config, SaturatedDemand):
+        beats = _one_per_slot(mean, horizon)
+        requests = _draw_requests(scenario, network, NO_PIECES, beats, requests_of, slots)
+        return Demand(requests, beats._replace(rate=beats.rate * pairs), mean.shape)
     sessions = generator("sessions", demand_seed)
     by_rate, beats, rest = [], NO_PIECES, mean
     if isinstance(config, TraceDemand):
@@ -118,7 +122,7 @@ def draw_demand(
         beats = _beats(on, config.jitter, sessions)
     else:
         by_rate.append(on)
-    requests = _draw_requests(scenario, network, _joined(by_rate), beats, generator("requests", demand_seed), slots)
+    requests = _draw_requests(scenario, network, _joined(by_rate), beats, requests_of, slots)
     pieces = _joined([*by_rate, beats])
     return Demand(requests, pieces._replace(rate=pieces.rate * pairs), mean.shape)
 
@@ -156,6 +160,13 @@ def _session_pieces(
         )
         clock, on = clock + spell, ~on
     return steady, _joined(parts)
+
+
+def _one_per_slot(mean: NDArray[np.float64], slots: int) -> Pieces:
+    """A request of the only pair that asks in every slot."""
+    node, peer = (np.full(slots, index[0], dtype=np.int32) for index in np.nonzero(mean))
+    start = np.arange(slots, dtype=np.int32)
+    return Pieces(node, peer, start, start + 1, np.ones(slots))
 
 
 def _beats(on: Pieces, jitter: float, rng: np.random.Generator) -> Pieces:

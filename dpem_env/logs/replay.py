@@ -131,7 +131,7 @@ def _drawn_otherwise(
     nodes = getattr(scenario.network, "nodes", network.num_nodes)
     if nodes != network.num_nodes:
         return f"network: logged {network.num_nodes} nodes, the scenario has {nodes}", None
-    expected = scenario.demand.request_rate * scenario.demand.pairs_per_request * scenario.control.slot_duration * slots
+    expected = scenario.requests_per_slot * scenario.demand.pairs_per_request * slots
     if expected > MOST_REQUESTS:
         return None, f"the scenario has about {expected:,.0f} requests, too many to draw them again"
     try:

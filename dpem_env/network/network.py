@@ -17,7 +17,7 @@ from dpem_env.network.routes import RouteTable, find_routes, reachability
 from dpem_env.network.topology import Topology, build_topology
 from dpem_env.scenarios import Scenario, traces
 from dpem_env.scenarios.data import data_folder
-from dpem_env.scenarios.schema import ReplayDemand, SessionDemand, TraceDemand
+from dpem_env.scenarios.schema import ReplayDemand, SaturatedDemand, SessionDemand, TraceDemand
 from dpem_env.support.errors import DpemWarning, ScenarioError
 from dpem_env.support.seeding import generator, require_seed
 
@@ -55,8 +55,9 @@ def build_network(scenario: Scenario, topology_seed: int) -> Network:
     """
     require_seed("topology seed", topology_seed)
     network = _build(scenario, int(topology_seed), data_folder(scenario.data_dir))
-    files_say = isinstance(scenario.demand, ReplayDemand)  # every request is accounted for when demand is drawn
-    if not files_say and 0 < 2 * network.num_connected < network.num_nodes:  # where none has, nothing can be played
+    # Of a file every request is accounted for when demand is drawn; saturated demand is that of one pair.
+    of_few = isinstance(scenario.demand, ReplayDemand | SaturatedDemand)
+    if not of_few and 0 < 2 * network.num_connected < network.num_nodes:  # where none has, nothing can be played
         said = f"topology seed {topology_seed}: {peers_in_words(network)}"
         warnings.warn(DpemWarning(scenario.name, said), stacklevel=2)
     return network
@@ -131,7 +132,7 @@ def _demand_between(scenario: Scenario, topology: Topology, rng: np.random.Gener
     """(N, N) demand of each pair, up to a factor, and how much each node wants each other one as its peer.
 
     Sessions: popularity_i · popularity_j · exp(-distance/50 km); peers are drawn without replacement with probability
-    ∝ popularity_j · exp(-distance/50 km). Trace and replay: the partners with the most demand.
+    ∝ popularity_j · exp(-distance/50 km). Trace and replay: the partners with the most demand. Saturated: the ends.
     """
     match scenario.demand:
         case TraceDemand():
@@ -146,6 +147,10 @@ def _demand_between(scenario: Scenario, topology: Topology, rng: np.random.Gener
             return demand, np.exp(attraction + rng.gumbel(size=demand.shape))
         case ReplayDemand() as replay:
             demand = traces.request_counts(replay, topology.num_nodes)
+            return demand, demand
+        case SaturatedDemand():
+            demand = np.zeros((topology.num_nodes, topology.num_nodes))
+            demand[0, -1] = 1.0
             return demand, demand
 
 

@@ -41,7 +41,7 @@ def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divi
         route, up, load = work.survey_route, work.survey_up, work.survey_load
         survey(rules, world, state, work, route, up, load)
     else:
-        count_claims(world, state, work)
+        count_claims(rules, world, state, work)
         route, up, load = state.seen_route, state.seen_up, state.seen_load
     known = fresh or state.seen_slot[0] > UNSEEN
     out[:] = 0.0

@@ -213,8 +213,8 @@ def print_list(data_dir: str | os.PathLike[str] | None, suites: Mapping[str, str
         {
             "name": scenario.name,
             "nodes": _nodes(scenario),
-            "requests/s": "file" if (rate := getattr(scenario.demand, "request_rate", None)) is None else f"{rate:g}",
-            "load ρ": f"{OFFERED_LOADS[scenario.name]:.2f}",
+            "requests/s": f"{scenario.requests_per_slot / scenario.control.slot_duration:g}",
+            "load ρ": f"{OFFERED_LOADS[scenario.name]:.2f}" if scenario.name in OFFERED_LOADS else "-",
             "data": ", ".join(data_needed(scenario)) or "-",
             "what it is": scenario.summary,
         }

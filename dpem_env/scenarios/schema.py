@@ -165,9 +165,14 @@ class CoronetNetwork(Section):
 
 
 class Hardware(Section):
-    """Sources, repeaters, memories and fibre. Ranges are [low, high] of a uniform draw per node."""
+    """Sources, repeaters, memories and fibre. Ranges are [low, high] of a uniform draw per node.
+
+    A source's pairs of a slot are a Poisson number, shared by the links that claim it; with `emission` "bernoulli" it
+    makes one attempt for each of these links, which succeeds with g times the slot's duration.
+    """
 
     generation_rate: tuple[Weight, Weight] = (0.0, 10.0)  # useful pairs/s at zero distance
+    emission: Literal["poisson", "bernoulli"] = "poisson"
     swap_rate: tuple[Weight, Weight] = (0.0, 5.0)  # entanglement swaps/s
     memory: tuple[Count, Count] = (8, 16)  # qubits
     coherence_time: Positive = 60.0  # s
@@ -262,15 +267,38 @@ class ReplayDemand(Requests):
     requests_file: Text
 
 
+class SaturatedDemand(Requests):
+    """One request in every slot, from the first node to the last.
+
+    With a deadline of one slot there is always exactly one, renewed at once when it is served.
+    """
+
+    kind: Literal["saturated"] = "saturated"
+
+
 class Control(Section):
-    """Slots, allocations and the age of information."""
+    """Slots, allocations, when relays swap, and the age of information.
+
+    With `swapping` "all" an allocation swaps at all its relays at once, when all its links are there; with "asap" every
+    relay swaps as soon as it holds a pair on either side, and with `regenerate` links are made again where that leaves
+    both their qubits free, inside longer segments. What is older than `cutoff` is discarded.
+    """
 
     slot_duration: Annotated[float, Field(strict=True, ge=0.001, le=LARGEST)] = 0.25  # s; messages of ms are neglected
     rows: Annotated[int, Field(strict=True, ge=1, le=255)] = 4  # open allocations per node
     qualities: Annotated[int, Field(strict=True, ge=1, le=16)] = 3  # q - 1 purification rounds per link
     time_to_live: Positive = 2.0  # s
+    swapping: Literal["all", "asap"] = "all"
+    regenerate: Annotated[bool, Field(strict=True)] = False  # only with swapping "asap"
+    cutoff: Annotated[int, Field(strict=True, ge=0, le=MAX_SLOTS)] | None = None  # slots; none: no pair is too old
     telemetry_period: Positive = 1.0  # s between snapshots
     telemetry_delay: Count = 2  # slots until a snapshot is readable
+
+    @model_validator(mode="after")
+    def _regenerates_what_swaps_freed(self) -> Control:
+        if self.regenerate and self.swapping != "asap":
+            raise ValueError(f'regenerate needs swapping = "asap": with {self.swapping!r} no swap frees a qubit early')
+        return self
 
 
 class Outages(Section):
@@ -367,13 +395,18 @@ NETWORKS: dict[str, type[Section]] = {
     "topohub": TopohubNetwork,
     "coronet": CoronetNetwork,
 }
-DEMANDS: dict[str, type[Section]] = {"sessions": SessionDemand, "trace": TraceDemand, "replay": ReplayDemand}
+DEMANDS: dict[str, type[Section]] = {
+    "sessions": SessionDemand,
+    "trace": TraceDemand,
+    "replay": ReplayDemand,
+    "saturated": SaturatedDemand,
+}
 NetworkConfig = Annotated[
     MeshNetwork | ChainNetwork | StarNetwork | TopohubNetwork | CoronetNetwork,
     Field(discriminator="generator"),
 ]
 TAGS = {"network": NETWORKS, "demand": DEMANDS}
-DemandConfig = Annotated[SessionDemand | TraceDemand | ReplayDemand, Field(discriminator="kind")]
+DemandConfig = Annotated[SessionDemand | TraceDemand | ReplayDemand | SaturatedDemand, Field(discriminator="kind")]
 
 
 class Scenario(Section):
@@ -441,6 +474,10 @@ class Scenario(Section):
         for field, rate in rates.items():
             if rate * slot > 500:
                 raise ValueError(f"{field} = {rate} pairs/s: at most 500 pairs per slot of {slot} s can be simulated")
+            if self.hardware.emission == "bernoulli" and rate * slot > 1:
+                raise ValueError(
+                    f'{field} = {rate} pairs/s: with emission "bernoulli" at most one pair per slot of {slot} s'
+                )
         return self
 
     @model_validator(mode="after")
@@ -515,6 +552,13 @@ class Scenario(Section):
     def largest_swap_rate(self) -> float:
         """The largest c that any node can have, swaps/s."""
         return max(self.hardware.swap_rate[1], getattr(self.network, "relay_swap_rate", None) or 0.0)
+
+    @property
+    def requests_per_slot(self) -> float:
+        """Mean requests per slot over the whole network; 0 for a file, which has no mean."""
+        if isinstance(self.demand, SaturatedDemand):
+            return 1.0
+        return float(getattr(self.demand, "request_rate", 0.0)) * self.control.slot_duration
 
     def in_slots(self, seconds: float) -> int:
         """A validated duration as a number of slots."""

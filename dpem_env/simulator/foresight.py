@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dpem_env.simulator.actions import place_of, quality_of
 from dpem_env.simulator.kernel import can_name, free_row, qubits_needed
+from dpem_env.simulator.segments import empty_all
 from dpem_env.simulator.state import state_of, world_of
 from dpem_env.simulator.telemetry import first_route_up
 from dpem_env.support.compiled import Entry, entry, inner
@@ -76,8 +77,7 @@ def _assume(rules, world, state, action, route):
         state.alloc_quality[i, row] = quality_of(action[i], rules.qualities)
         state.alloc_route[i, row] = route[i] if route[i] >= 0 else max(first_route_up(world, state, i, d), 0)
         state.alloc_slot[i, row] = state.slot[0]
-        state.alloc_complete[i, row] = 0
-        state.link_rounds[i, row, :] = -1
+        empty_all(state, i, row, state.link_rounds.shape[2])
         _occupy(world, state, i, row, 1)
         state.age_order[state.num_open[0]] = i * state.alloc_peer.shape[1] + row
         state.num_open[0] += 1

@@ -16,12 +16,23 @@ from dpem_env.simulator.randomness import (
     ORDER,
     OUTAGE,
     PURIFICATION,
-    SWAP,
     TRANSMISSION,
     bits,
     poisson,
     slot_key,
     uniform,
+)
+from dpem_env.simulator.segments import (
+    decay,
+    empty,
+    empty_all,
+    is_complete,
+    join,
+    links_complete,
+    links_wanted,
+    num_hops,
+    pairs_held,
+    relays_ready,
 )
 from dpem_env.simulator.state import Status, Tally, Verdict, state_of, work_of, world_of
 from dpem_env.simulator.telemetry import clear_telemetry, pass_telemetry, route_up
@@ -263,7 +274,7 @@ def _try_route(world, state, work, i, d, r, quality):
     """Open an allocation on route r if its links are up and its nodes have memory; remember who refused."""
     if not route_up(world, state, i, d, r):
         return False
-    hops = world.route_hops[i, d, r]
+    hops = num_hops(world, i, d, r)
     for h in range(hops + 1):
         node = world.route_nodes[i, d, r, h]
         if state.free_memory[node] < qubits_needed(h, hops):
@@ -279,19 +290,11 @@ def _try_route(world, state, work, i, d, r, quality):
     state.alloc_quality[i, row] = quality
     state.alloc_route[i, row] = r
     state.alloc_slot[i, row] = state.slot[0]
-    _empty_links(state, i, row, hops)
+    empty_all(state, i, row, hops)
     state.age_order[state.num_open[0]] = i * state.alloc_peer.shape[1] + row
     state.num_open[0] += 1
     state.verdict[i] = Verdict.ADMITTED
     return True
-
-
-@inner
-def _empty_links(state, i, row, hops):
-    state.alloc_complete[i, row] = 0
-    for h in range(hops):
-        state.link_rounds[i, row, h] = -1
-        state.link_werner[i, row, h] = 0.0
 
 
 @inner
@@ -341,7 +344,7 @@ def _qubits_held(world, state, i, node):
         d = state.alloc_peer[i, row]
         if d >= 0:
             r = state.alloc_route[i, row]
-            hops = world.route_hops[i, d, r]
+            hops = num_hops(world, i, d, r)
             for h in range(hops + 1):
                 if world.route_nodes[i, d, r, h] == node:
                     held += qubits_needed(h, hops)
@@ -356,13 +359,16 @@ def _qubits_held(world, state, i, node):
 
 @inner
 def generate(rules, world, state, work):
-    """Every source emits a Poisson number of pairs and offers them in rounds to the links that claim it."""
-    _claim_sources(world, state, work)
+    """Every source emits pairs and offers them in rounds to the links that claim it."""
+    _claim_sources(rules, world, state, work)
     emission = slot_key(world.emission_key[0], state.slot[0])
     outcome = slot_key(world.outcome_key[0], state.slot[0])
     work.stamp[:] = -1
     for e in range(len(world.emission_mean)):
-        emitted = poisson(world.emission_mean[e], uniform(emission, EMISSION, e, 0, 0, 0))
+        if rules.bernoulli:
+            emitted = work.claim_count[e]
+        else:
+            emitted = poisson(world.emission_mean[e], uniform(emission, EMISSION, e, 0, 0, 0))
         state.tally[Tally.EMITTED] += emitted
         if work.claim_count[e] == 0:
             state.tally[Tally.UNCLAIMED] += emitted
@@ -375,8 +381,8 @@ def generate(rules, world, state, work):
 
 
 @inner
-def _claim_sources(world, state, work):
-    """Queue every incomplete link that is up at its emitter: oldest allocation first, links in hop order."""
+def _claim_sources(rules, world, state, work):
+    """Queue every link that wants pairs and is up at its emitter: oldest allocation first, links in hop order."""
     work.claim_count[:] = 0
     rows = state.alloc_peer.shape[1]
     claims = 0
@@ -384,9 +390,11 @@ def _claim_sources(world, state, work):
         alloc = state.age_order[place]
         i, row = alloc // rows, alloc % rows
         d, r = course(state, i, row)
-        for h in range(world.route_hops[i, d, r]):
+        hops = num_hops(world, i, d, r)
+        wanted = links_wanted(rules, state, i, row, hops)
+        for h in range(hops):
             link = world.route_links[i, d, r, h]
-            if state.link_rounds[i, row, h] == state.alloc_quality[i, row] - 1 or state.link_up[link] == 0:
+            if not wanted >> h & 1 or state.link_up[link] == 0:
                 continue
             e = world.link_emitter[link]
             if work.claim_count[e] == 0:
@@ -428,17 +436,18 @@ def _offer_pairs(rules, world, state, work, e, pairs, outcome):
     while pairs > 0 and incomplete > 0:
         alloc, h = work.claim_alloc[claim], work.claim_hop[claim]
         i, row = alloc // rows, alloc % rows
-        if state.link_rounds[i, row, h] < state.alloc_quality[i, row] - 1:
+        if not is_complete(state, i, row, h):
             pairs -= 1
-            link = world.route_links[i, state.alloc_peer[i, row], state.alloc_route[i, row], h]
+            d, r = course(state, i, row)
+            link = world.route_links[i, d, r, h]
             attempt = work.claim_offers[claim]
             work.claim_offers[claim] += 1
             if uniform(outcome, TRANSMISSION, i, row, h, attempt) >= world.link_transmission[link]:
                 state.tally[Tally.LOST_IN_FIBRE] += 1
             else:
                 _receive(rules, state, i, row, h, uniform(outcome, PURIFICATION, i, row, h, attempt))
-                if state.link_rounds[i, row, h] == state.alloc_quality[i, row] - 1:
-                    state.alloc_complete[i, row] += 1
+                if is_complete(state, i, row, h):
+                    state.alloc_complete[i, row] = links_complete(state, i, row, num_hops(world, i, d, r))
                     incomplete -= 1
         claim = work.claim_next[claim]
         if claim < 0:
@@ -452,6 +461,7 @@ def _receive(rules, state, i, row, h, u):
     held = state.link_werner[i, row, h]
     if state.link_rounds[i, row, h] < 0:
         state.link_rounds[i, row, h] = 0
+        state.link_hops[i, row, h] = 1
         state.link_werner[i, row, h] = rules.link_werner
     elif u < _purification_success(held, rules.link_werner, rules.purification_gate, rules.purification_readout):
         state.link_rounds[i, row, h] += 1
@@ -460,8 +470,7 @@ def _receive(rules, state, i, row, h, u):
         )
         state.tally[Tally.PURIFIED_AWAY] += 1
     else:
-        state.link_rounds[i, row, h] = -1
-        state.link_werner[i, row, h] = 0.0
+        empty(state, i, row, h)
         state.tally[Tally.PURIFIED_AWAY] += 2
 
 
@@ -470,10 +479,13 @@ def _receive(rules, state, i, row, h, u):
 
 @inner
 def swap(rules, world, state, work):
-    """Allocations with all links complete swap at every relay, oldest first, all or none; tokens pay for tries."""
+    """Relays that are ready swap, all at once, if they have a token to pay for the try: oldest allocation first.
+
+    Under `all` an allocation swaps at every relay or at none.
+    """
     for i in range(len(state.tokens)):
         state.tokens[i] = min(state.tokens[i] + world.token_gain[i], rules.token_cap)
-    _claim_swap_engines(world, state, work)
+    _claim_swap_engines(rules, world, state, work)
     outcome = slot_key(world.outcome_key[0], state.slot[0])
     rows = state.alloc_peer.shape[1]
     work.node_flag[:] = 0
@@ -482,27 +494,31 @@ def swap(rules, world, state, work):
         work.finished_werner[place] = -1.0
         alloc = state.age_order[place]
         i, row = alloc // rows, alloc % rows
-        if work.ready[i, row] == 0:
-            continue
         d, r = course(state, i, row)
-        blocked = False
-        for h in range(1, world.route_hops[i, d, r]):
-            relay = world.route_nodes[i, d, r, h]
-            if state.tokens[relay] < 1.0:
-                blocked = True
-                if work.claimant[relay] == SEVERAL and work.node_flag[relay] == 0:
+        hops = num_hops(world, i, d, r)
+        ready = work.ready[i, row]
+        if ready == 0 and hops > 1:
+            continue
+        swaps = 0
+        for h in range(1, hops):
+            if ready >> h & 1:
+                relay = world.route_nodes[i, d, r, h]
+                if state.tokens[relay] >= 1.0:
+                    swaps |= 1 << h
+                elif work.claimant[relay] == SEVERAL and work.node_flag[relay] == 0:
                     work.node_flag[relay] = 1
                     contended += 1
-        if not blocked:
-            work.finished_werner[place] = _swap_all(rules, world, state, i, row, d, r, outcome)
+        if rules.asap or swaps == ready:
+            _pay(world, state, i, d, r, swaps)
+            work.finished_werner[place] = join(rules, state, i, row, hops, swaps, outcome)
     if contended > 0:
         state.tally[Tally.CONTENDED_SWAPS] += contended
         _charge_swap_claims(world, state, work)
 
 
 @inner
-def _claim_swap_engines(world, state, work):
-    """Every relay of an allocation whose links are all complete is claimed by its owner."""
+def _claim_swap_engines(rules, world, state, work):
+    """Every relay that is ready to swap is claimed by its allocation's owner."""
     rows = state.alloc_peer.shape[1]
     work.claimant[:] = -1
     work.ready[:] = 0
@@ -510,11 +526,12 @@ def _claim_swap_engines(world, state, work):
         alloc = state.age_order[place]
         i, row = alloc // rows, alloc % rows
         d, r = course(state, i, row)
-        hops = world.route_hops[i, d, r]
-        if state.alloc_complete[i, row] < hops:
-            continue
-        work.ready[i, row] = 1
+        hops = num_hops(world, i, d, r)
+        ready = relays_ready(rules, state, i, row, hops)
+        work.ready[i, row] = ready
         for h in range(1, hops):
+            if not ready >> h & 1:
+                continue
             relay = world.route_nodes[i, d, r, h]
             if work.claimant[relay] == -1:
                 work.claimant[relay] = i
@@ -524,21 +541,12 @@ def _claim_swap_engines(world, state, work):
 
 
 @inner
-def _swap_all(rules, world, state, i, row, d, r, outcome):
-    """Spend one token per relay and swap. Returns the end-to-end w, or -1 after a failure, which empties the links."""
-    hops = world.route_hops[i, d, r]
-    success = True
-    werner = state.link_werner[i, row, 0]
-    for h in range(1, hops):
-        state.tokens[world.route_nodes[i, d, r, h]] -= 1.0
-        state.tally[Tally.SWAPS] += 1
-        success &= uniform(outcome, SWAP, i, row, h, 0) < rules.swap_success
-        werner *= state.link_werner[i, row, h] * rules.swap_factor
-    if success:
-        return werner
-    state.tally[Tally.SWAPPED_AWAY] += hops
-    _empty_links(state, i, row, hops)
-    return -1.0
+def _pay(world, state, i, d, r, swaps):
+    """Spend a token for every try."""
+    for h in range(1, world.route_hops[i, d, r]):
+        if swaps >> h & 1:
+            state.tokens[world.route_nodes[i, d, r, h]] -= 1.0
+            state.tally[Tally.SWAPS] += 1
 
 
 @inner
@@ -547,10 +555,11 @@ def _charge_swap_claims(world, state, work):
     work.stamp[:] = -1
     for i in range(work.ready.shape[0]):
         for row in range(work.ready.shape[1]):
-            if work.ready[i, row] == 1:
+            if work.ready[i, row] != 0:
                 d, r = course(state, i, row)
                 for h in range(1, world.route_hops[i, d, r]):
-                    _charge(state, work, i, world.route_nodes[i, d, r, h])
+                    if work.ready[i, row] >> h & 1:
+                        _charge(state, work, i, world.route_nodes[i, d, r, h])
 
 
 # ---------------------------------------------------------------------------------------------- phase 5: delivery
@@ -567,8 +576,9 @@ def deliver(rules, world, state, work):
         alloc = state.age_order[place]
         i, row = alloc // rows, alloc % rows
         d, r = course(state, i, row)
-        hops = world.route_hops[i, d, r]
+        hops = num_hops(world, i, d, r)
         state.tally[Tally.FINISHED] += 1
+        state.tally[Tally.LEFT_OVER] += pairs_held(state, i, row, hops) - hops
         _close(world, state, i, row)
         if werner < rules.class_werner[0]:
             state.tally[Tally.DROPPED_PAIRS] += 1
@@ -607,10 +617,10 @@ def _store(world, state, i, d, werner, hops):
 def _close(world, state, i, row):
     """Free an allocation's row and all its memory."""
     d, r = course(state, i, row)
-    hops = world.route_hops[i, d, r]
+    hops = num_hops(world, i, d, r)
     for h in range(hops + 1):
         state.free_memory[world.route_nodes[i, d, r, h]] += qubits_needed(h, hops)
-    _empty_links(state, i, row, hops)
+    empty_all(state, i, row, hops)
     state.alloc_peer[i, row] = -1
     state.alloc_quality[i, row] = -1
     state.alloc_route[i, row] = -1
@@ -650,12 +660,7 @@ def _decay_and_time_out(rules, world, state):
         d, r = course(state, i, row)
         if d < 0:
             continue
-        hops = world.route_hops[i, d, r]
-        held = 0
-        for h in range(hops):
-            if state.link_rounds[i, row, h] >= 0:
-                state.link_werner[i, row, h] *= world.link_decay[world.route_links[i, d, r, h]]
-                held += 1
+        held = decay(rules, world, state, i, row, num_hops(world, i, d, r))
         if state.slot[0] - state.alloc_slot[i, row] + 1 >= rules.time_to_live:
             state.tally[Tally.EXPIRED_ALLOCATIONS] += 1
             state.tally[Tally.TIMED_OUT] += held
@@ -705,7 +710,9 @@ def begin(rules, world, state, work):
     for array in (state.queue_head, state.queue_tail):
         array[:] = -1
     state.link_rounds[:] = -1
+    state.link_hops[:] = 0
     state.link_werner[:] = 0.0
+    state.link_age[:] = 0
     state.alloc_complete[:] = 0
     state.pending[:] = 0
     state.request_status[:] = Status.NOT_ARRIVED

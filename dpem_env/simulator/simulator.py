@@ -15,7 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from dpem_env import physics
 from dpem_env.demand.requests import Demand
 from dpem_env.network.network import Network
+from dpem_env.network.topology import Topology
 from dpem_env.scenarios import Scenario
+from dpem_env.scenarios.schema import MAX_SLOTS
 from dpem_env.simulator import kernel
 from dpem_env.simulator.addresses import table_of
 from dpem_env.simulator.state import Rules, State, Tally, Verdict, Workspace, World, allocate, shapes
@@ -201,6 +203,10 @@ def rules_of(scenario: Scenario) -> Rules:
         telemetry_period=scenario.in_slots(control.telemetry_period),
         telemetry_delay=control.telemetry_delay,
         token_cap=hardware.token_cap,
+        asap=control.swapping == "asap",
+        regenerate=control.regenerate,
+        cutoff=MAX_SLOTS if control.cutoff is None else control.cutoff,
+        bernoulli=hardware.emission == "bernoulli",
         swap_success=float(hardware.swap_success),
         swap_factor=physics.swap_factor(hardware.gate_fidelity, hardware.readout_fidelity),
         purification_gate=purification_gate,
@@ -247,7 +253,7 @@ def _network_arrays(scenario: Scenario, network: Network) -> dict[str, NDArray[A
         "swap_rate": topology.swap_rate,
         "coherence_time": topology.coherence_time,
         "link_emitter": topology.emitter,
-        "link_transmission": topology.transmission,
+        "link_transmission": _arrival(scenario, topology),
         "link_decay": physics.decay_factor(slot, topology.coherence_time[u], topology.coherence_time[v]),
         "peers": network.peers,
         "route_hops": routes.hops,
@@ -256,6 +262,13 @@ def _network_arrays(scenario: Scenario, network: Network) -> dict[str, NDArray[A
         "route_build_time": routes.build_time,
         "route_quality": routes.quality,
     }
+
+
+def _arrival(scenario: Scenario, topology: Topology) -> NDArray[np.float64]:
+    """(L,) probability that an offered pair arrives; that an attempt of a Bernoulli source brings one at all."""
+    if scenario.hardware.emission == "poisson":
+        return topology.transmission
+    return topology.transmission * topology.generation_rate[topology.emitter] * scenario.control.slot_duration
 
 
 def _fill(struct: World, b: int, values: dict[str, NDArray[Any]]) -> None:

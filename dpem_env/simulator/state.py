@@ -33,6 +33,10 @@ class Rules(NamedTuple):
     telemetry_period: int  # slots
     telemetry_delay: int  # slots
     token_cap: float
+    asap: bool  # relays swap as soon as they can; else all of a route at once
+    regenerate: bool  # links are made again inside longer segments
+    cutoff: int  # slots, largest age of a segment
+    bernoulli: bool  # one attempt per slot and link that asks for it
     swap_success: float
     swap_factor: float  # g_sw
     purification_gate: float  # gate and readout fidelity of purification rounds; 1 where they are ideal
@@ -99,9 +103,12 @@ class State(NamedTuple):
     alloc_quality: Annotated[I32, "N K"]  # 1..Q
     alloc_route: Annotated[I32, "N K"]
     alloc_slot: Annotated[I32, "N K"]  # slot of admission
-    alloc_complete: Annotated[I32, "N K"]  # links complete
-    link_rounds: Annotated[I32, "N K H"]  # purification rounds done; -1 marks an empty link
+    alloc_complete: Annotated[I32, "N K"]  # links in complete segments
+    # segments, links or what swaps made of them, by the hop of their left end (see `segments`)
+    link_rounds: Annotated[I32, "N K H"]  # purification rounds done; -1 where none starts
+    link_hops: Annotated[I32, "N K H"]  # links it spans; 0 where none starts
     link_werner: Annotated[F64, "N K H"]
+    link_age: Annotated[I32, "N K H"]  # slots since its oldest pair arrived
     age_order: Annotated[I32, "NK"]  # open allocations node·K + row, oldest first
     num_open: Annotated[I64, "1"]
     # stored pairs: the first stock_count places of each node, in no particular order
@@ -145,7 +152,7 @@ class Workspace(NamedTuple):
     claim_hop: Annotated[I32, "NKH"]
     claim_next: Annotated[I32, "NKH"]
     claim_offers: Annotated[I32, "NKH"]  # pairs offered this slot
-    ready: Annotated[I8, "N K"]  # all links complete at the start of swapping
+    ready: Annotated[I32, "N K"]  # relays ready to swap at the start of phase 4, bit h for the h-th node of the route
     finished_werner: Annotated[F64, "NK"]  # end-to-end w by place in age_order; -1 where not finished
     source_claims: Annotated[I32, "N"]  # incomplete links on each source
     swap_claims: Annotated[I32, "N"]  # open allocations relayed through each node
@@ -202,6 +209,8 @@ class Tally(IntEnum):
     STORED = 22  # pairs put into stock
     DROPPED_PAIRS = 23  # finished or stored pairs that served nobody
     EXPIRED_ALLOCATIONS = 24
+    CUT_OFF = 25  # elementary pairs in segments older than the cutoff
+    LEFT_OVER = 26  # inside a longer segment when it was finished
 
 
 # Ends of an emitted pair; those not yet at an end are held.
@@ -213,6 +222,8 @@ WHERE_PAIRS_GO = (
     Tally.TIMED_OUT,
     Tally.DELIVERED_ELEMENTARY,
     Tally.DROPPED_ELEMENTARY,
+    Tally.CUT_OFF,
+    Tally.LEFT_OVER,
 )
 
 

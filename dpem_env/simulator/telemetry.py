@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dpem_env.simulator.segments import links_wanted, num_hops
 from dpem_env.support.compiled import inner
 
 UNSEEN = -2
@@ -56,8 +57,8 @@ def publish(rules, state, slot):
 
 
 @inner
-def count_claims(world, state, work):
-    """Incomplete links on every source and open allocations relayed through every node, now."""
+def count_claims(rules, world, state, work):
+    """Links that want pairs on every source and open allocations relayed through every node, now."""
     work.source_claims[:] = 0
     work.swap_claims[:] = 0
     rows = state.alloc_peer.shape[1]
@@ -65,8 +66,10 @@ def count_claims(world, state, work):
         alloc = state.age_order[place]
         i, row = alloc // rows, alloc % rows
         d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
-        for h in range(world.route_hops[i, d, r]):
-            if state.link_rounds[i, row, h] < state.alloc_quality[i, row] - 1:
+        hops = num_hops(world, i, d, r)
+        wanted = links_wanted(rules, state, i, row, hops)
+        for h in range(hops):
+            if wanted >> h & 1:
                 work.source_claims[world.link_emitter[world.route_links[i, d, r, h]]] += 1
             if h > 0:
                 work.swap_claims[world.route_nodes[i, d, r, h]] += 1
@@ -99,7 +102,7 @@ def _some_link_down(state):
 @inner
 def _measure_loads(rules, world, state, work):
     """Load of every memory, of every relay (memory or swap engine) and of every link's source."""
-    count_claims(world, state, work)
+    count_claims(rules, world, state, work)
     for i in range(len(work.memory_load)):
         work.memory_load[i] = 1.0 - state.free_memory[i] / world.memory[i]
         swaps = _share(work.swap_claims[i], world.swap_rate[i] * rules.lifetime)

@@ -60,7 +60,7 @@ def step(session: Session, action: NDArray[np.int64]) -> dict[str, NDArray[Any]]
     pending = int(state["pending"].sum())
     assert tally[Tally.ARRIVED] == tally[Tally.DELIVERED] + tally[Tally.EXPIRED] + pending
     stored = np.arange(state["stock_hops"].shape[1]) < state["stock_count"][:, None]
-    held = (state["link_rounds"] + 1).clip(0, 1).sum() + state["stock_hops"][stored].sum()
+    held = state["link_hops"].sum() + state["stock_hops"][stored].sum()
     assert tally[Tally.EMITTED] == tally[list(WHERE_PAIRS_GO)].sum() + held
     assert (state["free_memory"] >= 0).all()
     return state

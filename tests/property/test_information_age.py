@@ -66,6 +66,7 @@ def complete_links(simulator: Simulator, j: int, d: int) -> None:
     for row in np.flatnonzero(state.alloc_peer[0, j] >= 0):
         hops = world.route_hops[0, j, state.alloc_peer[0, j, row], state.alloc_route[0, j, row]]
         state.link_rounds[0, j, row, :hops] = state.alloc_quality[0, j, row] - 1
+        state.link_hops[0, j, row, :hops] = 1
         state.link_werner[0, j, row, :hops] = 0.97
         state.alloc_complete[0, j, row] = hops
 
@@ -177,7 +178,8 @@ def remote_columns(table: FeatureTable) -> NDArray[np.int64]:
 # What is a node's own and can be told to it at once; the claims on its source come from others, too.
 OWN = (
     *("free_memory", "tokens", "queue_head", "pending", "verdict", "stock_count", "stock_peer", "stock_werner"),
-    *("alloc_peer", "alloc_quality", "alloc_route", "alloc_slot", "alloc_complete", "link_rounds", "link_werner"),
+    *("alloc_peer", "alloc_quality", "alloc_route", "alloc_slot", "alloc_complete"),
+    *("link_rounds", "link_hops", "link_werner", "link_age"),
 )
 
 

@@ -20,6 +20,15 @@ from dpem_env.testing import check_env
 UNHURRIED = [HealthCheck.too_slow, HealthCheck.filter_too_much]
 SLOTS = 24
 RATE = st.sampled_from([0.0, 0.4, 4.0, 40.0])
+SWAPPING = st.sampled_from(
+    [
+        {"swapping": "all"},
+        {"swapping": "all", "cutoff": 1},
+        {"swapping": "asap"},
+        {"swapping": "asap", "regenerate": True},
+        {"swapping": "asap", "regenerate": True, "cutoff": 2},
+    ]
+)
 
 
 def spans(values: Any) -> st.SearchStrategy[tuple[Any, Any]]:
@@ -66,6 +75,7 @@ def worlds(draw: st.DrawFn) -> Scenario:
         slots=SLOTS,
         outages=outages,
         **network,
+        **draw(SWAPPING),
     )
 
 
@@ -113,3 +123,33 @@ def test_no_pair_is_ever_better_than_a_fresh_one_of_its_purification(world: Scen
         complete = [each["link_rounds"] == each["alloc_quality"][:, :, None] - 1 for each in (before, state)]
         same = kept[:, :, None] & complete[0] & complete[1]
         assert (state["link_werner"][same] <= before["link_werner"][same]).all()
+
+
+@given(worlds(), st.integers(0, 2**32 - 1))
+@settings(max_examples=12, deadline=None, suppress_health_check=UNHURRIED)
+def test_segments_fit_on_their_route_and_hold_every_qubit_once(world: Scenario, seed: int) -> None:
+    session = Session(world)
+    with somebody_has_a_peer():
+        session.begin(EpisodeSeeds(seed % 1000, seed))
+    rng = np.random.default_rng(seed)
+    cutoff = SLOTS if world.control.cutoff is None else world.control.cutoff
+    while not session.done:
+        session.step(rng.integers(-1, session.observer.code.num_actions + 1, size=session.network.num_nodes))
+        state = session.simulator.state_of(0)
+        held, span = state["link_rounds"] >= 0, state["link_hops"]
+        assert (held == (span > 0)).all()
+        assert not state["link_werner"][~held].any()
+        assert not state["link_age"][~held].any()
+        assert (state["link_age"] <= cutoff).all()
+        complete = held & (state["link_rounds"] == state["alloc_quality"][:, :, None] - 1)
+        assert complete[span > 1].all()
+        for i, row in np.argwhere(state["alloc_peer"] >= 0):
+            hops = session.network.routes.hops[i, state["alloc_peer"][i, row], state["alloc_route"][i, row]]
+            [left] = np.nonzero(held[i, row])
+            right = left + span[i, row, left]
+            assert (right <= hops).all()
+            assert len(set(right)) == len(right)
+            covered = {link for h in np.flatnonzero(complete[i, row]) for link in range(h, h + span[i, row, h])}
+            assert state["alloc_complete"][i, row] == len(covered)
+        if world.control.swapping == "all":
+            assert span.max(initial=0) <= 1

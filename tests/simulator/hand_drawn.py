@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,7 +31,18 @@ CHAIN = ((0, 1), (1, 2))
 NUMBERS = ("slot", "next_arrival", "next_expiry", "num_open", "flying_slot", "seen_slot")
 
 Changes = dict[str, Any]
-Hop = float | tuple[int, float] | None  # w of a fresh link, (purification rounds, w), or an empty link
+
+
+class Segment(NamedTuple):
+    """What starts at a hop."""
+
+    werner: float = 1.0
+    hops: int = 1  # links it spans
+    age: int = 0  # slots
+    rounds: int | None = None  # of purification; none: all that the quality asks for
+
+
+Hop = float | tuple[int, float] | Segment | None  # w of a link, (purification rounds, w), a segment, or nothing
 
 
 class Phase(IntEnum):
@@ -110,13 +121,23 @@ class HandDrawn:
         state.alloc_slot[i, row] = since
         for h, link in enumerate(links):
             if link is not None:
-                rounds, werner = link if isinstance(link, tuple) else (0, link)
-                state.link_rounds[i, row, h] = rounds
-                state.link_werner[i, row, h] = werner
-                state.alloc_complete[i, row] += rounds == quality - 1
+                self.hold(i, row, h, link)
+        complete = np.flatnonzero(state.link_rounds[i, row] == quality - 1)
+        state.alloc_complete[i, row] = len({h + k for h in complete for k in range(state.link_hops[i, row, h])})
         state.age_order[state.num_open[0]] = i * state.alloc_peer.shape[1] + row
         state.num_open[0] += 1
         return row
+
+    def hold(self, i: int, row: int, h: int, link: float | tuple[int, float] | Segment) -> None:
+        """Let an allocation hold a segment from hop h."""
+        if not isinstance(link, Segment):
+            rounds, werner = link if isinstance(link, tuple) else (0, link)
+            link = Segment(werner, rounds=rounds)
+        state = self.state
+        state.link_rounds[i, row, h] = state.alloc_quality[i, row] - 1 if link.rounds is None else link.rounds
+        state.link_hops[i, row, h] = link.hops
+        state.link_werner[i, row, h] = link.werner
+        state.link_age[i, row, h] = link.age
 
     def store(self, i: int, d: int, werner: float, hops: int = 1) -> None:
         """Put a pair that node i shares with its d-th peer into stock."""

@@ -34,6 +34,7 @@ def test_one_pair_completes_a_link_and_the_rest_is_unclaimed() -> None:
     assert drawn.play(Phase.GENERATION) == {
         "alloc_complete": {(1, 0): 1},
         "link_rounds": {(1, 0, 0): 0},
+        "link_hops": {(1, 0, 0): 1},
         "link_werner": {(1, 0, 0): pytest.approx((4 * 0.98 - 1) / 3)},
         "tally": {"EMITTED": 3, "UNCLAIMED": 2},
     }
@@ -77,6 +78,7 @@ def test_a_completed_link_leaves_the_next_rounds_to_the_others() -> None:
     assert drawn.play(Phase.GENERATION) == {
         "alloc_complete": {(2, 0): 1, (1, 0): 1},
         "link_rounds": {(2, 0, 0): 0, (1, 0, 0): 2},
+        "link_hops": {(2, 0, 0): 1, (1, 0, 0): 1},
         "link_werner": {(2, 0, 0): 1.0, (1, 0, 0): 1.0},
         "tally": {"COLLIDED_SOURCES": 1, "EMITTED": 4, "PURIFIED_AWAY": 2},
     }
@@ -114,6 +116,7 @@ def test_a_pair_is_lost_in_the_fibre_and_the_next_arrives() -> None:
     assert drawn.play(Phase.GENERATION) == {
         "alloc_complete": {(1, 0): 1},
         "link_rounds": {(1, 0, 0): 0},
+        "link_hops": {(1, 0, 0): 1},
         "link_werner": {(1, 0, 0): 1.0},
         "tally": {"EMITTED": 3, "LOST_IN_FIBRE": 1, "UNCLAIMED": 1},
     }
@@ -171,6 +174,7 @@ def test_pumping_that_fails_empties_the_link(gates: str) -> None:
     drawn.emit(n0=1)
     assert drawn.play(Phase.GENERATION) == {
         "link_rounds": {(1, 0, 0): -1},
+        "link_hops": {(1, 0, 0): 0},
         "link_werner": {(1, 0, 0): 0.0},
         "tally": {"EMITTED": 1, "PURIFIED_AWAY": 2},
     }
@@ -205,6 +209,7 @@ def test_a_down_link_gets_no_pair_and_keeps_what_it_holds() -> None:
     assert drawn.play(Phase.GENERATION) == {
         "alloc_complete": {(2, 0): 1},
         "link_rounds": {(2, 0, 0): 0},
+        "link_hops": {(2, 0, 0): 1},
         "link_werner": {(2, 0, 0): 1.0},
         "tally": {"EMITTED": 2, "UNCLAIMED": 1},
     }

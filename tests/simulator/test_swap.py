@@ -68,6 +68,7 @@ def test_a_failed_swap_spends_the_tokens_and_empties_the_links() -> None:
         "tokens": {1: 1.0, 2: 1.0},
         "alloc_complete": {(0, 0): 0},
         "link_rounds": {(0, 0, h): -1 for h in range(3)},
+        "link_hops": {(0, 0, h): 0 for h in range(3)},
         "link_werner": {(0, 0, h): 0.0 for h in range(3)},
         "tally": {"SWAPS": 2, "SWAPPED_AWAY": 3},
     }

@@ -1,0 +1,47 @@
+"""Mean delivery time: slots from asking for a pair to having it, where the next is asked for at once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dpem_env.envs.session import Session
+from dpem_env.scenarios import Scenario
+from dpem_env.scenarios.schema import SaturatedDemand
+from dpem_env.support.errors import DpemError
+
+NETWORKS = 100  # played side by side
+
+
+class DeliveryTime(NamedTuple):
+    """The mean of independent delivery times."""
+
+    mean: float  # slots
+    error: float  # slots, standard error
+    deliveries: int
+
+
+def delivery_time(scenario: Scenario, deliveries: int, seed: int = 0) -> DeliveryTime:
+    """The mean of at least so many delivery times, from ordinary episodes in which node 0 asks whenever it may.
+
+    Every delivery starts from an empty route, so the times are independent; in each of `NETWORKS` episodes, the first
+    ones count. Raises DpemError unless the demand is saturated, and where an episode ends before it has enough.
+    """
+    if not isinstance(scenario.demand, SaturatedDemand):
+        raise DpemError(f"{scenario.name}: demand.kind is {scenario.demand.kind!r}; delivery times need 'saturated'")
+    session = Session(scenario, NETWORKS, split="evaluation")
+    session.reset(seed)
+    each = -(-deliveries // NETWORKS)
+    delivered = np.zeros(NETWORKS, dtype=np.int64)
+    look = session.look()
+    while delivered.min() < each:
+        if session.done:
+            told = f"one of {NETWORKS} episodes ends after {delivered.min()} of {each} deliveries; raise episode.slots"
+            raise DpemError(f"{scenario.name}: {told}")
+        look = session.play(look.masks[:, :, 1])  # action 1 where it is legal: where the only row is free
+        delivered += session.simulator.state.delivered.sum(axis=1)
+    status = session.simulator.state.request_status
+    slots = np.array([np.sort(of_one[of_one >= 0])[:each] for of_one in status])
+    times = np.diff(slots, axis=1, prepend=-1)
+    return DeliveryTime(float(times.mean()), float(times.std(ddof=1) / np.sqrt(times.size)), times.size)
