@@ -66,9 +66,16 @@ class LongRun(NamedTuple):
 
 
 def long_run(chain: Chain) -> LongRun:
-    """Averages by the renewal-reward theorem: what an allocation yields over what it lasts (Ross 1996, §3.6, §4.8)."""
-    weight = _ends_at_random(chain)
-    waiting = np.zeros(chain.time_to_live + 1)
+    """Averages over allocations whose tokens are a Markov chain."""
+    return averages(_ends_at_random(chain), chain.time_to_live)
+
+
+def averages(weight: Mapping[End, float], time_to_live: int) -> LongRun:
+    """Averages by the renewal-reward theorem: what an allocation yields over what it lasts (Ross 1996, §3.6, §4.8).
+
+    `weight` is the law of the end of an allocation picked from a long run.
+    """
+    waiting = np.zeros(time_to_live + 1)
     werner = 0.0
     for end, share in weight.items():
         waiting[-1 if end.werner is None else end.slots - 1] += share

@@ -33,7 +33,9 @@ from dpem_env.simulator import Episode, Simulator
 from dpem_env.simulator.actions import ActionCode
 from support.rollouts import demand_of
 
-from .markov_chains import Chain, LongRun, long_run
+from . import asap_chains
+from .asap_chains import AsapChain
+from .markov_chains import Chain, LongRun, averages, long_run
 
 Floats = NDArray[np.float64]
 
@@ -58,12 +60,23 @@ class Hardware:
     coherence_time: float = 60.0  # s
     link_fidelity: float = 0.98
     time_to_live: int = 8  # slots
+    asap: bool = False
+    cutoff: int | None = None  # slots
+    regenerate: bool = False
+    bernoulli: bool = False
 
     def scenario(self, **fields: Any) -> Scenario:
         """The same as overrides of chain3-v0; every finished pair is good enough for every request."""
+        nodes = max(self.hops + 1, 3)
         return scenarios.get(
             "chain3-v0",
             rows=1,
+            nodes=nodes,
+            peers=nodes - 1,
+            swapping="asap" if self.asap else "all",
+            cutoff=self.cutoff,
+            regenerate=self.regenerate,
+            emission="bernoulli" if self.bernoulli else "poisson",
             generation_rate=(self.end_rate, self.end_rate),
             relay_generation_rate=self.relay_rate,
             relay_swap_rate=self.relay_swap_rate,
@@ -94,7 +107,31 @@ class Hardware:
             time_to_live=self.time_to_live,
         )
 
+    def asap_chain(self) -> AsapChain:
+        """The same where relays swap as soon as they can, and every link has a source of its own."""
+        mean = self.end_rate * SLOT
+        return AsapChain(
+            hops=self.hops,
+            arrival=mean * ARRIVAL if self.bernoulli else 1.0 - math.exp(-mean * ARRIVAL),
+            fresh=(4 * self.link_fidelity - 1) / 3,
+            decay=math.exp(-2 * SLOT / self.coherence_time),
+            swap_success=self.swap_success,
+            swap_factor=0.99 * (4 * 0.99**2 - 1) / 3,
+            time_to_live=self.time_to_live,
+            cutoff=self.time_to_live if self.cutoff is None else self.cutoff,
+            regenerate=self.regenerate,
+        )
 
+    def long_run(self) -> LongRun:
+        """What comes of it in the long run, exactly."""
+        if self.asap:
+            return averages(asap_chains.ends(self.asap_chain()), self.time_to_live)
+        return long_run(self.chain())
+
+
+SOURCE_PER_LINK = Hardware(
+    end_rate=3.0, relay_rate=3.0, swap_success=0.6, coherence_time=4.0, asap=True, bernoulli=True
+)
 CASES = {
     "one link": Hardware(hops=1, end_rate=2.0, relay_rate=1.0),
     "two links, a source each, fast decay": Hardware(relay_rate=1.0, coherence_time=2.0, swap_success=1.0),
@@ -105,6 +142,13 @@ CASES = {
     ),
     "two purification rounds, a source each": Hardware(
         quality=3, end_rate=8.0, relay_rate=1.0, link_fidelity=0.8, coherence_time=4.0, time_to_live=5
+    ),
+    "two links as soon as possible, with a cutoff": Hardware(
+        end_rate=2.0, relay_rate=1.0, coherence_time=4.0, asap=True, cutoff=1
+    ),
+    "three links as soon as possible": replace(SOURCE_PER_LINK, hops=3),
+    "four links as soon as possible, made again, with a cutoff": replace(
+        SOURCE_PER_LINK, hops=4, cutoff=2, regenerate=True
     ),
 }
 of_case = pytest.mark.parametrize("case", CASES)
@@ -204,9 +248,9 @@ def begin(scenario: Scenario, network: Network, demands: Sequence[Demand], slots
 
 def step(simulator: Simulator, acts: NDArray[np.bool_], place: int, quality: int = 1) -> None:
     """Node 0 allocates a pair to that peer where it `acts`; the others wait."""
-    allocate = ActionCode.of(simulator.scenario).encode(place, quality)
-    nobody = np.zeros(ENVIRONMENTS, dtype=np.int64)
-    simulator.step(np.column_stack([np.where(acts, allocate, 0), nobody, nobody]))
+    action = np.zeros((ENVIRONMENTS, simulator.num_nodes), dtype=np.int64)
+    action[acts, 0] = ActionCode.of(simulator.scenario).encode(place, quality)
+    simulator.step(action)
 
 
 def has_none_open(simulator: Simulator) -> NDArray[np.bool_]:
@@ -215,7 +259,7 @@ def has_none_open(simulator: Simulator) -> NDArray[np.bool_]:
 
 @cache
 def exact(case: str) -> LongRun:
-    return long_run(CASES[case].chain())
+    return CASES[case].long_run()
 
 
 @cache
@@ -291,10 +335,18 @@ def test_waiting_times_and_time_outs_are_distributed_as_in_the_chain(case: str) 
         ("a relay short of swap tokens", {"swap_success": 0.88}),
         ("a relay short of swap tokens", {"token_cap": 1.5}),
         ("a relay short of swap tokens", {"fresh": 0.97}),
+        ("two links as soon as possible, with a cutoff", {"cutoff": 2}),
+        ("three links as soon as possible", {"cutoff": 3}),
+        ("four links as soon as possible, made again, with a cutoff", {"cutoff": 3}),
     ],
 )
-def test_the_samples_are_large_enough_to_tell_a_slightly_different_world(case: str, slightly: dict[str, float]) -> None:
-    sample, different = played(case), long_run(replace(CASES[case].chain(), **slightly))  # type: ignore[arg-type]
+def test_the_samples_are_large_enough_to_tell_a_slightly_different_world(case: str, slightly: dict[str, Any]) -> None:
+    hardware = CASES[case]
+    if hardware.asap:
+        different = replace(hardware, **slightly).long_run()
+    else:
+        different = long_run(replace(hardware.chain(), **slightly))
+    sample = played(case)
     assert max(rate_of(sample).off_by(different.rate), werner_of(sample).off_by(different.werner)) > 3.0
 
 
