@@ -290,7 +290,6 @@ def _try_route(world, state, work, i, d, r, quality):
     state.alloc_quality[i, row] = quality
     state.alloc_route[i, row] = r
     state.alloc_slot[i, row] = state.slot[0]
-    empty_all(state, i, row, hops)
     state.age_order[state.num_open[0]] = i * state.alloc_peer.shape[1] + row
     state.num_open[0] += 1
     state.verdict[i] = Verdict.ADMITTED
@@ -463,6 +462,7 @@ def _receive(rules, state, i, row, h, u):
         state.link_rounds[i, row, h] = 0
         state.link_hops[i, row, h] = 1
         state.link_werner[i, row, h] = rules.link_werner
+        state.link_slot[i, row, h] = state.slot[0]
     elif u < _purification_success(held, rules.link_werner, rules.purification_gate, rules.purification_readout):
         state.link_rounds[i, row, h] += 1
         state.link_werner[i, row, h] = _purified_werner(
@@ -494,11 +494,11 @@ def swap(rules, world, state, work):
         work.finished_werner[place] = -1.0
         alloc = state.age_order[place]
         i, row = alloc // rows, alloc % rows
+        ready = work.ready[i, row]
+        if ready == 0:
+            continue
         d, r = course(state, i, row)
         hops = num_hops(world, i, d, r)
-        ready = work.ready[i, row]
-        if ready == 0 and hops > 1:
-            continue
         swaps = 0
         for h in range(1, hops):
             if ready >> h & 1:
@@ -508,7 +508,7 @@ def swap(rules, world, state, work):
                 elif work.claimant[relay] == SEVERAL and work.node_flag[relay] == 0:
                     work.node_flag[relay] = 1
                     contended += 1
-        if rules.asap or swaps == ready:
+        if rules.asap or swaps == ready & ~1:
             _pay(world, state, i, d, r, swaps)
             work.finished_werner[place] = join(rules, state, i, row, hops, swaps, outcome)
     if contended > 0:
@@ -529,6 +529,8 @@ def _claim_swap_engines(rules, world, state, work):
         hops = num_hops(world, i, d, r)
         ready = relays_ready(rules, state, i, row, hops)
         work.ready[i, row] = ready
+        if ready == 0:
+            continue
         for h in range(1, hops):
             if not ready >> h & 1:
                 continue
@@ -712,7 +714,7 @@ def begin(rules, world, state, work):
     state.link_rounds[:] = -1
     state.link_hops[:] = 0
     state.link_werner[:] = 0.0
-    state.link_age[:] = 0
+    state.link_slot[:] = -1
     state.alloc_complete[:] = 0
     state.pending[:] = 0
     state.request_status[:] = Status.NOT_ARRIVED

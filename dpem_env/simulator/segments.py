@@ -11,22 +11,22 @@ import numpy as np
 
 from dpem_env.simulator.randomness import SWAP, uniform
 from dpem_env.simulator.state import Tally
-from dpem_env.support.compiled import inner
+from dpem_env.support.compiled import inlined, inner
 
 
-@inner
+@inlined
 def num_hops(world, i, d, r):
     """Links of a route, as a full-width integer (see `kernel.course`)."""
     return np.int64(world.route_hops[i, d, r])
 
 
-@inner
+@inlined
 def is_complete(state, i, row, h):
     """Whether a segment starts at hop h that has had all its purification rounds."""
     return state.link_rounds[i, row, h] == state.alloc_quality[i, row] - 1
 
 
-@inner
+@inlined
 def links_complete(state, i, row, hops):
     """Links that complete segments span, one inside another counted once."""
     links = 0
@@ -40,25 +40,33 @@ def links_complete(state, i, row, hops):
     return links
 
 
-@inner
+@inlined
 def links_wanted(rules, state, i, row, hops):
     """The hops whose links ask for pairs: incomplete, and no complete segment holds their two qubits.
 
     Unless links are made again, they don't ask for any inside a longer segment either.
     """
+    whole = (1 << hops) - 1
+    if state.alloc_complete[i, row] == 0:
+        return whole
     taken = 0
     for h in range(hops):
         if is_complete(state, i, row, h):
             span = state.link_hops[i, row, h]
             taken |= 1 << h | 1 << (h + span - 1) if rules.regenerate else ((1 << span) - 1) << h
-    return ((1 << hops) - 1) & ~taken
+    return whole & ~taken
 
 
-@inner
+@inlined
 def relays_ready(rules, state, i, row, hops):
-    """The relays that can swap: a complete segment on either side; under `all` none before every link is complete."""
-    if state.alloc_complete[i, row] < hops and not rules.asap:
+    """The relays that can swap: a complete segment on either side; under `all` none before every link is complete.
+
+    Bit 0 stands for a route of one link that is complete, where there is nothing to swap.
+    """
+    if state.alloc_complete[i, row] < (min(hops, 2) if rules.asap else hops):
         return 0
+    if hops == 1:
+        return 1
     starts = 0
     ends = 0
     for h in range(hops):
@@ -78,13 +86,13 @@ def join(rules, state, i, row, hops, swaps, outcome):
         if not is_complete(state, i, row, h) or swaps >> h & 1:
             continue  # no run starts here
         werner = state.link_werner[i, row, h]
-        age = state.link_age[i, row, h]
+        since = state.link_slot[i, row, h]
         success = True
         end = h + state.link_hops[i, row, h]
         while swaps >> end & 1:
             success &= uniform(outcome, SWAP, i, row, end, 0) < rules.swap_success
             werner *= state.link_werner[i, row, end] * rules.swap_factor
-            age = max(age, state.link_age[i, row, end])
+            since = min(since, state.link_slot[i, row, end])
             end += state.link_hops[i, row, end]
         if success and end - h == hops:
             return werner
@@ -96,7 +104,7 @@ def join(rules, state, i, row, hops, swaps, outcome):
             state.link_rounds[i, row, h] = rounds
             state.link_hops[i, row, h] = end - h
             state.link_werner[i, row, h] = werner
-            state.link_age[i, row, h] = age
+            state.link_slot[i, row, h] = since
         else:
             state.tally[Tally.SWAPPED_AWAY] += end - h
     state.alloc_complete[i, row] = links_complete(state, i, row, hops)
@@ -113,13 +121,13 @@ def _lose(state, i, row, start, end):
         h = following
 
 
-@inner
+@inlined
 def empty(state, i, row, h):
     """No segment starts at hop h."""
     state.link_rounds[i, row, h] = -1
     state.link_hops[i, row, h] = 0
     state.link_werner[i, row, h] = 0.0
-    state.link_age[i, row, h] = 0
+    state.link_slot[i, row, h] = -1
 
 
 @inner
@@ -130,18 +138,18 @@ def empty_all(state, i, row, hops):
         empty(state, i, row, h)
 
 
-@inner
+@inlined
 def decay(rules, world, state, i, row, hops):
-    """A slot passes: segments decay and age, those older than the cutoff are lost. Returns the pairs still held."""
+    """A slot passes: segments decay, those then older than the cutoff are lost. Returns the pairs still held."""
     d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+    oldest = state.slot[0] + 1 - rules.cutoff
     held = 0
     lost = 0
     for h in range(hops):
         span = state.link_hops[i, row, h]
         if span == 0:
             continue
-        state.link_age[i, row, h] += 1
-        if state.link_age[i, row, h] > rules.cutoff:
+        if oldest > 0 and state.link_slot[i, row, h] < oldest:
             lost += span
             empty(state, i, row, h)
             continue

@@ -108,7 +108,7 @@ class State(NamedTuple):
     link_rounds: Annotated[I32, "N K H"]  # purification rounds done; -1 where none starts
     link_hops: Annotated[I32, "N K H"]  # links it spans; 0 where none starts
     link_werner: Annotated[F64, "N K H"]
-    link_age: Annotated[I32, "N K H"]  # slots since its oldest pair arrived
+    link_slot: Annotated[I32, "N K H"]  # slot in which its oldest pair arrived
     age_order: Annotated[I32, "NK"]  # open allocations node·K + row, oldest first
     num_open: Annotated[I64, "1"]
     # stored pairs: the first stock_count places of each node, in no particular order
@@ -152,7 +152,7 @@ class Workspace(NamedTuple):
     claim_hop: Annotated[I32, "NKH"]
     claim_next: Annotated[I32, "NKH"]
     claim_offers: Annotated[I32, "NKH"]  # pairs offered this slot
-    ready: Annotated[I32, "N K"]  # relays ready to swap at the start of phase 4, bit h for the h-th node of the route
+    ready: Annotated[I32, "N K"]  # relays that are ready at the start of phase 4 (see `segments.relays_ready`)
     finished_werner: Annotated[F64, "NK"]  # end-to-end w by place in age_order; -1 where not finished
     source_claims: Annotated[I32, "N"]  # incomplete links on each source
     swap_claims: Annotated[I32, "N"]  # open allocations relayed through each node

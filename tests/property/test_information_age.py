@@ -179,7 +179,7 @@ def remote_columns(table: FeatureTable) -> NDArray[np.int64]:
 OWN = (
     *("free_memory", "tokens", "queue_head", "pending", "verdict", "stock_count", "stock_peer", "stock_werner"),
     *("alloc_peer", "alloc_quality", "alloc_route", "alloc_slot", "alloc_complete"),
-    *("link_rounds", "link_hops", "link_werner", "link_age"),
+    *("link_rounds", "link_hops", "link_werner", "link_slot"),
 )
 
 

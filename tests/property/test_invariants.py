@@ -139,8 +139,8 @@ def test_segments_fit_on_their_route_and_hold_every_qubit_once(world: Scenario, 
         held, span = state["link_rounds"] >= 0, state["link_hops"]
         assert (held == (span > 0)).all()
         assert not state["link_werner"][~held].any()
-        assert not state["link_age"][~held].any()
-        assert (state["link_age"] <= cutoff).all()
+        assert (state["link_slot"][~held] == -1).all()
+        assert (state["slot"][0] - state["link_slot"][held] <= cutoff).all()
         complete = held & (state["link_rounds"] == state["alloc_quality"][:, :, None] - 1)
         assert complete[span > 1].all()
         for i, row in np.argwhere(state["alloc_peer"] >= 0):

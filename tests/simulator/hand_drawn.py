@@ -137,7 +137,7 @@ class HandDrawn:
         state.link_rounds[i, row, h] = state.alloc_quality[i, row] - 1 if link.rounds is None else link.rounds
         state.link_hops[i, row, h] = link.hops
         state.link_werner[i, row, h] = link.werner
-        state.link_age[i, row, h] = link.age
+        state.link_slot[i, row, h] = state.slot[0] - link.age
 
     def store(self, i: int, d: int, werner: float, hops: int = 1) -> None:
         """Put a pair that node i shares with its d-th peer into stock."""

@@ -15,20 +15,24 @@ from dpem_env.support.errors import ScenarioError
 from .hand_drawn import Changes, HandDrawn, Hop, Phase, Segment, draw
 from .test_swap import finished
 
+NOW = 20  # slot
+
 
 def line(links: list[Hop], quality: int = 1, **fields: Any) -> HandDrawn:
     """An allocation along a line of nodes from 0 to the last, and a token at every node, which saves up no more."""
     end = len(links)
     given = {"swap_rate": 0.0, "swapping": "asap"} | fields
     drawn = draw([(h, h + 1) for h in range(end)], {0: [end], end: [0]}, **given)
-    drawn.open(0, 0, quality=quality, links=links)
+    drawn.at(NOW)
+    drawn.open(0, 0, quality=quality, since=NOW, links=links)
     drawn.state.tokens[:] = 1.0
     return drawn
 
 
 def held(drawn: HandDrawn) -> list[Segment | None]:
     """What the allocation holds, by hop."""
-    columns = (drawn.state.link_werner, drawn.state.link_hops, drawn.state.link_age, drawn.state.link_rounds)
+    state = drawn.state
+    columns = (state.link_werner, state.link_hops, state.slot[0] - state.link_slot, state.link_rounds)
     hops = drawn.world.route_hops[0, 0, 0]
     found = [Segment(*(column[0, 0, h].item() for column in columns)) for h in range(hops)]
     return [segment if segment.hops else None for segment in found]
@@ -52,7 +56,7 @@ def test_a_relay_swaps_before_the_other_links_are_there() -> None:
         "link_rounds": at(1, -1),
         "link_hops": at(0, 2) | at(1, 0),
         "link_werner": at(0, pytest.approx(0.9 * 0.8 * 0.99)) | at(1, 0.0),
-        "link_age": at(0, 5) | at(1, 0),
+        "link_slot": at(0, NOW - 5) | at(1, -1),
         "tally": {"SWAPS": 1},
     }
     assert finished(drawn) == [-1.0]
@@ -66,7 +70,7 @@ def test_a_failed_swap_loses_its_run_and_leaves_the_rest_of_the_route() -> None:
         "link_rounds": at(0, -1) | at(1, -1),
         "link_hops": at(0, 0) | at(1, 0),
         "link_werner": at(0, 0.0) | at(1, 0.0),
-        "link_age": at(0, 0),
+        "link_slot": at(0, -1) | at(1, -1),
         "tally": {"SWAPS": 1, "SWAPPED_AWAY": 2},
     }
 
@@ -160,7 +164,6 @@ def test_a_segment_decays_by_the_memories_of_its_ends() -> None:
     assert drawn.play(Phase.AGEING) == {
         "link_werner": at(0, pytest.approx(0.9 * np.exp(-0.5 / 10 - 0.5 / 20)))
         | at(2, pytest.approx(0.8 * np.exp(-0.5 / 20 - 0.5 / 40))),
-        "link_age": at(0, 5) | at(2, 1),
     }
 
 
@@ -171,7 +174,7 @@ def test_what_is_older_than_the_cutoff_is_discarded() -> None:
         "link_rounds": at(0, -1),
         "link_hops": at(0, 0),
         "link_werner": at(0, 0.0),
-        "link_age": at(0, 0) | at(2, 3) | at(3, 2),
+        "link_slot": at(0, -1),
         "tally": {"CUT_OFF": 2},
     }
 
@@ -186,6 +189,7 @@ def test_links_that_are_still_pumped_are_cut_off_too(swapping: str) -> None:
 def test_a_pair_of_the_age_of_the_cutoff_can_be_swapped_and_delivered() -> None:
     drawn = line([Segment(age=1, hops=2), None, None, None], cutoff=2)
     drawn.play(Phase.AGEING)
+    drawn.at(NOW + 1)
     drawn.hold(0, 0, 2, Segment(hops=2))
     drawn.play(Phase.SWAPPING)
     assert finished(drawn) == [1.0]
@@ -193,7 +197,7 @@ def test_a_pair_of_the_age_of_the_cutoff_can_be_swapped_and_delivered() -> None:
 
 def test_pumping_keeps_the_age_of_the_older_pair() -> None:
     drawn = line([(0, 1.0), None, None, None], quality=2)
-    drawn.state.link_age[0, 0, 0] = 3
+    drawn.state.link_slot[0, 0, 0] = NOW - 3
     drawn.emit(n0=1)
     drawn.play(Phase.GENERATION)
     assert held(drawn)[0] == Segment(1.0, age=3, rounds=1)
@@ -252,7 +256,7 @@ def test_memory_stays_reserved_until_the_allocation_closes() -> None:
 
 def test_at_the_end_of_its_time_an_allocation_loses_all_pairs_in_its_segments() -> None:
     drawn = line([Segment(hops=3), 1.0, None, 1.0], regenerate=True)
-    drawn.at(7)
+    drawn.at(NOW + 7)
     assert drawn.play(Phase.AGEING)["tally"] == {"EXPIRED_ALLOCATIONS": 1, "TIMED_OUT": 5}
 
 

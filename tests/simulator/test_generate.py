@@ -36,6 +36,7 @@ def test_one_pair_completes_a_link_and_the_rest_is_unclaimed() -> None:
         "link_rounds": {(1, 0, 0): 0},
         "link_hops": {(1, 0, 0): 1},
         "link_werner": {(1, 0, 0): pytest.approx((4 * 0.98 - 1) / 3)},
+        "link_slot": {(1, 0, 0): 0},
         "tally": {"EMITTED": 3, "UNCLAIMED": 2},
     }
 
@@ -80,6 +81,7 @@ def test_a_completed_link_leaves_the_next_rounds_to_the_others() -> None:
         "link_rounds": {(2, 0, 0): 0, (1, 0, 0): 2},
         "link_hops": {(2, 0, 0): 1, (1, 0, 0): 1},
         "link_werner": {(2, 0, 0): 1.0, (1, 0, 0): 1.0},
+        "link_slot": {(2, 0, 0): 0, (1, 0, 0): 0},
         "tally": {"COLLIDED_SOURCES": 1, "EMITTED": 4, "PURIFIED_AWAY": 2},
     }
 
@@ -118,6 +120,7 @@ def test_a_pair_is_lost_in_the_fibre_and_the_next_arrives() -> None:
         "link_rounds": {(1, 0, 0): 0},
         "link_hops": {(1, 0, 0): 1},
         "link_werner": {(1, 0, 0): 1.0},
+        "link_slot": {(1, 0, 0): 0},
         "tally": {"EMITTED": 3, "LOST_IN_FIBRE": 1, "UNCLAIMED": 1},
     }
 
@@ -176,6 +179,7 @@ def test_pumping_that_fails_empties_the_link(gates: str) -> None:
         "link_rounds": {(1, 0, 0): -1},
         "link_hops": {(1, 0, 0): 0},
         "link_werner": {(1, 0, 0): 0.0},
+        "link_slot": {(1, 0, 0): -1},
         "tally": {"EMITTED": 1, "PURIFIED_AWAY": 2},
     }
 
@@ -211,5 +215,6 @@ def test_a_down_link_gets_no_pair_and_keeps_what_it_holds() -> None:
         "link_rounds": {(2, 0, 0): 0},
         "link_hops": {(2, 0, 0): 1},
         "link_werner": {(2, 0, 0): 1.0},
+        "link_slot": {(2, 0, 0): 0},
         "tally": {"EMITTED": 2, "UNCLAIMED": 1},
     }

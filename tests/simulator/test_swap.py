@@ -70,6 +70,7 @@ def test_a_failed_swap_spends_the_tokens_and_empties_the_links() -> None:
         "link_rounds": {(0, 0, h): -1 for h in range(3)},
         "link_hops": {(0, 0, h): 0 for h in range(3)},
         "link_werner": {(0, 0, h): 0.0 for h in range(3)},
+        "link_slot": {(0, 0, h): -1 for h in range(3)},
         "tally": {"SWAPS": 2, "SWAPPED_AWAY": 3},
     }
     assert finished(drawn) == [-1.0]
