@@ -9,6 +9,9 @@ of its emitter. With x_v >= 0 the requests/s served in way v = (node, peer, rout
                 Σ_{v relayed by n} x_v · p^-(h_v - 1)  <=  min(c_n, whole tokens a slot)     for every swap engine n
                 Σ_routes x_v  <=  mean rate of the requests for (node, peer, class)
 
+Where relays swap as soon as they can, a failure loses no more than it would have joined, and any link, if not all, may
+be joined last: p^-1 stands in place of p^-(h - 1) if h > 1. Links that share no source have no bound.
+
 q(v) is the smallest quality that meets the class over the route, fresh; where none does, there is no such way. This is
 the multicommodity flow of Chakraborty et al. (IEEE TQE 1, 4101321, 2020) over enumerated routes, as the environment
 lets nothing but the candidate routes be used, with expected consumption under loss and failing swaps as in Dai, Peng &
@@ -181,7 +184,8 @@ class Ways:
 
     @property
     def _tries(self) -> Floats:
-        return np.asarray(float(self.scenario.hardware.swap_success) ** (1.0 - self._hops), dtype=np.float64)
+        together = self._hops - 1 if self.scenario.control.swapping == "all" else np.minimum(self._hops - 1, 1)
+        return np.asarray(float(self.scenario.hardware.swap_success) ** -together, dtype=np.float64)
 
     @property
     def _per_quality(self) -> Floats:
@@ -201,6 +205,9 @@ class Ways:
 
 def ways_of(scenario: Scenario, network: Network) -> Ways:
     """Every way that exists: a candidate route that meets the class and neither loses all pairs nor fails all swaps."""
+    if scenario.hardware.emission != "poisson":
+        told = "no bound where links share no source; set hardware.emission to 'poisson'"
+        raise ScenarioError(f"{scenario.name}: {told}")
     routes, topology = network.routes, network.topology
     passable = np.append(topology.transmission > NEGLIGIBLE, True)[routes.links].all(axis=-1)  # the last is for padding
     joinable = (routes.hops == 1) | (scenario.hardware.swap_success > 0)

@@ -51,6 +51,25 @@ def with_resources(network: Network, factor: float) -> Network:
     return replace(network, topology=replace(topology, **rates))
 
 
+@pytest.mark.parametrize(("swapping", "failures"), [("all", 2), ("asap", 1)])
+def test_failures_cost_what_they_empty_at_least(swapping: str, failures: int) -> None:
+    fields = {"nodes": 4, "peers": 1, "swapping": swapping, "relay_generation_rate": 8.0, "relay_swap_rate": 100.0}
+    scenario = scenarios.get("chain3-v0", request_rate=100.0, **fields)
+    ways = ways_of(scenario, only_pair(scenario, 0, 3))
+    pairs = ways.pairs.toarray().sum(axis=0)  # of both relays, which feed all links
+    assert pairs.min() == pytest.approx(3 / ARRIVES / SWAPS**failures)
+    assert ways.swaps.toarray().max(axis=0) == pytest.approx(SWAPS**-failures)
+
+
+def test_where_links_share_no_source_there_is_no_bound() -> None:
+    scenario, network = chain3(emission="bernoulli", generation_rate=(1.0, 1.0), relay_generation_rate=1.0)
+    with pytest.raises(ScenarioError, match="no bound where links share no source"):
+        ways_of(scenario, network)
+    saturated = scenarios.get("swap-chain3-v0", emission="poisson")
+    with pytest.raises(ScenarioError, match=r"saturated demand has no rate of its own; choose another demand\.kind"):
+        offered_load(saturated, [0])
+
+
 @pytest.mark.parametrize("request_rate", [1.0, 2.0, 3.0, 30.0])
 def test_a_single_link_delivers_what_is_asked_up_to_what_its_source_gets_across(request_rate: float) -> None:
     scenario = scenarios.get("chain3-v0", nodes=2, peers=1, request_rate=request_rate)

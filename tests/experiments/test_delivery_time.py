@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from dpem_baselines.swap_chain import SwapChain, asap, mean_delivery_time
 from dpem_env.envs.session import EpisodeSeeds
 from dpem_env.experiments.delivery_time import delivery_time
 from dpem_env.experiments.evaluation import run_episode
@@ -41,6 +42,12 @@ def test_three_nodes_deliver_in_the_published_time(p: float) -> None:
 @pytest.mark.parametrize("swap_success", FIVE_NODES)
 def test_five_nodes_deliver_in_the_published_time(swap_success: float) -> None:
     assert_takes(swap_chain(5, 0.9, swap_success, slots=4000), FIVE_NODES[swap_success], 10_000)
+
+
+@pytest.mark.parametrize("cutoff", [0, 1, 3])
+def test_four_nodes_deliver_in_the_time_of_the_exact_solver(cutoff: int) -> None:
+    exact = mean_delivery_time(SwapChain(4, 0.6, 0.7, cutoff), asap)
+    assert_takes(swap_chain(4, 0.6, 0.7, slots=6000, cutoff=cutoff), exact, 10_000)
 
 
 @pytest.mark.slow
