@@ -384,7 +384,8 @@ class Seeds(Section):
 # Fields that came after the first scenarios were named, and the values that leave the world as it was without them: a
 # scenario that has these is the one it was, and keeps its hash.
 NEUTRAL: dict[str, dict[str, Any]] = {
-    "hardware": {"purification_gates": "ideal"},
+    "hardware": {"purification_gates": "ideal", "emission": "poisson"},
+    "control": {"swapping": "all", "regenerate": False, "cutoff": None},
     "demand": {"pairs_per_request": 1},
     "reward": {"class_values": []},
 }
@@ -535,7 +536,10 @@ class Scenario(Section):
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that change whenever a field other than name or summary does."""
+        """Twelve hexadecimal digits that change whenever a field other than name or summary does.
+
+        Fields of `NEUTRAL` that say what held before they came are left out: results without them are of the same world.
+        """
         fields = self.model_dump(mode="json", exclude={"name", "summary"})
         for section, neutral in NEUTRAL.items():
             for name, value in neutral.items():
