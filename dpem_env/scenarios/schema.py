@@ -538,7 +538,7 @@ class Scenario(Section):
     def hash(self) -> str:
         """Twelve hexadecimal digits that change whenever a field other than name or summary does.
 
-        Fields of `NEUTRAL` that say what held before they came are left out: results without them are of the same world.
+        Fields of `NEUTRAL` that say what held before they came are left out: the world is the same without them.
         """
         fields = self.model_dump(mode="json", exclude={"name", "summary"})
         for section, neutral in NEUTRAL.items():
