@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cyclopts import App, CoercionError, CycloptsError
 
@@ -14,6 +15,9 @@ from dpem_env.support.console import complain, interruptible, lasting_output
 from dpem_env.support.errors import DpemError, shown, warnings_told
 from dpem_env.support.interrupts import EXIT_INTERRUPTED, INTERRUPTED
 from dpem_env.support.plugins import COMMANDS, announced
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 ABOUT = "Entanglement allocation in quantum networks: run, compare and replay control policies."
 EXAMPLES = """\
@@ -53,8 +57,10 @@ def _answered(words: list[str]) -> int:
     """The exit code, whatever happens; errors and Ctrl-C are told in one line."""
     try:
         command, given, _ = app().parse_args(words, exit_on_error=False, print_error=False)
-        if command.__name__ == "help_print" and not {"--help", "-h"} & set(words):
-            raise CycloptsError(msg="expected a command", command_chain=words)
+        if command.__name__ == "help_print":
+            if not {"--help", "-h"} & set(words):
+                raise CycloptsError(msg="expected a command", command_chain=words)
+            given.arguments["console"] = _wide_enough()
         with interruptible(), warnings_told(lambda line: complain(f"dpem: warning: {line}")):
             return int(command(*given.args, **given.kwargs) or 0)
     except CycloptsError as error:
@@ -88,6 +94,15 @@ def app() -> App:
     }
     others = {name: point.load() for name, point in announced(COMMANDS).items()}
     return options.commands("dpem", ABOUT, own | others, version=f"dpem {__version__}", help_epilogue=EXAMPLES)
+
+
+def _wide_enough() -> Console:
+    """The terminal; a narrower one is taken for one of 20 columns, as tables of options need some."""
+    from rich.console import Console
+
+    console = Console()
+    console.width = max(console.width, 20)
+    return console
 
 
 def _told(error: CycloptsError) -> str:

@@ -60,7 +60,7 @@ def without_the_question_of_a_suite(text: str) -> str:
 def test_every_command_explains_itself_on_every_terminal(
     command: list[str], encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for width in ("1", "10", "37", "80", "200"):
+    for width in ("1", "10", "37", "80", "200") if encoding == "utf-8" else ("80",):
         monkeypatch.setenv("COLUMNS", width)
         terminal = Terminal(encoding)
         monkeypatch.setattr(sys, "stdout", terminal)
