@@ -17,7 +17,7 @@ from support.command_line import dpem
 RUN = ("run", "--scenario", "chain3-v0", "--set", "slots=12", "--set", "request_rate=4.0")
 MADE = {
     "played": (*RUN, "--policy", "local-reactive", "--policy", "central-reactive", "--delay", "0.5", "--seeds", "2"),
-    "tuned": ("tune", "--scenario", "chain3-v0", "--policies", "acp", "--trials", "2", "--episodes", "2"),
+    "tuned": ("tune", "--scenario", "chain3-v0", "--policy", "acp", "--trials", "2", "--episodes", "2"),
     "scored": ("forecast", "--scenario", "chain3-v0", "--set", "slots=40", "--horizon", "3", "--seeds", "1",
                "--forecaster", "persistence"),
 }  # fmt: skip
