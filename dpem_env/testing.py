@@ -532,13 +532,15 @@ COPIES: tuple[tuple[str, Callable[[EntanglementEnv], EntanglementEnv]], ...] = (
 
 
 def _masks(trial: Trial) -> Complaints:
-    """The mask allows exactly what the simulator accepts: every action tried by all nodes in copies."""
+    """The mask allows exactly what the simulator accepts: every action tried by all nodes in a copy."""
     for moment in _tried(trial):
         masks, before = moment.masks, f"seed {trial.seeds[0]}, slot {moment.slot}"
+        code, simulator = moment.env.session.observer.code, copy.deepcopy(moment.env.session.simulator)
         for action in range(masks.shape[1]):
-            session = copy.deepcopy(moment.env.session)
-            session.step(*session.observer.code.commands(np.full((1, len(masks)), action)))
-            accepted = session.simulator.state.verdict[0] != Verdict.ILLEGAL
+            for name, now in moment.env.session.simulator.state._asdict().items():
+                getattr(simulator.state, name)[:] = now
+            simulator.step(*code.commands(np.full((1, len(masks)), action)))
+            accepted = simulator.state.verdict[0] != Verdict.ILLEGAL
             for i in np.flatnonzero(accepted != (masks[:, action] == 1))[:1]:
                 yield f"{before}, {_wrong_mask(i, action, masks, accepted[i])}"
 

@@ -108,7 +108,7 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
             observations,
             reward,
             np.zeros(self.num_envs, dtype=np.bool_),
-            np.full(self.num_envs, over),
+            (np.ones if over else np.zeros)(self.num_envs, dtype=np.bool_),
             infos,
         )
 

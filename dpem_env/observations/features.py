@@ -112,7 +112,7 @@ class FeatureTable:
         """Features per peer block."""
         return sum(self.sizes[feature.size] for feature in PEER_FEATURES)
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Features per agent, F."""
         return len(NODE_FEATURES) + self.scenario.demand.peers * self.peer_width

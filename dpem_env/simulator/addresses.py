@@ -7,6 +7,7 @@ address *is* the struct: `environment(World)(table, b)` costs nothing, and field
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from numba.core.datamodel import default_manager
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, models, register_model
-from numpy.typing import NDArray
 
 HEADER = ("meminfo", "parent", "nitems", "itemsize", "data", "shape", "strides")  # of an array, as numba lays it out
 if default_manager.lookup(types.Array(types.int32, 1, "C"))._fields != HEADER:
@@ -71,16 +71,13 @@ def table_of(batch: Any) -> Any:
     """
     if config.DISABLE_JIT:
         return batch
-    return np.concatenate([_rows_of(array) for array in batch], axis=1)
-
-
-def _rows_of(array: NDArray[Any]) -> NDArray[np.int64]:
-    """An array's header in every environment, in the order of `HEADER`; to numba, nobody owns the memory."""
-    batch, *shape = array.shape
-    fixed = [0, 0, array[0].size, array.itemsize, 0, *shape, *array.strides[1:]]
-    rows = np.tile(np.array(fixed, dtype=np.int64), (batch, 1))
-    rows[:, 4] = array.ctypes.data + np.arange(batch) * array.strides[0]
-    return rows
+    first: list[int] = []
+    step: list[int] = []  # from one environment to the next
+    for array in batch:
+        shape, data = array.shape[1:], array.__array_interface__["data"][0]
+        first += (0, 0, math.prod(shape), array.itemsize, data, *shape, *array.strides[1:])  # in the order of `HEADER`
+        step += (0, 0, 0, 0, array.strides[0], *(0,) * (2 * len(shape)))  # nobody owns the memory
+    return np.array(first, dtype=np.int64) + np.arange(len(batch[0]))[:, None] * np.array(step, dtype=np.int64)
 
 
 def environment(struct: Any, dtypes: dict[str, tuple[Any, int]]) -> Any:
