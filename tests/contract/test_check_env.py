@@ -870,7 +870,7 @@ DEFECTS = [
     (AlwaysAuto, "arguments", "routes=True: slot 0: agent_0: another action_mask than expected"),
     (AnswersBeforeTheFirstReset, "arguments", "state() before the first reset() is answered"),
     (FreshTelemetry, "rules", "expected 0.0"),
-    (TelemetryASlotEarly, "rules", "slot 0: agent_0: found 0.125 in column 16, hops; expected 0.0"),
+    (TelemetryASlotEarly, "rules", "slot 0: agent_0: found 1.0 in column 18, route_up; expected 0.0"),
     (YesterdaysTelemetry, "rules", "route_load"),
     (MemoryOfTheMean, "rules", "in column 0, free_memory"),
     (ForecastASlotLate, "rules", "forecast"),
