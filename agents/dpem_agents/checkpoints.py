@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpem_env.simulator import RULES_VERSION, require_rules
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import ArrayFile, Part, checked, whole_file
 from dpem_env.support.provenance import UNKNOWN, stamp
@@ -25,12 +26,12 @@ Kinds = dict[str, tuple[tuple[int, ...], Any]]  # shape and type, or kinds of ty
 
 
 def write(path: str | os.PathLike[str], about: Mapping[str, Any], arrays: Arrays, compressed: bool = False) -> None:
-    """Write a checkpoint, whole or not at all; DpemError if that fails. Unless it is said, its stamp is today's."""
+    """Write a checkpoint, whole or not at all; DpemError if that fails. Unless it is said, stamp and rules are today's."""
     save: Callable[..., None] = np.savez_compressed if compressed else np.savez
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial, open(partial, "wb") as stream:
-            save(stream, about=np.array(json.dumps({"stamp": stamp()} | dict(about))), **arrays)
+            save(stream, about=np.array(json.dumps({"stamp": stamp(), "rules": RULES_VERSION} | dict(about))), **arrays)
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         before = "; the one before is intact" if os.path.exists(path) else ""
         raise DpemError(f"checkpoint {os.fspath(path)!r} cannot be written: {error}{before}") from None
@@ -52,6 +53,7 @@ def read(
         described = stored.read_about()
         if described["format"] != format:
             raise ValueError(f"format {described['format']!r} instead of {format!r}")
+        require_rules(described.setdefault("rules", "v0"), "train it again")  # v0 did not say so
         described.setdefault("stamp", UNKNOWN)
         checked(about, described, "about")
         wanted, others = arrays(described, stored)

@@ -30,7 +30,7 @@ class Suite:
 
 def mesh_of(nodes: int) -> dict[str, Any]:
     """Overrides of mesh100-v0 for another size of the same density and load per node."""
-    return {"nodes": nodes, "side": round(10.0 * nodes**0.5, 1), "request_rate": 0.125 * nodes}
+    return {"nodes": nodes, "side": round(10.0 * nodes**0.5, 1), "request_rate": round(0.173 * nodes, 2)}
 
 
 def _each(field: str, *values: float) -> tuple[dict[str, Any], ...]:
@@ -45,7 +45,7 @@ _ALL = (
     Suite("delay-curve", "the paper's network against control delay", MESH, delays=(0.0, 0.25, 0.5, 1.0, 2.0)),
     Suite("networks", "real and failing networks", NETWORKS),
     Suite("small", "checkable by hand, and quick to train on", ("chain3-v0", "star8-v0", "mesh20-v0")),
-    Suite("loads", "offered load 0.3, 0.6 and 0.9", MESH, _each("request_rate", 6.25, 12.5, 18.75)),
+    Suite("loads", "offered load 0.3, 0.6 and 0.9", MESH, _each("request_rate", 8.65, 17.3, 25.95)),
     Suite("deadlines", "urgency of requests", MESH, _each("deadline", 0.5, 1.0, 2.0, 4.0)),
     Suite("coherence", "quality of memories", MESH, _each("coherence_time", 1.0, 10.0, 60.0)),
     Suite("sizes", "meshes of equal density and load", MESH, tuple(map(mesh_of, (25, 50, 100, 200, 400)))),

@@ -28,6 +28,7 @@ from dpem_env.experiments.workers import WorkItem, play, played, require_result_
 from dpem_env.logs.recorder import simulator_version
 from dpem_env.scenarios import SCENARIOS, Scenario, get
 from dpem_env.scenarios.schema import Section
+from dpem_env.simulator import require_rules
 from dpem_env.support.errors import DpemError, PolicyError
 from dpem_env.support.errors import nearest as suggest
 from dpem_env.support.files import checked, file_name, read_json, reading, sole_writer, staying, write_json
@@ -200,7 +201,10 @@ class Tuned:
         for name in names:
             path = result_file(self.folder, name)
             if path not in self._files and path.exists():
-                self._files[path] = _read(path)
+                found = _read(path)
+                with reading("tuning file", path, PolicyError):
+                    require_rules(found["version"].get("rules", "v0"), f"{self._command(name, policy)} tunes again")
+                self._files[path] = found
                 warn_of_other_code(str(path), self._files[path]["stamp"], "what was best there may not be any more")
             if path in self._files:
                 found = self._files[path]

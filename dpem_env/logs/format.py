@@ -14,6 +14,7 @@ from pydantic import Field
 from dpem_env.logs.pages import PARTS, Held, held
 from dpem_env.scenarios import Scenario, from_toml
 from dpem_env.scenarios.schema import MAX_SLOTS, Natural
+from dpem_env.simulator import require_rules
 from dpem_env.support.files import Part, checked, json_object
 from dpem_env.support.provenance import UNKNOWN
 
@@ -242,6 +243,7 @@ def _checked_header(text: bytes) -> dict[str, Any]:
     if header.get("format") != FORMAT:
         raise ValueError(f"the header has format {header.get('format')!r}; expected {FORMAT!r}")
     checked(_Header, header, "header")
+    require_rules(header["version"].get("rules", "unknown"), "record the episode again with dpem run")
     return header
 
 

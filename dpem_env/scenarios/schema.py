@@ -177,11 +177,11 @@ class Hardware(Section):
     memory: tuple[Count, Count] = (8, 16)  # qubits
     coherence_time: Positive = 60.0  # s
     attenuation: NonNegative = 0.2  # dB/km
-    link_fidelity: Fidelity = 0.98
+    link_fidelity: Fidelity = 0.95
     swap_success: Probability = 0.9
-    gate_fidelity: Fidelity = 0.99
-    readout_fidelity: Annotated[float, Field(strict=True, gt=0.5, le=1)] = 0.99
-    purification_gates: Literal["ideal", "noisy"] = "ideal"  # noisy: with the gate and readout fidelities of swaps
+    gate_fidelity: Fidelity = 0.995
+    readout_fidelity: Annotated[float, Field(strict=True, gt=0.5, le=1)] = 0.998
+    purification_gates: Literal["ideal", "noisy"] = "noisy"  # noisy: with the gate and readout fidelities of swaps
     token_cap: Annotated[float, Field(strict=True, ge=1, le=LARGEST)] = 2.0  # saved-up swaps
 
     @property
@@ -206,9 +206,9 @@ class Requests(Section):
     """What every kind of demand shares: peers, classes of requested fidelity and deadline."""
 
     peers: Count = 8
-    fidelity_classes: Annotated[tuple[Fidelity, ...], Field(max_length=MAX_CLASSES)] = (0.70, 0.80, 0.90)
+    fidelity_classes: Annotated[tuple[Fidelity, ...], Field(max_length=MAX_CLASSES)] = (0.75, 0.85, 0.91)
     class_weights: Annotated[tuple[Weight, ...], Field(max_length=MAX_CLASSES)] = (0.5, 0.3, 0.2)
-    deadline: PerClass = 1.0  # s; one for all classes, or one for each
+    deadline: PerClass = (1.0, 2.0, 2.0)  # s; one for all classes, or one for each
     pairs_per_request: Annotated[int, Field(strict=True, ge=1, le=100)] = 1
 
     @property
@@ -237,7 +237,7 @@ class SessionDemand(Requests):
     """
 
     kind: Literal["sessions"] = "sessions"
-    request_rate: NonNegative = 12.5  # requests/s over the whole network (Λ)
+    request_rate: NonNegative = 17.3  # requests/s over the whole network (Λ)
     predictability: Probability = 1.0  # φ: share of the rate that follows the sessions
     arrivals: Literal["poisson", "periodic"] = "poisson"  # of a session's requests
     jitter: Probability = 0.2  # of a period; periodic arrivals only
@@ -288,7 +288,7 @@ class Control(Section):
     rows: Annotated[int, Field(strict=True, ge=1, le=255)] = 4  # open allocations per node
     qualities: Annotated[int, Field(strict=True, ge=1, le=16)] = 3  # q - 1 purification rounds per link
     time_to_live: Positive = 2.0  # s
-    swapping: Literal["all", "asap"] = "all"
+    swapping: Literal["all", "asap"] = "asap"
     regenerate: Annotated[bool, Field(strict=True)] = False  # only with swapping "asap"
     cutoff: Annotated[int, Field(strict=True, ge=0, le=MAX_SLOTS)] | None = None  # slots; none: no pair is too old
     telemetry_period: Positive = 1.0  # s between snapshots

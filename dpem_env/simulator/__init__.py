@@ -1,6 +1,16 @@
 """The simulator: one batched core that every façade, policy and replay drives."""
 
-from dpem_env.simulator.simulator import RULES_VERSION, Call, Episode, Simulator
+from dpem_env.simulator.simulator import RULES_VERSION, Call, Episode, Simulator, require_rules
 from dpem_env.simulator.state import WHERE_PAIRS_GO, Status, Tally, Verdict
 
-__all__ = ["RULES_VERSION", "WHERE_PAIRS_GO", "Call", "Episode", "Simulator", "Status", "Tally", "Verdict"]
+__all__ = [
+    "RULES_VERSION",
+    "WHERE_PAIRS_GO",
+    "Call",
+    "Episode",
+    "Simulator",
+    "Status",
+    "Tally",
+    "Verdict",
+    "require_rules",
+]

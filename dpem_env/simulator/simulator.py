@@ -25,7 +25,7 @@ from dpem_env.simulator.threads import Threads
 from dpem_env.support.compiled import Entry
 from dpem_env.support.seeding import stream_key
 
-RULES_VERSION = "v0"
+RULES_VERSION = "v1"
 ILLEGAL = int(Verdict.ILLEGAL)  # numpy compares with a plain number ten times faster
 STRUCTS: tuple[Any, ...] = (World, State, Workspace)
 
@@ -190,6 +190,12 @@ def fingerprint(arrays: Iterable[NDArray[Any]]) -> str:
     for array in arrays:
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def require_rules(found: str, remedy: str) -> None:
+    """ValueError, saying what to do, for what was made under other rules than these."""
+    if found != RULES_VERSION:
+        raise ValueError(f"it was made under rules {found}, and rules are {RULES_VERSION} now; {remedy}")
 
 
 def rules_of(scenario: Scenario) -> Rules:

@@ -7,13 +7,14 @@ every log lies a record of what every phase of every slot changed (see `golden.p
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from dpem_env.envs.session import episode_seeds
 from dpem_env.experiments.evaluation import run_episode
-from dpem_env.logs.recorder import EpisodeLog, EpisodeRecorder, read_log
+from dpem_env.logs.recorder import EpisodeRecorder, read_log
 from dpem_env.network.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView, Policy, get_policy
 from dpem_env.scenarios import Scenario, get
@@ -44,8 +45,8 @@ class Erratic(CentralPolicy):
 class Recorded(CentralPolicy):
     """The decisions of a log, whatever the policy that took them would decide by now."""
 
-    def __init__(self, log: EpisodeLog) -> None:
-        self.rows = log.rows
+    def __init__(self, log: Path) -> None:  # of whatever rules
+        self.rows = pq.read_table(log, columns=list(Decision._fields)).to_pylist()
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         self.slot = 0
@@ -63,17 +64,31 @@ class Golden(NamedTuple):
     delay: float = 0.0  # s, of central policies
 
 
+# The physics that the first golden episodes were played in.
+IDEAL: dict[str, Any] = {
+    "purification_gates": "ideal",
+    "link_fidelity": 0.98,
+    "gate_fidelity": 0.99,
+    "readout_fidelity": 0.99,
+    "fidelity_classes": (0.70, 0.80, 0.90),
+    "deadline": 1.0,
+    "swapping": "all",
+}
+
+
 def episodes() -> dict[str, Golden]:
     """The golden episodes by name."""
     reactive, central = get_policy("local-reactive"), get_policy("central-reactive")
-    busy = get("mesh20-v0", slots=20, request_rate=24.0, predictability=0.0)
+    now = get("mesh20-v0", slots=20, request_rate=24.0, predictability=0.0)
+    busy = now.override(**IDEAL)
     # Paths from the repository's root. Deadlines of all lengths let requests overtake each other in their queues.
     requests = {"kind": "replay", "requests_file": "tests/golden/requests.csv"}
     return {
-        "chain3": Golden(get("chain3-v0", slots=40, request_rate=4.0), Erratic()),  # keeps a stock
-        "star8-contention": Golden(get("star8-v0", slots=40, request_rate=16.0), reactive),
-        "abilene-requests": Golden(get("abilene-trace-v0", slots=40, **requests), reactive),
+        "chain3": Golden(get("chain3-v0", slots=40, request_rate=4.0, **IDEAL), Erratic()),  # keeps a stock
+        "star8-contention": Golden(get("star8-v0", slots=40, request_rate=16.0, **IDEAL), reactive),
+        "abilene-requests": Golden(get("abilene-trace-v0", slots=40, **requests, **IDEAL), reactive),
         "mesh20-purification": Golden(busy.override(class_weights=(0.1, 0.3, 0.6)), reactive),
+        "mesh20-noisy": Golden(now.override(class_weights=(0.1, 0.3, 0.6)), reactive),  # the defaults
         "mesh20-small-memory": Golden(busy.override(memory=(2, 4)), reactive),
         "mesh20-short-coherence": Golden(busy.override(coherence_time=2.0, swap_success=0.5), reactive),
         "mesh20-central": Golden(busy, central, delay=0.5),  # names routes and orders admissions
@@ -101,7 +116,7 @@ def main() -> None:
     """Write all golden episodes."""
     for name, (scenario, policy, delay) in episodes().items():
         if log_of(name).exists():
-            policy, delay = Recorded(read_log(log_of(name))), 0.0
+            policy, delay = Recorded(log_of(name)), 0.0
         recorder = EpisodeRecorder()
         seeds = episode_seeds(scenario, "evaluation", 0)
         run_episode(scenario, policy, seeds, delay=delay, recorder=recorder, label=name)
