@@ -26,7 +26,7 @@ Kinds = dict[str, tuple[tuple[int, ...], Any]]  # shape and type, or kinds of ty
 
 
 def write(path: str | os.PathLike[str], about: Mapping[str, Any], arrays: Arrays, compressed: bool = False) -> None:
-    """Write a checkpoint, whole or not at all; DpemError if that fails. Unless it is said, stamp and rules are today's."""
+    """Write a checkpoint, whole or not at all; DpemError if that fails. Stamp and rules are today's if not given."""
     save: Callable[..., None] = np.savez_compressed if compressed else np.savez
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,8 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
     **Arguments.** ``delay``: δ in s, taken to the nearest slot, halves down. ``render_mode``: None or ``"rgb_array"``.
     ``scenario``, ``split``, ``routes``, ``forecaster``, ``max_cycles`` and overrides as in `EntanglementEnv`.
 
-    **Version history.** v0: first rules; provisional until release 0.1.
+    **Version history.** v0: first rules; v1: noisy purification, swapping as soon as possible, deadlines by
+    class (docs/reproduce-paper.md, 2026-11-29). Provisional until release 0.1.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012

@@ -76,7 +76,8 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     slots per episode (default: the scenario's). ``render_mode``: None or ``"rgb_array"``. Further keyword arguments
     override fields of the scenario, ``data_dir``, the folder of data that is not shipped, among them.
 
-    **Version history.** v0: first rules; provisional until release 0.1.
+    **Version history.** v0: first rules; v1: noisy purification, swapping as soon as possible, deadlines by
+    class (docs/reproduce-paper.md, 2026-11-29). Provisional until release 0.1.
     """
 
     metadata = {"name": "dpem_env", "render_modes": ["rgb_array"], "is_parallelizable": True, "render_fps": 4}  # noqa: RUF012

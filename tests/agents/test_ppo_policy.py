@@ -25,6 +25,7 @@ from dpem_env.experiments.evaluation import run_episode
 from dpem_env.network.network import build_network
 from dpem_env.observations.features import FeatureTable, Observations
 from dpem_env.policies import LocalPolicy, available, get_policy
+from dpem_env.simulator import RULES_VERSION
 from dpem_env.support.errors import PolicyError
 
 STAR = scenarios.get("star8-v0", slots=40)
@@ -262,6 +263,7 @@ def test_files_that_are_no_checkpoints_are_refused_in_one_line(tmp_path: Path) -
         "unknown hyperparameter 'colour'": relearnt(good, colour="red"),
         "topology is None in mode independent": spoilt(good, mode="independent"),
         "format 'other' instead of 'dpem-ppo-2'": spoilt(good, format="other"),
+        f"made under rules v0, and rules are {RULES_VERSION} now; train it again": spoilt(good, rules="v0"),
         "'about' is missing|about is not a file": b"npz",
         "hidden.weight has shape \\(2, 2\\)": Checkpoint(
             good.about, good.arrays | {name: np.zeros((2, 2), dtype=np.float32)}

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dpem_agents.forecasters import checkpoint as forecasters
+from dpem_agents.ppo.checkpoint import Checkpoint, load
 from dpem_env import policies, scenarios
 from dpem_env.experiments import origins
 from dpem_env.experiments import workers as work
@@ -133,7 +135,8 @@ def test_of_a_training_only_the_file_that_is_played_counts(repository: Path) -> 
     (trained / "events.out.tfevents").write_text("a curve")
     (trained / "learning_curve.json").write_text("other")
     assert Origins().of_policy(policy) == before
-    shutil.copy(repository / "agents" / "checkpoints" / "ppo-mesh20" / "seed1" / file.name, file)
+    played = load(file)
+    Checkpoint(played.about | {"timesteps": 1}, played.arrays).save(file)
     assert changed(before, Origins().of_policy(policy)) == [f"the file {file}"]
 
 
@@ -142,14 +145,22 @@ def repository() -> Path:
     return Path(__file__).resolve().parents[2]
 
 
-def test_the_file_and_code_of_a_forecaster_count(repository: Path) -> None:
-    shutil.copy(repository / "agents" / "checkpoints" / "mesh100-gru.npz", "g.npz")
+def save_gru(path: str, weight: float) -> None:
+    """A forecaster of two nodes, all of whose weights are the same."""
+    own = {"peers": np.array([[1], [0]], np.int32), "scale": np.ones((2, 1), np.float32)}
+    own["size"] = own["scale"]
+    own |= {name: np.full((2, *shape), weight, np.float32) for name, shape in forecasters.shapes("gru", 4, 5).items()}
+    forecasters.Checkpoint("gru", "chain3-v0", "0" * 12, 5, 4, (own,)).save(path)
+
+
+def test_the_file_and_code_of_a_forecaster_count() -> None:
+    save_gru("g.npz", 0.1)
     policies = [
         PolicySpec("local-predictive", None, "gru:g.npz"),
         PolicySpec("central:local-predictive", 0.0, "gru:g.npz"),
     ]
     before = [Origins().of_policy(policy) for policy in policies]
-    shutil.copy(repository / "agents" / "checkpoints" / "mesh100-half-gru.npz", "g.npz")
+    save_gru("g.npz", 0.2)
     for policy, old in zip(policies, before, strict=True):
         assert {"the code of dpem_agents", "the code of dpem_baselines"} <= old.keys()
         assert changed(old, Origins().of_policy(policy)) == ["the file g.npz"]
@@ -286,10 +297,10 @@ def test_a_file_that_changes_during_a_run_or_a_search_or_a_scoring_is_told(
         run = ("run", "--scenario", "tiny.toml", "--policy", "from-file:w", "--seeds", "1", "--out", "run")
         assert "the file w changed while it was used: run it again" in complaint(capsys, *run)
     assert not Path("run/summary.json").exists()
-    shutil.copy(repository / "agents" / "checkpoints" / "mesh100-gru.npz", "g.npz")
+    save_gru("g.npz", 0.1)
     with (
         pytest.raises(DpemError, match=r"the file g\.npz changed"),
         unchanged(lambda found: [found.of_forecaster("gru:g.npz")]),
     ):
-        shutil.copy(repository / "agents" / "checkpoints" / "mesh100-half-gru.npz", "g.npz")
+        save_gru("g.npz", 0.2)
     measure_skill(CHAIN.override(slots=12), ["persistence"], 1)

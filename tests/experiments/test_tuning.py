@@ -14,6 +14,7 @@ from dpem_env.experiments import tuning
 from dpem_env.experiments.contestants import PolicySpec
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.experiments.tuning import Tuned, tune
+from dpem_env.simulator import RULES_VERSION
 from dpem_env.support.errors import DpemError, DpemWarning, PolicyError
 from dpem_env.support.provenance import stamp
 from support.command_line import complaint, dpem
@@ -272,11 +273,16 @@ SHIPPED = sorted((Path(__file__).resolve().parents[2] / "baselines" / "tuned").g
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_committed_file_can_be_played(path: Path) -> None:
+def test_every_committed_file_can_be_played_or_is_refused_by_its_rules(path: Path) -> None:
     tuned, scenario = Tuned(path.parent), scenarios.get(path.stem)
-    entries = json.loads(path.read_text())["tuned"]
-    assert entries
-    for entry in entries:
+    file = json.loads(path.read_text())
+    assert file["tuned"]
+    if (rules := file["version"]["rules"]) != RULES_VERSION:
+        told = rf"{path.name}' cannot be used: it was made under rules {rules}, and rules are {RULES_VERSION} now; "
+        with pytest.raises(PolicyError, match=rf"{told}dpem tune --scenario {path.stem} .* tunes again"):
+            tuned.policy(scenario, PolicySpec("maxweight"))
+        return
+    for entry in file["tuned"]:
         policy = tuned.policy(scenario, PolicySpec(entry["policy"], entry["delay"], entry["forecaster"]))
         assert dict(policy.options) == entry["best"]["options"]
         policy.make()

@@ -27,6 +27,7 @@ from dpem_env import scenarios
 from dpem_env.demand.forecast import get_forecaster
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.scenarios import traces
+from dpem_env.simulator import RULES_VERSION
 from dpem_env.support.errors import PolicyError
 from dpem_env.support.provenance import UNKNOWN
 
@@ -56,7 +57,8 @@ def kinds(session: Session) -> dict[str, Kind]:
     def unpacked(path: Path) -> tuple[dict[str, Any], Arrays]:
         with np.load(path) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        return json.loads(str(arrays.pop("about"))), arrays
+        # Those of other rules are used for what they hold.
+        return json.loads(str(arrays.pop("about"))) | {"rules": RULES_VERSION}, arrays
 
     def play(path: Path) -> None:
         policy = PpoPolicy(path)

