@@ -27,6 +27,7 @@ from dpem_env.policies import get_policy
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.data import data_missing
 from dpem_env.support.errors import ScenarioError
+from support.worlds import IDEAL
 
 ARRIVES = 10 ** (-0.2)  # η of 10 km at 0.2 dB/km
 SWAPS = 0.9  # swap success
@@ -41,7 +42,7 @@ def only_pair(scenario: Scenario, node: int, peer: int) -> Network:
 
 
 def chain3(**fields: Any) -> tuple[Scenario, Network]:
-    scenario = scenarios.get("chain3-v0", peers=1, **fields)
+    scenario = scenarios.get("chain3-v0", peers=1, **IDEAL | fields)
     return scenario, only_pair(scenario, 0, 2)
 
 

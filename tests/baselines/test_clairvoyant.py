@@ -20,6 +20,7 @@ from dpem_env.policies import get_policy
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Tally
 from support.rollouts import demand_of, wait
+from support.worlds import IDEAL
 
 SLOTS = 40
 SWAPS = 0.9  # swap success
@@ -30,7 +31,7 @@ Request = tuple[int, int]  # slot of arrival, last slot
 def chain(hops: int, **fields: Any) -> tuple[Scenario, Network]:
     """Nodes in a line without loss; node 0 wants pairs with the last one and nobody else wants anything."""
     lossless = {"attenuation": 0.0, "relay_generation_rate": 8.0, "fidelity_classes": (0.7,), "class_weights": (1.0,)}
-    scenario = scenarios.get("chain3-v0", nodes=hops + 1, peers=1, **lossless | fields)
+    scenario = scenarios.get("chain3-v0", nodes=hops + 1, peers=1, **IDEAL | lossless | fields)
     topology = build_network(scenario, 0).topology
     peers = np.full((hops + 1, 1), -1, dtype=np.int32)
     peers[0, 0] = hops

@@ -47,7 +47,7 @@ optimum_of = cache(solve)
 
 def reduced(chain: Chain) -> tuple[Scenario, Network]:
     """The environment's own version of the chain, on which nobody but node 0 wants anything."""
-    fields: dict[str, Any] = {"fidelity_classes": (0.7,), "class_weights": (1.0,), "coherence_time": 1e9, "peers": 1}
+    fields: dict[str, Any] = {"fidelity_classes": (0.75,), "class_weights": (1.0,), "coherence_time": 1e9, "peers": 1}
     scenario = scenarios.get(
         "chain3-v0",
         rows=1,

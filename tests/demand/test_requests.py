@@ -449,7 +449,9 @@ def replayed(tmp_path: Path) -> Replayed:
 
 
 def test_a_replay_takes_times_classes_and_deadlines_from_the_file(replayed: Replayed) -> None:
-    scenario, network = replayed("0.5,2,0,0.9,0.5\n0.24,0,1,0.7,\n0.25,0,1,0.8,2\n99.99,1,0,0.8,1\n100.0,1,0,0.8,1\n")
+    scenario, network = replayed(
+        "0.5,2,0,0.91,0.5\n0.24,0,1,0.75,\n0.25,0,1,0.85,2\n99.99,1,0,0.85,1\n100.0,1,0,0.85,1\n"
+    )
     demand = draw_demand(scenario, network, 0, 400)
     requests = demand.requests
     assert requests.slot.tolist() == [0, 1, 2, 399]
@@ -462,7 +464,7 @@ def test_a_replay_takes_times_classes_and_deadlines_from_the_file(replayed: Repl
 
 
 def test_a_replay_is_the_same_for_every_demand_seed(replayed: Replayed) -> None:
-    scenario, network = replayed("0.5,2,0,0.9,0.5\n0.24,0,1,0.7,\n")
+    scenario, network = replayed("0.5,2,0,0.91,0.5\n0.24,0,1,0.75,\n")
     one, other = (draw_demand(scenario, network, seed, 400) for seed in (0, 1))
     for a, b in zip(one.requests, other.requests, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -470,26 +472,26 @@ def test_a_replay_is_the_same_for_every_demand_seed(replayed: Replayed) -> None:
 
 def test_a_time_on_the_edge_of_a_slot_belongs_to_the_slot_it_starts(replayed: Replayed) -> None:
     # 0.3 / 0.1 is less than 3 in binary.
-    scenario, network = replayed("0.3,0,1,0.8,0.3\n0.7,0,1,0.8,0.1\n", slot_duration=0.1)
+    scenario, network = replayed("0.3,0,1,0.85,0.3\n0.7,0,1,0.85,0.1\n", slot_duration=0.1)
     requests = draw_demand(scenario, network, 0, 400).requests
     assert requests.slot.tolist() == [3, 7]
     assert requests.last_slot.tolist() == [5, 7]
 
 
 def test_a_deadline_shorter_than_a_slot_lasts_the_slot(replayed: Replayed) -> None:
-    scenario, network = replayed("1.0,0,1,0.8,0.01\n")
+    scenario, network = replayed("1.0,0,1,0.85,0.01\n")
     assert draw_demand(scenario, network, 0, 400).requests.last_slot.tolist() == [4]
 
 
 def test_requests_to_nodes_that_are_no_peers_are_counted_as_excluded(replayed: Replayed) -> None:
-    scenario, network = replayed("0,0,2,0.8,1\n1,0,1,0.8,1\n2,2,0,0.8,1\n200,0,2,0.8,1\n", max_hops=1)
+    scenario, network = replayed("0,0,2,0.85,1\n1,0,1,0.85,1\n2,2,0,0.85,1\n200,0,2,0.85,1\n", max_hops=1)
     demand = draw_demand(scenario, network, 0, 400)
     assert demand.requests.slot.tolist() == [4]
     assert demand.excluded_requests == 2  # the third comes after the episode
 
 
 def test_times_and_deadlines_beyond_every_episode_are_harmless(replayed: Replayed) -> None:
-    scenario, network = replayed("1,0,1,0.8,1e300\n1,0,1,0.8,1\n1e20,0,1,0.8,1\n1e308,0,1,0.8,1\n")
+    scenario, network = replayed("1,0,1,0.85,1e300\n1,0,1,0.85,1\n1e20,0,1,0.85,1\n1e308,0,1,0.85,1\n")
     demand = draw_demand(scenario, network, 0, 400)
     assert demand.requests.slot.tolist() == [4, 4]
     assert demand.requests.last_slot[1] > 400
@@ -497,18 +499,18 @@ def test_times_and_deadlines_beyond_every_episode_are_harmless(replayed: Replaye
 
 
 def test_the_true_rates_of_a_replay_are_its_requests(replayed: Replayed) -> None:
-    scenario, network = replayed("0.5,0,1,0.9,1\n0.6,0,1,0.7,1\n3,1,0,0.7,1\n")
+    scenario, network = replayed("0.5,0,1,0.91,1\n0.6,0,1,0.75,1\n3,1,0,0.75,1\n")
     demand = draw_demand(scenario, network, 0, 400)
     np.testing.assert_array_equal(demand.rates(0, 400), counts(demand, 400))
 
 
 def test_every_request_of_a_file_counts_or_is_left_out_for_a_reason(replayed: Replayed) -> None:
     rows = (
-        "0,0,1,0.8,1\n" * 3  # counted
-        + "1,0,2,0.8,1\n" * 2  # three hops where two are allowed, or one
-        + "99.5,1,0,0.8,1\n"  # its deadline comes after the end at 100 s
-        + "100,1,0,0.8,1\n" * 4
-        + "1e300,0,2,0.8,1\n"  # late comes before unreachable
+        "0,0,1,0.85,1\n" * 3  # counted
+        + "1,0,2,0.85,1\n" * 2  # three hops where two are allowed, or one
+        + "99.5,1,0,0.85,1\n"  # its deadline comes after the end at 100 s
+        + "100,1,0,0.85,1\n" * 4
+        + "1e300,0,2,0.85,1\n"  # late comes before unreachable
     )
     scenario, network = replayed(rows, max_hops=1)
     with pytest.warns(DpemWarning) as said:
@@ -527,14 +529,14 @@ def test_every_request_of_a_file_counts_or_is_left_out_for_a_reason(replayed: Re
 
 
 def test_requests_for_more_destinations_than_there_are_peer_places_are_left_out(replayed: Replayed) -> None:
-    scenario, network = replayed("0,0,1,0.8,1\n0,0,1,0.8,1\n1,0,2,0.8,1\n", peers=1)
+    scenario, network = replayed("0,0,1,0.85,1\n0,0,1,0.85,1\n1,0,2,0.85,1\n", peers=1)
     with pytest.warns(DpemWarning, match=r"2 of 3 requests count; .*raise demand\.peers"):
         demand = draw_demand(scenario, network, 0, 400)
     assert demand.left_out == {"to more destinations of a node than demand.peers allows": 1}
 
 
 def test_a_file_all_of_whose_requests_count_says_nothing(replayed: Replayed) -> None:
-    scenario, network = replayed("0,0,1,0.8,1\n98.99,0,1,0.8,1\n")
+    scenario, network = replayed("0,0,1,0.85,1\n98.99,0,1,0.85,1\n")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert draw_demand(scenario, network, 0, 400).left_out == {}
@@ -544,9 +546,12 @@ def test_a_file_all_of_whose_requests_count_says_nothing(replayed: Replayed) -> 
     ("rows", "reason"),
     [
         ("", "holds no requests"),
-        ("0,0,2,0.8,1\n" * 3, "0 of 3 requests count; left out: 3 unreachable (too many hops); raise routing.max_hops"),
-        ("100,0,1,0.8,1\n", "0 of 1 requests count; left out: 1 after the episode's end; raise episode.slots"),
-        ("0,0,1,0.8,1e9\n", "1 whose deadline is after the episode's end; raise episode.slots"),
+        (
+            "0,0,2,0.85,1\n" * 3,
+            "0 of 3 requests count; left out: 3 unreachable (too many hops); raise routing.max_hops",
+        ),
+        ("100,0,1,0.85,1\n", "0 of 1 requests count; left out: 1 after the episode's end; raise episode.slots"),
+        ("0,0,1,0.85,1e9\n", "1 whose deadline is after the episode's end; raise episode.slots"),
     ],
 )
 def test_a_file_none_of_whose_requests_count_is_refused(replayed: Replayed, rows: str, reason: str) -> None:

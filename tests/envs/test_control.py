@@ -410,7 +410,7 @@ def test_one_request_gives_one_command(policy: Any, delay: float, slot: int) -> 
 
 def test_one_replayed_request_gives_one_command(tmp_path: Path) -> None:
     file = tmp_path / "requests.csv"
-    file.write_text("time,source,destination,fidelity,deadline\n0.8,0,2,0.7,1.0\n", encoding="utf-8")
+    file.write_text("time,source,destination,fidelity,deadline\n0.8,0,2,0.75,1.0\n", encoding="utf-8")
     chain = scenarios.get("chain3-v0")
     session = Session(chain.model_copy(update={"demand": ReplayDemand(peers=2, requests_file=str(file))}))
     session.begin(EpisodeSeeds(0, 0), 12)

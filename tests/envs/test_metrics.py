@@ -22,6 +22,11 @@ from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Tally
 
 Request = tuple[int, int, int, int]  # slot, source, class, last slot
+FRESH = scenarios.get("chain3-v0").hardware.link_fidelity
+
+
+def ebits_of(f: float) -> float:
+    return 1 + f * math.log2(f) + (1 - f) * math.log2((1 - f) / 3)
 
 
 def certain_pair(**fields: Any) -> Scenario:
@@ -65,16 +70,16 @@ def test_an_episode_counted_by_hand() -> None:
     assert metrics.from_stock == pytest.approx(1 / 4)
     # Node 0 got 1 of its 2 counted requests, node 1 its only one.
     assert metrics.fairness == pytest.approx((0.5 + 1.0) ** 2 / (2 * (0.5**2 + 1.0**2)))
-    # A fresh pair has F = 0.98; the stored one aged for two slots of 0.25 s in two memories of 60 s.
-    aged = (1 + 3 * (4 * 0.98 - 1) / 3 * math.exp(-2 * 0.25 * 2 / 60)) / 4
-    assert metrics.fidelity == pytest.approx((3 * 0.98 + aged) / 4)
+    # The stored pair aged for two slots of 0.25 s in two memories of 60 s.
+    aged = (1 + 3 * (4 * FRESH - 1) / 3 * math.exp(-2 * 0.25 * 2 / 60)) / 4
+    assert metrics.fidelity == pytest.approx((3 * FRESH + aged) / 4)
     assert metrics.weighted_delivery == metrics.delivery_rate
     # Three fresh pairs and the aged one in 1.5 s: 1 - 2h(Q) secret bits each at an error rate Q = 2(1 - F)/3, and
     # 1 + F·log F + (1 - F)·log((1 - F)/3) ebits.
-    errors = [2 * (1 - fidelity) / 3 for fidelity in (0.98, 0.98, 0.98, aged)]
+    errors = [2 * (1 - fidelity) / 3 for fidelity in (FRESH, FRESH, FRESH, aged)]
     bits = sum(1 + 2 * (q * math.log2(q) + (1 - q) * math.log2(1 - q)) for q in errors)
     assert metrics.key_rate == pytest.approx(bits / 1.5)
-    ebits = sum(1 + f * math.log2(f) + (1 - f) * math.log2((1 - f) / 3) for f in (0.98, 0.98, 0.98, aged))
+    ebits = sum(ebits_of(fidelity) for fidelity in (FRESH, FRESH, FRESH, aged))
     assert metrics.ebit_rate == pytest.approx(ebits / 1.5)
     assert metrics.delivery_by_class == (1.0, 0.0, 1.0)
     assert metrics.delivery_by_hops[0] == pytest.approx(2 / 3)
@@ -107,8 +112,8 @@ def test_a_request_for_two_pairs_is_delivered_when_both_are() -> None:
     assert metrics.delivery_rate == pytest.approx(1 / 2)
     assert metrics.delivery_by_class[:2] == (1.0, 0.0)
     assert metrics.latency == pytest.approx(0.5)  # until the second pair
-    assert metrics.fidelity == pytest.approx(0.98)
-    assert metrics.ebit_rate == pytest.approx(3 * (1 + 0.98 * math.log2(0.98) + 0.02 * math.log2(0.02 / 3)))
+    assert metrics.fidelity == pytest.approx(FRESH)
+    assert metrics.ebit_rate == pytest.approx(3 * ebits_of(FRESH))
     assert rewards.tolist() == [2.0, 1.0]  # each pair earns
 
 

@@ -7,7 +7,7 @@ every log lies a record of what every phase of every slot changed (see `golden.p
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ from dpem_env.policies import CentralPolicy, Decision, NetworkView, Policy, get_
 from dpem_env.scenarios import Scenario, get
 from dpem_env.simulator.actions import ActionCode
 from golden.phases import commands, record
+from support.worlds import IDEAL
 
 FOLDER = Path(__file__).with_name("episodes")
 
@@ -62,18 +63,6 @@ class Golden(NamedTuple):
     scenario: Scenario
     policy: Policy
     delay: float = 0.0  # s, of central policies
-
-
-# The physics that the first golden episodes were played in.
-IDEAL: dict[str, Any] = {
-    "purification_gates": "ideal",
-    "link_fidelity": 0.98,
-    "gate_fidelity": 0.99,
-    "readout_fidelity": 0.99,
-    "fidelity_classes": (0.70, 0.80, 0.90),
-    "deadline": 1.0,
-    "swapping": "all",
-}
 
 
 def episodes() -> dict[str, Golden]:

@@ -246,7 +246,8 @@ def rush(world: Scenario, slot: int, requests: int = MILLION) -> Demand:
     number = np.arange(requests)
     source, peer, wanted = number % 3, number // 3 % 2, number // 6 % 3
     source, peer = (column.astype(np.int32) for column in (source, peer))
-    last_slot = np.full(requests, slot + world.in_slots(world.demand.deadline) - 1, dtype=np.int32)
+    lifetime = np.array([world.in_slots(deadline) for deadline in world.demand.deadlines], dtype=np.int32)
+    last_slot = slot + lifetime[wanted] - 1
     table = tabulate(np.full(requests, slot, dtype=np.int32), source, peer, wanted.astype(np.int32), last_slot)
     return Demand(table, NO_PIECES, network.peers.shape)
 

@@ -252,14 +252,14 @@ def test_another_data_folder_gives_another_network(tmp_path: Path, monkeypatch: 
 
 
 def test_in_a_replay_peers_are_the_partners_of_most_requests(tmp_path: Path) -> None:
-    rows = "".join(f"{t},0,{j},0.8\n" for t, j in enumerate([3, 1, 3, 2, 3, 1])) + "0,2,1,0.7\n"
+    rows = "".join(f"{t},0,{j},0.85\n" for t, j in enumerate([3, 1, 3, 2, 3, 1])) + "0,2,1,0.75\n"
     network = build_network(replayed_chain(tmp_path, rows), 0)
     assert network.peers.tolist() == [[3, 1], [-1, -1], [1, -1], [-1, -1]]
     np.testing.assert_allclose(network.weights, [[3 / 6, 2 / 6], [0, 0], [1 / 6, 0], [0, 0]])
 
 
 def test_in_a_replay_unreachable_partners_are_no_peers(tmp_path: Path) -> None:
-    network = build_network(replayed_chain(tmp_path, "0,0,3,0.8\n0,0,3,0.8\n0,0,1,0.8\n", max_hops=2), 0)
+    network = build_network(replayed_chain(tmp_path, "0,0,3,0.85\n0,0,3,0.85\n0,0,1,0.85\n", max_hops=2), 0)
     assert network.peers[0].tolist() == [1, -1]
     assert network.weights[0].tolist() == [1.0, 0.0]
 

@@ -236,7 +236,7 @@ def test_counts_read_in_natural_units_are_whole(qubits: int) -> None:
 
 
 def test_a_scenario_of_one_class_keeps_the_axis_of_classes() -> None:
-    chain = Chain(((0, 0, 1, 0, 3),), fidelity_classes=(0.7,), class_weights=(1.0,))
+    chain = Chain(((0, 0, 1, 0, 3),), fidelity_classes=(0.75,), class_weights=(1.0,), deadline=1.0)
     assert chain.read().pending.shape == (3, 2, 1)
     assert chain.read().pending[0, 1, 0] == 1
 

@@ -83,10 +83,11 @@ class Hardware:
             swap_success=self.swap_success,
             coherence_time=self.coherence_time,
             link_fidelity=self.link_fidelity,
+            purification_gates="ideal",
             time_to_live=self.time_to_live * SLOT,
             fidelity_classes=(0.25,),
             class_weights=(1.0,),
-            **fields,
+            **{"deadline": 1.0} | fields,
         )
 
     def chain(self) -> Chain:
@@ -101,7 +102,7 @@ class Hardware:
             decay=math.exp(-2 * SLOT / self.coherence_time),
             quality=self.quality,
             swap_success=self.swap_success,
-            swap_factor=0.99 * (4 * 0.99**2 - 1) / 3,
+            swap_factor=0.995 * (4 * 0.998**2 - 1) / 3,
             token_gain=self.relay_swap_rate * SLOT,
             token_cap=2.0,
             time_to_live=self.time_to_live,

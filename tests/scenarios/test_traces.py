@@ -163,28 +163,28 @@ def test_the_real_files_are_those_the_sources_name(data_dir: Path) -> None:
 
 
 def test_a_request_file_is_read_in_order_of_time(tmp_path: Path) -> None:
-    demand = replay(tmp_path / "r.csv", f"{HEADER}\n2.5,0,1,0.9,0.5\n0.0,2,0,0.70,\n1,1,2,0.8,4\n")
+    demand = replay(tmp_path / "r.csv", f"{HEADER}\n2.5,0,1,0.91,0.5\n0.0,2,0,0.75,\n1,1,2,0.85,4\n")
     requests = read_requests(demand, 3)
     assert requests.time.tolist() == [0.0, 1.0, 2.5]
     assert requests.source.tolist() == [2, 1, 0]
     assert requests.destination.tolist() == [0, 2, 1]
-    assert requests.fidelity.tolist() == [0.7, 0.8, 0.9]
+    assert requests.fidelity.tolist() == [0.75, 0.85, 0.91]
     assert requests.deadline.tolist() == [1.0, 4.0, 0.5]  # an empty deadline is the scenario's
 
 
 def test_the_papers_four_fields_suffice(tmp_path: Path) -> None:
-    demand = replay(tmp_path / "r.csv", "time,source,destination,fidelity\n0.5,0,1,0.8\n")
-    assert read_requests(demand, 3).deadline.tolist() == [1.0]
+    demand = replay(tmp_path / "r.csv", "time,source,destination,fidelity\n0.5,0,1,0.85\n")
+    assert read_requests(demand, 3).deadline.tolist() == [2.0]  # of its class
     by_class = demand.model_copy(update={"deadline": (1.0, 2.0, 4.0)})
     file = Path(demand.requests_file)
-    file.write_text("time,source,destination,fidelity\n0,0,1,0.8\n1,0,1,0.9\n2,0,1,0.7\n", encoding="utf-8")
+    file.write_text("time,source,destination,fidelity\n0,0,1,0.85\n1,0,1,0.91\n2,0,1,0.75\n", encoding="utf-8")
     assert read_requests(by_class, 3).deadline.tolist() == [2.0, 4.0, 1.0]
 
 
 def test_columns_may_come_in_any_order_after_a_byte_order_mark(tmp_path: Path) -> None:
-    demand = replay(tmp_path / "r.csv", "\ufefffidelity,destination,time,source,remark\n0.8,1,0.5,0,hello\n")
+    demand = replay(tmp_path / "r.csv", "\ufefffidelity,destination,time,source,remark\n0.85,1,0.5,0,hello\n")
     requests = read_requests(demand, 3)
-    assert (requests.time[0], requests.source[0], requests.destination[0], requests.fidelity[0]) == (0.5, 0, 1, 0.8)
+    assert (requests.time[0], requests.source[0], requests.destination[0], requests.fidelity[0]) == (0.5, 0, 1, 0.85)
 
 
 def test_a_request_file_of_no_requests_is_empty(tmp_path: Path) -> None:
@@ -192,38 +192,38 @@ def test_a_request_file_of_no_requests_is_empty(tmp_path: Path) -> None:
 
 
 def test_requests_are_counted_per_ordered_pair(tmp_path: Path) -> None:
-    demand = replay(tmp_path / "r.csv", f"{HEADER}\n0,0,1,0.7,1\n0,0,1,0.8,1\n3,1,0,0.7,1\n")
+    demand = replay(tmp_path / "r.csv", f"{HEADER}\n0,0,1,0.75,1\n0,0,1,0.85,1\n3,1,0,0.75,1\n")
     assert request_counts(demand, 3).tolist() == [[0, 2, 0], [1, 0, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize(
     ("row", "column", "given", "expected"),
     [
-        ("-0.1,0,1,0.8,1", "time", "'-0.1'", "seconds >= 0"),
-        ("soon,0,1,0.8,1", "time", "'soon'", "seconds >= 0"),
-        ("nan,0,1,0.8,1", "time", "'nan'", "seconds >= 0"),
-        ("inf,0,1,0.8,1", "time", "'inf'", "seconds >= 0"),
-        (",0,1,0.8,1", "time", "''", "seconds >= 0"),
-        ("1,3,1,0.8,1", "source", "'3'", "a node index 0..2"),
-        ("1,-1,1,0.8,1", "source", "'-1'", "a node index 0..2"),
-        ("1,0.5,1,0.8,1", "source", "'0.5'", "a node index 0..2"),
-        ("1,Berlin,1,0.8,1", "source", "'Berlin'", "a node index 0..2"),
+        ("-0.1,0,1,0.85,1", "time", "'-0.1'", "seconds >= 0"),
+        ("soon,0,1,0.85,1", "time", "'soon'", "seconds >= 0"),
+        ("nan,0,1,0.85,1", "time", "'nan'", "seconds >= 0"),
+        ("inf,0,1,0.85,1", "time", "'inf'", "seconds >= 0"),
+        (",0,1,0.85,1", "time", "''", "seconds >= 0"),
+        ("1,3,1,0.85,1", "source", "'3'", "a node index 0..2"),
+        ("1,-1,1,0.85,1", "source", "'-1'", "a node index 0..2"),
+        ("1,0.5,1,0.85,1", "source", "'0.5'", "a node index 0..2"),
+        ("1,Berlin,1,0.85,1", "source", "'Berlin'", "a node index 0..2"),
         ("1,0,99,0.8,1", "destination", "'99'", "a node index 0..2"),
-        ("1,0,0,0.8,1", "destination", "'0'", "another node than the source"),
-        ("1,0,1,0.75,1", "fidelity", "'0.75'", "one of the scenario's fidelity_classes 0.7, 0.8, 0.9"),
-        ("1,0,1,1.2,1", "fidelity", "'1.2'", "one of the scenario's fidelity_classes 0.7, 0.8, 0.9"),
-        ("1,0,1,high,1", "fidelity", "'high'", "one of the scenario's fidelity_classes 0.7, 0.8, 0.9"),
-        ("1,0,1,0.8,0", "deadline", "'0'", "seconds > 0"),
-        ("1,0,1,0.8,-2", "deadline", "'-2'", "seconds > 0"),
-        ("1,0,1,0.8,nan", "deadline", "'nan'", "seconds > 0"),
-        ("1,0,1,0.8,later", "deadline", "'later'", "seconds > 0"),
+        ("1,0,0,0.85,1", "destination", "'0'", "another node than the source"),
+        ("1,0,1,0.7,1", "fidelity", "'0.7'", "one of the scenario's fidelity_classes 0.75, 0.85, 0.91"),
+        ("1,0,1,1.2,1", "fidelity", "'1.2'", "one of the scenario's fidelity_classes 0.75, 0.85, 0.91"),
+        ("1,0,1,high,1", "fidelity", "'high'", "one of the scenario's fidelity_classes 0.75, 0.85, 0.91"),
+        ("1,0,1,0.85,0", "deadline", "'0'", "seconds > 0"),
+        ("1,0,1,0.85,-2", "deadline", "'-2'", "seconds > 0"),
+        ("1,0,1,0.85,nan", "deadline", "'nan'", "seconds > 0"),
+        ("1,0,1,0.85,later", "deadline", "'later'", "seconds > 0"),
         ("1,0", "destination", "None", "a node index 0..2"),
     ],
 )
 def test_a_bad_request_is_told_with_file_line_column_value_and_expectation(
     tmp_path: Path, row: str, column: str, given: str, expected: str
 ) -> None:
-    demand = replay(tmp_path / "r.csv", f"{HEADER}\n0,0,1,0.7,1\n{row}\n")
+    demand = replay(tmp_path / "r.csv", f"{HEADER}\n0,0,1,0.75,1\n{row}\n")
     with pytest.raises(DataError) as error:
         read_requests(demand, 3)
     assert message_of(error) == (
@@ -261,11 +261,11 @@ def test_a_request_file_that_is_no_text_is_told_in_one_line(tmp_path: Path) -> N
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_request_file_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "r.csv"
-    path.write_bytes("time,source,destination,fidelity,Bemerkung\r\n0.5,0,1,0.8,ü\r\n".encode(encoding))
+    path.write_bytes("time,source,destination,fidelity,Bemerkung\r\n0.5,0,1,0.85,ü\r\n".encode(encoding))
     assert read_requests(ReplayDemand(requests_file=str(path)), 3).time.tolist() == [0.5]
 
 
-@pytest.mark.parametrize("content", ["é,1\n".encode("latin-1"), "0.5,0,1,0.8\n".encode("utf-16-le")])
+@pytest.mark.parametrize("content", ["é,1\n".encode("latin-1"), "0.5,0,1,0.85\n".encode("utf-16-le")])
 def test_a_request_file_in_no_encoding_is_told_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "r.csv").write_bytes(content)
     with pytest.raises(DataError, match="save it as UTF-8") as error:
@@ -294,7 +294,7 @@ def test_matrices_may_be_of_any_real_type(tmp_path: Path, dtype: str) -> None:
 @pytest.mark.parametrize(
     ("header", "row", "message"),
     [
-        ("time,source,destination,fidelity", "1,0,1,0.7,1,99", "line 2: it has more values than there are columns"),
+        ("time,source,destination,fidelity", "1,0,1,0.75,1,99", "line 2: it has more values than there are columns"),
         ("time,time,source,destination,fidelity", "1,1,0,1,0.7", "two columns are called 'time'"),
     ],
 )

@@ -17,6 +17,7 @@ from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.network.network import build_network
 from dpem_env.policies import Decision, NetworkView
+from support.worlds import IDEAL
 
 Infos = dict[str, dict[str, Any]]
 
@@ -97,8 +98,8 @@ def session_with(
     silent: bool = False,
     **fields: Any,
 ) -> Session:
-    """A session at slot 0 on topology 0 with these requests; `silent` sources emit nothing."""
-    chosen = scenarios.get(scenario, **fields)
+    """A session in the ideal world, at slot 0 on topology 0, with these requests; `silent` sources emit nothing."""
+    chosen = scenarios.get(scenario, **IDEAL | fields)
     session = Session(chosen, forecaster=forecaster, routes=routes)
     network = build_network(chosen, 0)
     session.begin_with(network, demand_of(requests, network.peers.shape), EpisodeSeeds(0, 0), slots)
