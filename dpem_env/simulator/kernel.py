@@ -392,8 +392,10 @@ def _claim_sources(rules, world, state, work):
         hops = num_hops(world, i, d, r)
         wanted = links_wanted(rules, state, i, row, hops)
         for h in range(hops):
+            if not wanted >> h & 1:
+                continue
             link = world.route_links[i, d, r, h]
-            if not wanted >> h & 1 or state.link_up[link] == 0:
+            if state.link_up[link] == 0:
                 continue
             e = world.link_emitter[link]
             if work.claim_count[e] == 0:

@@ -52,7 +52,7 @@ def links_wanted(rules, state, i, row, hops):
     taken = 0
     for h in range(hops):
         if is_complete(state, i, row, h):
-            span = state.link_hops[i, row, h]
+            span = state.link_hops[i, row, h] if rules.asap else 1
             taken |= 1 << h | 1 << (h + span - 1) if rules.regenerate else ((1 << span) - 1) << h
     return whole & ~taken
 
@@ -135,7 +135,8 @@ def empty_all(state, i, row, hops):
     """The allocation holds nothing."""
     state.alloc_complete[i, row] = 0
     for h in range(hops):
-        empty(state, i, row, h)
+        if state.link_hops[i, row, h] > 0:
+            empty(state, i, row, h)
 
 
 @inlined

@@ -106,7 +106,7 @@ class State(NamedTuple):
     alloc_complete: Annotated[I32, "N K"]  # links in complete segments
     # segments, links or what swaps made of them, by the hop of their left end (see `segments`)
     link_rounds: Annotated[I32, "N K H"]  # purification rounds done; -1 where none starts
-    link_hops: Annotated[I32, "N K H"]  # links it spans; 0 where none starts
+    link_hops: Annotated[I8, "N K H"]  # links it spans; 0 where none starts
     link_werner: Annotated[F64, "N K H"]
     link_slot: Annotated[I32, "N K H"]  # slot in which its oldest pair arrived
     age_order: Annotated[I32, "NK"]  # open allocations node·K + row, oldest first
