@@ -131,7 +131,7 @@ def test_purification_restarts_from_an_empty_link_after_a_failure() -> None:
 @pytest.mark.parametrize("engine", [2.0, 4.0])
 def test_star8_is_limited_by_its_hub(request_rate: float, engine: float) -> None:
     # A pair with the hub takes 1/η pairs of the hub, a pair between leaves 2/(η·p) and 1/p swaps: serve the hub first.
-    scenario = scenarios.get("star8-v0", request_rate=request_rate, relay_swap_rate=engine)
+    scenario = scenarios.get("star8-v0", **IDEAL, request_rate=request_rate, relay_swap_rate=engine)
     for seed in range(3):
         network = build_network(scenario, seed)
         one_hop = network.routes.hops[:, :, 0] == 1
@@ -147,7 +147,7 @@ def test_more_capacity_never_delivers_less_and_more_demand_never_a_larger_share(
         network = build_network(scenario, seed)
         loads = [delivered_bound(scenario.override(request_rate=rate), network) for rate in (1.0, 4.0, 16.0, 64.0)]
         assert [b.delivered for b in loads] == sorted(b.delivered for b in loads)
-        assert [b.share for b in loads] == sorted((b.share for b in loads), reverse=True)
+        assert np.diff([b.share for b in loads]).max() < 1e-9
         assert loads[-1].share < 0.9 < loads[0].share
         busy = scenario.override(request_rate=16.0)
         grown = [delivered_bound(busy, with_resources(network, factor)).delivered for factor in (0.5, 1.0, 1.5)]
@@ -190,7 +190,7 @@ def test_nothing_asked_for_is_no_load_and_nothing_made_is_an_endless_one() -> No
 
 def test_a_file_of_requests_has_no_long_run(tmp_path: Path) -> None:
     file = tmp_path / "requests.csv"
-    file.write_text("time,source,destination,fidelity\n0.0,0,2,0.7\n")
+    file.write_text("time,source,destination,fidelity\n0.0,0,2,0.75\n")
     scenario = scenarios.get("chain3-v0", kind="replay", requests_file=str(file))
     with pytest.raises(ScenarioError, match="clairvoyant"):
         bounds(scenario, [0])
@@ -211,7 +211,7 @@ def test_the_demand_of_the_bound_is_the_demand_that_is_drawn() -> None:
 
 
 def test_every_way_is_a_candidate_route_that_meets_its_class() -> None:
-    scenario = scenarios.get("mesh20-v0")
+    scenario = scenarios.get("mesh20-v0", swapping="all")
     network = build_network(scenario, 1000)
     ways = ways_of(scenario, network)
     quality = network.routes.quality[ways.node, ways.peer, ways.route, ways.wanted]
