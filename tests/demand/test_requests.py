@@ -67,7 +67,7 @@ def test_the_load_of_mesh100_is_its_request_rate(predictability: float) -> None:
     scenario = scenarios.get("mesh100-v0", predictability=predictability)
     network = build_network(scenario, 0)
     totals = np.array([len(draw_demand(scenario, network, seed, 400).requests.slot) for seed in range(200)])
-    assert abs(totals.mean() - 1250.0) < 5.0 * totals.std() / math.sqrt(200)
+    assert abs(totals.mean() - 100.0 * scenario.requests_per_slot / 0.25) < 5.0 * totals.std() / math.sqrt(200)
 
 
 def test_unpredictable_counts_are_independent_over_time() -> None:
@@ -231,8 +231,8 @@ def test_classes_are_drawn_by_weight_among_those_the_pair_meets() -> None:
     network = build_network(scenario, 0)
     requests = draw_demand(scenario, network, 0, 4000).requests
     hops = network.routes.hops[requests.source, requests.peer, 0]
-    # Over four hops no quality reaches 0.90.
-    for asked, weights in ((hops < 4, [0.5, 0.3, 0.2]), (hops == 4, [0.625, 0.375, 0.0])):
+    # Over three hops no quality reaches 0.91.
+    for asked, weights in ((hops < 3, [0.5, 0.3, 0.2]), (hops >= 3, [0.625, 0.375, 0.0])):
         total = int(asked.sum())
         assert total > 5000
         share = np.bincount(requests.wanted[asked], minlength=3) / total
@@ -245,8 +245,8 @@ def test_a_pair_that_meets_no_weighted_class_asks_for_the_lowest_it_meets() -> N
     network = build_network(scenario, 0)
     requests = draw_demand(scenario, network, 0, 400).requests
     hops = network.routes.hops[requests.source, requests.peer, 0]
-    assert np.any(hops == 4)
-    np.testing.assert_array_equal(requests.wanted, np.where(hops == 4, 0, 2))
+    assert np.any(hops >= 3)
+    np.testing.assert_array_equal(requests.wanted, np.where(hops >= 3, 0, 2))
 
 
 def test_demand_is_deterministic_in_its_seed_and_differs_between_seeds() -> None:
@@ -362,7 +362,7 @@ def test_trace_rates_follow_consecutive_matrices_each_for_its_duration(tmp_path:
     scenario = scenarios.get("abilene-trace-v0", data_dir=folder, **EQUAL)
     network = build_network(scenario, 0)
     rates = draw_demand(scenario, network, 3, 400).rates(0, 400)
-    matrix = rates.sum(axis=(1, 2)) / (5.5 * 0.25) * np.arange(1, times + 1).mean() - 1.0
+    matrix = rates.sum(axis=(1, 2)) / scenario.requests_per_slot * np.arange(1, times + 1).mean() - 1.0
     first = round(matrix[0])
     np.testing.assert_allclose(matrix, first + np.arange(400) // 20, rtol=1e-9)
     np.testing.assert_allclose(rates[0] / rates[0].sum(), network.weights, rtol=1e-9)
@@ -376,7 +376,7 @@ def test_trace_windows_stay_within_the_days_of_their_split(tmp_path: Path, times
     seen: dict[str, set[int]] = {}
     for split, first_seed in SPLIT_SEED.items():
         rates = [draw_demand(scenario, network, first_seed + i, 400).rates(0, 408) for i in range(40)]
-        load = np.concatenate([one.sum(axis=(1, 2)) for one in rates]) / (5.5 * 0.25)
+        load = np.concatenate([one.sum(axis=(1, 2)) for one in rates]) / scenario.requests_per_slot
         seen[split] = set(np.rint(load * np.arange(1, times + 1).mean() - 1.0).astype(int).tolist())
     days = times // 14
     assert seen["train"] <= set(range(7 * days))
@@ -395,7 +395,8 @@ def test_the_mean_load_of_a_trace_is_the_request_rate(tmp_path: Path) -> None:
     for demand in drawn:
         np.testing.assert_allclose(demand.rates(0, 400).mean(axis=0), mean_rates(scenario, network), rtol=1e-9)
     total = sum(len(demand.requests.slot) for demand in drawn)
-    assert abs(total - 40 * 550) < 5.0 * math.sqrt(40 * 550)
+    expected = 40 * 400 * scenario.requests_per_slot
+    assert abs(total - expected) < 5.0 * math.sqrt(expected)
 
 
 def test_the_mean_load_of_abilene_over_many_windows_is_the_request_rate(data_dir: Path) -> None:
@@ -407,7 +408,7 @@ def test_the_mean_load_of_abilene_over_many_windows_is_the_request_rate(data_dir
         loads = [draw_demand(scenario, network, s, 400).rates(0, 400).sum() / 100.0 for s in seeds]
         mean += days / 14 * float(np.mean(loads))
         variance += (days / 14) ** 2 * float(np.var(loads)) / len(loads)
-    assert abs(mean - 5.5) < 5.0 * math.sqrt(variance)
+    assert abs(mean - scenario.demand.request_rate) < 5.0 * math.sqrt(variance)
     assert math.sqrt(variance) < 0.1
 
 

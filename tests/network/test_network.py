@@ -69,7 +69,7 @@ def test_gravity_weights_sum_to_one_and_follow_popularity_and_distance(name: str
     assert np.all(network.weights[~chosen] == 0.0)
     i, place = np.nonzero(chosen)
     j = network.peers[i, place]
-    apart = np.hypot(*(topology.position[i] - topology.position[j]).T)
+    apart = topology.distances()[i, j]
     gravity = topology.popularity[i] * topology.popularity[j] * np.exp(-apart / 50.0)
     np.testing.assert_allclose(network.weights[i, place], gravity / gravity.sum(), rtol=1e-9)
 
