@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from dpem_agents.federation import Federation, federation
-from dpem_agents.ppo.hyperparameters import MAX_COUNT, PRESETS, STACKED, Hyperparameters, changed
+from dpem_agents.ppo.hyperparameters import MAX_COUNT, PRESETS, STACKED, Hyperparameters, changed, kind_of
 from dpem_env.commands import World
 from dpem_env.support.errors import DpemError
 from dpem_env.support.options import (
@@ -269,7 +269,7 @@ def curve(
 
 def playing(mode: str, folder: Path, topology: int = 0, delay: float = 0.0) -> str:
     """Arguments of dpem run that play what was trained, as a shell takes them."""
-    arguments = ["--policy", f"{'central-ppo' if mode == 'central' else 'ppo'}:{folder}"]
+    arguments = ["--policy", f"{kind_of(mode)}:{folder}"]
     if mode in STACKED:
         arguments += ["--topology", str(topology)]
     if delay:

@@ -1,8 +1,9 @@
 """Played again: a sample of what a result file holds, by the code of today, compared bit for bit.
 
 Of results, the first episode of every contestant on every scenario, and its bound. Of tuned options, every episode with
-the best of each contestant. Of scored forecasters, the first episode of each. What was kept with seven digits, as
-benchmarks once did, is compared with as many; bounds are, too, since solvers differ in the last ones.
+the best of each contestant. Of scored forecasters, the first episode of each. Of a training that is finished, its last
+validation, by the policy beside the learning curve. What was kept with seven digits, as benchmarks once did, is
+compared with as many; so are bounds and deviances of forecasts, whose last ones depend on solver and processor.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dpem_env.envs.metric_labels import SCORE
-from dpem_env.envs.session import EpisodeSeeds
+from dpem_env.envs.metric_labels import HEADLINE, SCORE
+from dpem_env.envs.session import EpisodeSeeds, episode_seeds
 from dpem_env.experiments import forecast_skill, results, tuning
 from dpem_env.experiments.contestants import PolicySpec, contestants
+from dpem_env.experiments.evaluation import run_episode
 from dpem_env.experiments.forecast_skill import SUMS, ForecastItem, score_episode
 from dpem_env.experiments.results import Key, flat
 from dpem_env.experiments.workers import BoundItem, EpisodeItem, WorkItem
+from dpem_env.policies import get_policy
 from dpem_env.scenarios import Scenario, Split, get
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import read_json, reading
@@ -30,6 +33,7 @@ from dpem_env.support.files import read_json, reading
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+LEARNING_CURVE = "dpem-learning-curve-1"
 DIGITS = 7  # of numbers that results of before have
 Values = Mapping[str, float]
 
@@ -80,7 +84,7 @@ def check(path: Path, data_dir: str | None = None) -> Checked | None:
         return None
     with reading("results to check", path):
         found = read_json(path)
-    again = AGAIN.get(found.get("format"))
+    again = AGAIN.get(found.get("format", LEARNING_CURVE if "curve" in found else None))
     return None if again is None else Checked.of(again(path, found, data_dir))
 
 
@@ -132,15 +136,32 @@ def of_forecasts(path: Path, found: dict[str, Any], data_dir: str | None) -> Ite
     scenario = named(found["scenario"], found["split"], data_dir=data_dir, forecast_horizon=horizon)
     yield _hash(scenario, found["scenario_hash"])
     for each in found["forecasters"]:
-        now = score_episode(ForecastItem(scenario, EpisodeSeeds(**found["seeds"][0]), each["name"]))
-        kept, now = ({name: row[name] for name in SUMS} for row in (each["episodes"][0], now))
-        yield Compared(each["name"], dict(flat(kept)), dict(flat(now)))
+        made = score_episode(ForecastItem(scenario, EpisodeSeeds(**found["seeds"][0]), each["name"]))
+        kept, now = (_rounded(dict(flat({name: row[name] for name in SUMS}))) for row in (each["episodes"][0], made))
+        yield Compared(each["name"], kept, now)
+
+
+def of_training(path: Path, found: dict[str, Any], data_dir: str | None) -> Iterator[Compared]:
+    """The last validation."""
+    settings, last = found["settings"], found["curve"][-1]
+    scenario = named(found["scenario"], "validation", data_dir=data_dir)
+    yield _hash(scenario, settings["scenario_hash"])
+    kind = found.get("policy", "central-ppo" if found["mode"] == "central" else "ppo")  # those of before do not say it
+    policy, topology = get_policy(f"{kind}:{path.parent}"), settings["topology_seed"]
+    played = []
+    for index in range(found["validation_episodes"]):
+        seeds = episode_seeds(scenario, "validation", index)
+        seeds = seeds if topology is None else seeds._replace(topology=topology)
+        played.append(run_episode(scenario, policy, seeds, delay=settings["delay"] or 0.0)[0])
+    now = {name: sum(getattr(metrics, name) for metrics in played) / len(played) for name in HEADLINE}
+    yield Compared(f"{kind}:{path.parent}", {name: last[name] for name in HEADLINE}, now)
 
 
 AGAIN: dict[str | None, Callable[[Path, dict[str, Any], str | None], Iterator[Compared]]] = {
     results.FORMAT: of_results,
     tuning.FORMAT: of_tuned,
     forecast_skill.FORMAT: of_forecasts,
+    LEARNING_CURVE: of_training,
 }
 
 

@@ -26,6 +26,7 @@ from dpem_agents.ppo.training import train
 from dpem_agents.ppo.vec_env import NodeVecEnv
 from dpem_env import scenarios
 from dpem_env.envs.session import EpisodeSeeds, episode_seeds
+from dpem_env.experiments.checking import check
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.policies import get_policy
 from dpem_env.support import provenance
@@ -122,6 +123,22 @@ def test_training_that_goes_on_with_other_code_says_so_and_carries_both_stamps(
         trained(tmp_path, timesteps=8 * ROLLOUT)
     assert load(tmp_path / "policy.npz").about["stamp"] == f"{ours}+0123456789ab"
     assert json.loads((tmp_path / "learning_curve.json").read_text())["stamp"] == f"{ours}+0123456789ab"
+
+
+@MODES
+def test_the_last_validation_of_a_finished_training_can_be_played_again(mode: str, tmp_path: Path) -> None:
+    path = trained(tmp_path, mode, timesteps=2 * ROLLOUT).with_name("learning_curve.json")
+    assert check(path) == (4, [], [])
+    curve = json.loads(path.read_text())
+    del curve["policy"], curve["format"]  # as they were before
+    path.write_text(json.dumps(curve))
+    assert check(path) == (4, [], [])
+    curve["curve"][-1]["contention"] = 0.5
+    path.write_text(json.dumps(curve))
+    found = check(path)
+    assert found is not None
+    [difference] = found.differences
+    assert difference.startswith("contention of ")
 
 
 @MODES

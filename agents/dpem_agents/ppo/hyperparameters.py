@@ -87,6 +87,11 @@ FEDERATED = replace(ALONE, encoder="per-peer", hidden=16)
 PRESETS = {"shared": SHARED, "central": SHARED, "independent": ALONE, "federated": FEDERATED}
 
 
+def kind_of(mode: str) -> str:
+    """The name by which a policy of this mode is played, as ``NAME:PATH``."""
+    return "central-ppo" if mode == "central" else "ppo"
+
+
 def changed(preset: Hyperparameters, **values: Any) -> Hyperparameters:
     """The preset with other values; DpemError for an unknown name."""
     known = [field.name for field in fields(Hyperparameters)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dpem_agents.ppo.checkpoint import Checkpoint, file_of, load
 from dpem_agents.ppo.forward import per_peer_logits, plain_logits
-from dpem_agents.ppo.hyperparameters import STACKED
+from dpem_agents.ppo.hyperparameters import STACKED, kind_of
 from dpem_agents.ppo.prior import prior
 from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
@@ -69,8 +69,8 @@ class Actor:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
         about, chosen = self.checkpoint.about, self.checkpoint.hyperparameters
         if about["mode"] not in modes:
-            name = "central-ppo" if about["mode"] == "central" else "ppo"
-            raise PolicyError(f"the PPO checkpoint was trained with mode {about['mode']!r}: play it as '{name}:PATH'")
+            kind = kind_of(about["mode"])
+            raise PolicyError(f"the PPO checkpoint was trained with mode {about['mode']!r}: play it as '{kind}:PATH'")
         self.forecaster: str | None = about["settings"]["forecaster"]
         self.sources: list[Path] = []
         if not isinstance(checkpoint, Checkpoint):

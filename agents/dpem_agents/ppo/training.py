@@ -17,7 +17,7 @@ from dpem_agents.federated.ledger import BudgetExhausted, Ledger
 from dpem_agents.federation import Federation
 from dpem_agents.libraries import agents_extra, errors_told_once, one_thread
 from dpem_agents.ppo.checkpoint import EVENTS, FILE, POLICY_FILE, Checkpoint, load
-from dpem_agents.ppo.hyperparameters import MODES, PRESETS, STACKED, Hyperparameters
+from dpem_agents.ppo.hyperparameters import MODES, PRESETS, STACKED, Hyperparameters, kind_of
 from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
 from dpem_env import scenarios
 from dpem_env.demand.forecast import get_forecaster
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dpem_agents.ppo.learner import Learner
 
 CURVE = "learning_curve.json"  # in the folder of a training
+CURVE_FORMAT = "dpem-learning-curve-1"
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,8 @@ class Training:
         """Write the checkpoint and, as a file of its own, the learning curve in it."""
         require_folder(self.out, EVENTS)
         checkpoint.save(self.out / FILE)
-        about = {name: checkpoint.about[name] for name in ("stamp", "scenario", "mode", "settings", "curve")}
+        about: dict[str, Any] = {"format": CURVE_FORMAT, "policy": kind_of(self.learner.settings.mode)}
+        about |= {name: checkpoint.about[name] for name in ("stamp", "scenario", "mode", "settings", "curve")}
         about["validation_episodes"] = self.plan.validation_episodes
         try:
             write_json(self.out / CURVE, about)
