@@ -98,7 +98,7 @@ def as_actions(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.int6
     """`given` as an array of actions; raises ActionError unless it is integers of that shape, none of them a bool."""
     chosen = given if isinstance(given, np.ndarray) else _as_array(name, given, shape)
     if chosen.dtype.kind == "u" and chosen.size and int(chosen.max()) > LARGEST:
-        raise ActionError(f"{name} has an action that does not fit into 64 bits")
+        raise ActionError(f"{name} has an action that does not fit into 64 bits; expected {shape} integers")
     if chosen.shape != shape or chosen.dtype.kind not in "iu":
         raise ActionError(f"{name} has shape {chosen.shape} and type {chosen.dtype}; expected {shape} integers")
     return chosen.astype(np.int64, copy=False)
@@ -111,7 +111,7 @@ def _as_array(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[Any]:
             return np.fromiter(given, np.int64, len(given))
         chosen = np.asarray(given)
     except OverflowError:
-        raise ActionError(f"{name} has an action that does not fit into 64 bits") from None
+        raise ActionError(f"{name} has an action that does not fit into 64 bits; expected {shape} integers") from None
     except ValueError:
         raise ActionError(f"{name} is a ragged list; expected {shape} integers") from None
     if hasattr(given, "dtype") or not shape or chosen.shape != shape:

@@ -180,7 +180,7 @@ def test_it_is_found_by_name_and_brings_its_forecaster(tmp_path: Path) -> None:
         assert isinstance(policy, LocalPolicy)
         assert policy.forecaster == "moving-average"
     read, kept = load(tmp_path, training=True), checkpoint
-    assert read.about == kept.about
+    assert read.about == kept.about | {"rules": RULES_VERSION}
     assert set(read.arrays) == set(kept.arrays)
     assert all(np.array_equal(array, kept.arrays[name]) for name, array in read.arrays.items())
 
@@ -212,7 +212,10 @@ def test_an_independent_policy_plays_on_its_own_topology_only(tmp_path: Path) ->
         ({"peers": 3}, "the PPO checkpoint is for 4 peers per node; star8-v0+slots=40+peers=3 has 3"),
         ({"qualities": 2}, "is for 3 qualities; star8-v0+slots=40+qualities=2 has 2"),
         ({"forecast_horizon": 4}, "is for 8 forecast slots; star8-v0+slots=40+forecast_horizon=4 has 4"),
-        ({"fidelity_classes": (0.7,), "class_weights": (1.0,)}, "is for 3 fidelity classes; star8-v0"),
+        (
+            {"fidelity_classes": (0.75,), "class_weights": (1.0,), "deadline": 1.0},
+            "is for 3 fidelity classes; star8-v0",
+        ),
     ],
 )
 def test_a_scenario_of_another_shape_is_refused_in_one_line(changed: Any, line: str, tmp_path: Path) -> None:

@@ -417,6 +417,6 @@ def test_mean_rates_add_up_to_the_offered_load_and_are_unknown_for_a_replayed_fi
     network = build_network(scenario, 0)
     assert mean_rates(scenario, network).sum() == pytest.approx(scenario.demand.request_rate * 0.25)  # type: ignore[union-attr]
     file = tmp_path / "requests.csv"
-    file.write_text("time,source,destination,fidelity\n0.3,0,2,0.7\n", encoding="utf-8")
+    file.write_text("time,source,destination,fidelity\n0.3,0,2,0.75\n", encoding="utf-8")
     replayed = scenario.model_copy(update={"demand": ReplayDemand(peers=2, requests_file=str(file))})
     assert not mean_rates(replayed, build_network(replayed, 0)).any()

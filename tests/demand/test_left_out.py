@@ -24,7 +24,7 @@ SENTENCE = (
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scenario that replays a request file, in the present folder."""
     monkeypatch.chdir(tmp_path)
-    rows = ["0,0,1,0.7"] * 4 + ["0.5,0,2,0.7"] * 2 + ["99,0,1,0.7"] * 3
+    rows = ["0,0,1,0.75"] * 4 + ["0.5,0,2,0.75"] * 2 + ["99,0,1,0.75"] * 3
     Path("requests.csv").write_text("\n".join(["time,source,destination,fidelity", *rows]))
     chain = scenarios.get("chain3-v0", kind="replay", requests_file="requests.csv", peers=1, slots=16)
     chain.override(name="few").save("few.toml")
@@ -55,7 +55,7 @@ def test_training_says_it_too(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_run_of_which_nothing_counts_is_refused_with_the_reasons(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("requests.csv").write_text("time,source,destination,fidelity\n" + "50,0,1,0.7\n" * 3)
+    Path("requests.csv").write_text("time,source,destination,fidelity\n" + "50,0,1,0.75\n" * 3)
     assert main(COMMANDS["run"]) == 2
     said = "0 of 3 requests count; left out: 3 after the episode's end; raise episode.slots\n"
     assert capsys.readouterr().err == f"dpem: error: few: request file 'requests.csv': {said}"

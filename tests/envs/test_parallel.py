@@ -32,7 +32,7 @@ from dpem_env import scenarios
 from dpem_env.demand.forecast import MovingAverage
 from dpem_env.envs.parallel import EntanglementEnv, parallel_env
 from dpem_env.support.errors import ActionError, DpemError, PolicyError, ScenarioError
-from support.rollouts import BAD_OPTIONS, legal_actions, masked, named_rollout_digest, rollout_digest, session_with
+from support.rollouts import BAD_OPTIONS, legal_actions, masked, named_rollout_digest, rollout_digest
 
 VARIANTS: list[dict[str, Any]] = [{}, {"observation": "dict"}, {"routes": True}, {"forecaster": "moving-average"}]
 
@@ -603,4 +603,3 @@ def test_the_package_offers_the_environment_by_name() -> None:
     assert dpem_env.parallel_env is parallel_env
     assert isinstance(dpem_env.parallel_env("chain3-v0"), dpem_env.EntanglementEnv)
     assert parallel_env().scenario.name == "mesh100-v0"
-    assert session_with([]).scenario.name == "chain3-v0"

@@ -27,7 +27,7 @@ def test_the_sums_of_an_episode_are_those_of_its_requests() -> None:
     requests = draw_demand(SMALL, network, seeds.demand, 60).requests
     counts = np.zeros((60, *network.peers.shape))
     np.add.at(counts, (requests.slot, requests.source, requests.peer), 1.0)
-    mean = network.weights * 7.8 * 0.25
+    mean = network.weights * SMALL.requests_per_slot
     expected: dict[str, list[float]] = {name: [0.0] * 3 for name in SUMS}
     for slot in range(57):
         forecast = counts[max(slot - 1, 0) : slot + 1].mean(axis=0)
@@ -112,7 +112,7 @@ def test_the_command_writes_scores_and_picture(tmp_path: Path, capsys: pytest.Ca
     [
         (("--forecaster", "orcale"), "unknown forecaster 'orcale'"),
         (("--forecaster", "moving-average:soon"), "expected a whole number"),
-        (("--forecaster", "oracle", "--seeds", "0"), "--seeds is 0"),
+        (("--forecaster", "oracle", "--seeds", "0"), "--seeds is '0'"),
         (("--forecaster", "oracle", "--topology", "-1"), "--topology"),
     ],
 )

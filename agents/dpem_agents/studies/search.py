@@ -18,6 +18,7 @@ from dpem_agents.ppo.training import CURVE, train
 from dpem_env.experiments.tuning import EPISODES, TRIALS
 from dpem_env.experiments.workers import played
 from dpem_env.scenarios import Scenario
+from dpem_env.simulator import RULES_VERSION
 from dpem_env.support.files import read_json, reading, write_json
 from dpem_env.support.provenance import joined
 
@@ -88,6 +89,7 @@ def search(
         "stamp": joined(each["stamp"] for each in found),
         "scenario": scenario.name,
         "scenario_hash": scenario.hash,
+        "rules": RULES_VERSION,
         "timesteps": timesteps,
         "forecaster": forecaster,
         "training_seed": seed,
