@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cyclopts import App, CoercionError, CycloptsError
@@ -14,7 +14,7 @@ from dpem_env.support import options
 from dpem_env.support.console import complain, interruptible, lasting_output
 from dpem_env.support.errors import DpemError, shown, warnings_told
 from dpem_env.support.interrupts import EXIT_INTERRUPTED, INTERRUPTED
-from dpem_env.support.plugins import COMMANDS, announced
+from dpem_env.support.plugins import COMMANDS, announced, loaded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,7 +82,7 @@ def _answered(words: list[str]) -> int:
 
 def app() -> App:
     """All commands: those of this package, and what others announce."""
-    own = {
+    own: dict[str, Callable[..., int]] = {
         "list": commands.list_,
         "show": commands.show,
         "run": commands.run,
@@ -92,8 +92,18 @@ def app() -> App:
         "reproduce": commands.reproduce,
         "replay": commands.replay,
     }
-    others = {name: point.load() for name, point in announced(COMMANDS).items()}
-    return options.commands("dpem", ABOUT, own | others, version=f"dpem {__version__}", help_epilogue=EXAMPLES)
+    return options.commands("dpem", ABOUT, own | _others(), version=f"dpem {__version__}", help_epilogue=EXAMPLES)
+
+
+def _others() -> dict[str, Callable[..., int]]:
+    """Commands of other packages; one that cannot be loaded is told of, and the rest goes on."""
+    found: dict[str, Callable[..., int]] = {}
+    for name, point in announced(COMMANDS).items():
+        try:
+            found[name] = loaded("command", name, point.load)
+        except DpemError as error:
+            complain(f"dpem: warning: {error}")
+    return found
 
 
 def _wide_enough() -> Console:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from cyclopts import App
 
+from dpem_env import cli
 from dpem_env.cli import EXAMPLES, app
 from dpem_env.support import options, seeding
 from support.command_line import complaint, dpem
@@ -228,3 +230,15 @@ def test_options_of_a_dataclass_tell_the_defaults_of_presets(capsys: pytest.Capt
     lab.help_print(["cool"])
     said = " ".join(capsys.readouterr().out.split())
     assert "--cooling.power X of the pump (default: weak 1.0, strong and usual 2.0)" in said
+
+
+def test_a_command_that_cannot_be_loaded_is_told_of_and_others_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = EntryPoint("gone", "dpem_env.nowhere:gone", "dpem_env.commands")
+    monkeypatch.setattr(cli, "announced", lambda group: {"gone": gone})
+    assert cli.main(["show", "chain3-v0"]) == 0
+    said = capsys.readouterr()
+    assert "chain3-v0" in said.out
+    assert said.err.startswith("dpem: warning: command 'gone' needs a package that is not installed: ")
+    assert len(said.err.splitlines()) == 1
