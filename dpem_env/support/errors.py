@@ -7,9 +7,10 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 LONGEST = 600  # characters of a message
 
@@ -137,6 +138,8 @@ def first_mistake(error: ValidationError, tags: Mapping[str, Iterable[str]] = NO
 
     `tags` are the kinds that a section of a name may be of.
     """
+    from pydantic import BaseModel  # here, as ``dpem --help`` loads no validation
+
     first, *others = error.errors(include_url=False)
     place = [*([name] if name else []), *map(str, first["loc"])]
     section = place[0] if place else ""
