@@ -63,7 +63,7 @@ def test_on_unpredictable_demand_no_forecaster_beats_the_true_mean_rates(rule: s
 
 def test_on_predictable_demand_the_true_rates_do_beat_them() -> None:
     scores = [played(PolicySpec("local-predictive"), forecaster=each) for each in ("oracle", "mean-rates")]
-    assert difference(*scores, "reward").low > 0
+    assert difference(*scores).low > 0
 
 
 def test_with_load_deliveries_and_contention_rise_while_the_delivery_rate_falls() -> None:

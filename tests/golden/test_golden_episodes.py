@@ -71,7 +71,7 @@ def test_every_count_and_every_verdict_occurs(logs: dict[str, EpisodeLog]) -> No
 def test_the_folder_holds_the_golden_episodes_and_is_small() -> None:
     files = set(FOLDER.iterdir())
     assert files == {path(name) for name in NAMES for path in (log_of, phases_of)}
-    assert sum(file.stat().st_size for file in files) < 500_000
+    assert sum(file.stat().st_size for file in files) < 64_000 * len(NAMES)
 
 
 @pytest.mark.parametrize(

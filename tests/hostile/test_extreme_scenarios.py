@@ -35,7 +35,7 @@ WORLDS = {
     "hop limit 16": BUSY.override(nodes=17, max_hops=16, peers=16, spacing=1.0, generation_rate=(400.0, 400.0),
                                   relay_generation_rate=400.0, swap_rate=(50.0, 50.0), memory=(64, 64), **GOOD),
     "coherence tiny": BUSY.override(coherence_time=1e-9),
-    "coherence huge": BUSY.override(coherence_time=1e9),
+    "coherence huge": BUSY.override(coherence_time=1e9, request_rate=1.0),
     "largest Poisson mean": BUSY.override(generation_rate=(2000.0, 2000.0), relay_generation_rate=2000.0),
     "no requests": BUSY.override(request_rate=0.0),
 }  # fmt: skip
@@ -175,7 +175,8 @@ def test_sixteen_qualities_purify_fifteen_times() -> None:
     while not session.done:
         werner = max(werner, step(session, best)["stock_werner"].max())
     fresh = physics.werner_from_fidelity(world.hardware.link_fidelity)
-    assert physics.pumped_werner(fresh, 15) * 0.99 < werner <= physics.pumped_werner(fresh, 16)
+    noise = world.hardware.gate_fidelity, world.hardware.readout_fidelity
+    assert physics.pumped_werner(fresh, 15, *noise) * 0.99 < werner <= physics.pumped_werner(fresh, 16, *noise)
     assert tally(session, Tally.FINISHED) > 0
 
 

@@ -24,7 +24,7 @@ SLOTS = 24
 
 def busy() -> Scenario:
     """Busy enough for every column to have something in it."""
-    return scenarios.get("mesh20-v0", slots=SLOTS, request_rate=16.0)
+    return scenarios.get("mesh20-v0", slots=SLOTS, request_rate=16.0, attenuation=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_log_gives_back_scenario_seeds_network_and_requests_bit_for_bit(tmp_pa
     network = log.network()
     assert network.topology.names == session.network.topology.names
     for name, array in vars(session.network.topology).items():
-        if name != "names":
+        if isinstance(array, np.ndarray):
             again = getattr(network.topology, name)
             assert again.dtype == array.dtype, name
             assert again.tobytes() == array.tobytes(), name
@@ -320,7 +320,7 @@ def test_a_missing_value_inside_a_list_is_told(log_path: Path, tmp_path: Path) -
         {"source": -1},
         {"destination": -1},
         {"destination": 20},
-        {"fidelity": 0.75},
+        {"fidelity": 0.8},
         {"fidelity": float("nan")},
         {"last_slot": -1},
     ],

@@ -34,7 +34,7 @@ ALTERED = "the log was changed after recording: its content is not the one its d
 
 @pytest.fixture(scope="module")
 def log_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    scenario = scenarios.get("mesh20-v0", slots=SLOTS, request_rate=16.0)
+    scenario = scenarios.get("mesh20-v0", slots=SLOTS, request_rate=16.0, attenuation=0.05)
     path = tmp_path_factory.mktemp("log") / "episode.parquet"
     record_episode(path, scenario)
     return path
@@ -88,7 +88,7 @@ def test_a_log_replays_without_policy_and_request_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = tmp_path / "requests.csv"
-    requests.write_text("time,source,destination,fidelity\n0.1,0,2,0.7\n0.3,2,0,0.8\n1.0,0,1,0.9\n")
+    requests.write_text("time,source,destination,fidelity\n0.1,0,2,0.75\n0.3,2,0,0.85\n1.0,0,1,0.91\n")
     scenario = scenarios.from_toml(
         'name = "recorded"\n[network]\ngenerator = "chain"\n[hardware]\ngeneration_rate = [8.0, 8.0]\n'
         f'[demand]\nkind = "replay"\nrequests_file = "{requests}"\n[episode]\nslots = {SLOTS}\n'

@@ -266,7 +266,7 @@ def test_a_network_across_the_dateline_is_near_on_the_map_and_in_distance(
 
 
 def test_no_fibre_of_coronet_is_shorter_than_the_way_between_its_ends(data_dir: Path) -> None:
-    built = build_topology(scenarios.get("coronet100-v0", length_scale=1.0), 0, data_dir)
+    built = build_topology(scenarios.get("coronet100-v0", length_scale=1.0, data_dir=str(data_dir)), 0)
     u, v = built.links.T
     assert (built.length >= built.distances()[u, v]).all()
     honolulu, sydney = (built.names.index(name) for name in ("Honolulu", "Sydney"))

@@ -62,7 +62,8 @@ def test_the_documentation_tells_every_declared_feature_where_it_is_and_how_wide
     told = re.search(r"Of the F\s+features (\d+) .* P = (\d+)·C \+ (\d+) \+ H of each peer", documented)
     assert told is not None
     node, per_class, single = map(int, told.groups())
-    for fields in ({}, {"peers": 3, "forecast_horizon": 5, "fidelity_classes": (0.7,), "class_weights": (1.0,)}):
+    one_class = {"fidelity_classes": (0.7,), "class_weights": (1.0,), "deadline": 1.0}
+    for fields in ({}, {"peers": 3, "forecast_horizon": 5} | one_class):
         world = scenarios.get("mesh100-v0", **fields)
         peer = per_class * len(world.demand.fidelity_classes) + single + world.observation.forecast_horizon
         assert FeatureTable(world).width == node + world.demand.peers * peer
@@ -80,7 +81,7 @@ def test_scales_are_the_scenarios_constants() -> None:
         "source_backlog": 8.0,
         "telemetry_age": 6.0,
         "pending": 8.0,
-        "slack": 4.0,
+        "slack": 8.0,
         "open_allocations": 8.0,
         "links_complete": 8.0,
         "stored_pairs": 8.0,

@@ -54,6 +54,8 @@ class Chain:
     token_gain: float  # per slot; multiples of 1/8 keep the states few
     token_cap: float
     time_to_live: int  # slots
+    gates: float = 1.0  # g² of the two CNOTs of a purification round
+    readouts: float = 1.0  # (2m - 1)² of its two readouts
 
 
 class LongRun(NamedTuple):
@@ -159,11 +161,19 @@ def _offer(chain: Chain, state: State, fed: tuple[int, ...]) -> list[tuple[State
 
 
 def _receive(chain: Chain, rounds: int, held: float) -> list[tuple[Link, float]]:
-    """A fresh pair fills an empty link, or pumps the one held (BBPSSW: Bennett et al., PRL 76, 722, 1996, eq. 7)."""
+    """A fresh pair fills an empty link, or pumps the one held: BBPSSW after the CNOTs' and the readouts' noise.
+
+    Wrong readouts mix rounds whose bits agree with rounds whose bits do not (Dür, Briegel, Cirac & Zoller, PRA 59, 169,
+    1999): a single wrong one keeps what should have been thrown away.
+    """
     if rounds < 0:
         return [((0, chain.fresh), 1.0)]
-    success = (1.0 + held * chain.fresh) / 2.0
-    pumped = (held + chain.fresh + 4.0 * held * chain.fresh) / (6.0 * success)
+    product = chain.gates * held * chain.fresh
+    success = (1.0 + chain.readouts * product) / 2.0
+    right, wrong = (1.0 + chain.readouts) / 2.0, (1.0 - chain.readouts) / 2.0
+    agreeing = chain.gates * (held + chain.fresh) + 4.0 * product  # 6 w' s after an ideal readout
+    differing = chain.gates * (held - chain.fresh)  # after one wrong bit: what should have been thrown away
+    pumped = (right * agreeing + wrong * differing) / (6.0 * success)
     return [((rounds + 1, pumped), success), (EMPTY, 1.0 - success)]
 
 

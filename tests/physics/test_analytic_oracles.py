@@ -44,6 +44,8 @@ SLOTS = 300_000  # at least so many in all
 WARM_UP = 20  # allocations, slots or requests left out at the start: by then the empty network is forgotten
 SLOT = 0.25  # s
 ARRIVAL = 10 ** (-0.2 * 10 / 10)  # η of 10 km at 0.2 dB/km
+GATE, READOUT = 0.995, 0.998
+SWAP_FACTOR = GATE * (4 * READOUT**2 - 1) / 3
 ROUNDING = 1e-9
 
 
@@ -64,6 +66,7 @@ class Hardware:
     cutoff: int | None = None  # slots
     regenerate: bool = False
     bernoulli: bool = False
+    noisy_purification: bool = True
 
     def scenario(self, **fields: Any) -> Scenario:
         """The same as overrides of chain3-v0; every finished pair is good enough for every request."""
@@ -83,7 +86,7 @@ class Hardware:
             swap_success=self.swap_success,
             coherence_time=self.coherence_time,
             link_fidelity=self.link_fidelity,
-            purification_gates="ideal",
+            purification_gates="noisy" if self.noisy_purification else "ideal",
             time_to_live=self.time_to_live * SLOT,
             fidelity_classes=(0.25,),
             class_weights=(1.0,),
@@ -102,10 +105,12 @@ class Hardware:
             decay=math.exp(-2 * SLOT / self.coherence_time),
             quality=self.quality,
             swap_success=self.swap_success,
-            swap_factor=0.995 * (4 * 0.998**2 - 1) / 3,
+            swap_factor=SWAP_FACTOR,
             token_gain=self.relay_swap_rate * SLOT,
             token_cap=2.0,
             time_to_live=self.time_to_live,
+            gates=GATE**2 if self.noisy_purification else 1.0,
+            readouts=(2 * READOUT - 1) ** 2 if self.noisy_purification else 1.0,
         )
 
     def asap_chain(self) -> AsapChain:
@@ -117,7 +122,7 @@ class Hardware:
             fresh=(4 * self.link_fidelity - 1) / 3,
             decay=math.exp(-2 * SLOT / self.coherence_time),
             swap_success=self.swap_success,
-            swap_factor=0.99 * (4 * 0.99**2 - 1) / 3,
+            swap_factor=SWAP_FACTOR,
             time_to_live=self.time_to_live,
             cutoff=self.time_to_live if self.cutoff is None else self.cutoff,
             regenerate=self.regenerate,
@@ -143,6 +148,9 @@ CASES = {
     ),
     "two purification rounds, a source each": Hardware(
         quality=3, end_rate=8.0, relay_rate=1.0, link_fidelity=0.8, coherence_time=4.0, time_to_live=5
+    ),
+    "two purification rounds with ideal gates": Hardware(
+        quality=3, relay_rate=16.0, link_fidelity=0.8, coherence_time=4.0, time_to_live=5, noisy_purification=False
     ),
     "two links as soon as possible, with a cutoff": Hardware(
         end_rate=2.0, relay_rate=1.0, coherence_time=4.0, asap=True, cutoff=1
@@ -201,7 +209,7 @@ def test_the_chain_of_two_links_with_a_source_each_waits_for_the_later_and_lets_
 def test_the_chain_of_a_single_slot_purifies_if_enough_pairs_arrive_and_the_rounds_succeed() -> None:
     hardware = replace(CASES["two purification rounds, a source each"], hops=1, time_to_live=1, quality=2)
     per_slot, fresh = 8.0 * SLOT * ARRIVAL, (4 * 0.8 - 1) / 3
-    success = (1 + fresh**2) / 2
+    success = (1 + (GATE * (2 * READOUT - 1) * fresh) ** 2) / 2
     # Every two pairs that arrive are one try, whose failure empties the link again.
     expected = sum(poisson.pmf(n, per_slot) * (1 - (1 - success) ** (n // 2)) for n in range(40))
     assert long_run(hardware.chain()).rate == pytest.approx(expected, abs=ROUNDING)

@@ -142,9 +142,12 @@ def outcomes(rule: LocalPolicy, relabel: bool, count: int, admit_by_index: bool 
 
 
 def paired_interval(one: Floats, other: Floats) -> tuple[float, float]:
-    """The 99 % confidence interval (Student's t) of the mean difference, as a share of the mean."""
+    """Interval (Student's t) of the mean difference, as a share of the mean; 99 % for all quantities at once.
+
+    Bonferroni: each misses zero by chance in 1 of 100 comparisons divided by the number of quantities.
+    """
     difference = (other - one) / one.mean()
-    half = stats.t.ppf(0.995, len(one) - 1) * stats.sem(difference)
+    half = stats.t.ppf(1.0 - 0.005 / len(Outcomes._fields), len(one) - 1) * stats.sem(difference)
     return float(difference.mean() - half), float(difference.mean() + half)
 
 

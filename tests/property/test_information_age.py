@@ -175,6 +175,15 @@ def remote_columns(table: FeatureTable) -> NDArray[np.int64]:
     return np.array(columns)
 
 
+def link_columns(table: FeatureTable) -> NDArray[np.int64]:
+    """Columns that tell how links and routes fare: unknown before the first snapshot."""
+    news = ("route_up", "route_load")
+    places = range(table.scenario.demand.peers)
+    return np.array(
+        [len(NODE_FEATURES) + d * table.peer_width + table.offset[name] for d, name in product(places, news)]
+    )
+
+
 # What is a node's own and can be told to it at once; the claims on its source come from others, too.
 OWN = (
     *("free_memory", "tokens", "queue_head", "pending", "verdict", "stock_count", "stock_peer", "stock_werner"),
@@ -264,12 +273,16 @@ def test_remote_features_are_those_of_the_last_readable_snapshot(case: Case) -> 
     table, action = session.observer.table, case.actions()[0]
     remote = remote_columns(table)[1:]
     snapshots = {-1: session.global_state()[:, remote]}
+    intact = Session(case.scenario.override(outages=None))
+    intact.begin(EpisodeSeeds(case.seed % 64, case.seed), SLOTS)
+    first_routes = intact.global_state()[:, remote]  # fixed, so no news
+    untold = np.where(np.isin(remote, link_columns(table)), 0.0, first_routes)
     while not session.done:
         slot = session.slot
         readable = [taken for taken in snapshots if slot - taken >= case.delay]
         seen = session.observations()
         age = table.read(seen).telemetry_age
-        assert np.array_equal(seen[:, remote], snapshots[max(readable)] if readable else 0.0 * seen[:, remote])
+        assert np.array_equal(seen[:, remote], snapshots[max(readable)] if readable else untold)
         assert (age == (slot - max(readable) - 1 if readable else 0)).all()
         if (slot + 1) % case.period == 0:
             last = copy.deepcopy(session)
