@@ -158,7 +158,7 @@ def assert_labels_decide_nothing(rule: Callable[[int], LocalPolicy], count: int,
     for quantity, (low, high) in intervals.items():
         assert low < 0 < high, f"relabelled, {quantity} differs by {low:.1%} to {high:.1%}"
     for quantity, (low, high) in intervals.items():
-        assert high - low < (0.05 if quantity.endswith("first") else 0.03), f"{quantity} is known too badly"
+        assert high - low < (0.05 if quantity.endswith("first") else 0.035), f"{quantity} is known too badly"
 
 
 RULES = pytest.mark.parametrize(
