@@ -21,8 +21,9 @@ PEERS = np.array([[1], [0]], dtype=np.int32)
 
 
 def enumerated(scenario: Scenario, rate: float, counts: list[int], ahead: int) -> float:
-    """Expected count `ahead` slots after the last of `counts`, by summing over every hidden path."""
+    """Expected count of pairs `ahead` slots after the last of `counts`, by summing over every hidden path."""
     demand = scenario.demand
+    pairs = demand.pairs_per_request
     share, phi = demand.session_share, demand.predictability  # type: ignore[union-attr]
     leave_on = scenario.control.slot_duration / demand.session_duration  # type: ignore[union-attr]
     stay = {True: 1.0 - leave_on, False: 1.0 - leave_on * share / (1.0 - share)}
@@ -33,7 +34,8 @@ def enumerated(scenario: Scenario, rate: float, counts: list[int], ahead: int) -
         for before, after in pairwise(path):
             weight *= stay[before] if before == after else 1.0 - stay[before]
         for on, count in zip(path, counts, strict=False):
-            weight *= exp(-means[on]) * means[on] ** count / factorial(count)
+            mean, arrived = means[on] / pairs, count // pairs
+            weight *= exp(-mean) * mean**arrived / factorial(arrived)
         evidence += weight
         expected += weight * means[path[-1]]
     return expected / evidence
@@ -41,12 +43,18 @@ def enumerated(scenario: Scenario, rate: float, counts: list[int], ahead: int) -
 
 @pytest.mark.parametrize("phi", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize(("share", "duration"), [(0.05, 20.0), (0.4, 0.5), (0.3, 0.25)])
-def test_the_filter_equals_the_sum_over_all_hidden_paths(phi: float, share: float, duration: float) -> None:
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_the_filter_equals_the_sum_over_all_hidden_paths(phi: float, share: float, duration: float, pairs: int) -> None:
     scenario = scenarios.get(
-        "chain3-v0", predictability=phi, session_share=share, session_duration=duration, forecast_horizon=3
+        "chain3-v0",
+        predictability=phi,
+        session_share=share,
+        session_duration=duration,
+        pairs_per_request=pairs,
+        forecast_horizon=3,
     )
     rates = np.array([[0.4], [1.7]])
-    counts = [[0, 2], [1, 0], [0, 0], [2, 1], [0, 0]]
+    counts = [[pairs * requests for requests in slot] for slot in ([0, 2], [1, 0], [0, 0], [2, 1], [0, 0])]
     forecaster = BayesFilter()
     forecaster.reset(ForecastSetting(scenario, PEERS, rates))
     for slot, row in enumerate(counts):

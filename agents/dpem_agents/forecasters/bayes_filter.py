@@ -1,9 +1,10 @@
 """The exact forecast of session demand from a node's own requests: how well anyone can forecast who is no clairvoyant.
 
-A pair of `SessionDemand` is a hidden Markov chain of two states. A session is on with probability p; after each slot on
-it ends with probability a, after each slot off it begins with probability b = a·p/(1 - p). Counts are Poisson with mean
-m·((1 - φ) + φ/p) when on and m·(1 - φ) when off. The filter (Rabiner 1989, eq. 19-20, the scaled forward recursion)
-knows p, a, φ and every pair's mean rate m, but no session: those it infers from the counts.
+A pair of `SessionDemand` is a hidden Markov chain of two states. A session is on with probability p; after each slot
+on it ends with probability a, after each slot off it begins with probability b = a·p/(1 - p). Counts are Poisson with
+mean m·((1 - φ) + φ/p) when on and m·(1 - φ) when off; where a request is for n pairs, its n count once. The filter
+(Rabiner 1989, eq. 19-20, the scaled forward recursion) knows p, a, φ and every pair's mean rate m, but no session:
+those it infers from the counts.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class BayesFilter:
 
     def observe(self, requests: NewRequests) -> None:
         """Weigh on against off by the slot's counts, then let the chain take its step."""
-        exponent = self.setting.counts(requests) * self._log_ratio + self._extra_rate
+        pairs = self.setting.counts(requests) * self._log_ratio + self._extra_rate
+        exponent = pairs / self.setting.scenario.demand.pairs_per_request  # which arrive together
         off_to_on = np.exp(np.clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT))  # likelihood ratio
         total = self._on + (1.0 - self._on) * off_to_on
         seen = np.divide(self._on, total, out=self._on.copy(), where=total > 0)
