@@ -21,6 +21,16 @@ def data_dir() -> Path:
     return Path(folder)
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty file stands for the picture of the results, which takes a second to draw: for tests of other things."""
+
+    def touch(path: Path, *_: object) -> None:
+        path.touch()
+
+    monkeypatch.setattr("dpem_env.report.results_figure.save_results_figure", touch)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Compile once, before there are workers and before a test listens to what is said while it is done."""

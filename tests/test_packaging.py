@@ -47,6 +47,7 @@ def test_sdist_holds_tests_docs_and_licence(distributions: tuple[Path, Path]) ->
     assert {"LICENSE", "README.md", "pyproject.toml", "docs/reproduce-paper.md", "tests/conftest.py"} <= names
 
 
+@pytest.mark.slow
 def test_installed_wheel_runs_outside_the_clone(distributions: tuple[Path, Path], tmp_path: Path) -> None:
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site)]

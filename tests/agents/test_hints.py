@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from dpem_agents.ppo.checkpoint import load
 from dpem_agents.ppo.learner import Learner
 from dpem_env import scenarios
 from support.command_line import but, complaint, dpem
-from support.terminals import in_shell, told
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 SMALL = ("--scenario", "chain3-v0", "--set", "slots=20")
 QUICK = ("--timesteps", "48", "--learn.slots", "8", "--learn.networks", "2", "--validation-episodes", "0")
@@ -41,9 +43,10 @@ def hint(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def play(arguments: str, folder: Path) -> dict[str, Any]:
-    """The results of a run with what was told to type."""
-    run = in_shell(f"dpem run --scenario chain3-v0 --set slots=20 --seeds 1 --out results {arguments}", folder)
-    assert (run.returncode, told(run)) == (0, [])
+    """The results of a run with what was told to type, in words as a shell in `folder` makes them of it."""
+    read = subprocess.run(["bash", "-c", f"printf '%s\\0' {arguments}"], cwd=folder, capture_output=True, check=True)
+    words = read.stdout.decode().split("\0")[:-1]
+    assert dpem("run", "--scenario", "chain3-v0", "--set", "slots=20", "--seeds", "1", "--out", "results", *words) == 0
     summary: dict[str, Any] = json.loads((folder / "results" / "summary.json").read_text())
     return dict(summary["scenarios"][0])
 

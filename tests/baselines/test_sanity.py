@@ -44,16 +44,19 @@ def difference(ours: list[EpisodeMetrics], theirs: list[EpisodeMetrics], metric:
     return paired_difference(rows[:1], rows[1:], np.random.default_rng(0))
 
 
+@pytest.mark.slow
 def test_without_delay_the_best_central_policy_is_not_below_the_best_local_one() -> None:
     assert difference(played(CENTRAL), played(LOCAL)).low > -0.02
 
 
+@pytest.mark.slow
 def test_delay_costs_the_central_scheduler() -> None:
     at_once, later, latest = (played(PolicySpec("central-reactive", delay)) for delay in (0.0, 0.5, 2.0))
     assert difference(later, at_once).high < 0
     assert difference(latest, later).high < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["local-predictive", "maxweight"])
 @pytest.mark.parametrize("forecaster", ["persistence", "moving-average"])
 def test_on_unpredictable_demand_no_forecaster_beats_the_true_mean_rates(rule: str, forecaster: Any) -> None:
@@ -61,6 +64,7 @@ def test_on_unpredictable_demand_no_forecaster_beats_the_true_mean_rates(rule: s
     assert difference(*scores, "reward").low <= 0
 
 
+@pytest.mark.slow
 def test_on_predictable_demand_the_true_rates_do_beat_them() -> None:
     scores = [played(PolicySpec("local-predictive"), forecaster=each) for each in ("oracle", "mean-rates")]
     assert difference(*scores).low > 0

@@ -20,6 +20,9 @@ from dpem_env.logs.recorder import read_log
 from dpem_env.policies import Decision, LocalPolicy
 from dpem_env.support import plugins
 from support.command_line import complaint, dpem, given
+from support.suites import few
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 TINY = scenarios.get("chain3-v0", slots=8, request_rate=4.0, name="tiny")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -287,7 +290,7 @@ SCENARIO_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", SCENARIO_NAMES)
+@pytest.mark.parametrize("name", few(SCENARIO_NAMES, 3))
 def test_a_scenario_of_any_name_is_tuned_and_found_again(name: str) -> None:
     TINY.override(name=name).save("s.toml")
     before = set(Path.cwd().parent.iterdir())

@@ -27,6 +27,8 @@ from dpem_env.support import plugins
 from dpem_env.support.errors import DpemError
 from support.command_line import complaint, dpem, given
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CHAIN = scenarios.get("chain3-v0", slots=8, request_rate=4.0, name="tiny")
 
 

@@ -160,7 +160,10 @@ CASES = {
         SOURCE_PER_LINK, hops=4, cutoff=2, regenerate=True
     ),
 }
-of_case = pytest.mark.parametrize("case", CASES)
+# A worker that has sampled a case tries all that is said of it.
+of_case = pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.xdist_group(f"the sample of {case}")) for case in CASES]
+)
 
 
 # ------------------------------------------------------------------------------------- the chains and closed forms

@@ -170,6 +170,7 @@ RULES = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @RULES
 def test_relabelled_nodes_fare_the_same_in_distribution(rule: Callable[[int], LocalPolicy]) -> None:
     assert_labels_decide_nothing(rule, 480)

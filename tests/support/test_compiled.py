@@ -18,6 +18,7 @@ import pytest
 
 from dpem_env.support import compiled, disk_cache
 from dpem_env.support.compiled import Entry, cached, entry
+from support.suites import few
 
 PACKAGE = Path(compiled.__file__).parents[1]
 WRITTEN = ignore_patterns("__pycache__")
@@ -167,6 +168,7 @@ def step(x):
 """
 
 
+@pytest.mark.slow
 def test_a_change_of_anything_that_a_function_names_is_a_change_of_it(tmp_path: Path) -> None:
     (tmp_path / "naming.py").write_text(NAMING)
     others, deep = tmp_path / "others.py", tmp_path / "deep.py"
@@ -225,10 +227,12 @@ def test_rollouts_after_an_edit_are_those_of_an_empty_cache(tmp_path: Path, file
 
 @pytest.mark.parametrize(
     ("file", "change", "kept_all_the_same", "factors"),
-    [
-        ("dpem_env/physics.py", BUILD_TIME, set(), (1.0, 2.0)),
-        ("users/helper.py", ("1.0", "4.0"), {"build_times"}, (4.0, 1.0)),
-    ],
+    few(
+        [
+            ("users/helper.py", ("1.0", "4.0"), {"build_times"}, (4.0, 1.0)),
+            ("dpem_env/physics.py", BUILD_TIME, set(), (1.0, 2.0)),
+        ]
+    ),
 )
 def test_what_was_compiled_from_files_that_have_changed_since_is_not_kept(
     tmp_path: Path, file: str, change: tuple[str, str], kept_all_the_same: set[str], factors: tuple[float, float]
@@ -380,7 +384,7 @@ def test_without_compiler_functions_are_plain_python(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------- apart from numba's own
 
 
-@pytest.mark.parametrize("folder", ["none", "set before", "set after numba was imported", "set at last"])
+@pytest.mark.parametrize("folder", few(["set after numba was imported", "none", "set before", "set at last"]))
 def test_functions_of_others_are_kept_where_they_would_be(tmp_path: Path, folder: str) -> None:
     (tmp_path / "ours.py").write_text(
         "from dpem_env.support.compiled import entry\n@entry\ndef g(x):\n    return x + 1\n"
