@@ -68,8 +68,8 @@ THINGS: tuple[Any, ...] = (
 
 
 def inputs(count: int) -> Iterator[np.random.Generator]:
-    """A generator for each of `count` inputs, times DPEM_FUZZ: a quarter of them in the fast suite."""
-    for number in range(round(count * float(os.environ.get("DPEM_FUZZ", "0.25")))):
+    """A generator for each of `count` inputs, times DPEM_FUZZ: half of them in the fast suite."""
+    for number in range(round(count * float(os.environ.get("DPEM_FUZZ", "0.5")))):
         yield np.random.default_rng(number)
 
 
