@@ -29,16 +29,25 @@ class Decision(NamedTuple):
     action: NDArray[np.int64]  # (N,) 0 waits, 1 + d·Q + (q - 1) allocates one pair to peer place d at quality q
     route: NDArray[np.int64] | None = None  # (N,) route number, -1 auto; None: all auto
     priority: NDArray[np.int64] | None = None  # (N,) admission order, lowest first; None: the slot's random order
+    condition: NDArray[np.int64] | None = None  # (N,) sums of `dpem_env.simulator.Condition`; None: no conditions
+    fallback: NDArray[np.int64] | None = None  # (N, m) routes to try after the named one, in order, -1 no more
 
     def completed(self, num_nodes: int) -> Decision:
-        """The same decision with every array present."""
+        """The same decision with every array present, and no more places to fall back to than some node uses."""
         auto = np.full(num_nodes, -1, dtype=np.int64)
-        equal = np.zeros(num_nodes, dtype=np.int64)
+        none = np.zeros(num_nodes, dtype=np.int64)
         return Decision(
             np.ascontiguousarray(self.action, dtype=np.int64),
             auto if self.route is None else np.ascontiguousarray(self.route, dtype=np.int64),
-            equal if self.priority is None else np.ascontiguousarray(self.priority, dtype=np.int64),
+            none if self.priority is None else np.ascontiguousarray(self.priority, dtype=np.int64),
+            none if self.condition is None else np.ascontiguousarray(self.condition, dtype=np.int64),
+            _used(np.zeros((num_nodes, 0)) if self.fallback is None else self.fallback),
         )
+
+
+def _used(fallback: NDArray[Any]) -> NDArray[np.int64]:
+    places = np.flatnonzero((fallback >= 0).any(axis=0))
+    return np.ascontiguousarray(fallback[:, : places.max(initial=-1) + 1], dtype=np.int64)
 
 
 @dataclass(frozen=True)

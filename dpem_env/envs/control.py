@@ -73,14 +73,14 @@ class CentralControl:
         self._shadow.begin(episodes)
         self._slots = episodes[0].slots
         self._past: deque[State] = deque(maxlen=self.delay + 1)
-        self._commands: deque[tuple[NDArray[np.int64], NDArray[np.int64]]] = deque(maxlen=self.delay)
+        self._commands: deque[tuple[NDArray[np.int64], ...]] = deque(maxlen=self.delay)
         self.forecasts.begin(episodes)
         self.forecast = None
         self._remember()
 
-    def remember(self, action: NDArray[np.int64], route: NDArray[np.int64]) -> None:
-        """Call after a slot was played, with its (B, N) commands."""
-        self._commands.append((action.copy(), route.copy()))
+    def remember(self, *commands: NDArray[np.int64]) -> None:
+        """Call after a slot was played, with its (B, N) actions and routes and (B, N, k - 1) routes to fall back to."""
+        self._commands.append(tuple(array.copy() for array in commands))
         self._remember()
 
     def look(self) -> tuple[NDArray[np.float32], NDArray[np.int8]]:

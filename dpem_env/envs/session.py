@@ -200,19 +200,20 @@ class Session:
         """Start an episode of the only network: a given one, with a given demand."""
         self._start([Episode(network, demand, seeds.demand, slots)], [seeds])
 
-    def step(self, action: ArrayLike, route: ArrayLike | None = None, priority: ArrayLike | None = None) -> None:
+    def step(self, action: ArrayLike, *more: ArrayLike | None) -> None:
         """Play one slot in every network; arguments as for `Simulator.step`."""
-        playing = self._playing(action, route, priority)
+        playing = self._playing(action, *more)
         self.simulator.run(playing)
         if self.control is not None:
-            self.control.remember(*playing[1:3])
+            _, ordered, route, _, _, fallback = playing
+            self.control.remember(ordered, route, fallback)
 
-    def play(self, action: ArrayLike, route: ArrayLike | None = None, priority: ArrayLike | None = None) -> Look:
+    def play(self, action: ArrayLike, *more: ArrayLike | None) -> Look:
         """`step`, then `look`: where nodes decide, both in one go of the threads."""
         if self.control is not None:
-            self.step(action, route, priority)
+            self.step(action, *more)
             return self.look()
-        playing = self._playing(action, route, priority)
+        playing = self._playing(action, *more)
         looking, look = self._looking()
         self.simulator.run(playing, *looking)
         return look
@@ -335,10 +336,10 @@ class Session:
             self.forecasts.observe(slot)
             self.forecast = self.forecasts.predict()
 
-    def _playing(self, action: ArrayLike, route: ArrayLike | None, priority: ArrayLike | None) -> Call:
+    def _playing(self, action: ArrayLike, *more: ArrayLike | None) -> Call:
         """The call that plays a slot."""
         self.require_begun()
-        playing = self.simulator.playing(action, route, priority)
+        playing = self.simulator.playing(action, *more)
         if self.forecasts.forecasters:
             self._expect(self.slot + 1)  # of requests, which no action changes
         return playing

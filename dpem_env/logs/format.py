@@ -18,9 +18,10 @@ from dpem_env.simulator import require_rules
 from dpem_env.support.files import Part, checked, json_object
 from dpem_env.support.provenance import UNKNOWN
 
-FORMAT = "dpem-log-2"
+FORMAT = "dpem-log-3"
 HEADER, DIGEST = b"dpem", b"dpem-digest"  # where they stand in the file's metadata
 FINGERPRINTS = ("state", "check")
+OPTIONAL = ("condition", "fallback", "forecast")  # columns that are null in slots without any
 
 # Values and requests that any log may hold; a larger one must take a byte for so many of them, whatever it says of
 # itself. Runs of one value take no place in a file, and gigabytes in memory.
@@ -67,6 +68,8 @@ def schema() -> Any:
             ("action", pa.list_(pa.int64())),
             ("route", pa.list_(pa.int64())),
             ("priority", pa.list_(pa.int64())),
+            ("condition", pa.list_(pa.int64())),
+            ("fallback", pa.list_(pa.int64())),
             ("forecast", pa.list_(pa.float32())),
             ("verdict", pa.list_(pa.int8())),
             ("deliveries", pa.list_(delivery)),
@@ -152,7 +155,7 @@ def unpacked(stream: IO[bytes]) -> Content:
         raise ValueError(f"it is incomplete: {file.metadata.num_rows} of {header['slots']} slots")
     scenario = from_toml(header["scenario"], "scenario in the header")
     peers = _checked_network(header["network"], scenario)["peers"]
-    sizes = _lengths(peers, scenario.observation.forecast_horizon)
+    sizes = _lengths(peers, scenario)
     _check_sizes(content, leaves_of(file.schema_arrow), header["slots"], sizes)
     table = file.read().select(schema().names).replace_schema_metadata(None).cast(schema()).combine_chunks()
     _check_columns(table, header["slots"], sizes)
@@ -258,19 +261,23 @@ def _check_schema(given: Any) -> None:
         raise ValueError(f"it has a column {min(more)!r}, which does not belong there")
 
 
-def _lengths(peers: NDArray[np.int32], horizon: int) -> dict[str, int]:
+def _lengths(peers: NDArray[np.int32], scenario: Scenario) -> dict[str, int]:
     """How many values a slot has in the columns of lists of numbers."""
     import pyarrow as pa
 
     lists = [field for field in schema() if pa.types.is_list(field.type) and not field.type.value_type.num_fields]
-    return {field.name: peers.size * horizon if field.name == "forecast" else len(peers) for field in lists}
+    longer = {
+        "forecast": peers.size * scenario.observation.forecast_horizon,
+        "fallback": len(peers) * (scenario.routing.routes_per_peer - 1),
+    }
+    return {field.name: longer.get(field.name, len(peers)) for field in lists}
 
 
 def _check_sizes(content: Held, columns: Sequence[str], slots: int, lengths: dict[str, int]) -> None:
     """What the pages hold is what a log of this network holds; nothing is unpacked yet."""
     for name, length in lengths.items():
         count, expected = _values_of(name, content, columns), slots * length
-        if count != expected and not (name == "forecast" and count <= max(expected, slots)):
+        if count != expected and not (name in OPTIONAL and count <= max(expected, slots)):
             raise ValueError(f"column {name!r}: {count:,} values; expected {expected:,}")
     if not has_room(content, columns):
         raise ValueError(f"it unpacks to {sum(content.values):,} values, too many for a file of its size")
@@ -329,7 +336,7 @@ def _check_columns(table: Any, slots: int, lengths: dict[str, int]) -> None:
 
     for name in table.schema.names:
         column = table[name].combine_chunks()
-        if name != "forecast" and _has_nulls(column):
+        if _has_nulls(column.flatten() if name in OPTIONAL else column):
             raise ValueError(f"column {name!r}: a value is missing")
         if name in lengths:
             for slot, length in enumerate(pc.list_value_length(column).to_pylist()):

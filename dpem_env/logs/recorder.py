@@ -4,9 +4,10 @@ One row per slot; the file's metadata holds scenario, topology parameters, seeds
 topology parameters, every request, forecast, decision vector and outcome. Columns (N nodes):
 
 - ``slot``: 0, 1, …; ``requests``: arrivals of the slot (source, destination, fidelity, last_slot);
-- ``action``, ``route``, ``priority``: the decision vector, N each (see `dpem_env.policies.Decision`);
+- ``action``, ``route``, ``priority``: the decision vector, N each (see `dpem_env.policies.Decision`); ``condition``, N,
+  and ``fallback``, N·(k - 1) for k routes per peer, are parts of it, too, null if there are none in the slot;
 - ``forecast``: N·D·H expected requests the decision was based on, null without a forecaster;
-- ``verdict``: N outcomes of the decisions (0 wait, 1 admitted, 2 denied, 3 illegal);
+- ``verdict``: N outcomes of the decisions (0 wait, 1 admitted, 2 denied, 3 illegal, 4 withheld);
 - ``deliveries``: requests served since the last row (source, destination, arrival, fidelity, from_stock);
 - ``expired``: requests lost so far; ``delivered``, ``contended``, ``reward``: N each;
 - ``state``: fingerprint of the simulator's state after the slot; ``check``: fingerprint of the decision vector.
@@ -94,7 +95,7 @@ class EpisodeRecorder:
             {
                 "slot": len(self.rows),
                 "requests": _arrivals(session, len(self.rows)),
-                **{name: np.asarray(array).tolist() for name, array in complete._asdict().items()},
+                **_columns_of(complete, session.scenario.routing.routes_per_peer),
                 "forecast": None if forecast is None else forecast.ravel(),
                 "verdict": state["verdict"].tolist(),
                 "deliveries": _deliveries(session, self._fate, state),
@@ -175,6 +176,27 @@ def read_log(path: str | os.PathLike[str]) -> EpisodeLog:
         with open(path, "rb") as stream:
             content = unpacked(stream)
     return EpisodeLog(content.header, Rows(content.table), content.digest, content.recorded_digest)
+
+
+def decision_of(row: dict[str, Any]) -> Decision:
+    """The complete decision of a row; of earlier formats, too."""
+    nodes = len(row["action"])
+    given = {name: np.array(row[name], dtype=np.int64) for name in Decision._fields if row.get(name) is not None}
+    if "fallback" in given:
+        given["fallback"] = given["fallback"].reshape(nodes, -1)
+    return Decision(**given).completed(nodes)
+
+
+def _columns_of(decision: Decision, routes: int) -> dict[str, list[int] | None]:
+    """A complete decision as columns of lists."""
+    arrays = {name: np.asarray(array) for name, array in decision._asdict().items()}
+    columns: dict[str, list[int] | None] = {name: array.tolist() for name, array in arrays.items()}
+    if not arrays["condition"].any():
+        columns["condition"] = None
+    places = arrays["fallback"].shape[1]
+    padded = np.pad(arrays["fallback"], ((0, 0), (0, routes - 1 - places)), constant_values=-1)
+    columns["fallback"] = padded.ravel().tolist() if places else None
+    return columns
 
 
 def decision_check(decision: Decision) -> str:

@@ -16,9 +16,8 @@ import numpy as np
 from dpem_env.demand.requests import Demand, draw_demand
 from dpem_env.envs.session import Session
 from dpem_env.logs.format import NETWORK_ARRAYS
-from dpem_env.logs.recorder import EpisodeLog, EpisodeRecorder, decision_check, read_log
+from dpem_env.logs.recorder import EpisodeLog, EpisodeRecorder, decision_check, decision_of, read_log
 from dpem_env.network.network import Network, build_network
-from dpem_env.policies import Decision
 from dpem_env.scenarios.schema import ReplayDemand
 from dpem_env.support.errors import DpemError
 from dpem_env.support.provenance import UNKNOWN, of_other_code
@@ -101,7 +100,7 @@ def replay_log(
         difference = "before slot 0: the state at the start (topology or routes) is another"
     changed = []
     for row in log.rows:
-        decision = Decision(*(np.array(row[name], dtype=np.int64) for name in ("action", "route", "priority")))
+        decision = decision_of(row)
         if decision_check(decision) != row["check"]:
             changed.append(row["slot"])
         session.step(*decision)

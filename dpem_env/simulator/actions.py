@@ -6,6 +6,7 @@ route r. The simulator takes routes apart from actions: its code is that of k = 
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,14 @@ from numpy.typing import NDArray
 
 from dpem_env.scenarios import Scenario
 from dpem_env.support.compiled import inlined
+
+
+class Condition(IntEnum):
+    """What an allocation may be bound to; the condition of a decision is a sum of these, 0 for none."""
+
+    FREE = 1  # on admission: no other agent has a claim on the route (see `kernel.claimed_by_others`), else it refuses
+    READ_FREE = 2  # before that, the node reads its routes, and without one that would do withholds the command
+    READ_PENDING = 4  # the node withholds the command unless a request for the peer is pending
 
 
 def _code_of(place: Any, quality: Any, route: Any, qualities: int, routes: int) -> Any:

@@ -7,11 +7,13 @@ too: they may not be served any more, but they say where demand is.
 
 from __future__ import annotations
 
+import numpy as np
+
 from dpem_env.simulator.actions import place_of, quality_of
-from dpem_env.simulator.kernel import can_name, free_row, qubits_needed
+from dpem_env.simulator.kernel import free_row, list_routes, qubits_needed
 from dpem_env.simulator.segments import empty_all
-from dpem_env.simulator.state import state_of, world_of
-from dpem_env.simulator.telemetry import first_route_up
+from dpem_env.simulator.state import state_of, work_of, world_of
+from dpem_env.simulator.telemetry import route_up
 from dpem_env.support.compiled import Entry, entry, inner
 
 
@@ -59,28 +61,38 @@ def _count_overdue(world, state, overdue):
 
 
 @entry
-def _assume_batch(rules, worlds, states, works, first, last, action, route):
+def _assume_batch(rules, worlds, states, works, first, last, action, route, fallback):
     for b in range(first, last):
-        _assume(rules, world_of(worlds, b), state_of(states, b), action[b], route[b])
+        _assume(rules, world_of(worlds, b), state_of(states, b), work_of(works, b), action[b], route[b], fallback[b])
 
 
 @inner
-def _assume(rules, world, state, action, route):
-    """Count one slot's commands as open allocations without links, in the picture."""
+def _assume(rules, world, state, work, action, route, fallback):
+    """Count one slot's commands as open allocations without links, in the picture: on the first route that is up."""
     places = world.peers.shape[1]
     for i in range(len(action)):
         d = place_of(action[i], rules.qualities)
         row = free_row(state, i)
-        if action[i] <= 0 or d >= places or row < 0 or not can_name(world, i, d, route[i]):
+        if action[i] <= 0 or d >= places or row < 0 or not list_routes(world, work, i, d, route[i], fallback[i]):
             continue
         state.alloc_peer[i, row] = d
         state.alloc_quality[i, row] = quality_of(action[i], rules.qualities)
-        state.alloc_route[i, row] = route[i] if route[i] >= 0 else max(first_route_up(world, state, i, d), 0)
+        state.alloc_route[i, row] = _first_up(world, state, work, i, d)
         state.alloc_slot[i, row] = state.slot[0]
         empty_all(state, i, row, state.link_rounds.shape[2])
         _occupy(world, state, i, row, 1)
         state.age_order[state.num_open[0]] = i * state.alloc_peer.shape[1] + row
         state.num_open[0] += 1
+
+
+@inner
+def _first_up(world, state, work, i, d):
+    """The first of the routes to try whose links are up, without any the first of them."""
+    for n in range(work.tries.shape[1]):
+        r = np.int64(work.tries[i, n])
+        if r >= 0 and route_up(world, state, i, d, r):
+            return r
+    return max(np.int64(work.tries[i, 0]), 0)
 
 
 @inner

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from dpem_env import physics
-from dpem_env.simulator.actions import code_of, place_of, quality_of
+from dpem_env.simulator.actions import Condition, code_of, place_of, quality_of
 from dpem_env.simulator.randomness import (
     EMISSION,
     ORDER,
@@ -190,10 +190,14 @@ def can_name(world, i, d, route):
 
 
 @inner
-def decide(rules, world, state, work, action, route, priority):
-    """List the nodes that submit an allocation; an illegal action is a wait, and counted. Returns their number."""
+def decide(rules, world, state, work, action, route, priority, condition, fallback):
+    """List the nodes that submit an allocation, and the routes to try. Returns their number.
+
+    An illegal action is a wait, and counted; so is a command that its node withholds.
+    """
     beyond = code_of(world.peers.shape[1], 1, 0, rules.qualities, 1)  # the first number that is no action
     actors = 0
+    frozen = False
     for i in range(len(action)):
         state.delivered[i] = 0
         state.contended[i] = 0
@@ -204,11 +208,19 @@ def decide(rules, world, state, work, action, route, priority):
             action[i] < 0
             or action[i] >= beyond
             or free_row(state, i) < 0
-            or not can_name(world, i, place_of(action[i], rules.qualities), route[i])
+            or not list_routes(world, work, i, place_of(action[i], rules.qualities), route[i], fallback[i])
         ):
             state.verdict[i] = Verdict.ILLEGAL
             state.tally[Tally.ILLEGAL] += 1
             continue
+        if condition[i] != 0:
+            if not frozen:
+                _freeze_claims(rules, world, state, work)
+                frozen = True
+            if _withheld(world, state, work, i, place_of(action[i], rules.qualities), condition[i]):
+                state.verdict[i] = Verdict.WITHHELD
+                state.tally[Tally.WITHHELD] += 1
+                continue
         work.actor[actors] = i
         work.actor_priority[actors] = priority[i]
         actors += 1
@@ -216,28 +228,119 @@ def decide(rules, world, state, work, action, route, priority):
     return actors
 
 
+@inner
+def list_routes(world, work, i, d, route, fallback):
+    """Write down the routes to try, in order: the one named and those to fall back to, with auto all there are.
+
+    Returns whether node i can name them, each of them once.
+    """
+    if not can_name(world, i, d, route):
+        return False
+    tries = work.tries[i]
+    tries[:] = -1
+    if route < 0:
+        listed = 0
+        for r in range(len(tries)):
+            if world.route_hops[i, d, r] > 0:
+                tries[listed] = r
+                listed += 1
+        return True
+    tries[0] = route
+    for n in range(len(fallback)):
+        if fallback[n] < 0:
+            break
+        if not can_name(world, i, d, fallback[n]):
+            return False
+        for earlier in range(n + 1):
+            if tries[earlier] == fallback[n]:
+                return False
+        tries[n + 1] = fallback[n]
+    return True
+
+
+@inner
+def _freeze_claims(rules, world, state, work):
+    """Who claims which source and swap engine as the slot begins: what phases 3 and 4 of the slot will find at least.
+
+    What the slot opens is not among it.
+    """
+    work.source_holder[:] = -1
+    work.swap_holder[:] = -1
+    work.stamp[:] = -1
+    rows = state.alloc_peer.shape[1]
+    for place in range(state.num_open[0]):
+        alloc = state.age_order[place]
+        i, row = alloc // rows, alloc % rows
+        d, r = course(state, i, row)
+        hops = num_hops(world, i, d, r)
+        wanted = links_wanted(rules, state, i, row, hops)
+        ready = relays_ready(rules, state, i, row, hops)
+        for h in range(hops):
+            link = world.route_links[i, d, r, h]
+            if wanted >> h & 1 and state.link_up[link] == 1:
+                _hold(work.source_holder, world.link_emitter[link], i)
+            if h > 0 and ready >> h & 1:
+                _hold(work.swap_holder, world.route_nodes[i, d, r, h], i)
+
+
+@inner
+def _hold(holder, node, agent):
+    """One more claim."""
+    holder[node] = agent if holder[node] == -1 or holder[node] == agent else SEVERAL
+
+
+@inner
+def _withheld(world, state, work, i, d, condition):
+    """Whether node i does not submit what it was ordered; routes that it reads and finds unfit are tried no more."""
+    if condition & Condition.READ_PENDING and state.queue_head[i, d] < 0:
+        return True
+    if not condition & Condition.READ_FREE:
+        return False
+    tries = work.tries[i]
+    kept = 0
+    for n in range(len(tries)):
+        r = np.int64(tries[n])
+        if r < 0:
+            break
+        tries[n] = -1
+        for h in range(1, world.route_hops[i, d, r] + 1):
+            asked = world.route_nodes[i, d, r, h]
+            if work.stamp[asked] != i:
+                work.stamp[asked] = i
+                state.tally[Tally.COMMAND_MESSAGES] += 1
+        if route_up(world, state, i, d, r) and _refusing(world, state, work, i, d, r, True) < 0:
+            tries[kept] = r
+            kept += 1
+    return kept == 0
+
+
 # --------------------------------------------------------------------------------------------- phase 2: admission
 
 
 @inner
-def admit(rules, world, state, work, actors, action, route):
+def admit(rules, world, state, work, actors, action, condition):
     """Admit new allocations in the slot's random order (a priority, if one is given, comes first)."""
     _order_actors(world, state, work, actors)
     work.first_refused[:] = -1
+    work.source_refused[:] = 0
+    work.swap_refused[:] = 0
     denied = 0
     for a in range(actors):
-        i = work.actor[a]
+        i = np.int64(work.actor[a])
         work.refused_count[i] = 0
         d = place_of(action[i], rules.qualities)
         quality = quality_of(action[i], rules.qualities)
+        only_if_free = condition[i] & Condition.FREE != 0
         admitted = False
-        for r in range(world.route_hops.shape[2]):
-            if admitted or world.route_hops[i, d, r] == 0 or (route[i] >= 0 and r != route[i]):
-                continue
-            admitted = _try_route(world, state, work, i, d, r, quality)
+        for n in range(work.tries.shape[1]):
+            r = np.int64(work.tries[i, n])
+            if admitted or r < 0:
+                break
+            admitted = _try_route(world, state, work, i, d, r, quality, only_if_free)
         if not admitted:
             state.verdict[i] = Verdict.DENIED
             denied += 1
+            _mark_refusals(work, i)
     state.tally[Tally.DENIED] += denied
     if denied > 0:
         _memory_contention(world, state, work, actors)
@@ -270,19 +373,51 @@ def qubits_needed(h, hops):
 
 
 @inner
-def _try_route(world, state, work, i, d, r, quality):
-    """Open an allocation on route r if its links are up and its nodes have memory; remember who refused."""
-    if not route_up(world, state, i, d, r):
-        return False
+def claimed_by_others(world, work, i, d, r):
+    """The first source or swap engine of a route that another agent claims as the slot begins, -1 if there is none.
+
+    A resource is a number: a node for its memory, N + node for its source, 2N + node for its swap engine.
+    """
+    nodes = len(work.source_holder)
+    hops = num_hops(world, i, d, r)
+    for h in range(hops):
+        if h > 0:
+            relay = np.int64(world.route_nodes[i, d, r, h])
+            if work.swap_holder[relay] != -1 and work.swap_holder[relay] != i:
+                return 2 * nodes + relay
+        e = np.int64(world.link_emitter[world.route_links[i, d, r, h]])
+        if work.source_holder[e] != -1 and work.source_holder[e] != i:
+            return nodes + e
+    return -1
+
+
+@inner
+def _refusing(world, state, work, i, d, r, only_if_free):
+    """The first resource that refuses a route which is up, -1 if none does: memories, then what others claim."""
     hops = num_hops(world, i, d, r)
     for h in range(hops + 1):
-        node = world.route_nodes[i, d, r, h]
+        node = np.int64(world.route_nodes[i, d, r, h])
         if state.free_memory[node] < qubits_needed(h, hops):
-            work.refused_at[i, work.refused_count[i]] = node
-            work.refused_count[i] += 1
-            earlier = work.first_refused[node]
-            work.first_refused[node] = i if earlier == -1 or earlier == i else SEVERAL
-            return False
+            return node
+    return claimed_by_others(world, work, i, d, r) if only_if_free else -1
+
+
+@inner
+def _try_route(world, state, work, i, d, r, quality, only_if_free):
+    """Open an allocation on route r if its links are up and no resource refuses it; remember which did."""
+    if not route_up(world, state, i, d, r):
+        return False
+    resource = _refusing(world, state, work, i, d, r, only_if_free)
+    if resource >= 0:
+        work.refused_by[i, work.refused_count[i]] = resource
+        work.refused_count[i] += 1
+        if resource >= len(world.memory):
+            state.tally[Tally.REFUSED] += 1
+        else:
+            earlier = work.first_refused[resource]
+            work.first_refused[resource] = i if earlier == -1 or earlier == i else SEVERAL
+        return False
+    hops = num_hops(world, i, d, r)
     for h in range(hops + 1):
         state.free_memory[world.route_nodes[i, d, r, h]] -= qubits_needed(h, hops)
     row = free_row(state, i)
@@ -297,6 +432,18 @@ def _try_route(world, state, work, i, d, r, quality):
 
 
 @inner
+def _mark_refusals(work, i):
+    """Node i's allocation is denied: sources and swap engines that refused it are contended in phases 3 and 4."""
+    nodes = len(work.source_refused)
+    for refusal in range(work.refused_count[i]):
+        resource = work.refused_by[i, refusal]
+        if resource >= 2 * nodes:
+            work.swap_refused[resource - 2 * nodes] = 1
+        elif resource >= nodes:
+            work.source_refused[resource - nodes] = 1
+
+
+@inner
 def _memory_contention(world, state, work, actors):
     """A memory is contended if it refused a finally denied allocation while another agent has a claim there."""
     work.node_flag[:] = 0
@@ -305,7 +452,9 @@ def _memory_contention(world, state, work, actors):
         if state.verdict[i] != Verdict.DENIED:
             continue
         for refusal in range(work.refused_count[i]):
-            node = work.refused_at[i, refusal]
+            node = work.refused_by[i, refusal]
+            if node >= len(work.node_flag):
+                continue
             refused_another = work.first_refused[node] != i
             held = world.memory[node] - state.free_memory[node]
             if work.node_flag[node] == 0 and (refused_another or held > _qubits_held(world, state, i, node)):
@@ -323,8 +472,7 @@ def _memory_contention(world, state, work, actors):
             _charge(state, work, i, i)
             _charge(state, work, i, world.peers[i, state.stock_peer[i, s]])
         if state.verdict[i] == Verdict.DENIED or state.verdict[i] == Verdict.ADMITTED:
-            for refusal in range(work.refused_count[i]):
-                _charge(state, work, i, work.refused_at[i, refusal])
+            _charge_refusals(state, work, i, 0)
 
 
 @inner
@@ -333,6 +481,15 @@ def _charge(state, work, agent, node):
     if work.node_flag[node] == 1 and work.stamp[node] != agent:
         work.stamp[node] = agent
         state.contended[agent] += 1
+
+
+@inner
+def _charge_refusals(state, work, agent, first):
+    """Charge an agent the contended ones among the resources that refused it, of the kind whose numbers begin there."""
+    for refusal in range(work.refused_count[agent]):
+        node = work.refused_by[agent, refusal] - first
+        if 0 <= node < len(work.node_flag):
+            _charge(state, work, agent, node)
 
 
 @inner
@@ -372,10 +529,14 @@ def generate(rules, world, state, work):
         if work.claim_count[e] == 0:
             state.tally[Tally.UNCLAIMED] += emitted
             continue
+        unserved = False
         if work.claimant[e] == SEVERAL:
             state.tally[Tally.COLLIDED_SOURCES] += 1
-            if emitted < work.claim_count[e]:
-                _source_contention(state, work, e)
+            unserved = emitted < work.claim_count[e]
+        if unserved or work.source_refused[e] == 1:
+            _source_contention(state, work, e)
+            if not unserved:
+                state.tally[Tally.CONTENDED_BY_REFUSAL] += 1
         state.tally[Tally.UNCLAIMED] += _offer_pairs(rules, world, state, work, e, emitted, outcome)
 
 
@@ -416,7 +577,7 @@ def _claim_sources(rules, world, state, work):
 
 @inner
 def _source_contention(state, work, e):
-    """Some claiming link gets no pair while several agents claim: count it, once against each of them."""
+    """A source is contended: count it, once against each agent that claims it or was refused by it and denied."""
     state.tally[Tally.CONTENDED_SOURCES] += 1
     rows = state.alloc_peer.shape[1]
     claim = work.claim_head[e]
@@ -426,6 +587,14 @@ def _source_contention(state, work, e):
             work.stamp[agent] = e
             state.contended[agent] += 1
         claim = work.claim_next[claim]
+    if work.source_refused[e] == 1:
+        resource = len(work.stamp) + e
+        for agent in range(len(work.stamp)):
+            if state.verdict[agent] == Verdict.DENIED and work.stamp[agent] != e:
+                for refusal in range(work.refused_count[agent]):
+                    if work.refused_by[agent, refusal] == resource and work.stamp[agent] != e:
+                        work.stamp[agent] = e
+                        state.contended[agent] += 1
 
 
 @inner
@@ -513,6 +682,11 @@ def swap(rules, world, state, work):
         if rules.asap or swaps == ready & ~1:
             _pay(world, state, i, d, r, swaps)
             work.finished_werner[place] = join(rules, state, i, row, hops, swaps, outcome)
+    for relay in range(len(work.swap_refused)):
+        if work.swap_refused[relay] == 1 and work.node_flag[relay] == 0:
+            work.node_flag[relay] = 1
+            contended += 1
+            state.tally[Tally.CONTENDED_BY_REFUSAL] += 1
     if contended > 0:
         state.tally[Tally.CONTENDED_SWAPS] += contended
         _charge_swap_claims(world, state, work)
@@ -555,7 +729,7 @@ def _pay(world, state, i, d, r, swaps):
 
 @inner
 def _charge_swap_claims(world, state, work):
-    """Count each contended swap engine once against every agent that claimed it."""
+    """Count each contended swap engine once against every agent that claimed it or was refused by it and denied."""
     work.stamp[:] = -1
     for i in range(work.ready.shape[0]):
         for row in range(work.ready.shape[1]):
@@ -564,6 +738,8 @@ def _charge_swap_claims(world, state, work):
                 for h in range(1, world.route_hops[i, d, r]):
                     if work.ready[i, row] >> h & 1:
                         _charge(state, work, i, world.route_nodes[i, d, r, h])
+        if state.verdict[i] == Verdict.DENIED:
+            _charge_refusals(state, work, i, 2 * len(work.node_flag))
 
 
 # ---------------------------------------------------------------------------------------------- phase 5: delivery
@@ -746,10 +922,10 @@ def begin(rules, world, state, work):
 
 
 @inner
-def step_one(rules, world, state, work, action, route, priority):
+def step_one(rules, world, state, work, action, route, priority, condition, fallback):
     """Phases 1-6 of the current slot, telemetry, then phase 0 of the next slot unless the episode is over."""
-    actors = decide(rules, world, state, work, action, route, priority)
-    admit(rules, world, state, work, actors, action, route)
+    actors = decide(rules, world, state, work, action, route, priority, condition, fallback)
+    admit(rules, world, state, work, actors, action, condition)
     generate(rules, world, state, work)
     swap(rules, world, state, work)
     deliver(rules, world, state, work)
@@ -761,10 +937,20 @@ def step_one(rules, world, state, work, action, route, priority):
 
 
 @entry
-def step_batch(rules, worlds, states, works, first, last, action, route, priority):
+def step_batch(rules, worlds, states, works, first, last, action, route, priority, condition, fallback):
     """Play one slot in environments `first` to `last` - 1."""
     for b in range(first, last):
-        step_one(rules, world_of(worlds, b), state_of(states, b), work_of(works, b), action[b], route[b], priority[b])
+        step_one(
+            rules,
+            world_of(worlds, b),
+            state_of(states, b),
+            work_of(works, b),
+            action[b],
+            route[b],
+            priority[b],
+            condition[b],
+            fallback[b],
+        )
 
 
 @entry

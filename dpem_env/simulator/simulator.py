@@ -73,24 +73,52 @@ class Simulator:
                 chosen[b] = True
         self.run((_begin, chosen))
 
-    def step(self, action: ArrayLike, route: ArrayLike | None = None, priority: ArrayLike | None = None) -> None:
+    def step(
+        self,
+        action: ArrayLike,
+        route: ArrayLike | None = None,
+        priority: ArrayLike | None = None,
+        condition: ArrayLike | None = None,
+        fallback: ArrayLike | None = None,
+    ) -> None:
         """Play phases 1-6 of the current slot and phase 0 of the next one.
 
         action: (B, N) 0 waits, 1 + d·Q + (q - 1) allocates one pair to peer place d at quality q.
         route: (B, N) number of the route, -1 for auto (default).
         priority: (B, N) admission goes by it, lowest first; equal ones in the slot's random order (default).
+        condition: (B, N) sums of `Condition`, 0 for none (default).
+        fallback: (B, N, up to k - 1) routes to try after the named one, in order, -1 where there is no other (default).
         """
-        self.run(self.playing(action, route, priority))
+        self.run(self.playing(action, route, priority, condition, fallback))
 
-    def playing(self, action: ArrayLike, route: ArrayLike | None = None, priority: ArrayLike | None = None) -> Call:
+    def playing(
+        self,
+        action: ArrayLike,
+        route: ArrayLike | None = None,
+        priority: ArrayLike | None = None,
+        condition: ArrayLike | None = None,
+        fallback: ArrayLike | None = None,
+    ) -> Call:
         """The call that `step` runs, to be run together with others."""
-        shape = (self.num_envs, self.num_nodes)
         return (
             _step,
-            np.ascontiguousarray(action, dtype=np.int64).reshape(shape),
-            self._auto if route is None else np.ascontiguousarray(route, dtype=np.int64).reshape(shape),
-            self._equal if priority is None else np.ascontiguousarray(priority, dtype=np.int64).reshape(shape),
+            self._per_node(action),
+            self._auto if route is None else self._per_node(route),
+            self._none if priority is None else self._per_node(priority),
+            self._none if condition is None else self._per_node(condition),
+            self._no_fallback if fallback is None else self._in_order(fallback),
         )
+
+    def _per_node(self, given: ArrayLike) -> NDArray[np.int64]:
+        return np.ascontiguousarray(given, dtype=np.int64).reshape(self.num_envs, self.num_nodes)
+
+    def _in_order(self, fallback: ArrayLike) -> NDArray[np.int64]:
+        """As many places as there may be, empty ones at the end."""
+        given = np.asarray(fallback, dtype=np.int64)
+        given = given.reshape(self.num_envs, self.num_nodes, given.shape[-1])
+        routes = self._no_fallback.copy()
+        routes[..., : given.shape[-1]] = given
+        return routes
 
     def run(self, *calls: Call) -> None:
         """Make calls of compiled code in turn on all environments, shares of them side by side if there are threads."""
@@ -150,7 +178,8 @@ class Simulator:
         self._tabulate()
         self._sizes = sizes
         self._auto = np.full((self.num_envs, sizes["N"]), -1, dtype=np.int64)
-        self._equal = np.zeros((self.num_envs, sizes["N"]), dtype=np.int64)
+        self._none = np.zeros((self.num_envs, sizes["N"]), dtype=np.int64)
+        self._no_fallback = np.full((self.num_envs, sizes["N"], sizes["k"] - 1), -1, dtype=np.int64)
 
     def _tabulate(self) -> None:
         """Tell compiled code where the arrays are."""

@@ -140,8 +140,13 @@ class Workspace(NamedTuple):
     actor_priority: Annotated[I64, "N"]
     actor_key: Annotated[U64, "N"]
     first_refused: Annotated[I32, "N"]  # agent refused memory at this node, -2 if several
-    refused_at: Annotated[I32, "N k"]  # nodes that refused this agent
+    tries: Annotated[I32, "N k"]  # routes on which this agent's allocation is to be tried, in order
+    refused_by: Annotated[I32, "N k"]  # resources that refused this agent, numbered as in `kernel.claimed_by_others`
     refused_count: Annotated[I32, "N"]
+    source_holder: Annotated[I32, "N"]  # agent that claims the node's source as the slot begins, -2 if several
+    swap_holder: Annotated[I32, "N"]  # its swap engine
+    source_refused: Annotated[I8, "N"]  # 1 if the source refused an allocation that was denied
+    swap_refused: Annotated[I8, "N"]
     node_flag: Annotated[I8, "N"]  # contended resource of the kind at hand
     stamp: Annotated[I32, "N"]
     claimant: Annotated[I32, "N"]  # agent claiming the node's resource, -2 if several
@@ -179,6 +184,7 @@ class Verdict(IntEnum):
     ADMITTED = 1
     DENIED = 2
     ILLEGAL = 3
+    WITHHELD = 4  # a conditional command that the node did not submit
 
 
 class Tally(IntEnum):
@@ -211,6 +217,10 @@ class Tally(IntEnum):
     EXPIRED_ALLOCATIONS = 24
     CUT_OFF = 25  # elementary pairs in segments older than the cutoff
     LEFT_OVER = 26  # inside a longer segment when it was finished
+    REFUSED = 27  # routes on which a source or swap engine refused a conditional allocation
+    CONTENDED_BY_REFUSAL = 28  # sources and swap engines (resource, slot) that are contended for no other reason
+    WITHHELD = 29  # commands
+    COMMAND_MESSAGES = 30  # nodes asked by others that read their routes on the arrival of a conditional command
 
 
 # Ends of an emitted pair; those not yet at an end are held.

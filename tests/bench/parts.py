@@ -29,7 +29,7 @@ from dpem_env.simulator.state import state_of, work_of, world_of
 SLOT, ROUNDS, REPEATS = 200, 50, 40
 
 PHASES = {
-    "admission (nobody acts)": "kernel.decide(rules, world, state, work, action, route, priority)",
+    "admission (nobody acts)": "kernel.decide(rules, world, state, work, action, route, priority, condition, fallback)",
     "generation": "kernel.generate(rules, world, state, work)",
     "swapping": "kernel.swap(rules, world, state, work)",
     "delivery": "kernel.deliver(rules, world, state, work)",
@@ -39,7 +39,8 @@ PHASES = {
     "writing masks": "writer._mask(rules, world, state, False, mask)",
 }
 LOOP = f"""
-def loop(rules, worlds, states, works, action, route, priority, forecast, node, peer, columns, rows, mask):
+def loop(rules, worlds, states, works, commands, forecast, node, peer, columns, rows, mask):
+    action, route, priority, condition, fallback = commands
     world, state, work = world_of(worlds, 0), state_of(states, 0), work_of(works, 0)
     for _ in range({REPEATS}):
         CALL
@@ -79,7 +80,8 @@ def main() -> None:
     floor.reset()
     idle = np.zeros(len(env.possible_agents), dtype=np.int64)
     matrix, masks = look = session.look()
-    auto, none = np.full_like(idle, -1), np.zeros((1, 1, 0), dtype=np.float32)
+    auto, unranked = np.full_like(idle, -1), np.zeros((len(idle), 0), dtype=np.int64)
+    none = np.zeros((1, 1, 0), dtype=np.float32)
     parts: dict[str, Callable[[], Any]] = {
         "actions from the dictionary": lambda: env._as_array(recorded[SLOT]),
         "observations": session.observations,
@@ -96,7 +98,7 @@ def main() -> None:
         simulator = copy.deepcopy(session.simulator)
         simulator.work.finished_werner[:] = -1.0  # what was finished has been delivered
         features = session.observer.table
-        given = (idle, auto, idle, none, *features.divisors, features.columns, matrix[0:], masks[0:])
+        given = ((idle, auto, idle, idle, unranked), none, *features.divisors, features.columns, matrix[0:], masks[0:])
         phases[name] = (
             microseconds(lambda loop=loop, sim=simulator, given=given: loop(sim.rules, *sim._tables, *given)) / REPEATS
         )

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dpem_env.envs.session import Session
-from dpem_env.logs.recorder import EpisodeLog
+from dpem_env.logs.recorder import EpisodeLog, decision_of
 from dpem_env.simulator import Tally, kernel, telemetry
 from dpem_env.simulator.simulator import fingerprint
 from dpem_env.simulator.state import State, Workspace, World
@@ -41,14 +41,14 @@ Phase = IntEnum("Phase", [name.removeprefix("pass_").upper() for name in (FIRST,
 
 
 @cached(_nrt=False)
-def _play(phase, rules, world, state, work, action, route, priority, actors):  # type: ignore[no-untyped-def]
+def _play(phase, rules, world, state, work, actors, action, route, priority, condition, fallback):  # type: ignore[no-untyped-def]
     """Play one phase; `actors` is what phase 1 returned."""
     if phase == Phase.ARRIVALS:
         kernel.arrivals(rules, world, state)
     elif phase == Phase.DECIDE:
-        actors = kernel.decide(rules, world, state, work, action, route, priority)
+        actors = kernel.decide(rules, world, state, work, action, route, priority, condition, fallback)
     elif phase == Phase.ADMIT:
-        kernel.admit(rules, world, state, work, actors, action, route)
+        kernel.admit(rules, world, state, work, actors, action, condition)
     elif phase == Phase.GENERATE:
         kernel.generate(rules, world, state, work)
     elif phase == Phase.SWAP:
@@ -76,11 +76,6 @@ def begun(log: EpisodeLog) -> Session:
     return session
 
 
-def commands(row: dict[str, Any]) -> list[NDArray[np.int64]]:
-    """The decision vector of a slot: action, route and priority."""
-    return [np.array(row[name], dtype=np.int64) for name in ("action", "route", "priority")]
-
-
 def play(log: EpisodeLog) -> Iterator[tuple[int, Phase, State]]:
     """Play the log's decisions; yields slot, phase and the state after it, which the next phase overwrites.
 
@@ -96,7 +91,7 @@ def play(log: EpisodeLog) -> Iterator[tuple[int, Phase, State]]:
         for phase in (*list(Phase)[1:], Phase.ARRIVALS):
             slot = int(state.slot[0])
             if slot < log.header["slots"]:
-                actors = _play(int(phase), simulator.rules, world, state, work, *commands(row), actors)
+                actors = _play(int(phase), simulator.rules, world, state, work, actors, *decision_of(row))
                 yield slot, phase, state
 
 

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 
 from dpem_env.envs.session import episode_seeds
 from dpem_env.experiments.evaluation import run_episode
-from dpem_env.logs.recorder import EpisodeRecorder, read_log
+from dpem_env.logs.recorder import EpisodeRecorder, decision_of, read_log
 from dpem_env.network.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView, Policy, get_policy
 from dpem_env.scenarios import Scenario, get
 from dpem_env.simulator.actions import ActionCode
-from golden.phases import commands, record
+from golden.phases import record
 from support.worlds import IDEAL
 
 FOLDER = Path(__file__).with_name("episodes")
@@ -43,18 +43,30 @@ class Erratic(CentralPolicy):
         )
 
 
+class Conditional(Erratic):
+    """The same with routes to fall back to, and conditions on most."""
+
+    def act(self, view: NetworkView) -> Decision:
+        decision = super().act(view)
+        return decision._replace(
+            condition=self.rng.choice([0, 1, 1, 1, 2, 4, 7], self.nodes),
+            fallback=self.rng.integers(-1, self.routes, (self.nodes, self.routes - 1)),
+        )
+
+
 class Recorded(CentralPolicy):
     """The decisions of a log, whatever the policy that took them would decide by now."""
 
     def __init__(self, log: Path) -> None:  # of whatever rules
-        self.rows = pq.read_table(log, columns=list(Decision._fields)).to_pylist()
+        present = [name for name in Decision._fields if name in pq.read_schema(log).names]
+        self.rows = pq.read_table(log, columns=present).to_pylist()
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         self.slot = 0
 
     def act(self, view: NetworkView) -> Decision:
         self.slot += 1
-        return Decision(*commands(self.rows[self.slot - 1]))
+        return decision_of(self.rows[self.slot - 1])
 
 
 class Golden(NamedTuple):
@@ -84,6 +96,7 @@ def episodes() -> dict[str, Golden]:
         "mesh20-outages": Golden(  # short rows that fill up, peers out of reach
             busy.override(outages={"mean_up": 5.0, "mean_down": 2.0}, rows=2, max_hops=3, peers=10), Erratic()
         ),
+        "mesh20-conditional": Golden(now.override(memory=(4, 8), swap_rate=(0.5, 2.0)), Conditional()),
         "mesh20-asap": Golden(busy.override(swapping="asap", cutoff=5), reactive),
         "swap-chain5": Golden(  # links made again inside longer segments
             get("swap-chain5-v0", slots=60, generation_rate=(0.5, 0.5), swap_success=0.9, cutoff=4), reactive

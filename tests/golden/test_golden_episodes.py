@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dpem_env.logs.recorder import EpisodeLog, read_log
+from dpem_env.logs.recorder import EpisodeLog, decision_of, read_log
 from dpem_env.logs.replay import replay_log
 from dpem_env.simulator import Tally, Verdict
 from dpem_env.simulator.simulator import fingerprint
 
-from .phases import Phase, begun, commands, first_difference, label, play, same_bits
+from .phases import Phase, begun, first_difference, label, play, same_bits
 from .record import FOLDER, episodes, log_of, phases_of
 
 NAMES = list(episodes())
@@ -50,7 +50,7 @@ def test_the_simulator_plays_these_phases_in_this_order(logs: dict[str, EpisodeL
     for slot, phase, state in play(logs[name]):
         if phase == Phase.ARRIVALS:
             assert fingerprint(state) == simulator.digest(), f"{name}: step and phases part before slot {slot}"
-            simulator.step(*commands(logs[name].rows[slot]))
+            simulator.step(*decision_of(logs[name].rows[slot]))
     assert fingerprint(state) == simulator.digest(), f"{name}: step and phases part in the last slot"
 
 

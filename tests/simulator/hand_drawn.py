@@ -25,7 +25,7 @@ from dpem_env.simulator.simulator import Episode, Simulator
 from dpem_env.simulator.state import State, Status, Tally, Verdict, Workspace, World
 from dpem_env.support.compiled import cached
 
-WAIT, ADMITTED, DENIED, ILLEGAL = Verdict
+WAIT, ADMITTED, DENIED, ILLEGAL, WITHHELD = Verdict
 PENDING, EXPIRED, NOT_ARRIVED = Status
 CHAIN = ((0, 1), (1, 2))
 NUMBERS = ("slot", "next_arrival", "next_expiry", "num_open", "flying_slot", "seen_slot")
@@ -58,12 +58,12 @@ class Phase(IntEnum):
 
 
 @cached(_nrt=False)
-def _play(phase, rules, world, state, work, action, route, priority):  # type: ignore[no-untyped-def]
+def _play(phase, rules, world, state, work, action, route, priority, condition, fallback):  # type: ignore[no-untyped-def]
     if phase == 0:
         kernel.arrivals(rules, world, state)
     elif phase == 1:
-        actors = kernel.decide(rules, world, state, work, action, route, priority)
-        kernel.admit(rules, world, state, work, actors, action, route)
+        actors = kernel.decide(rules, world, state, work, action, route, priority, condition, fallback)
+        kernel.admit(rules, world, state, work, actors, action, condition)
     elif phase == 2:
         kernel.generate(rules, world, state, work)
     elif phase == 3:
@@ -173,23 +173,25 @@ class HandDrawn:
     def play(self, phase: Phase) -> Changes:
         """Play one phase; returns what it changed."""
         assert phase != Phase.ADMISSION, "actions are played by `act`"
-        return self._played(phase, *(np.zeros(self.simulator.num_nodes, dtype=np.int64),) * 3)
+        return self._played(phase, np.zeros((4, self.simulator.num_nodes), dtype=np.int64), {})
 
     def act(
         self,
         actions: Mapping[int, tuple[int, int] | int],
         routes: Mapping[int, int] | None = None,
         priorities: Mapping[int, int] | None = None,
+        conditions: Mapping[int, int] | None = None,
+        fallbacks: Mapping[int, Sequence[int]] | None = None,
     ) -> Changes:
         """Play decisions and admission: node -> (peer place, quality) or a bare action; returns what changed."""
-        commands = np.zeros((3, self.simulator.num_nodes), dtype=np.int64)
+        commands = np.zeros((4, self.simulator.num_nodes), dtype=np.int64)
         commands[1] = -1
         for i, action in actions.items():
             commands[0, i] = action if isinstance(action, int) else self.action(*action)
-        for table, values in zip(commands[1:], (routes or {}, priorities or {}), strict=True):
-            for i, value in values.items():
+        for table, values in zip(commands[1:], (routes, priorities, conditions), strict=True):
+            for i, value in (values or {}).items():
                 table[i] = value
-        return self._played(Phase.ADMISSION, *commands)
+        return self._played(Phase.ADMISSION, commands, fallbacks or {})
 
     def action(self, d: int, quality: int) -> int:
         """The integer that allocates a pair to the d-th peer."""
@@ -204,9 +206,12 @@ class HandDrawn:
         """Counts of the episode so far."""
         return tuple(int(self.state.tally[count]) for count in counts)
 
-    def _played(self, phase: Phase, *commands: ArrayLike) -> Changes:
+    def _played(self, phase: Phase, commands: NDArray[np.int64], fallbacks: Mapping[int, Sequence[int]]) -> Changes:
         before = State(*(array.copy() for array in self.state))
-        _play(int(phase), self.simulator.rules, self.world, self.state, self.work, *commands)
+        fallback = np.full((self.simulator.num_nodes, self.work.tries.shape[1] - 1), -1, dtype=np.int64)
+        for i, routes in fallbacks.items():
+            fallback[i, : len(routes)] = routes
+        _play(int(phase), self.simulator.rules, self.world, self.state, self.work, *commands, fallback)
         return changes(before, self.state)
 
 
