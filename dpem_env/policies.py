@@ -19,6 +19,7 @@ from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
 from dpem_env.policy_names import CENTRAL, PolicyName
 from dpem_env.scenarios import Scenario
+from dpem_env.simulator import Condition
 from dpem_env.support.errors import PolicyError
 from dpem_env.support.plugins import POLICIES, announced, made, unknown
 
@@ -34,15 +35,24 @@ class Decision(NamedTuple):
 
     def completed(self, num_nodes: int) -> Decision:
         """The same decision with every array present, and no more places to fall back to than some node uses."""
-        auto = np.full(num_nodes, -1, dtype=np.int64)
-        none = np.zeros(num_nodes, dtype=np.int64)
+
+        def given(array: NDArray[np.int64] | None, default: int) -> NDArray[np.int64]:
+            if array is None:
+                return np.full(num_nodes, default, dtype=np.int64)
+            return np.ascontiguousarray(array, dtype=np.int64)
+
         return Decision(
             np.ascontiguousarray(self.action, dtype=np.int64),
-            auto if self.route is None else np.ascontiguousarray(self.route, dtype=np.int64),
-            none if self.priority is None else np.ascontiguousarray(self.priority, dtype=np.int64),
-            none if self.condition is None else np.ascontiguousarray(self.condition, dtype=np.int64),
+            given(self.route, -1),
+            given(self.priority, 0),
+            given(self.condition, 0),
             _used(np.zeros((num_nodes, 0)) if self.fallback is None else self.fallback),
         )
+
+    def of_nodes(self) -> Decision:
+        """What comes of it where nodes decide: they order no admissions, and have read before they decide."""
+        kept = None if self.condition is None else self.condition & Condition.FREE
+        return self._replace(priority=None, condition=kept)
 
 
 def _used(fallback: NDArray[Any]) -> NDArray[np.int64]:
@@ -110,8 +120,7 @@ class Centralized(CentralPolicy):
 
     def act(self, view: NetworkView) -> Decision:
         """What the rule decides on the nodes' observations of the view's time."""
-        # Nodes that decide for themselves cannot order their admissions; nor may their rule here.
-        return self.rule.act(view.local_observations, view.masks)._replace(priority=None)
+        return self.rule.act(view.local_observations, view.masks).of_nodes()
 
 
 Policy = LocalPolicy | CentralPolicy

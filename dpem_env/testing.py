@@ -148,6 +148,7 @@ class Trial:
             env.scenario,
             split=env.split,
             routes=session.observer.routes,
+            conditional=session.observer.code.condition > 0,
             forecaster=copy.deepcopy(session.forecaster),
             max_cycles=env.max_cycles,
         )
@@ -305,7 +306,7 @@ def _mask_form(moment: Moment) -> Complaints:
 def _legal(moment: Moment) -> Complaints:
     """Masks allow what the simulator's rule of legality does."""
     session = moment.env.session
-    legal = Observer(session.simulator, session.observer.routes).masks()[0]
+    legal = Observer(session.simulator, session.observer.routes, session.observer.code.condition).masks()[0]
     if moment.masks.shape != legal.shape:
         yield f"found {moment.masks.shape[1]} actions; expected {legal.shape[1]}"
         return
@@ -695,7 +696,7 @@ def _arguments(trial: Trial) -> Complaints:
 ARGUMENTS: tuple[dict[str, Any], ...] = (
     {"split": "train", "max_cycles": 2},
     {"split": "validation", "forecaster": "persistence", "routes": True},
-    {"split": "evaluation", "forecaster": None, "routes": False},
+    {"split": "evaluation", "forecaster": None, "routes": False, "conditional": True},
 )
 
 

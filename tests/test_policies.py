@@ -15,6 +15,7 @@ from dpem_baselines.local import LocalReactive
 from dpem_env import policies
 from dpem_env.observations.features import Observations
 from dpem_env.policies import Centralized, Decision, LocalPolicy, available, get_policy
+from dpem_env.simulator import Condition
 from dpem_env.support import plugins
 from dpem_env.support.errors import PolicyError
 from support.rollouts import control_of, session_with, view_of
@@ -101,16 +102,34 @@ def test_what_follows_a_colon_is_handed_to_the_policy(monkeypatch: pytest.Monkey
         get_policy("laerned:x.zip")
 
 
-def test_a_decision_is_completed_with_auto_routes_and_no_order() -> None:
-    action, route, priority = Decision(np.array([0, 3, 1], dtype=np.int32)).completed(3)
-    assert action.tolist() == [0, 3, 1]
-    assert route is not None
-    assert route.tolist() == [-1, -1, -1]
-    assert priority is not None
-    assert priority.tolist() == [0, 0, 0]
-    given = Decision(np.array([1]), np.array([2], dtype=np.int8), np.array([7], dtype=np.uint8)).completed(1)
-    assert [array.tolist() for array in given if array is not None] == [[1], [2], [7]]
+def test_a_decision_is_completed_with_auto_routes_no_order_and_no_conditions() -> None:
+    complete = Decision(np.array([0, 3, 1], dtype=np.int32)).completed(3)
+    lists = [array.tolist() for array in complete if array is not None]
+    assert lists == [[0, 3, 1], [-1, -1, -1], [0, 0, 0], [0, 0, 0], [[], [], []]]
+    assert complete.priority is not None
+    complete.priority[:] = 5  # each array is one's own to fill in
+    assert complete.condition is not None
+    assert not complete.condition.any()
+    given = Decision(
+        np.array([1]),
+        np.array([2], dtype=np.int8),
+        np.array([7], dtype=np.uint8),
+        np.array([True]),
+        np.array([[1, 0, -1]]),
+    ).completed(1)
+    assert [array.tolist() for array in given if array is not None] == [[1], [2], [7], [1], [[1, 0]]]
     assert {array.dtype for array in given if array is not None} == {np.dtype(np.int64)}
+
+
+def test_nodes_that_decide_order_no_admissions_and_withhold_nothing_on_arrival() -> None:
+    ordered = Decision(
+        np.array([1]), priority=np.array([3]), condition=np.array([Condition.FREE | Condition.READ_FREE])
+    )
+    own = ordered.of_nodes()
+    assert own.priority is None
+    assert own.condition is not None
+    assert own.condition.tolist() == [Condition.FREE]
+    assert Decision(np.array([1])).of_nodes().condition is None
 
 
 class Spy(LocalPolicy):

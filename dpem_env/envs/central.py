@@ -23,8 +23,9 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
     same verbs, the same demand and luck for the same seed.
 
     **Action.** ``MultiDiscrete([1 + D·Q] * N)``, entry i coded as the action of ``agent_i`` (with ``routes=True``,
-    ``1 + D·Q·k``). ``info["action_mask"]`` is (N, actions) int8. A command illegal on arrival is a wait, counted in
-    ``info["illegal_actions"]``.
+    ``1 + D·Q·k``). With ``conditional=True`` as many follow that a node withholds, waiting instead, unless it finds the
+    way free on their arrival. ``info["action_mask"]`` is (N, actions) int8. A command illegal on arrival is a wait,
+    counted in ``info["illegal_actions"]``.
 
     **Observation.** ``Box(0, 1, (N, F), float32)``: the rows of all nodes, features as in `EntanglementEnv`, with
     remote ones as of the view (telemetry age 0). The view is the network after phase 0 of slot t - δ/dt; allocations
@@ -39,7 +40,8 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
     **Episode.** Truncated after ``episode.slots`` slots; ``reset(seed=s)`` as in `EntanglementEnv`.
 
     **Arguments.** ``delay``: δ in s, taken to the nearest slot, halves down. ``render_mode``: None or ``"rgb_array"``.
-    ``scenario``, ``split``, ``routes``, ``forecaster``, ``max_cycles`` and overrides as in `EntanglementEnv`.
+    ``scenario``, ``split``, ``routes``, ``conditional``, ``forecaster``, ``max_cycles`` and overrides as in
+    `EntanglementEnv`.
 
     **Version history.** v0: first rules; v1: noisy purification, swapping as soon as possible, deadlines by
     class (docs/reproduce-paper.md, 2026-11-29). Provisional until release 0.1.

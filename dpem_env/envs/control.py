@@ -3,7 +3,8 @@
 The view of slot t is the simulator's state after phase 0 of slot t - δ/dt, brought forward by what the controller can
 know without news: allocations past their time-to-live are closed, its own commands since then count as open, forecasts
 reach δ further. Requests are those seen then, and the overdue ones among them are told apart. At δ = 0 the view is the
-state itself. Serving from stock and delivering a finished pair stay local.
+state itself. Serving from stock and delivering a finished pair stay local. A command may be bound to what its node
+reads on its arrival (`Condition`); withheld ones, too, count as open until there is news.
 """
 
 from __future__ import annotations
@@ -56,7 +57,12 @@ class CentralControl:
     """The controllers' memory of B networks, one controller each: delayed states and their own commands since."""
 
     def __init__(
-        self, simulator: Simulator, delay: float, forecaster: str | Forecaster | None = None, routes: bool = False
+        self,
+        simulator: Simulator,
+        delay: float,
+        forecaster: str | Forecaster | None = None,
+        routes: bool = False,
+        condition: int = 0,
     ) -> None:
         scenario = simulator.scenario
         self.simulator = simulator
@@ -65,7 +71,7 @@ class CentralControl:
         self.forecasts = Forecasts(scenario, forecaster, simulator.num_envs)
         self.forecast: NDArray[np.float32] | None = None  # (B, N, D, H) that was last looked at
         self._shadow = Simulator(scenario, simulator.num_envs, simulator.threads.threads)  # the controllers' picture
-        self._observer = Observer(self._shadow, routes)
+        self._observer = Observer(self._shadow, routes, condition)
 
     def begin(self) -> None:
         """Call after the simulator has begun episodes in all networks."""

@@ -27,8 +27,10 @@ class EpisodeMetrics:
     contention_sources: float  # the same, sources only
     contention_swaps: float  # swap engines only
     contention_memories: float  # memories only
+    contention_lenient: float  # the same, not counting sources and swap engines that refusals alone make contended
     collisions: float  # sources and swap engines claimed by two agents or more / (3N · slots)
     denied: float  # denied / submitted allocations
+    refusals: float  # routes/s, per node, on which a claimed source or swap engine refused a conditional allocation
     contended_per_delivered: float  # pairs
     fidelity: float  # mean over delivered pairs at delivery
     latency: float  # s, mean from arrival to the delivery of the last pair
@@ -41,6 +43,7 @@ class EpisodeMetrics:
     delivered: int  # with all their pairs
     submitted: int
     illegal: int  # illegal actions, taken as waits
+    withheld: int  # commands that nodes did not submit
     delivery_by_class: tuple[float, ...]  # per fidelity class, in order
     delivery_by_hops: tuple[float, ...]  # per hop count 1, 2, … of the pair's cheapest route
 
@@ -75,8 +78,10 @@ def episode_metrics(session: Session, total_reward: NDArray[np.float64]) -> Epis
         contention_sources=float(contended[0] / resource_slots),
         contention_swaps=float(contended[1] / resource_slots),
         contention_memories=float(contended[2] / resource_slots),
+        contention_lenient=float((contended.sum() - tally[Tally.CONTENDED_BY_REFUSAL]) / resource_slots),
         collisions=float((tally[Tally.COLLIDED_SOURCES] + tally[Tally.COLLIDED_SWAPS]) / resource_slots),
         denied=_ratio(tally[Tally.DENIED], tally[Tally.SUBMITTED]),
+        refusals=float(tally[Tally.REFUSED] / (network.num_nodes * seconds)),
         contended_per_delivered=_ratio(contended.sum(), tally[Tally.DELIVERED]),
         fidelity=_mean(physics.fidelity_from_werner(werner)),
         latency=_mean(latency),
@@ -89,6 +94,7 @@ def episode_metrics(session: Session, total_reward: NDArray[np.float64]) -> Epis
         delivered=int(served.sum()),
         submitted=int(tally[Tally.SUBMITTED]),
         illegal=int(tally[Tally.ILLEGAL]),
+        withheld=int(tally[Tally.WITHHELD]),
         delivery_by_class=tuple(
             _share(served & counted & (wanted == c), counted & (wanted == c)) for c in range(classes)
         ),

@@ -49,9 +49,11 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
 
     **Action.** ``Discrete(1 + D·Q)``: 0 waits, ``1 + d·Q + (q - 1)`` allocates one pair to the peer at place ``d`` at
     quality ``q`` (``q - 1`` purification rounds per link) over a route the network chooses (``auto``). With
-    ``routes=True`` the agent names the route, too: ``Discrete(1 + D·Q·k)``, ``1 + (d·Q + q - 1)·k + r``. The int8 mask
-    in ``info["action_mask"]`` allows waiting always, and allocations while the node has a free row. An accepted
-    allocation may still be denied for lack of memory. An illegal action is a wait, counted in
+    ``routes=True`` the agent names the route, too: ``Discrete(1 + D·Q·k)``, ``1 + (d·Q + q - 1)·k + r``. With
+    ``conditional=True`` as many actions follow that ask for the same only if it is free: where no other agent had a
+    claim on the route's sources and swap engines as the slot began (docs/rules.md). The int8 mask in
+    ``info["action_mask"]`` allows waiting always, and allocations while the node has a free row. An accepted
+    allocation may still be denied, for lack of memory or for claims. An illegal action is a wait, counted in
     ``info["illegal_actions"]``.
 
     **Observation.** ``Box(0, 1, (F,), float32)``: features of the node, then one block of features for each of its D
@@ -71,10 +73,11 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     "demand_seed": …}`` names them; other options are errors.
 
     **Arguments.** ``scenario``: name, TOML path or Scenario. ``split``: ``"train"``, ``"validation"`` or
-    ``"evaluation"``. ``observation``: ``"flat"`` or ``"dict"``. ``routes``: name routes in actions. ``forecaster``:
-    fills the forecast features: a name of `dpem_env.demand.forecast.FORECASTERS`, an object, or None. ``max_cycles``:
-    slots per episode (default: the scenario's). ``render_mode``: None or ``"rgb_array"``. Further keyword arguments
-    override fields of the scenario, ``data_dir``, the folder of data that is not shipped, among them.
+    ``"evaluation"``. ``observation``: ``"flat"`` or ``"dict"``. ``routes``: name routes in actions. ``conditional``:
+    have actions that ask only if it is free. ``forecaster``: fills the forecast features: a name of
+    `dpem_env.demand.forecast.FORECASTERS`, an object, or None. ``max_cycles``: slots per episode (default: the
+    scenario's). ``render_mode``: None or ``"rgb_array"``. Further keyword arguments override fields of the scenario,
+    ``data_dir``, the folder of data that is not shipped, among them.
 
     **Version history.** v0: first rules; v1: noisy purification, swapping as soon as possible, deadlines by
     class (docs/reproduce-paper.md, 2026-11-29). Provisional until release 0.1.

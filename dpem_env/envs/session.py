@@ -26,7 +26,7 @@ from dpem_env.observations.features import Observer
 from dpem_env.policies import NetworkView
 from dpem_env.scenarios import SPLITS, Scenario, Split
 from dpem_env.scenarios.schema import MAX_SLOTS
-from dpem_env.simulator import Call, Episode, Simulator
+from dpem_env.simulator import Call, Condition, Episode, Simulator
 from dpem_env.support.errors import ActionError, ScenarioError, nearest, require_one_of
 from dpem_env.support.seeding import SEEDS, require_seed
 
@@ -153,6 +153,7 @@ class Session:
         *,
         split: Split = "train",
         routes: bool = False,
+        conditional: bool = False,
         forecaster: str | Forecaster | None = None,
         max_cycles: int | None = None,
         **overrides: Any,
@@ -166,8 +167,11 @@ class Session:
         self.max_cycles = self.scenario.episode.slots if max_cycles is None else max_cycles
         require_slots(self.max_cycles)
         self.simulator = Simulator(self.scenario, int(num_networks), int(threads))
-        self.observer = Observer(self.simulator, routes)
-        self.control = None if delay is None else CentralControl(self.simulator, delay, forecaster, routes)
+        when = Condition.FREE if delay is None else Condition.READ_FREE
+        self.observer = Observer(self.simulator, routes, when if conditional else 0)
+        self.control = None
+        if delay is not None:
+            self.control = CentralControl(self.simulator, delay, forecaster, routes, self.observer.code.condition)
         of_nodes = forecaster if self.control is None else None  # controllers have forecasts of their own time
         self.forecasts = Forecasts(self.scenario, of_nodes, self.num_networks)
         self.forecast: NDArray[np.float32] | None = None  # (B, N, D, H) that nodes have now

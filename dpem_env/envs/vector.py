@@ -45,7 +45,7 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
     **Arguments.** ``num_networks``: networks stepped at once. ``control``: ``"local"`` or ``"central"``. ``delay``: of
     central control, in s (default: 0). ``threads``: networks are shared out among that many threads; results do not
     depend on it. ``forecaster``: each of several networks gets a copy. ``scenario``, ``split``, ``routes``,
-    ``max_cycles`` and overrides as in `EntanglementEnv`.
+    ``conditional``, ``max_cycles`` and overrides as in `EntanglementEnv`.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012

@@ -59,7 +59,7 @@ def _decided(session: Session, policy: Policy) -> tuple[Decision, NDArray[np.flo
     if isinstance(policy, LocalPolicy):
         look = session.look()
         decision = policy.act(session.observer.table.read(look.observations[0]), look.masks[0])
-        return decision._replace(priority=None), session.forecast  # nodes cannot order their admissions
+        return decision.of_nodes(), session.forecast
     view = session.view()
     assert session.control is not None
     if view is None:

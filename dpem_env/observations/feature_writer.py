@@ -135,13 +135,13 @@ def _describe_own(state, i, node_divisor, peer_divisor, columns, row):
 
 
 @entry
-def _mask_batch(rules, worlds, states, works, first, last, routes, out):
+def _mask_batch(rules, worlds, states, works, first, last, routes, conditional, out):
     for b in range(first, last):
-        _mask(rules, world_of(worlds, b), state_of(states, b), routes, out[b])
+        _mask(rules, world_of(worlds, b), state_of(states, b), routes, conditional, out[b])
 
 
 @inner
-def _mask(rules, world, state, routes, out):
+def _mask(rules, world, state, routes, conditional, out):
     """1 for waiting, and for every allocation the simulator would take up while a row is free."""
     choices = world.route_hops.shape[2] if routes else 1
     for i in range(world.peers.shape[0]):
@@ -152,7 +152,10 @@ def _mask(rules, world, state, routes, out):
             for r in range(choices):
                 if can_name(world, i, d, r if routes else -1):
                     for q in range(rules.qualities):
-                        out[i, code_of(d, q + 1, r, rules.qualities, choices)] = 1
+                        action = code_of(d, q + 1, r, rules.qualities, choices)
+                        out[i, action] = 1
+                        if conditional:
+                            out[i, action + (out.shape[1] - 1) // 2] = 1
 
 
 write_observations, write_masks = Entry(_observe_batch), Entry(_mask_batch)

@@ -219,11 +219,11 @@ class Observations:
 class Observer:
     """Writes observations and masks of a simulator's environments."""
 
-    def __init__(self, simulator: Simulator, routes: bool = False) -> None:
+    def __init__(self, simulator: Simulator, routes: bool = False, condition: int = 0) -> None:
         self.simulator = simulator
         self.table = FeatureTable(simulator.scenario)
         self.routes = routes
-        self.code = ActionCode.of(simulator.scenario, routes)
+        self.code = ActionCode.of(simulator.scenario, routes, condition)
         self._no_forecast = np.zeros((1, 1, 1, 0), dtype=np.float32)
 
     def observe(self, forecast: F32 | None = None, fresh: bool = False) -> F32:
@@ -252,4 +252,4 @@ class Observer:
         """The call that `masks` runs, to be run together with others, and the matrix it fills."""
         sim = self.simulator
         out = np.zeros((sim.num_envs, sim.num_nodes, self.code.num_actions), dtype=np.int8)
-        return (write_masks, self.routes, out), out
+        return (write_masks, self.routes, bool(self.code.condition), out), out

@@ -1,7 +1,8 @@
 """The code of actions: 0 waits, any other number is the place of a peer, a quality and, if it is named, a route.
 
 With Q qualities and k routes, ``1 + (d·Q + q - 1)·k + r`` asks for one pair to the peer at place d at quality q over
-route r. The simulator takes routes apart from actions: its code is that of k = 1.
+route r. Where actions may be conditional, too, the same allocations on a condition follow, in the same order. The
+simulator takes routes and conditions apart from actions: its code is that of k = 1 without conditions.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ class Condition(IntEnum):
     FREE = 1  # on admission: no other agent has a claim on the route (see `kernel.claimed_by_others`), else it refuses
     READ_FREE = 2  # before that, the node reads its routes, and without one that would do withholds the command
     READ_PENDING = 4  # the node withholds the command unless a request for the peer is pending
+
+
+_Some = NDArray[np.int64] | None
 
 
 def _code_of(place: Any, quality: Any, route: Any, qualities: int, routes: int) -> Any:
@@ -45,42 +49,58 @@ class ActionCode(NamedTuple):
     peers: int
     qualities: int
     routes: int | None = None  # None: they are not named
+    condition: int = 0  # what conditional actions are bound to; 0: there are none
 
     @classmethod
-    def of(cls, scenario: Scenario, routes: bool = False) -> ActionCode:
-        """The scenario's, in which routes are named or not."""
+    def of(cls, scenario: Scenario, routes: bool = False, condition: int = 0) -> ActionCode:
+        """The scenario's, in which routes are named or not, and actions may be bound to a condition or not."""
         named = scenario.routing.routes_per_peer if routes else None
-        return cls(scenario.demand.peers, scenario.control.qualities, named)
+        return cls(scenario.demand.peers, scenario.control.qualities, named, condition)
+
+    @property
+    def num_allocations(self) -> int:
+        """How many allocations there are without conditions."""
+        return self.peers * self.qualities * (self.routes or 1)
 
     @property
     def num_actions(self) -> int:
         """How many there are, waiting included."""
-        return 1 + self.peers * self.qualities * (self.routes or 1)
+        return 1 + self.num_allocations * (2 if self.condition else 1)
 
-    def encode(self, place: Any, quality: Any, route: Any = 0) -> Any:
+    def encode(self, place: Any, quality: Any, route: Any = 0, conditional: Any = False) -> Any:
         """The action that asks for one pair to the peer at this place."""
-        return _code_of(place, quality, route, self.qualities, self.routes or 1)
+        return _code_of(place, quality, route, self.qualities, self.routes or 1) + self.num_allocations * conditional
 
-    def decode(self, action: Any) -> tuple[Any, Any, Any]:
-        """Place, quality and route (0 if none is named) of an action that is no wait."""
-        plain, route = _without_route(action, self.routes or 1)
-        return _place_of(plain, self.qualities), _quality_of(plain, self.qualities), route
+    def decode(self, action: Any) -> tuple[Any, Any, Any, Any]:
+        """Place, quality, route (0 if none is named) and whether it is conditional, of an action that is no wait."""
+        conditional = action > self.num_allocations
+        plain, route = _without_route(action - self.num_allocations * conditional, self.routes or 1)
+        return _place_of(plain, self.qualities), _quality_of(plain, self.qualities), route, conditional
 
     def arrange(self, waiting: NDArray[Any], allocating: NDArray[Any]) -> NDArray[Any]:
-        """(n, actions) of (n,) what belongs to waiting and (n, D, Q) or (n, D, Q, k) what belongs to allocations."""
+        """(n, actions) of (n,) what belongs to waiting and (n, D, Q), … what belongs to allocations.
+
+        With routes named the latter is (n, D, Q, k); with conditional actions it has an axis of 2 before D.
+        """
         return np.concatenate([waiting[:, None], allocating.reshape(len(waiting), -1)], axis=1)
 
-    def commands(self, action: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-        """What the simulator takes: actions without their routes, and these; None, for auto, if none is named.
+    def commands(self, action: NDArray[Any]) -> tuple[NDArray[np.int64], _Some, None, _Some]:
+        """Actions without routes and conditions, these, and no priorities, in the order in which the simulator asks.
 
-        Waiting and illegal actions stay as they are.
+        None stands for routes if none are named, which is auto, and for conditions if there are none. Waiting and
+        illegal actions stay as they are.
         """
         action = np.asarray(action, dtype=np.int64)
-        if self.routes is None:
-            return action, None
-        plain, route = _without_route(action, self.routes)
         known = (action > 0) & (action < self.num_actions)
-        return np.where(known, plain, action), np.where(known, route, -1)
+        route = condition = None
+        if self.condition:
+            conditional = known & (action > self.num_allocations)
+            action = np.where(conditional, action - self.num_allocations, action)
+            condition = np.where(conditional, self.condition, 0)
+        if self.routes is not None:
+            plain, named = _without_route(action, self.routes)
+            action, route = np.where(known, plain, action), np.where(known, named, -1)
+        return action, route, None, condition
 
 
 def _without_route(action: Any, routes: int) -> tuple[Any, Any]:

@@ -217,7 +217,8 @@ def decide(rules, world, state, work, action, route, priority, condition, fallba
             if not frozen:
                 _freeze_claims(rules, world, state, work)
                 frozen = True
-            if _withheld(world, state, work, i, place_of(action[i], rules.qualities), condition[i]):
+            d = place_of(action[i], rules.qualities)
+            if rules.reads and _withheld(world, state, work, i, d, condition[i]):
                 state.verdict[i] = Verdict.WITHHELD
                 state.tally[Tally.WITHHELD] += 1
                 continue

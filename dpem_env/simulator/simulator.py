@@ -23,6 +23,7 @@ from dpem_env.simulator.addresses import table_of
 from dpem_env.simulator.state import Rules, State, Tally, Verdict, Workspace, World, allocate, shapes
 from dpem_env.simulator.threads import Threads
 from dpem_env.support.compiled import Entry
+from dpem_env.support.errors import ActionError
 from dpem_env.support.seeding import stream_key
 
 RULES_VERSION = "v1"
@@ -113,11 +114,12 @@ class Simulator:
         return np.ascontiguousarray(given, dtype=np.int64).reshape(self.num_envs, self.num_nodes)
 
     def _in_order(self, fallback: ArrayLike) -> NDArray[np.int64]:
-        """As many places as there may be, empty ones at the end."""
-        given = np.asarray(fallback, dtype=np.int64)
-        given = given.reshape(self.num_envs, self.num_nodes, given.shape[-1])
-        routes = self._no_fallback.copy()
-        routes[..., : given.shape[-1]] = given
+        """As many places as there may be, empty ones at the end; ActionError for more."""
+        given, routes = np.asarray(fallback, dtype=np.int64), self._no_fallback.copy()
+        places, most = given.shape[-1], routes.shape[-1]
+        if places > most:
+            raise ActionError(f"fallback has {places} routes for each node; expected at most {most}, besides the first")
+        routes[..., :places] = given.reshape(self.num_envs, self.num_nodes, places)
         return routes
 
     def run(self, *calls: Call) -> None:
@@ -237,6 +239,7 @@ def rules_of(scenario: Scenario) -> Rules:
         time_to_live=scenario.in_slots(control.time_to_live),
         telemetry_period=scenario.in_slots(control.telemetry_period),
         telemetry_delay=control.telemetry_delay,
+        reads=True,
         token_cap=hardware.token_cap,
         asap=control.swapping == "asap",
         regenerate=control.regenerate,

@@ -32,6 +32,7 @@ class Rules(NamedTuple):
     time_to_live: int  # slots
     telemetry_period: int  # slots
     telemetry_delay: int  # slots
+    reads: bool  # nodes read their routes and queues when a command arrives; else such conditions are void
     token_cap: float
     asap: bool  # relays swap as soon as they can; else all of a route at once
     regenerate: bool  # links are made again inside longer segments

@@ -36,7 +36,7 @@ PHASES = {
     "ageing": "kernel.age(rules, world, state)",
     "telemetry, when a snapshot is due": "telemetry.take_snapshot(rules, world, state, work, 0)",
     "writing observations": "writer._observe(rules, world, state, work, forecast, False, node, peer, columns, rows)",
-    "writing masks": "writer._mask(rules, world, state, False, mask)",
+    "writing masks": "writer._mask(rules, world, state, False, False, mask)",
 }
 LOOP = f"""
 def loop(rules, worlds, states, works, commands, forecast, node, peer, columns, rows, mask):

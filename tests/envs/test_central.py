@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dpem_env import CentralEnv, parallel_env, scenarios
 from dpem_env.envs.metrics import episode_metrics
+from dpem_env.simulator import Verdict
 from dpem_env.support.errors import ActionError, DpemError, DpemWarning, ScenarioError
 from support.rollouts import BAD_OPTIONS
 
@@ -88,6 +89,18 @@ def test_at_no_delay_it_is_the_nodes_environment_with_the_global_view(routes: bo
         assert over == truncated["agent_0"]
         assert central.session.simulator.digest() == nodes.session.simulator.digest()
     assert np.array_equal(observation.ravel(), nodes.state())  # a learner bootstraps from it
+
+
+def test_a_node_withholds_a_conditional_command_and_admits_the_same_without_condition() -> None:
+    env = CentralEnv("chain3-v0", conditional=True)
+    code, simulator = env.session.observer.code, env.session.simulator
+    env.reset(seed=0)
+    simulator.world.emission_mean[:] = 0.0  # links wait for the source between the ends
+    env.step(np.array([code.encode(1, 1), 0, 0]))
+    *_, info = env.step(np.array([code.encode(1, 1), 0, code.encode(1, 1, conditional=True)]))
+    assert simulator.state.verdict[0].tolist() == [Verdict.ADMITTED, Verdict.WAIT, Verdict.WITHHELD]
+    assert not info["contended"].any()
+    assert info["illegal_actions"] == 0
 
 
 def test_nothing_is_known_for_the_first_slots_of_the_delay() -> None:

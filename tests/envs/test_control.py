@@ -22,7 +22,7 @@ from dpem_env.observations.features import Observations
 from dpem_env.policies import Centralized, CentralPolicy, Decision, LocalPolicy, NetworkView
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import ReplayDemand
-from dpem_env.simulator import Tally, Verdict
+from dpem_env.simulator import Condition, Tally, Verdict
 from dpem_env.support.errors import ScenarioError
 from support.rollouts import control_of, decision, session_with, view_of, wait
 
@@ -214,7 +214,8 @@ def test_a_command_counts_on_the_route_it_names() -> None:
         assert (view_of(control).free_memory < session.network.topology.memory).sum() == hops[i, d, route] + 1
 
 
-def test_a_command_counts_on_the_first_route_that_is_up_in_the_view() -> None:
+@pytest.mark.parametrize("ranked", [None, (0, 1), (2, 1), (1, 0)])
+def test_a_command_counts_on_the_first_route_that_is_up_in_the_view(ranked: tuple[int, int] | None) -> None:
     session = session_with([], "mesh20-v0", silent=True)
     routes = session.network.routes
     i, d = np.argwhere((routes.hops[:, :, 1] > 1) & (routes.hops[:, :, 0] > 1))[0]
@@ -222,9 +223,32 @@ def test_a_command_counts_on_the_first_route_that_is_up_in_the_view() -> None:
     session.simulator.state.link_up[0, min(links[0] - links[1])] = 0
     control = control_of(session, 0.25)
     wait(control)
-    control.step(*decision(session, {i: 1 + 3 * d}))
+    ordered = decision(session, {i: 1 + 3 * d}, {i: ranked[0]} if ranked else None)
+    if ranked:
+        fallback = np.full((20, 2), -1)
+        fallback[i, 0] = ranked[1]
+        ordered = ordered._replace(fallback=fallback)
+    control.step(*ordered)
     relays = np.bincount(routes.nodes[i, d, 1, 1 : routes.hops[i, d, 1]], minlength=20)
     assert view_of(control).swap_claims.tolist() == relays.tolist()
+
+
+def test_a_withheld_command_counts_until_the_news_and_where_nodes_read_nothing_it_is_obeyed() -> None:
+    rows, verdicts = [], []
+    for reads in (True, False):
+        session = session_with([], silent=True)
+        session.simulator.rules = session.simulator.rules._replace(reads=reads)
+        control = control_of(session, 0.25)
+        wait(control)
+        condition = np.full(3, Condition.READ_PENDING)
+        control.step(*decision(session, {0: 1})._replace(condition=condition))
+        verdicts.append(session.simulator.state.verdict[0, 0])
+        rows.append([])
+        for _ in range(2):
+            rows[-1].append(view_of(control).observations.open_rows[0])
+            wait(control)
+    assert verdicts == [Verdict.WITHHELD, Verdict.ADMITTED]
+    assert rows == [[1, 0], [1, 1]]
 
 
 @pytest.mark.parametrize("delay", [1, 2, 4])
@@ -350,7 +374,18 @@ class SeededRandom(LocalPolicy):
         return Decision(action, route, np.arange(len(masks))[::-1].copy())
 
 
-@pytest.mark.parametrize("rule", [LocalReactive, ForecastGreedy, SeededRandom])
+class Conditional(SeededRandom):
+    """The same over ranked routes, only if free; it asks nodes to read, too, which have done so by then."""
+
+    def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
+        """A random decision on a condition."""
+        decision = super().act(observations, masks)
+        condition = self.rng.choice([0, Condition.FREE, Condition.FREE | Condition.READ_FREE], size=len(masks))
+        route = np.where(self.rng.random(len(masks)) < 0.5, 0, -1)
+        return decision._replace(route=route, condition=condition, fallback=np.ones((len(masks), 1)))
+
+
+@pytest.mark.parametrize("rule", [LocalReactive, ForecastGreedy, SeededRandom, Conditional])
 @pytest.mark.parametrize("scenario", ["chain3-v0", "star8-v0", "mesh20-v0", "mesh100-outages-v0"])
 def test_at_no_delay_a_local_rule_under_central_control_reproduces_its_own_episode(
     rule: type[LocalPolicy], scenario: str
@@ -365,11 +400,13 @@ def test_at_no_delay_a_local_rule_under_central_control_reproduces_its_own_episo
     control = control_of(central, 0.0, wrapped.forecaster)
     for _ in range(120):
         chose = own.act(local.observer.table.read(local.observations()), local.masks())
-        local.step(chose.action, chose.route)
+        local.step(*chose.of_nodes())
         control.step(*wrapped.act(view_of(control)))
         assert local.simulator.digest() == central.simulator.digest()
         assert np.array_equal(local.rewards(), central.rewards())
     assert local.simulator.tally(Tally.SUBMITTED)[0] > 0
+    asked = rule is Conditional and scenario != "star8-v0"  # where leaves feed what they use
+    assert (local.simulator.tally(Tally.REFUSED)[0] > 0) == asked
 
 
 def test_a_local_rule_half_a_second_late_decides_otherwise() -> None:

@@ -17,9 +17,10 @@ from dpem_env.envs.metrics import EpisodeMetrics, episode_metrics, jain_index
 from dpem_env.envs.session import EpisodeSeeds, Session, episode_seeds
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.network.network import build_network
-from dpem_env.policies import get_policy
+from dpem_env.observations.features import Observations
+from dpem_env.policies import Decision, LocalPolicy, get_policy
 from dpem_env.scenarios import Scenario
-from dpem_env.simulator import Tally
+from dpem_env.simulator import Condition, Tally
 
 Request = tuple[int, int, int, int]  # slot, source, class, last slot
 FRESH = scenarios.get("chain3-v0").hardware.link_fidelity
@@ -197,6 +198,32 @@ def test_shares_are_the_simulators_counts_over_their_denominators() -> None:
     assert metrics.waste == pytest.approx(count(Tally.DROPPED_PAIRS) / count(Tally.FINISHED))
     assert metrics.wasted_elementary == pytest.approx(count(Tally.TIMED_OUT) / count(Tally.EMITTED))
     assert metrics.delivered == count(Tally.DELIVERED)
+
+
+class OnlyIfFree(LocalPolicy):
+    """A rule whose allocations ask only if it is free."""
+
+    def __init__(self) -> None:
+        self.rule = get_policy("local-reactive")
+
+    def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
+        decision = self.rule.act(observations, masks)
+        return decision._replace(condition=np.full(len(masks), Condition.FREE))
+
+
+def test_refusals_count_as_contention_and_the_lenient_reading_leaves_them_out() -> None:
+    scenario = scenarios.get("mesh20-v0", slots=40, request_rate=16.0)
+    seeds = episode_seeds(scenario, "evaluation", 0)
+    plain, _ = run_episode(scenario, get_policy("local-reactive"), seeds)
+    asking, session = run_episode(scenario, OnlyIfFree(), seeds)
+    tally = session.simulator.state.tally[0]
+    assert plain.contention_lenient == plain.contention
+    assert plain.refusals == plain.withheld == asking.withheld == 0
+    by_refusal = tally[Tally.CONTENDED_BY_REFUSAL]
+    assert by_refusal > 0
+    assert asking.contention - asking.contention_lenient == pytest.approx(by_refusal / (3 * 20 * 40))
+    assert asking.contention_lenient <= asking.collisions + asking.contention_memories
+    assert asking.refusals == pytest.approx(tally[Tally.REFUSED] / (20 * 40 * 0.25))
 
 
 def test_every_metric_that_is_told_is_one() -> None:

@@ -34,7 +34,12 @@ from dpem_env.envs.parallel import EntanglementEnv, parallel_env
 from dpem_env.support.errors import ActionError, DpemError, PolicyError, ScenarioError
 from support.rollouts import BAD_OPTIONS, legal_actions, masked, named_rollout_digest, rollout_digest
 
-VARIANTS: list[dict[str, Any]] = [{}, {"observation": "dict"}, {"routes": True}, {"forecaster": "moving-average"}]
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"observation": "dict"},
+    {"routes": True, "conditional": True},
+    {"forecaster": "moving-average"},
+]
 
 
 def one_line(error: pytest.ExceptionInfo[DpemError]) -> str:
@@ -139,6 +144,9 @@ def test_spaces_and_agents_follow_the_convention_of_the_libraries() -> None:
         assert env.observation_space(agent) == spaces.Box(0.0, 1.0, (192,), np.float32)
         assert env.action_space(agent) == spaces.Discrete(1 + 8 * 3)
     assert parallel_env("mesh20-v0", routes=True).action_space("agent_3") == spaces.Discrete(1 + 8 * 3 * 3)
+    assert parallel_env("mesh20-v0", conditional=True).action_space("agent_3") == spaces.Discrete(1 + 2 * 8 * 3)
+    both = parallel_env("mesh20-v0", routes=True, conditional=True)
+    assert both.action_space("agent_3") == spaces.Discrete(1 + 2 * 8 * 3 * 3)
 
 
 @pytest.mark.parametrize("observation", ["flat", "dict"])

@@ -34,7 +34,13 @@ from dpem_env.support.errors import ActionError, PolicyError, ScenarioError
 from support.rollouts import BAD_OPTIONS
 
 NETWORKS, SLOTS = 3, 12
-VARIANTS: list[dict[str, Any]] = [{}, {"routes": True}, {"forecaster": "moving-average"}, {"threads": 2}]
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"routes": True},
+    {"conditional": True},
+    {"forecaster": "moving-average"},
+    {"threads": 2},
+]
 
 
 def legal(masks: NDArray[np.int8], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -102,7 +108,14 @@ def test_it_plays_the_episodes_of_single_environments(arguments: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"delay": 0.0}, {"delay": 0.5}, {"delay": 0.5, "threads": 2, "routes": True}, {"delay": 5.0}]
+    "arguments",
+    [
+        {},
+        {"delay": 0.0},
+        {"delay": 0.5, "conditional": True},
+        {"delay": 0.5, "threads": 2, "routes": True},
+        {"delay": 5.0},
+    ],
 )
 def test_under_central_control_it_plays_the_episodes_of_controllers(arguments: dict[str, Any]) -> None:
     together = {"forecaster": "moving-average", "max_cycles": SLOTS}
@@ -138,7 +151,7 @@ def test_a_delay_is_of_central_control() -> None:
 
 
 def test_the_signature_of_every_facade_tells_what_it_passes_on() -> None:
-    passed_on = {"split", "routes", "forecaster", "max_cycles"}
+    passed_on = {"split", "routes", "conditional", "forecaster", "max_cycles"}
     for facade in (EntanglementEnv, CentralEnv, EntanglementVectorEnv):
         assert signature(facade).parameters.keys() >= passed_on
 

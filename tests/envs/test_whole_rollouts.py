@@ -19,7 +19,7 @@ from dpem_env import CentralEnv, EntanglementEnv, EntanglementVectorEnv, make_ve
 from support.rollouts import legal_actions, masked
 
 SLOTS = 30
-VARIANTS: list[dict[str, Any]] = [{}, {"routes": True}, {"forecaster": "moving-average"}]
+VARIANTS: list[dict[str, Any]] = [{}, {"routes": True, "conditional": True}, {"forecaster": "moving-average"}]
 Rollout = Callable[[Any, int], Iterator[Any]]
 
 

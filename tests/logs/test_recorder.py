@@ -13,9 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from dpem_env import scenarios
+from dpem_env.envs.session import episode_seeds
+from dpem_env.experiments.evaluation import run_episode
 from dpem_env.logs import recorder as records
-from dpem_env.logs.recorder import read_log
+from dpem_env.logs.recorder import EpisodeRecorder, read_log
+from dpem_env.logs.replay import replay
+from dpem_env.policies import CentralPolicy, Decision, NetworkView
 from dpem_env.scenarios import Scenario
+from dpem_env.simulator import Condition
 from dpem_env.support.errors import LogError
 from support.episode_logs import Change, Header, Row, record_episode, rewrite
 
@@ -160,7 +165,7 @@ def test_a_log_without_its_header_is_no_log(log_path: Path, tmp_path: Path) -> N
     assert "it has no header, so it is no episode log of dpem run" in complaint_about(path)
 
 
-@pytest.mark.parametrize("name", ["action", "requests", "check", "forecast"])
+@pytest.mark.parametrize("name", ["action", "requests", "check", "forecast", "fallback"])
 def test_a_missing_column_is_named(log_path: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / "short.parquet"
     pq.write_table(pq.read_table(log_path).drop_columns([name]), path)
@@ -373,3 +378,63 @@ def test_flipped_bytes_are_told_or_harmless_but_never_another_error(log_path: Pa
         except LogError:
             refused += 1
     assert 10 < refused < 60
+
+
+class Ranking(CentralPolicy):
+    """Conditions in one slot, routes to fall back to in another, both in a third."""
+
+    def act(self, view: NetworkView) -> Decision:
+        """An allocation of node 0, over route 1 or else 0."""
+        nodes, routes = len(view.masks), view.scenario.routing.routes_per_peer
+        action, route = np.zeros((2, nodes), dtype=np.int64)
+        action[0] = 1
+        decision = Decision(action, route)
+        if view.slot in (1, 3):
+            decision = decision._replace(condition=np.full(nodes, Condition.FREE))
+        if view.slot in (2, 3):
+            decision = decision._replace(fallback=np.full((nodes, routes - 1), [1] + [-1] * (routes - 2)))
+        return decision
+
+
+def test_conditions_and_ranks_are_recorded_where_there_are_any_and_replay(tmp_path: Path) -> None:
+    recorder, path = EpisodeRecorder(), tmp_path / "ranking.parquet"
+    scenario = scenarios.get("mesh20-v0", slots=5)
+    run_episode(scenario, Ranking(), episode_seeds(scenario, "evaluation", 0), recorder=recorder)
+    recorder.save(path)
+    rows = read_log(path).rows
+    assert [row["condition"] is None for row in rows] == [True, False, True, False, True]
+    assert [row["fallback"] is None for row in rows] == [True, True, False, False, True]
+    assert rows[3]["condition"] == [1] * 20
+    assert rows[3]["fallback"] == [1, -1] * 20
+    assert replay(path).verified
+
+    def no_condition(header: Header, rows: list[Row]) -> None:
+        rows[1]["condition"] = None
+
+    def another_rank(header: Header, rows: list[Row]) -> None:
+        rows[2]["fallback"][0] = 2
+
+    for change, slot in ((no_condition, 1), (another_rank, 2)):
+        report = replay(rewrite(path, tmp_path / "changed.parquet", change))
+        assert report.changed_decisions == (slot,)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("condition", [1] * 19, "column 'condition'"),
+        ("condition", [1] * 19 + [None], "column 'condition'"),
+        ("fallback", [1] * 20, "column 'fallback'"),
+        ("fallback", [-1] * 41, "column 'fallback'"),
+    ],
+)
+def test_conditions_and_ranks_of_another_length_are_named(tmp_path: Path, name: str, value: Any, told: str) -> None:
+    path = tmp_path / "log.parquet"
+    record_episode(path, scenarios.get("mesh20-v0", slots=3))
+
+    def change(header: Header, rows: list[Row]) -> None:
+        rows[1][name] = value
+
+    message = complaint_about(rewrite(path, tmp_path / "changed.parquet", change))
+    assert told in message
+    assert "\n" not in message

@@ -347,9 +347,9 @@ def test_masks_do_not_tell_of_other_nodes() -> None:
     assert rows_that_differ(session.masks(), other.masks()) == list(range(2, 8))
 
 
-@pytest.mark.parametrize("routes", [False, True])
-def test_the_mask_is_what_the_simulator_accepts(routes: bool) -> None:
-    env = parallel_env("chain3-v0", routes=routes, rows=1, request_rate=6.0)
+@pytest.mark.parametrize(("routes", "conditional"), [(False, False), (True, False), (False, True), (True, True)])
+def test_the_mask_is_what_the_simulator_accepts(routes: bool, conditional: bool) -> None:
+    env = parallel_env("chain3-v0", routes=routes, conditional=conditional, rows=1, request_rate=6.0)
     rng = np.random.default_rng(3)
     env.reset(seed=1)
     refused, accepted = 0, 0
@@ -377,7 +377,8 @@ def test_an_action_with_a_route_names_peer_quality_and_route() -> None:
     assert observer.code.num_actions == 1 + 8 * q * k
     for d, quality, route in ((0, 1, 0), (7, 3, 2), (4, 2, 1)):
         action = 1 + (d * q + quality - 1) * k + route
-        decoded, chosen = observer.code.commands(np.array([[action, 0]]))
+        decoded, chosen, *_ = observer.code.commands(np.array([[action, 0]]))
+        assert chosen is not None
         assert decoded.tolist() == [[1 + d * q + quality - 1, 0]]
         assert chosen.tolist() == [[route, -1]]
 

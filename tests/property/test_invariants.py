@@ -89,13 +89,13 @@ def somebody_has_a_peer() -> Iterator[None]:
         raise
 
 
-@given(worlds(), st.booleans())
+@given(worlds(), st.booleans(), st.booleans())
 @settings(max_examples=12, deadline=None, suppress_health_check=UNHURRIED)
-def test_every_world_keeps_the_contract(world: Scenario, routes: bool) -> None:
+def test_every_world_keeps_the_contract(world: Scenario, routes: bool, conditional: bool) -> None:
     """Conservation of pairs, requests, qubits and tokens; the mask is what is accepted; determinism; copies."""
     try:
         with somebody_has_a_peer():
-            check_env(EntanglementEnv(world, routes=routes), seeds=(0, 1), processes=False)
+            check_env(EntanglementEnv(world, routes=routes, conditional=conditional), seeds=(0, 1), processes=False)
     except ContractError as error:
         if not str(error).startswith("seeds:"):  # a world in which nothing happens is the same under any seed
             raise

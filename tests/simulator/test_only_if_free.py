@@ -13,6 +13,7 @@ from dpem_env.demand.requests import draw_demand
 from dpem_env.network.network import build_network
 from dpem_env.simulator import Condition, Tally, Verdict
 from dpem_env.simulator.state import State
+from dpem_env.support.errors import ActionError
 
 from .admission_reference import Command, Contention, Outcome, Slot, memories, sources, swaps
 from .hand_drawn import ADMITTED, DENIED, ILLEGAL, WITHHELD, Changes, HandDrawn, Phase, draw
@@ -224,6 +225,12 @@ def test_a_first_choice_alone_has_no_other() -> None:
 @pytest.mark.parametrize(("first", "then"), [(0, [0]), (1, [1]), (0, [2]), (2, [0]), (0, [99])])
 def test_a_route_that_is_named_twice_or_does_not_exist_is_illegal(first: int, then: list[int]) -> None:
     assert diamond().act({0: (0, 1)}, routes={0: first}, fallbacks={0: then})["verdict"] == {0: ILLEGAL}
+
+
+def test_more_routes_than_there_can_be_are_an_error_in_one_line() -> None:
+    told = "^fallback has 3 routes for each node; expected at most 1, besides the first$"
+    with pytest.raises(ActionError, match=told):
+        diamond().simulator.step(np.zeros(5), fallback=np.full((5, 3), -1))
 
 
 def test_after_auto_there_is_nothing_to_fall_back_to() -> None:
