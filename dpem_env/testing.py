@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.envs.rewards import earned
-from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observer
+from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, ROUTE, FeatureTable, Observer
 from dpem_env.simulator import WHERE_PAIRS_GO, Tally, Verdict
 from dpem_env.support.errors import ContractError, DpemError
 
@@ -416,8 +416,8 @@ def _flat(observation: Any) -> NDArray[np.float32]:
 
 def _local_columns(table: FeatureTable) -> NDArray[np.int64]:
     """Columns that hold what a node knows of itself: all but telemetry, whose age state() does not have."""
-    node = [f.age != TELEMETRY and f.name != "telemetry_age" for f in NODE_FEATURES]
-    peer = [f.age != TELEMETRY for f in PEER_FEATURES for _ in range(table.sizes[f.size])]
+    node = [f.age != ROUTE and f.name != "telemetry_age" for f in NODE_FEATURES]
+    peer = [f.age != ROUTE for f in PEER_FEATURES for _ in range(table.sizes[f.size])]
     return np.flatnonzero(node + peer * table.scenario.demand.peers)
 
 

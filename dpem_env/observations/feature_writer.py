@@ -11,7 +11,7 @@ import numpy as np
 from dpem_env.simulator.actions import code_of
 from dpem_env.simulator.kernel import can_name, free_row
 from dpem_env.simulator.state import state_of, work_of, world_of
-from dpem_env.simulator.telemetry import UNSEEN, count_claims, survey
+from dpem_env.simulator.telemetry import UNSEEN, count_claims, reading_known, reading_now, survey
 from dpem_env.support.compiled import Entry, entry, inlined, inner
 
 
@@ -37,13 +37,14 @@ def _observe_batch(
 @inner
 def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divisor, columns, out):
     """One environment's rows."""
-    if fresh:
-        route, up, load = work.survey_route, work.survey_up, work.survey_load
-        survey(rules, world, state, work, route, up, load)
-    else:
-        count_claims(rules, world, state, work)
-        route, up, load = state.seen_route, state.seen_up, state.seen_load
     known = fresh or state.seen_slot[0] > UNSEEN
+    count_claims(rules, world, state, work)
+    if fresh or (rules.news and known):
+        route, up, load = work.survey_route, work.survey_up, work.survey_load
+        reading = reading_now(rules, world, state, work) if fresh else reading_known(rules, state)
+        survey(rules, world, reading, work, route, up, load)
+    else:
+        route, up, load = state.seen_route, state.seen_up, state.seen_load
     out[:] = 0.0
     nodes, places = world.peers.shape
     node_width, width = len(node_divisor), len(peer_divisor)

@@ -36,7 +36,7 @@ class Feature(NamedTuple):
     meaning: str
 
 
-NOW, OWN, FIXED, TELEMETRY = "now", "last slot", "fixed", "telemetry"
+NOW, OWN, FIXED, ROUTE = "now", "last slot", "fixed", "route"
 
 # All features, in the order of their columns, by what they tell: an experiment can hide a block from a learner.
 BLOCKS = {
@@ -48,7 +48,7 @@ BLOCKS = {
         Feature("swap_tokens", "1", "swaps", "token cap", NOW, "swaps the own repeater could do at once"),
         Feature("open_rows", "1", "rows", "rows K", NOW, "own open allocations"),
         Feature("source_backlog", "1", "links", "8", NOW, "incomplete links waiting for the own source, anyone's"),
-        Feature("telemetry_age", "1", "slots", "period + delay", NOW, "slots since the readable snapshot was taken"),
+        Feature("telemetry_age", "1", "slots", "period + delay", NOW, "slots since what is known of routes was so"),
     ),
     "demand": (
         Feature("pending", "C", "requests", "8", NOW, "requests waiting, per fidelity class"),
@@ -63,13 +63,11 @@ BLOCKS = {
         Feature("best_werner", "1", "w", "1", NOW, "Werner parameter of the best of them"),
     ),
     "topology": (
-        Feature("hops", "1", "links", "hop limit", TELEMETRY, "length of the current route"),
-        Feature(
-            "build_time", "1", "s", "time-to-live", TELEMETRY, "expected build time of the current route, unloaded"
-        ),
-        Feature("route_up", "1", "0 or 1", "1", TELEMETRY, "whether all its links are up"),
-        Feature("route_load", "1", "share", "1", TELEMETRY, "load of its worst resource"),
-        Feature("min_quality", "C", "quality", "qualities Q", TELEMETRY, "smallest meeting each class, fresh, 0: none"),
+        Feature("hops", "1", "links", "hop limit", ROUTE, "length of the current route"),
+        Feature("build_time", "1", "s", "time-to-live", ROUTE, "expected build time of the current route, unloaded"),
+        Feature("route_up", "1", "0 or 1", "1", ROUTE, "whether all its links are up"),
+        Feature("route_load", "1", "share", "1", ROUTE, "load of its worst resource"),
+        Feature("min_quality", "C", "quality", "qualities Q", ROUTE, "smallest meeting each class, fresh, 0: none"),
     ),
     "forecast": (Feature("forecast", "H", "requests", "4", NOW, "expected new requests in each of the next H slots"),),
 }
@@ -83,7 +81,7 @@ SCALES: dict[str, Callable[[Scenario], float]] = {
     "largest c": lambda scenario: scenario.largest_swap_rate or 1.0,
     "token cap": lambda scenario: scenario.hardware.token_cap,
     "rows K": lambda scenario: scenario.control.rows,
-    "period + delay": lambda s: s.in_slots(s.control.telemetry_period) + s.control.telemetry_delay,
+    "period + delay": lambda scenario: sum(scenario.route_clock),
     "deadline": lambda scenario: scenario.in_slots(max(scenario.demand.deadlines)),
     "hop limit": lambda scenario: scenario.routing.max_hops,
     "time-to-live": lambda scenario: scenario.control.time_to_live,

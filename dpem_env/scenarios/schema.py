@@ -279,6 +279,9 @@ class SaturatedDemand(Requests):
 class Control(Section):
     """Slots, allocations, when relays swap, and the age of information.
 
+    With a `news_period` nodes ask the nodes on their own candidate routes, so often, how those fare; else they know it
+    from telemetry, as of the last snapshot.
+
     With `swapping` "all" an allocation swaps at all its relays at once, when all its links are there; with "asap" every
     relay swaps as soon as it holds a pair on either side, and with `regenerate` links are made again where that leaves
     both their qubits free, inside longer segments. What is older than `cutoff` is discarded.
@@ -293,6 +296,14 @@ class Control(Section):
     cutoff: Annotated[int, Field(strict=True, ge=0, le=MAX_SLOTS)] | None = None  # slots; none: no pair is too old
     telemetry_period: Positive = 1.0  # s between snapshots
     telemetry_delay: Count = 2  # slots until a snapshot is readable
+    news_period: Positive | None = None  # s between readings of a node's own routes; none: telemetry tells of them
+    news_delay: Positive | None = None  # s until what was read is known; none: one slot
+
+    @model_validator(mode="after")
+    def _delays_what_is_read(self) -> Control:
+        if self.news_delay is not None and self.news_period is None:
+            raise ValueError("news_delay needs a news_period: without one nothing is read")
+        return self
 
     @model_validator(mode="after")
     def _regenerates_what_swaps_freed(self) -> Control:
@@ -385,7 +396,7 @@ class Seeds(Section):
 # scenario that has these is the one it was, and keeps its hash.
 NEUTRAL: dict[str, dict[str, Any]] = {
     "hardware": {"purification_gates": "ideal", "emission": "poisson"},
-    "control": {"swapping": "all", "regenerate": False, "cutoff": None},
+    "control": {"swapping": "all", "regenerate": False, "cutoff": None, "news_period": None, "news_delay": None},
     "demand": {"pairs_per_request": 1},
     "reward": {"class_values": []},
 }
@@ -447,6 +458,8 @@ class Scenario(Section):
             *(("demand.deadline", deadline) for deadline in self.demand.deadlines),
             ("control.time_to_live", self.control.time_to_live),
             ("control.telemetry_period", self.control.telemetry_period),
+            ("control.news_period", self.control.news_period or slot),
+            ("control.news_delay", self.control.news_delay or slot),
         ]
         if isinstance(self.demand, TraceDemand):
             whole.append(("demand.matrix_duration", self.demand.matrix_duration))
@@ -563,6 +576,14 @@ class Scenario(Section):
         if isinstance(self.demand, SaturatedDemand):
             return 1.0
         return float(getattr(self.demand, "request_rate", 0.0)) * self.control.slot_duration
+
+    @property
+    def route_clock(self) -> tuple[int, int]:
+        """Slots between two looks at how routes fare, and until one is known: of news, or of telemetry without them."""
+        control = self.control
+        if control.news_period is None:
+            return self.in_slots(control.telemetry_period), control.telemetry_delay
+        return self.in_slots(control.news_period), self.in_slots(control.news_delay or control.slot_duration)
 
     def in_slots(self, seconds: float) -> int:
         """A validated duration as a number of slots."""

@@ -218,7 +218,7 @@ def decide(rules, world, state, work, action, route, priority, condition, fallba
                 _freeze_claims(rules, world, state, work)
                 frozen = True
             d = place_of(action[i], rules.qualities)
-            if rules.reads and _withheld(world, state, work, i, d, condition[i]):
+            if rules.news and _withheld(world, state, work, i, d, condition[i]):
                 state.verdict[i] = Verdict.WITHHELD
                 state.tally[Tally.WITHHELD] += 1
                 continue

@@ -58,6 +58,18 @@ def links_wanted(rules, state, i, row, hops):
 
 
 @inlined
+def swaps_awaited(state, i, row, hops):
+    """The relays whose swap is still to come: those inside no segment."""
+    awaited = (1 << hops) - 2
+    if state.alloc_complete[i, row] == 0:
+        return awaited
+    for h in range(hops):
+        for inside in range(h + 1, h + state.link_hops[i, row, h]):
+            awaited &= ~(1 << inside)
+    return awaited
+
+
+@inlined
 def relays_ready(rules, state, i, row, hops):
     """The relays that can swap: a complete segment on either side; under `all` none before every link is complete.
 

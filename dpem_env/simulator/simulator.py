@@ -234,12 +234,13 @@ def rules_of(scenario: Scenario) -> Rules:
     hardware, control, slot = scenario.hardware, scenario.control, scenario.control.slot_duration
     outages = scenario.outages
     purification_gate, purification_readout = hardware.purification_fidelities
+    route_period, route_delay = scenario.route_clock
     return Rules(
         qualities=control.qualities,
         time_to_live=scenario.in_slots(control.time_to_live),
-        telemetry_period=scenario.in_slots(control.telemetry_period),
-        telemetry_delay=control.telemetry_delay,
-        reads=True,
+        news=control.news_period is not None,
+        route_period=route_period,
+        route_delay=route_delay,
         token_cap=hardware.token_cap,
         asap=control.swapping == "asap",
         regenerate=control.regenerate,
@@ -259,8 +260,11 @@ def rules_of(scenario: Scenario) -> Rules:
 
 def _sizes_of(scenario: Scenario, episode: Episode) -> dict[str, int]:
     topology = episode.network.topology
+    period, delay = scenario.route_clock
     sizes = {
         "1": 1,
+        "4": 4,
+        "G": -(-delay // period) + 1 if scenario.control.news_period else 0,
         "N": topology.num_nodes,
         "D": scenario.demand.peers,
         "K": scenario.control.rows,

@@ -2,8 +2,8 @@
 
 Each field's annotation gives dtype and axes after the leading B: N nodes, D peer places per node, K allocation rows
 per node, k routes per pair, H hops at most (H1 = H + 1 nodes), L links, C fidelity classes, S largest memory,
-R requests, T tallies; NK and NKH are products. Phase functions see one environment: the same structs without the
-leading axis (`world_of`, `state_of`, `work_of`). Empty places hold -1 unless a comment says otherwise.
+R requests, T tallies, G readings; NK and NKH are products. Phase functions see one environment: the same structs
+without the leading axis (`world_of`, `state_of`, `work_of`). Empty places hold -1 unless a comment says otherwise.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Rules(NamedTuple):
 
     qualities: int  # Q
     time_to_live: int  # slots
-    telemetry_period: int  # slots
-    telemetry_delay: int  # slots
-    reads: bool  # nodes read their routes and queues when a command arrives; else such conditions are void
+    news: bool  # nodes ask those on their routes, also when a command arrives; else telemetry tells of routes
+    route_period: int  # slots between two looks at how routes fare
+    route_delay: int  # slots until one is known
     token_cap: float
     asap: bool  # relays swap as soon as they can; else all of a route at once
     regenerate: bool  # links are made again inside longer segments
@@ -118,14 +118,18 @@ class State(NamedTuple):
     stock_werner: Annotated[F64, "N S"]
     stock_hops: Annotated[I32, "N S"]  # elementary pairs inside
     # telemetry: current route per pair, as of the snapshot on its way and of the one that can be read
-    flying_slot: Annotated[I64, "1"]  # slot after which it was taken
+    flying_slot: Annotated[I64, "1"]  # slot after which it was taken; also of the last reading
     flying_route: Annotated[I32, "N D"]
     flying_up: Annotated[I8, "N D"]
     flying_load: Annotated[F32, "N D"]
-    seen_slot: Annotated[I64, "1"]
+    seen_slot: Annotated[I64, "1"]  # also of the reading that is known
     seen_route: Annotated[I32, "N D"]
     seen_up: Annotated[I8, "N D"]
     seen_load: Annotated[F32, "N D"]
+    # news: the last G readings in turn, none if nobody asks
+    read_allocations: Annotated[I32, "G N K 4"]  # peer place (-1: closed), route, links wanted, swaps awaited
+    read_memory: Annotated[I32, "G N"]  # free qubits
+    read_link_up: Annotated[I8, "G L"]
     # what the last step did
     verdict: Annotated[I8, "N"]  # a Verdict on each decision
     delivered: Annotated[I32, "N"]  # requests served
@@ -162,6 +166,9 @@ class Workspace(NamedTuple):
     finished_werner: Annotated[F64, "NK"]  # end-to-end w by place in age_order; -1 where not finished
     source_claims: Annotated[I32, "N"]  # incomplete links on each source
     swap_claims: Annotated[I32, "N"]  # open allocations relayed through each node
+    allocations: Annotated[I32, "N K 4"]  # as `read_allocations`, now
+    waiting: Annotated[I32, "N"]  # as source_claims and swap_claims, of a reading
+    relayed: Annotated[I32, "N"]
     memory_load: Annotated[F64, "N"]  # share of each memory in use
     relay_load: Annotated[F64, "N"]  # the worse of memory and swap engine
     link_load: Annotated[F64, "L"]  # of the link's source

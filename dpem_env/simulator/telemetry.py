@@ -1,53 +1,123 @@
-"""Telemetry: what nodes learn about the rest of the network, and when.
+"""What nodes learn about the rest of the network, and when: readings of their own routes, or telemetry.
 
-Every `telemetry_period` a snapshot is taken after phase 6; it can be read `telemetry_delay` slots later. The first is
-taken before slot 0. A snapshot holds, per (node, peer), the current route (the first whose links are up), whether it
-is up and the load of its worst resource. Loads, in 0..1 per resource: incomplete links on a source over what it can
-emit in a time-to-live; open allocations relayed through a node over the swaps it can do in a time-to-live; the share
-of a memory in use.
+Every `route_period` slots a look is taken after phase 6; what it shows is known `route_delay` slots later. The first is
+taken before slot 0. With news (the field `news_period`) it is a *reading*: what a node hears that asks all others on
+its candidate routes, of which the last few are kept. Without, it is a *snapshot* that telemetry brings: per (node,
+peer), the current route (the first whose links are up), whether it is up and the load of its worst resource.
+
+A reading is kept as what nodes answer: every open allocation with the links that ask for pairs and the relays whose
+swap is still to come, free memory, and the links that are up. Loads, in 0..1 per resource: incomplete links on a source
+over what it can emit in a time-to-live; open allocations relayed through a node over the swaps it can do in a
+time-to-live; the share of a memory in use.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from dpem_env.simulator.segments import links_wanted, num_hops
+from dpem_env.simulator.segments import links_wanted, num_hops, swaps_awaited
 from dpem_env.support.compiled import inner
 
 UNSEEN = -2
+PEER, ROUTE, WANTED, AWAITED = 0, 1, 2, 3  # of an allocation in a reading
+
+
+class Reading(NamedTuple):
+    """What all nodes would answer, of one environment: see `State.read_allocations` and the fields after it."""
+
+    allocations: Any
+    free_memory: Any
+    link_up: Any
 
 
 @inner
 def clear_telemetry(rules, world, state, work):
-    """Before slot 0 a first snapshot is taken; nothing has been seen before it can be read."""
+    """Before slot 0 a first look is taken; nothing has been seen before it is known."""
     state.seen_slot[0] = UNSEEN
     state.seen_route[:] = 0
     state.seen_up[:] = 0
     state.seen_load[:] = 0.0
-    take_snapshot(rules, world, state, work, -1)
+    _look_around(rules, world, state, work, -1)
     publish(rules, state, 0)
 
 
 @inner
 def pass_telemetry(rules, world, state, work):
-    """Between phase 6 of slot t and phase 0 of slot t + 1: take a snapshot if one is due, publish one if it is time."""
+    """Between phase 6 of slot t and phase 0 of slot t + 1: look around if it is time, publish what is old enough."""
     slot = state.slot[0]
-    if (slot + 1) % rules.telemetry_period == 0:
-        take_snapshot(rules, world, state, work, slot)
+    if (slot + 1) % rules.route_period == 0:
+        _look_around(rules, world, state, work, slot)
     publish(rules, state, slot + 1)
+
+
+@inner
+def _look_around(rules, world, state, work, slot):
+    """Keep a reading, or take a snapshot."""
+    if rules.news:
+        place = _place_of(rules, state, slot)
+        list_allocations(rules, world, state, state.read_allocations[place])
+        for i in range(len(state.free_memory)):
+            state.read_memory[place, i] = state.free_memory[i]
+        for link in range(len(state.link_up)):
+            state.read_link_up[place, link] = state.link_up[link]
+        state.flying_slot[0] = slot
+    else:
+        take_snapshot(rules, world, state, work, slot)
+
+
+@inner
+def _place_of(rules, state, slot):
+    """Where the reading taken after `slot` is kept."""
+    return (slot + 1) // rules.route_period % state.read_memory.shape[0]
+
+
+@inner
+def reading_known(rules, state):
+    """The reading that nodes know."""
+    place = _place_of(rules, state, max(state.seen_slot[0], np.int64(-1)))
+    return Reading(state.read_allocations[place], state.read_memory[place], state.read_link_up[place])
+
+
+@inner
+def reading_now(rules, world, state, work):
+    """A reading taken now."""
+    list_allocations(rules, world, state, work.allocations)
+    return Reading(work.allocations, state.free_memory, state.link_up)
+
+
+@inner
+def list_allocations(rules, world, state, allocations):
+    """Write every open allocation down, with the links that ask for pairs and the relays whose swap is to come."""
+    allocations[:] = -1
+    rows = state.alloc_peer.shape[1]
+    for place in range(state.num_open[0]):
+        alloc = state.age_order[place]
+        i, row = alloc // rows, alloc % rows
+        d, r = state.alloc_peer[i, row], state.alloc_route[i, row]
+        hops = num_hops(world, i, d, r)
+        allocations[i, row, PEER] = d
+        allocations[i, row, ROUTE] = r
+        allocations[i, row, WANTED] = links_wanted(rules, state, i, row, hops)
+        allocations[i, row, AWAITED] = swaps_awaited(state, i, row, hops)
 
 
 @inner
 def take_snapshot(rules, world, state, work, slot):
     """Remember the state of all routes after phase 6 of `slot`."""
-    survey(rules, world, state, work, state.flying_route, state.flying_up, state.flying_load)
+    reading = reading_now(rules, world, state, work)
+    survey(rules, world, reading, work, state.flying_route, state.flying_up, state.flying_load)
     state.flying_slot[0] = slot
 
 
 @inner
 def publish(rules, state, slot):
-    """Make the snapshot readable from `slot` on, if it is old enough."""
-    if state.flying_slot[0] > state.seen_slot[0] and slot - state.flying_slot[0] >= rules.telemetry_delay:
+    """Let what is old enough be known from `slot` on: the last reading that is, or the snapshot if it is."""
+    if rules.news:
+        taken = (slot - rules.route_delay + 1) // rules.route_period * rules.route_period - 1
+        state.seen_slot[0] = max(taken, np.int64(UNSEEN))
+    elif state.flying_slot[0] > state.seen_slot[0] and slot - state.flying_slot[0] >= rules.route_delay:
         state.seen_slot[0] = state.flying_slot[0]
         for i in range(state.seen_route.shape[0]):
             for d in range(state.seen_route.shape[1]):
@@ -76,14 +146,14 @@ def count_claims(rules, world, state, work):
 
 
 @inner
-def survey(rules, world, state, work, route, up, load):
-    """Current route, up or down and worst load of every (node, peer), now, into the (N, D) tables given."""
-    _measure_loads(rules, world, state, work)
+def survey(rules, world, reading, work, route, up, load):
+    """Current route, up or down and worst load of every (node, peer) in a reading, into the (N, D) tables given."""
+    _measure_loads(rules, world, reading, work)
     memory_load, relay_load, link_load = work.memory_load, work.relay_load, work.link_load
-    some_down = _some_link_down(state)
+    some_down = _some_link_down(reading)
     for i in range(world.peers.shape[0]):
         for d in range(world.peers.shape[1]):
-            first_up = first_route_up(world, state, i, d) if some_down else min(world.route_hops[i, d, 0], 1) - 1
+            first_up = first_route_up(world, reading, i, d) if some_down else min(world.route_hops[i, d, 0], 1) - 1
             r = max(first_up, 0)
             route[i, d] = r
             up[i, d] = first_up >= 0
@@ -92,41 +162,59 @@ def survey(rules, world, state, work, route, up, load):
 
 
 @inner
-def _some_link_down(state):
+def _some_link_down(reading):
     down = 0
-    for link in range(len(state.link_up)):
-        down += 1 - state.link_up[link]
+    for link in range(len(reading.link_up)):
+        down += 1 - reading.link_up[link]
     return down > 0
 
 
 @inner
-def _measure_loads(rules, world, state, work):
-    """Load of every memory, of every relay (memory or swap engine) and of every link's source."""
-    count_claims(rules, world, state, work)
-    for i in range(len(work.memory_load)):
-        work.memory_load[i] = 1.0 - state.free_memory[i] / world.memory[i]
-        swaps = _share(work.swap_claims[i], world.swap_rate[i] * rules.lifetime)
-        work.relay_load[i] = max(work.memory_load[i], swaps)
-    for link in range(len(work.link_load)):
-        e = world.link_emitter[link]
-        work.link_load[link] = _share(work.source_claims[e], world.generation_rate[e] * rules.lifetime)
+def _count_in(world, reading, work):
+    """Links that want pairs on every source and allocations relayed through every node, in a reading."""
+    work.waiting[:] = 0
+    work.relayed[:] = 0
+    for i in range(reading.allocations.shape[0]):
+        for row in range(reading.allocations.shape[1]):
+            d, r = reading.allocations[i, row, PEER], reading.allocations[i, row, ROUTE]
+            if d < 0:
+                continue
+            wanted = reading.allocations[i, row, WANTED]
+            for h in range(world.route_hops[i, d, r]):
+                if wanted >> h & 1:
+                    work.waiting[world.link_emitter[world.route_links[i, d, r, h]]] += 1
+                if h > 0:
+                    work.relayed[world.route_nodes[i, d, r, h]] += 1
 
 
 @inner
-def first_route_up(world, state, i, d):
-    """The number of node i's first route to place d whose links are up, -1 if there is none."""
+def _measure_loads(rules, world, reading, work):
+    """Load of every memory, of every relay (memory or swap engine) and of every link's source."""
+    _count_in(world, reading, work)
+    for i in range(len(work.memory_load)):
+        work.memory_load[i] = 1.0 - reading.free_memory[i] / world.memory[i]
+        swaps = _share(work.relayed[i], world.swap_rate[i] * rules.lifetime)
+        work.relay_load[i] = max(work.memory_load[i], swaps)
+    for link in range(len(work.link_load)):
+        e = world.link_emitter[link]
+        work.link_load[link] = _share(work.waiting[e], world.generation_rate[e] * rules.lifetime)
+
+
+@inner
+def first_route_up(world, known, i, d):
+    """The number of node i's first route to place d whose links are up in a state or a reading, -1 if there is none."""
     for r in range(world.route_hops.shape[2]):
-        if world.route_hops[i, d, r] > 0 and route_up(world, state, i, d, r):
+        if world.route_hops[i, d, r] > 0 and route_up(world, known, i, d, r):
             return r
     return -1
 
 
 @inner
-def route_up(world, state, i, d, r):
-    """Whether every link of route r is up."""
+def route_up(world, known, i, d, r):
+    """Whether every link of route r is up in a state or a reading."""
     up = True
     for h in range(world.route_hops[i, d, r]):
-        up = up and state.link_up[world.route_links[i, d, r, h]] == 1
+        up = up and known.link_up[world.route_links[i, d, r, h]] == 1
     return up
 
 

@@ -16,7 +16,7 @@ from dpem_env.demand.forecast import MovingAverage
 from dpem_env.envs.forecasts import Forecasts
 from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.envs.session import EpisodeChoice, EpisodeSeeds, Look
-from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observer
+from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, ROUTE, FeatureTable, Observer
 from dpem_env.simulator import Tally
 from dpem_env.support.errors import ContractError, DpemError
 from dpem_env.testing import EPISODE_POINTS, SLOT_POINTS, check_env
@@ -649,7 +649,7 @@ def columns(table: FeatureTable, feature: str) -> list[int]:
 
 class FreshTelemetry(ColumnsChanged):
     def see(self, table: FeatureTable, rows: Any) -> None:
-        for feature in (f.name for f in PEER_FEATURES if f.age == TELEMETRY):
+        for feature in (f.name for f in PEER_FEATURES if f.age == ROUTE):
             now = self.session.global_state()
             rows[:, columns(table, feature)] = now[:, columns(table, feature)]
 
@@ -660,7 +660,7 @@ class TelemetryASlotEarly(Unchanged):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         rules = self.session.simulator.rules
-        self.session.simulator.rules = rules._replace(telemetry_delay=rules.telemetry_delay - 1)
+        self.session.simulator.rules = rules._replace(route_delay=rules.route_delay - 1)
 
 
 class YesterdaysTelemetry(ColumnsChanged):

@@ -17,7 +17,7 @@ from dpem_env.observations.feature_writer import write_observations
 from dpem_env.observations.features import (
     NODE_FEATURES,
     PEER_FEATURES,
-    TELEMETRY,
+    ROUTE,
     Columns,
     FeatureTable,
     Observations,
@@ -27,7 +27,7 @@ from dpem_env.simulator import Episode, Simulator, Verdict
 from simulator.hand_drawn import HandDrawn
 from support.rollouts import demand_of, rows_that_differ, session_with, wait
 
-REMOTE = [feature.name for feature in PEER_FEATURES if feature.age == TELEMETRY]
+REMOTE = [feature.name for feature in PEER_FEATURES if feature.age == ROUTE]
 
 
 class Chain:

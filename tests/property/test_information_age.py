@@ -25,7 +25,7 @@ from dpem_env.demand.requests import Demand, draw_demand, tabulate
 from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.envs.session import EpisodeSeeds, Look, Session
 from dpem_env.network.network import build_network
-from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, TELEMETRY, FeatureTable, Observations, Observer
+from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, ROUTE, FeatureTable, Observations, Observer
 from dpem_env.policies import NetworkView
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Simulator
@@ -109,9 +109,10 @@ class Case:
     slot: int
     change: str  # one of CHANGES, or ANOTHER_ACTION
     place: int
-    period: int = 4  # slots between snapshots
+    period: int = 4  # slots between snapshots, or readings
     delay: int = 2  # slots until one can be read
     outages: bool = False
+    news: bool = False  # nodes ask those on their routes
 
     @property
     def scenario(self) -> Scenario:
@@ -121,10 +122,17 @@ class Case:
             request_rate=16.0,
             predictability=0.0,
             memory=(12, 20),
-            telemetry_period=self.period * 0.25,
-            telemetry_delay=self.delay,
+            **self.clock,
             outages={"mean_up": 10.0, "mean_down": 1.0} if self.outages else None,
         )
+
+    @property
+    def clock(self) -> dict[str, Any]:
+        """Of news, or of telemetry."""
+        period = self.period * 0.25
+        if self.news:
+            return {"news_period": period, "news_delay": self.delay * 0.25}
+        return {"news_period": None, "telemetry_period": period, "telemetry_delay": self.delay}
 
     @property
     def first_readable(self) -> int:
@@ -149,7 +157,7 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    period = draw(st.integers(1, 6))
+    period, news = draw(st.integers(1, 6)), draw(st.booleans())
     return Case(
         seed=draw(st.integers(0, 10_000)),
         node=draw(st.integers(0, NODES - 1)),
@@ -157,8 +165,9 @@ def cases(draw: st.DrawFn) -> Case:
         change=draw(st.sampled_from([*CHANGES, ANOTHER_ACTION])),
         place=draw(st.integers(0, 7)),
         period=period,
-        delay=draw(st.integers(1, period)),
+        delay=draw(st.integers(1, 2 * period if news else period)),
         outages=draw(st.booleans()),
+        news=news,
     )
 
 
@@ -169,7 +178,7 @@ def remote_columns(table: FeatureTable) -> NDArray[np.int64]:
     """Columns of the observation that come from telemetry."""
     columns = [NODE_FEATURES.index(f) for f in NODE_FEATURES if f.name == "telemetry_age"]
     for d, feature in product(range(table.scenario.demand.peers), PEER_FEATURES):
-        if feature.age == TELEMETRY:
+        if feature.age == ROUTE:
             start = len(NODE_FEATURES) + d * table.peer_width + table.offset[feature.name]
             columns += range(start, start + table.sizes[feature.size])
     return np.array(columns)
@@ -255,14 +264,20 @@ def test_no_agent_learns_of_a_change_elsewhere_before_its_snapshot_can_be_read(c
     assert_agents_learn_in_time(case)
 
 
-def some_cases(change: str) -> list[Case]:
+TELEMETRY: dict[str, Any] = {}  # as the shipped scenarios have it
+NEWS: dict[str, Any] = {"news": True, "period": 1, "delay": 1}
+OLD_NEWS: dict[str, Any] = {"news": True, "period": 2, "delay": 3}
+
+
+def some_cases(change: str, clock: dict[str, Any] = TELEMETRY) -> list[Case]:
     """Changes of one kind at different nodes and slots."""
-    return [Case(seed, seed, 5 + seed % 8, change, seed % 3) for seed in range(8)]
+    return [Case(seed, seed, 5 + seed % 8, change, seed % 3, **clock) for seed in range(8)]
 
 
+@pytest.mark.parametrize("clock", [TELEMETRY, NEWS, OLD_NEWS], ids=["telemetry", "news", "old news"])
 @pytest.mark.parametrize("change", [*TELLING, ANOTHER_ACTION])
-def test_a_change_of_a_load_is_seen_in_the_first_slot_in_which_it_may_be(change: str) -> None:
-    assert any(assert_agents_learn_in_time(case) for case in some_cases(change))
+def test_a_change_of_a_load_is_seen_in_the_first_slot_in_which_it_may_be(change: str, clock: dict[str, Any]) -> None:
+    assert any(assert_agents_learn_in_time(case) for case in some_cases(change, clock))
 
 
 @given(cases())
@@ -336,10 +351,11 @@ def observed_by(observer: type[Observer]) -> Builder:
 def read_a_slot_early(scenario: Scenario) -> EntanglementEnv:
     env = EntanglementEnv(scenario)
     simulator = env.session.simulator
-    simulator.rules = simulator.rules._replace(telemetry_delay=simulator.rules.telemetry_delay - 1)
+    simulator.rules = simulator.rules._replace(route_delay=simulator.rules.route_delay - 1)
     return env
 
 
+@pytest.mark.parametrize("clock", [TELEMETRY, OLD_NEWS], ids=["telemetry", "news"])
 @pytest.mark.parametrize(
     ("leaky", "found"),
     [
@@ -350,8 +366,8 @@ def read_a_slot_early(scenario: Scenario) -> EntanglementEnv:
         (Gossip, "the info of agent"),
     ],
 )
-def test_an_agent_that_knows_too_much_is_found(leaky: Builder, found: str) -> None:
-    watched = some_cases("free memory") + some_cases(ANOTHER_ACTION)
+def test_an_agent_that_knows_too_much_is_found(leaky: Builder, found: str, clock: dict[str, Any]) -> None:
+    watched = some_cases("free memory", clock) + some_cases(ANOTHER_ACTION, clock)
     with pytest.raises(AssertionError, match=found):
         assert [assert_agents_learn_in_time(case, leaky) for case in watched]
 

@@ -90,6 +90,8 @@ OTHER: dict[str, dict[str, Any]] = {
         "cutoff": 3,
         "telemetry_period": 2.0,
         "telemetry_delay": 1,
+        "news_period": 0.5,
+        "news_delay": 0.5,
     },
     "outages": {"mean_up": 100.0, "mean_down": 4.0},
     "observation": {"forecast_horizon": 5},
@@ -200,7 +202,7 @@ def test_any_scenario_survives_toml_and_back(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("section", "leaf"), CHANGES)
 def test_the_hash_changes_with_every_field(section: str, leaf: str) -> None:
-    scenario = scenarios.get("mesh100-outages-v0", generation_rate=(0.0, 4.0), swapping="asap")
+    scenario = scenarios.get("mesh100-outages-v0", generation_rate=(0.0, 4.0), swapping="asap", news_period=0.25)
     if section == "outages":
         changed = scenario.override(outages={**scenario.model_dump()["outages"], leaf: OTHER[section][leaf]})
     else:
@@ -350,6 +352,9 @@ def test_an_unknown_override_is_told_with_the_nearest_field() -> None:
         ("[control]\nslot_duration = 0.3", "demand.deadline", "1.0 s must be a whole number"),
         ("[control]\ntelemetry_period = 1e308", "control.telemetry_period", "1e+308"),
         ("[control]\ntelemetry_delay = 5", "control.telemetry_period", "telemetry_delay"),
+        ("[control]\nnews_period = 0.3", "control.news_period", "0.3"),
+        ("[control]\nnews_period = 0.25\nnews_delay = 0.1", "control.news_delay", "0.1"),
+        ("[control]\nnews_delay = 0.25", "control", "news_period"),
         ('[demand]\nkind = "sessions"\ndeadline = 1.1', "demand.deadline", "1.1 s must be a whole number"),
         ('[demand]\nkind = "trace"\nmatrix_duration = 0.1', "demand.matrix_duration", "0.1 s must be a whole number"),
         ('[demand]\nkind = "sessions"\nsession_duration = 0.1', "demand.session_duration", "0.1 s"),

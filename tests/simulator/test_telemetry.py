@@ -42,6 +42,44 @@ def test_period_and_delay_are_the_scenarios(period: float, delay: int, expected:
     assert seen == expected
 
 
+@pytest.mark.parametrize(
+    ("period", "delay", "expected"),
+    [
+        (0.25, None, [-1, 0, 1, 2, 3, 4, 5]),  # known in every slot: the end of the last one
+        (0.25, 0.75, [-2, -2, -1, 0, 1, 2, 3]),
+        (0.5, 0.75, [-2, -2, -1, -1, 1, 1, 3]),  # two readings on their way
+        (1.0, 0.25, [-1, -1, -1, -1, 3, 3, 3]),
+    ],
+)
+def test_readings_of_routes_have_a_period_and_a_delay_of_their_own(
+    period: float, delay: float | None, expected: list[int]
+) -> None:
+    drawn = chain(news_period=period, news_delay=delay)
+    known = []
+    for _ in expected:
+        known.append(int(drawn.state.seen_slot[0]))
+        drawn.wait()
+    assert known == expected
+
+
+def test_a_reading_holds_what_nodes_answer_and_the_last_ones_are_kept() -> None:
+    drawn = chain(news_period=0.5, news_delay=0.75, memory=10)
+    drawn.wait()
+    drawn.open(0, FAR, since=1, links=[None, 1.0])
+    drawn.state.link_up[1] = 0
+    drawn.wait(1)  # a reading is taken after slot 1, and known from slot 4 on
+    assert drawn.state.read_memory.shape[0] == 3
+    assert drawn.state.read_memory.tolist() == [[10, 10, 10], [9, 8, 9], [0, 0, 0]]
+    assert drawn.state.read_link_up.tolist() == [[1, 1], [1, 0], [0, 0]]
+    taken = drawn.state.read_allocations[1]
+    assert taken[0, 0].tolist() == [FAR, 0, 0b01, 0b10]  # link 0 asks for a pair, relay 1 has not swapped
+    assert (taken[..., 0] >= 0).sum() == 1
+
+
+def test_without_news_no_reading_is_kept() -> None:
+    assert chain(news_period=None).state.read_allocations.size == 0
+
+
 @pytest.mark.parametrize(("opened", "first_seen"), [(3, 5), (4, 9), (7, 9)])
 def test_nothing_is_seen_before_its_snapshot_is_readable(opened: int, first_seen: int) -> None:
     drawn = chain(time_to_live=10.0)
