@@ -131,6 +131,11 @@ def hashing_bound(werner: Real) -> Real:
     return np.maximum(0.0, 1.0 + _plogp(fidelity) + 3.0 * _plogp((1.0 - fidelity) / 3.0))  # type: ignore[no-any-return]
 
 
+def within(duration: float, rate: Real) -> Real:
+    """Probability 1 - exp(-rate·duration) that an exponential time of this rate is no longer than `duration`."""
+    return -np.expm1(-rate * duration)  # type: ignore[no-any-return]
+
+
 def expected_build_time(rates: NDArray[np.float64]) -> float:
     """Expected maximum, in seconds, of independent exponential times with the given rates per second.
 

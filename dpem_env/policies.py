@@ -8,6 +8,7 @@ A local policy decides for every node from what that node knows; a central one f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from typing import Any, NamedTuple
@@ -83,6 +84,7 @@ class LocalPolicy(ABC):
     """A rule every node follows by itself, on its own observation row."""
 
     forecaster: Any = None  # name or Forecaster this policy wants its observations filled by
+    news: Collection[str] | None = None  # features of block "news" that it reads; None: all of them
     sources: Any = None  # paths it reads, of which its decisions follow; None: the argument in its name, if it is one
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:  # noqa: B027
@@ -97,6 +99,7 @@ class CentralPolicy(ABC):
     """One controller that decides for all nodes from a delayed view of the whole network."""
 
     forecaster: Any = None
+    news: Collection[str] | None = None
     sources: Any = None
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:  # noqa: B027
@@ -112,7 +115,7 @@ class Centralized(CentralPolicy):
 
     def __init__(self, rule: LocalPolicy) -> None:
         self.rule = rule
-        self.forecaster = rule.forecaster
+        self.forecaster, self.news = rule.forecaster, rule.news
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Pass the episode on to the rule."""

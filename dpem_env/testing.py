@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.envs.rewards import earned
-from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, ROUTE, FeatureTable, Observer
+from dpem_env.observations.features import NODE_FEATURES, ROUTE, FeatureTable, Observer
 from dpem_env.simulator import WHERE_PAIRS_GO, Tally, Verdict
 from dpem_env.support.errors import ContractError, DpemError
 
@@ -417,7 +417,7 @@ def _flat(observation: Any) -> NDArray[np.float32]:
 def _local_columns(table: FeatureTable) -> NDArray[np.int64]:
     """Columns that hold what a node knows of itself: all but telemetry, whose age state() does not have."""
     node = [f.age != ROUTE and f.name != "telemetry_age" for f in NODE_FEATURES]
-    peer = [f.age != ROUTE for f in PEER_FEATURES for _ in range(table.sizes[f.size])]
+    peer = [f.age != ROUTE for f in table.peer_features for _ in range(table.sizes[f.size])]
     return np.flatnonzero(node + peer * table.scenario.demand.peers)
 
 
@@ -758,7 +758,7 @@ def _deviations(table: FeatureTable, found: Returned, expected: Returned) -> Com
 def _column_names(table: FeatureTable) -> list[str]:
     """Of the standard features, in order."""
     node = [feature.name for feature in NODE_FEATURES]
-    peer = [feature.name for feature in PEER_FEATURES for _ in range(table.sizes[feature.size])]
+    peer = [feature.name for feature in table.peer_features for _ in range(table.sizes[feature.size])]
     return node + peer * table.scenario.demand.peers
 
 

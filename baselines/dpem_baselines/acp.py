@@ -35,6 +35,7 @@ class AdaptiveContinuous(LocalPolicy):
     """
 
     forecaster = "moving-average"
+    news = ()
     search_space: ClassVar[SearchSpace] = {
         "eagerness": (0.5, 16.0, "log"),
         "quota": (0, 1, 2, 4),

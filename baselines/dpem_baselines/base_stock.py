@@ -63,6 +63,7 @@ class LocalPredictive(LocalPolicy):
     """
 
     forecaster = "moving-average"
+    news = ()
     search_space: ClassVar[SearchSpace] = SEARCH_SPACE
 
     def __init__(

@@ -37,6 +37,7 @@ class CentralScheduler(CentralPolicy):
     entanglement routing (Chakraborty et al., IEEE TQE 1, 4101321, 2020, use the same candidate paths).
     """
 
+    news = ()
     search_space: ClassVar[SearchSpace] = {"utilisation_limit": (0.1, 0.15, 0.25, 0.5, 1.0)}
 
     def __init__(self, utilisation_limit: float = 0.5) -> None:

@@ -19,6 +19,8 @@ class LocalReactive(LocalPolicy):
     times of arrival are not observed, so there is no such rule beside it.
     """
 
+    news = ()
+
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """One allocation per node at most, from its own row alone."""
         pending = observations.pending

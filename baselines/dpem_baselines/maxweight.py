@@ -68,6 +68,7 @@ class MaxWeight(LocalPolicy):
     """
 
     forecaster = "moving-average"
+    news = ()
     search_space: ClassVar[SearchSpace] = SEARCH_SPACE
 
     def __init__(

@@ -42,6 +42,7 @@ class PathPlanner(CentralPolicy):
     time-to-live, and each is made once per plan; each node makes one per slot, its most urgent first.
     """
 
+    news = ()
     search_space: ClassVar[SearchSpace] = {
         "period": (0.25, 0.5, 1.0),
         "utilisation": (0.25, 0.35, 0.5, 1.0),

@@ -15,6 +15,8 @@ from dpem_env.support.seeding import generator
 class Idle(LocalPolicy):
     """Everybody waits, always: no contention, and no delivery."""
 
+    news = ()
+
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """Wait."""
         return Decision(np.zeros(len(masks), dtype=np.int64))
@@ -22,6 +24,8 @@ class Idle(LocalPolicy):
 
 class RandomLegal(LocalPolicy):
     """Every node takes one of its legal actions, waiting among them, all equally likely."""
+
+    news = ()
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Seed the nodes' draws."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
+from collections.abc import Collection
 from numbers import Real
 from typing import Any
 
@@ -63,6 +64,7 @@ class CentralControl:
         forecaster: str | Forecaster | None = None,
         routes: bool = False,
         condition: int = 0,
+        news: Collection[str] | None = None,
     ) -> None:
         scenario = simulator.scenario
         self.simulator = simulator
@@ -71,7 +73,7 @@ class CentralControl:
         self.forecasts = Forecasts(scenario, forecaster, simulator.num_envs)
         self.forecast: NDArray[np.float32] | None = None  # (B, N, D, H) that was last looked at
         self._shadow = Simulator(scenario, simulator.num_envs, simulator.threads.threads)  # the controllers' picture
-        self._observer = Observer(self._shadow, routes, condition)
+        self._observer = Observer(self._shadow, routes, condition, news)
 
     def begin(self) -> None:
         """Call after the simulator has begun episodes in all networks."""

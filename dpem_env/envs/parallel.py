@@ -57,8 +57,10 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     ``info["illegal_actions"]``.
 
     **Observation.** ``Box(0, 1, (F,), float32)``: features of the node, then one block of features for each of its D
-    peers (padded peers are 0), each clip(x / scale, 0, 1), unknown = 0. *Telemetry* is a snapshot taken every second
-    and readable two slots later, unknown before the first; *last slot* is as of its end.
+    peers (padded peers are 0), each clip(x / scale, 0, 1), unknown = 0. *Last slot* is as of its end;
+    *route* is what the nodes on one's candidate routes answer when asked: in every slot, as of the end of the last one.
+    With ``news_period=None`` nobody is asked. Features of the current route are then from a snapshot taken every second
+    and readable two slots later, those of candidate routes tell of an idle network. So they do before the first answer.
 
     FEATURES
 
@@ -75,9 +77,10 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     **Arguments.** ``scenario``: name, TOML path or Scenario. ``split``: ``"train"``, ``"validation"`` or
     ``"evaluation"``. ``observation``: ``"flat"`` or ``"dict"``. ``routes``: name routes in actions. ``conditional``:
     have actions that ask only if it is free. ``forecaster``: fills the forecast features: a name of
-    `dpem_env.demand.forecast.FORECASTERS`, an object, or None. ``max_cycles``: slots per episode (default: the
-    scenario's). ``render_mode``: None or ``"rgb_array"``. Further keyword arguments override fields of the scenario,
-    ``data_dir``, the folder of data that is not shipped, among them.
+    `dpem_env.demand.forecast.FORECASTERS`, an object, or None. ``news``: names of those of the features of candidate
+    routes, the last ten, that are wanted: others take neither room nor time. None is all of them, ``()`` none.
+    ``max_cycles``: slots per episode (default: the scenario's). ``render_mode``: None or ``"rgb_array"``. Further
+    keyword arguments override fields of the scenario, ``data_dir``, the folder of data that is not shipped, among them.
 
     **Version history.** v0: first rules; v1: noisy purification, swapping as soon as possible, deadlines by
     class (docs/reproduce-paper.md, 2026-11-29). Provisional until release 0.1.

@@ -7,7 +7,7 @@ show what.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from inspect import Parameter, signature
 from typing import Any, NamedTuple, TypeVar
@@ -155,6 +155,7 @@ class Session:
         routes: bool = False,
         conditional: bool = False,
         forecaster: str | Forecaster | None = None,
+        news: Collection[str] | None = None,
         max_cycles: int | None = None,
         **overrides: Any,
     ) -> None:
@@ -168,10 +169,10 @@ class Session:
         require_slots(self.max_cycles)
         self.simulator = Simulator(self.scenario, int(num_networks), int(threads))
         when = Condition.FREE if delay is None else Condition.READ_FREE
-        self.observer = Observer(self.simulator, routes, when if conditional else 0)
+        self.observer = Observer(self.simulator, routes, when if conditional else 0, news)
         self.control = None
         if delay is not None:
-            self.control = CentralControl(self.simulator, delay, forecaster, routes, self.observer.code.condition)
+            self.control = CentralControl(self.simulator, delay, forecaster, routes, self.observer.code.condition, news)
         of_nodes = forecaster if self.control is None else None  # controllers have forecasts of their own time
         self.forecasts = Forecasts(self.scenario, of_nodes, self.num_networks)
         self.forecast: NDArray[np.float32] | None = None  # (B, N, D, H) that nodes have now

@@ -39,7 +39,7 @@ def run_episode(
     """
     forecaster = forecaster if forecaster is not None else policy.forecaster
     central = isinstance(policy, CentralPolicy)
-    session = Session(scenario, delay=delay if central else None, forecaster=forecaster)
+    session = Session(scenario, delay=delay if central else None, forecaster=forecaster, news=policy.news)
     session.begin(seeds)
     policy.reset(scenario, session.network, seeds.demand)
     if recorder is not None:

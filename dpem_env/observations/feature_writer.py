@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from dpem_env.observations.candidates import describe_candidates, survey_candidates
+from dpem_env.observations.cells import scaled, write, write_each
 from dpem_env.simulator.actions import code_of
 from dpem_env.simulator.kernel import can_name, free_row
 from dpem_env.simulator.state import state_of, work_of, world_of
-from dpem_env.simulator.telemetry import UNSEEN, count_claims, reading_known, reading_now, survey
+from dpem_env.simulator.telemetry import (
+    UNSEEN,
+    Reading,
+    count_claims,
+    list_allocations,
+    reading_known,
+    some_link_down,
+    survey,
+)
 from dpem_env.support.compiled import Entry, entry, inlined, inner
 
 
@@ -38,26 +48,35 @@ def _observe_batch(
 def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divisor, columns, out):
     """One environment's rows."""
     known = fresh or state.seen_slot[0] > UNSEEN
+    read = fresh or (rules.news and known)
     count_claims(rules, world, state, work)
-    if fresh or (rules.news and known):
+    if rules.news and not fresh:
+        reading = reading_known(rules, state)
+    else:
+        if fresh:
+            list_allocations(rules, world, state, work.allocations)
+        reading = Reading(work.allocations, state.free_memory, state.link_up)
+    if read:
         route, up, load = work.survey_route, work.survey_up, work.survey_load
-        reading = reading_now(rules, world, state, work) if fresh else reading_known(rules, state)
         survey(rules, world, reading, work, route, up, load)
     else:
         route, up, load = state.seen_route, state.seen_up, state.seen_load
+    some_down = read and some_link_down(reading)
+    if columns.any_news:
+        survey_candidates(rules, world, reading, read, work, columns)
     out[:] = 0.0
     nodes, places = world.peers.shape
     node_width, width = len(node_divisor), len(peer_divisor)
     for i in range(nodes):
         row = out[i]
-        _write(row, node_divisor, columns.free_memory, state.free_memory[i])
-        _write(row, node_divisor, columns.generation_rate, world.generation_rate[i])
-        _write(row, node_divisor, columns.swap_rate, world.swap_rate[i])
-        _write(row, node_divisor, columns.coherence_time, world.coherence_time[i])
-        _write(row, node_divisor, columns.swap_tokens, state.tokens[i])
-        _write(row, node_divisor, columns.source_backlog, work.source_claims[i])
+        write(row, node_divisor, columns.free_memory, state.free_memory[i])
+        write(row, node_divisor, columns.generation_rate, world.generation_rate[i])
+        write(row, node_divisor, columns.swap_rate, world.swap_rate[i])
+        write(row, node_divisor, columns.coherence_time, world.coherence_time[i])
+        write(row, node_divisor, columns.swap_tokens, state.tokens[i])
+        write(row, node_divisor, columns.source_backlog, work.source_claims[i])
         if known and not fresh:
-            _write(row, node_divisor, columns.telemetry_age, state.slot[0] - state.seen_slot[0] - 1)
+            write(row, node_divisor, columns.telemetry_age, state.slot[0] - state.seen_slot[0] - 1)
         for d in range(places):
             if world.peers[i, d] >= 0:
                 block = row[node_width + d * width : node_width + (d + 1) * width]
@@ -67,26 +86,12 @@ def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divi
                     block[columns.route_up] = up[i, d]
                     block[columns.route_load] = load[i, d]
                 if forecast.shape[2] > 0:  # compiled code would not notice an index beyond the end
-                    _write_each(block, peer_divisor, columns.forecast, forecast[i, d])
+                    write_each(block, peer_divisor, columns.forecast, forecast[i, d])
         _describe_own(state, i, node_divisor, peer_divisor, columns, row)
-
-
-@inlined
-def _scaled(x, divisor):
-    return min(max(np.float32(x) * divisor, np.float32(0.0)), np.float32(1.0))
-
-
-@inlined
-def _write(row, divisor, column, x):
-    row[column] = _scaled(x, divisor[column])
-
-
-@inlined
-def _write_each(row, divisor, column, values):
-    """A feature of several columns, of one scale."""
-    scale = divisor[column]
-    for k in range(len(values)):
-        row[column + k] = _scaled(values[k], scale)
+        if columns.any_news:
+            describe_candidates(
+                rules, world, reading, read, some_down, work, i, peer_divisor, columns, row[node_width:]
+            )
 
 
 @inlined
@@ -100,19 +105,19 @@ def _describe_demand(world, state, i, d, divisor, columns, block):
     """Requests pending for a peer."""
     head = state.queue_head[i, d]
     if head >= 0:
-        _write_each(block, divisor, columns.pending, state.pending[i, d])
+        write_each(block, divisor, columns.pending, state.pending[i, d])
         while head >= 0 and world.request_last_slot[head] < state.slot[0]:  # overdue in a delayed view
             head = state.queue_next[head]
         if head >= 0:
-            _write(block, divisor, columns.slack, world.request_last_slot[head] - state.slot[0] + 1)
+            write(block, divisor, columns.slack, world.request_last_slot[head] - state.slot[0] + 1)
 
 
 @inlined
 def _describe_route(world, i, d, route, divisor, columns, block):
     """What is fixed about the current route to a peer: the first until there is news of links."""
-    _write(block, divisor, columns.hops, world.route_hops[i, d, route])
-    _write(block, divisor, columns.build_time, world.route_build_time[i, d, route])
-    _write_each(block, divisor, columns.min_quality, world.route_quality[i, d, route])
+    write(block, divisor, columns.hops, world.route_hops[i, d, route])
+    write(block, divisor, columns.build_time, world.route_build_time[i, d, route])
+    write_each(block, divisor, columns.min_quality, world.route_quality[i, d, route])
 
 
 @inlined
@@ -125,7 +130,7 @@ def _describe_own(state, i, node_divisor, peer_divisor, columns, row):
         if d >= 0:
             _count(row, 0, node_divisor, columns.open_rows)
             _count(peers, d * width, peer_divisor, columns.open_allocations)
-            complete = _scaled(state.alloc_complete[i, k], peer_divisor[columns.links_complete])
+            complete = scaled(state.alloc_complete[i, k], peer_divisor[columns.links_complete])
             furthest = d * width + columns.links_complete
             peers[furthest] = max(peers[furthest], complete)
     for s in range(state.stock_count[i]):

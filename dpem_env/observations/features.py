@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dpem_env.observations.cells import ABSENT
 from dpem_env.observations.feature_writer import write_masks, write_observations
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator.actions import ActionCode
 from dpem_env.simulator.simulator import Call, Simulator
+from dpem_env.support.errors import ScenarioError, nearest
 
 F32 = NDArray[np.float32]
 I8 = NDArray[np.int8]
@@ -29,7 +31,7 @@ class Feature(NamedTuple):
     """One named entry of the observation."""
 
     name: str
-    size: str  # "1", "C" (one per fidelity class) or "H" (one per forecast slot)
+    size: str  # "1", "C" (one per fidelity class), "H" (one per forecast slot) or "k" (one per candidate route)
     unit: str
     scale: str  # one of `SCALES`, or a number
     age: str
@@ -70,9 +72,24 @@ BLOCKS = {
         Feature("min_quality", "C", "quality", "qualities Q", ROUTE, "smallest meeting each class, fresh, 0: none"),
     ),
     "forecast": (Feature("forecast", "H", "requests", "4", NOW, "expected new requests in each of the next H slots"),),
+    "news": (
+        Feature(
+            "source_claims_worst", "k", "claims", "16", ROUTE, "by others, at the most claimed source of the route"
+        ),
+        Feature("source_claims_sum", "k", "claims", "32", ROUTE, "by others, at the sources of all its links"),
+        Feature("swap_claims_worst", "k", "claims", "8", ROUTE, "by others, at its most claimed swap engine"),
+        Feature("swap_claims_sum", "k", "claims", "32", ROUTE, "by others, at all its swap engines"),
+        Feature("slowest_link", "k", "s", "4 times-to-live", ROUTE, "mean wait for its slowest link, shared as it is"),
+        Feature("useful_in_time", "k", "probability", "1", ROUTE, "that an allocation opened now would finish"),
+        Feature("room", "k", "allocations", "largest memory", ROUTE, "for which all its nodes have memory"),
+        Feature("candidate_up", "k", "0 or 1", "1", ROUTE, "whether all its links are up"),
+        Feature("candidate_hops", "k", "links", "hop limit", FIXED, "its length; 0: there is no such route"),
+        Feature("candidate_build_time", "k", "s", "time-to-live", FIXED, "its expected build time, unloaded"),
+    ),
 }
 NODE_FEATURES = BLOCKS["resources"]
 PEER_FEATURES = tuple(feature for block in list(BLOCKS)[1:] for feature in BLOCKS[block])
+NEWS = tuple(feature.name for feature in BLOCKS["news"])
 
 # Divisors by their names: constants of the scenario, never fitted. Others are the number they are called.
 SCALES: dict[str, Callable[[Scenario], float]] = {
@@ -85,30 +102,46 @@ SCALES: dict[str, Callable[[Scenario], float]] = {
     "deadline": lambda scenario: scenario.in_slots(max(scenario.demand.deadlines)),
     "hop limit": lambda scenario: scenario.routing.max_hops,
     "time-to-live": lambda scenario: scenario.control.time_to_live,
+    "4 times-to-live": lambda scenario: 4 * scenario.control.time_to_live,
     "qualities Q": lambda scenario: scenario.control.qualities,
 }
-WHOLE_UNITS = {"qubits", "rows", "requests", "slots", "allocations", "links", "pairs", "quality"}
+WHOLE_UNITS = {"qubits", "rows", "requests", "slots", "allocations", "links", "pairs", "quality", "claims"}
 
-# First column of every feature, by name: what compiled code is given.
-Columns: Any = namedtuple("Columns", [feature.name for feature in (*NODE_FEATURES, *PEER_FEATURES)])  # type: ignore[misc]
+# First column of every feature, by name, and whether any of the news is wanted: what compiled code is given.
+FIELDS = ("any_news", *(feature.name for feature in (*NODE_FEATURES, *PEER_FEATURES)))
+Columns: Any = namedtuple("Columns", FIELDS)  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Where every feature of a scenario's observation lies, and its scale. Row: node block, then D peer blocks."""
+    """Where every feature of a scenario's observation lies, and its scale. Row: node block, then D peer blocks.
+
+    `news`: those of the features of block "news" that are wanted, all of them unless some are named.
+    """
 
     scenario: Scenario
+    news: tuple[str, ...] = NEWS
+
+    @cached_property
+    def peer_features(self) -> tuple[Feature, ...]:
+        """The features of a peer block, in the order of their columns."""
+        return tuple(f for f in PEER_FEATURES if f.name not in NEWS or f.name in self.news)
 
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Length of each kind of feature."""
         scenario = self.scenario
-        return {"1": 1, "C": len(scenario.demand.fidelity_classes), "H": scenario.observation.forecast_horizon}
+        return {
+            "1": 1,
+            "C": len(scenario.demand.fidelity_classes),
+            "H": scenario.observation.forecast_horizon,
+            "k": scenario.routing.routes_per_peer,
+        }
 
     @cached_property
     def peer_width(self) -> int:
         """Features per peer block."""
-        return sum(self.sizes[feature.size] for feature in PEER_FEATURES)
+        return sum(self.sizes[feature.size] for feature in self.peer_features)
 
     @cached_property
     def width(self) -> int:
@@ -120,7 +153,7 @@ class FeatureTable:
         """First column of a node feature in the row, of a peer feature in its block."""
         offset = {feature.name: column for column, feature in enumerate(NODE_FEATURES)}
         column = 0
-        for feature in PEER_FEATURES:
+        for feature in self.peer_features:
             offset[feature.name] = column
             column += self.sizes[feature.size]
         return offset
@@ -128,7 +161,7 @@ class FeatureTable:
     @cached_property
     def columns(self) -> Any:
         """The offsets as compiled code takes them."""
-        return Columns(**{name: np.uint32(column) for name, column in self.offset.items()})
+        return Columns._make((bool(self.news), *(np.uint32(self.offset.get(name, ABSENT)) for name in FIELDS[1:])))
 
     @cached_property
     def scale(self) -> dict[str, float]:
@@ -137,21 +170,21 @@ class FeatureTable:
             feature.name: float(
                 SCALES[feature.scale](self.scenario) if feature.scale in SCALES else feature.scale.removesuffix(" s")
             )
-            for feature in (*NODE_FEATURES, *PEER_FEATURES)
+            for feature in (*NODE_FEATURES, *self.peer_features)
         }
 
     @cached_property
     def divisors(self) -> tuple[F32, F32]:
         """1 / scale by column: of the node block and of one peer block."""
         node = [1.0 / self.scale[feature.name] for feature in NODE_FEATURES]
-        peer = [1.0 / self.scale[f.name] for f in PEER_FEATURES for _ in range(self.sizes[f.size])]
+        peer = [1.0 / self.scale[f.name] for f in self.peer_features for _ in range(self.sizes[f.size])]
         return np.array(node, dtype=np.float32), np.array(peer, dtype=np.float32)
 
     def hiding(self, blocks: Collection[str]) -> F32:
         """(F,) 0 for the columns of these of the `BLOCKS`, 1 for others: to multiply observations by."""
         hidden = {feature.name for block in blocks for feature in BLOCKS[block]}
         node = [float(feature.name not in hidden) for feature in NODE_FEATURES]
-        peer = [float(f.name not in hidden) for f in PEER_FEATURES for _ in range(self.sizes[f.size])]
+        peer = [float(f.name not in hidden) for f in self.peer_features for _ in range(self.sizes[f.size])]
         return np.array(node + peer * self.scenario.demand.peers, dtype=np.float32)
 
     def read(self, observations: F32) -> Observations:
@@ -163,7 +196,7 @@ class FeatureTable:
         rows: list[tuple[str, ...]] = [("columns", "feature", "unit", "scale", "age", "meaning")]
         for feature in NODE_FEATURES:
             rows.append((str(self.offset[feature.name]), *_cells(feature)))
-        for feature in PEER_FEATURES:
+        for feature in self.peer_features:
             start, size = self.offset[feature.name], self.sizes[feature.size]
             columns = f"p+{start}" if size == 1 else f"p+{start}..{start + size - 1}"
             rows.append((columns, *_cells(feature)))
@@ -173,12 +206,13 @@ class FeatureTable:
         return "\n".join([fill(self._in_words(), 116), "", rule, lines[0], rule, *lines[1:], rule])
 
     def _in_words(self) -> str:
-        count, sizes = Counter(feature.size for feature in PEER_FEATURES), self.sizes
-        terms = [f"{count[size]}·{size}".removesuffix("·1").removeprefix("1·") for size in "C1H"]
+        count, sizes = Counter(feature.size for feature in self.peer_features), self.sizes
+        terms = [f"{count[size]}·{size}".removesuffix("·1").removeprefix("1·") for size in "C1Hk" if count[size]]
         return (
             f"Of the F features {len(NODE_FEATURES)} are of the node, and P = {' + '.join(terms)} of each peer, with C "
-            f"fidelity classes and a forecast of H slots. In the table C = {sizes['C']} and H = {sizes['H']}, as in "
-            f"{self.scenario.name}, and ``p = {len(NODE_FEATURES)} + d·P`` for the peer at place d."
+            f"fidelity classes, a forecast of H slots and k candidate routes. In the table C = {sizes['C']}, "
+            f"H = {sizes['H']} and k = {sizes['k']}, as in {self.scenario.name}, and "
+            f"``p = {len(NODE_FEATURES)} + d·P`` for the peer at place d."
         )
 
 
@@ -199,10 +233,11 @@ class Observations:
 
     def __getattr__(self, name: str) -> NDArray[np.float64]:
         if name.startswith("_") or name not in self.table.offset:
-            raise AttributeError(f"no feature {name!r}")
+            why = f"is not in {self.table.news!r}, the news asked for" if name in NEWS else "does not exist"
+            raise AttributeError(f"no feature {name!r}: it {why}")
         start = self.table.offset[name]
         scale = self.table.scale[name]
-        feature = next(f for f in (*NODE_FEATURES, *PEER_FEATURES) if f.name == name)
+        feature = next(f for f in (*NODE_FEATURES, *self.table.peer_features) if f.name == name)
         if feature in NODE_FEATURES:
             column = self.matrix[..., start]
         else:
@@ -214,12 +249,26 @@ class Observations:
         return np.rint(values) if feature.unit in WHOLE_UNITS and name != "forecast" else values
 
 
+def chosen_news(news: Collection[str] | None) -> tuple[str, ...]:
+    """Names of features of block "news", all of them for None, in the order of their columns; ScenarioError if not."""
+    if news is None:
+        return NEWS
+    if isinstance(news, str) or not isinstance(news, Collection):
+        raise ScenarioError(f"news is {news!r}; expected names of features as a list, or None for all of them")
+    for name in news:
+        if name not in NEWS:
+            raise ScenarioError(f"news names {name!r}; {nearest(str(name), NEWS)}")
+    return tuple(name for name in NEWS if name in news)
+
+
 class Observer:
     """Writes observations and masks of a simulator's environments."""
 
-    def __init__(self, simulator: Simulator, routes: bool = False, condition: int = 0) -> None:
+    def __init__(
+        self, simulator: Simulator, routes: bool = False, condition: int = 0, news: Collection[str] | None = None
+    ) -> None:
         self.simulator = simulator
-        self.table = FeatureTable(simulator.scenario)
+        self.table = FeatureTable(simulator.scenario, chosen_news(news))
         self.routes = routes
         self.code = ActionCode.of(simulator.scenario, routes, condition)
         self._no_forecast = np.zeros((1, 1, 1, 0), dtype=np.float32)

@@ -529,8 +529,9 @@ class Scenario(Section):
             ("nodes, peers, routes_per_peer, max_hops", routes * (2 * hops + 8), "numbers for routes", MAX_CELLS),
             ("nodes, rows, max_hops", nodes * control.rows * (2 * hops + 8), "numbers for allocations", MAX_CELLS),
             ("nodes, memory", nodes * self.hardware.memory[1], "stored pairs", MAX_CELLS),
-            ("nodes, peers, forecast_horizon, qualities",
-             pairs * (self.observation.forecast_horizon + control.qualities), "features and actions", MAX_CELLS),
+            ("nodes, peers, forecast_horizon, qualities, routes_per_peer",
+             pairs * (self.observation.forecast_horizon + control.qualities) + 10 * routes, "features and actions",
+             MAX_CELLS),
         ]  # fmt: skip
         if isinstance(demand, SessionDemand):
             seconds = slots * control.slot_duration

@@ -263,6 +263,7 @@ def _sizes_of(scenario: Scenario, episode: Episode) -> dict[str, int]:
     period, delay = scenario.route_clock
     sizes = {
         "1": 1,
+        "2": 2,
         "4": 4,
         "G": -(-delay // period) + 1 if scenario.control.news_period else 0,
         "N": topology.num_nodes,

@@ -169,6 +169,10 @@ class Workspace(NamedTuple):
     allocations: Annotated[I32, "N K 4"]  # as `read_allocations`, now
     waiting: Annotated[I32, "N"]  # as source_claims and swap_claims, of a reading
     relayed: Annotated[I32, "N"]
+    source_claimed: Annotated[I32, "N"]  # links that claim each source, in a reading
+    swap_claimed: Annotated[I32, "N"]  # allocations that have still to swap at each node
+    link_wait: Annotated[F64, "L 2"]  # s, mean wait for a link if one or two more claim its source
+    link_chance: Annotated[F64, "L 2"]  # that it comes within a time-to-live
     memory_load: Annotated[F64, "N"]  # share of each memory in use
     relay_load: Annotated[F64, "N"]  # the worse of memory and swap engine
     link_load: Annotated[F64, "L"]  # of the link's source

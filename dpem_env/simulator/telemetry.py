@@ -81,13 +81,6 @@ def reading_known(rules, state):
 
 
 @inner
-def reading_now(rules, world, state, work):
-    """A reading taken now."""
-    list_allocations(rules, world, state, work.allocations)
-    return Reading(work.allocations, state.free_memory, state.link_up)
-
-
-@inner
 def list_allocations(rules, world, state, allocations):
     """Write every open allocation down, with the links that ask for pairs and the relays whose swap is to come."""
     allocations[:] = -1
@@ -106,7 +99,8 @@ def list_allocations(rules, world, state, allocations):
 @inner
 def take_snapshot(rules, world, state, work, slot):
     """Remember the state of all routes after phase 6 of `slot`."""
-    reading = reading_now(rules, world, state, work)
+    list_allocations(rules, world, state, work.allocations)
+    reading = Reading(work.allocations, state.free_memory, state.link_up)
     survey(rules, world, reading, work, state.flying_route, state.flying_up, state.flying_load)
     state.flying_slot[0] = slot
 
@@ -150,7 +144,7 @@ def survey(rules, world, reading, work, route, up, load):
     """Current route, up or down and worst load of every (node, peer) in a reading, into the (N, D) tables given."""
     _measure_loads(rules, world, reading, work)
     memory_load, relay_load, link_load = work.memory_load, work.relay_load, work.link_load
-    some_down = _some_link_down(reading)
+    some_down = some_link_down(reading)
     for i in range(world.peers.shape[0]):
         for d in range(world.peers.shape[1]):
             first_up = first_route_up(world, reading, i, d) if some_down else min(world.route_hops[i, d, 0], 1) - 1
@@ -162,7 +156,8 @@ def survey(rules, world, reading, work, route, up, load):
 
 
 @inner
-def _some_link_down(reading):
+def some_link_down(reading):
+    """Whether there is one."""
     down = 0
     for link in range(len(reading.link_up)):
         down += 1 - reading.link_up[link]

@@ -33,13 +33,18 @@ REMOTE = [feature.name for feature in PEER_FEATURES if feature.age == ROUTE]
 class Chain:
     """chain3 drawn by hand: node 1 feeds both links; peers are 0: (1, 2), 1: (2, 0), 2: (0, 1)."""
 
-    def __init__(self, requests: tuple[tuple[int, int, int, int, int], ...] = (), **fields: Any) -> None:
+    def __init__(
+        self,
+        requests: tuple[tuple[int, int, int, int, int], ...] = (),
+        news: tuple[str, ...] | None = None,
+        **fields: Any,
+    ) -> None:
         self.scenario = scenarios.get("chain3-v0", **fields)
         network = build_network(self.scenario, 0)
         assert network.peers.tolist() == [[1, 2], [2, 0], [0, 1]]
         self.drawn = HandDrawn(self.scenario, network, demand_of(requests, network.peers.shape), 40, 0)
         self.drawn.world.emission_mean[:] = 0.0
-        self.observer = Observer(self.drawn.simulator)
+        self.observer = Observer(self.drawn.simulator, news=news)
 
     def matrix(self, fresh: bool = False) -> np.ndarray[Any, np.dtype[np.float32]]:
         return self.observer.observe(fresh=fresh)[0]
@@ -59,13 +64,14 @@ def test_the_documentation_tells_every_declared_feature_where_it_is_and_how_wide
     assert columns[: len(NODE_FEATURES)] == [str(column) for column in range(len(NODE_FEATURES))]
     assert columns[len(NODE_FEATURES) :][0].startswith("p+0")
     assert columns[-1].endswith(str(table.peer_width - 1))
-    told = re.search(r"Of the F\s+features (\d+) .* P = (\d+)·C \+ (\d+) \+ H of each peer", documented)
+    told = re.search(r"Of the F\s+features (\d+) .* P = (\d+)·C \+ (\d+) \+ H \+ (\d+)·k of each peer", documented)
     assert told is not None
-    node, per_class, single = map(int, told.groups())
+    node, per_class, single, per_route = map(int, told.groups())
     one_class = {"fidelity_classes": (0.7,), "class_weights": (1.0,), "deadline": 1.0}
-    for fields in ({}, {"peers": 3, "forecast_horizon": 5} | one_class):
+    for fields in ({}, {"peers": 3, "forecast_horizon": 5, "routes_per_peer": 2} | one_class):
         world = scenarios.get("mesh100-v0", **fields)
         peer = per_class * len(world.demand.fidelity_classes) + single + world.observation.forecast_horizon
+        peer += per_route * world.routing.routes_per_peer
         assert FeatureTable(world).width == node + world.demand.peers * peer
 
 
@@ -92,6 +98,16 @@ def test_scales_are_the_scenarios_constants() -> None:
         "route_load": 1.0,
         "min_quality": 3.0,
         "forecast": 4.0,
+        "source_claims_worst": 16.0,
+        "source_claims_sum": 32.0,
+        "swap_claims_worst": 8.0,
+        "swap_claims_sum": 32.0,
+        "slowest_link": 8.0,
+        "useful_in_time": 1.0,
+        "room": 16.0,
+        "candidate_up": 1.0,
+        "candidate_hops": 8.0,
+        "candidate_build_time": 2.0,
     }
     assert FeatureTable(scenarios.get("star8-v0")).scale["generation_rate"] == 16.0  # the hub's
 
@@ -177,8 +193,8 @@ def test_the_current_route_is_the_first_whose_links_are_up() -> None:
     assert seen.route_up[i, d] == 1
 
 
-def test_forecasts_fill_the_last_columns_of_their_peer() -> None:
-    chain = Chain()
+def test_forecasts_fill_the_last_columns_of_their_peer_but_for_news() -> None:
+    chain = Chain(news=())
     forecast = np.arange(3 * 2 * 8, dtype=np.float32).reshape(1, 3, 2, 8) / 12.0
     matrix = chain.observer.observe(forecast)[0]
     assert chain.observer.table.read(matrix).forecast == pytest.approx(np.minimum(forecast[0], 4.0))
@@ -189,7 +205,7 @@ def test_forecasts_fill_the_last_columns_of_their_peer() -> None:
 
 
 def test_features_are_written_where_their_declaration_says() -> None:
-    session = session_with(((0, 0, 1, 0, 3), (0, 4, 0, 2, 2)), "mesh20-v0")
+    session = session_with(((0, 0, 1, 0, 3), (0, 4, 0, 2, 2)), "mesh20-v0", news_period=0.25)
     wait(session, 6)
     observer, simulator = session.observer, session.simulator
     table, forecast = observer.table, np.full((1, 20, 8, 8), 0.5, dtype=np.float32)
@@ -206,7 +222,7 @@ def test_features_are_written_where_their_declaration_says() -> None:
         start = where[feature.name]
         inverse[feature in PEER_FEATURES][start : start + sizes[feature.name]] = 1.0 / table.scale[feature.name]
     turned = np.empty_like(usual)[None]
-    simulator.run((write_observations, forecast, False, *inverse, Columns(**where), turned))
+    simulator.run((write_observations, forecast, False, *inverse, Columns(any_news=True, **where), turned))
     for feature in (*NODE_FEATURES, *PEER_FEATURES):
         for block in [-1] if feature in NODE_FEATURES else range(8):
             first = 0 if block < 0 else len(NODE_FEATURES) + block * table.peer_width
@@ -264,13 +280,13 @@ def test_padded_peers_are_zero_and_masked() -> None:
 
 
 def test_before_the_first_snapshot_only_what_is_fixed_about_routes_is_known() -> None:
-    session = session_with(((0, 0, 1, 0, 3),))
+    session = session_with(((0, 0, 1, 0, 3),), news_period=None)
     seen = session.observer.table.read(session.observations())
     routes = session.network.routes
     assert seen.hops.tolist() == routes.hops[:, :, 0].tolist()
     assert seen.build_time == pytest.approx(routes.build_time[:, :, 0])
     assert seen.min_quality.tolist() == routes.quality[:, :, 0].tolist()
-    for name in set(REMOTE) - {"hops", "build_time", "min_quality"}:
+    for name in set(REMOTE) - {"hops", "build_time", "min_quality", "slowest_link", "useful_in_time"}:
         assert not getattr(seen, name).any(), name
     assert seen.pending[0, 1, 0] == 1  # a node knows itself
     wait(session)
