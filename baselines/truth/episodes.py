@@ -103,6 +103,7 @@ def with_slots_halved(scenario: Scenario) -> Scenario:
         slot_duration=control.slot_duration / 2,
         slots=2 * slots,
         telemetry_delay=2 * control.telemetry_delay,
+        news_delay=control.news_delay or (control.slot_duration if control.news_period else None),
         forecast_horizon=2 * scenario.observation.forecast_horizon,
     )
 

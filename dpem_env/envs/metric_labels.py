@@ -24,6 +24,7 @@ METRICS = {
         Quantity("refusals", "refusals per node", 3, unit="1/s"),
         Quantity("contended_per_delivered", "contended / delivered", 3),
         Quantity("denied", "denied / submitted", 3),
+        Quantity("messages", "messages per node", 1, unit="1/s"),
         Quantity("fidelity", "fidelity", 3),
         Quantity("latency", "latency", 3, unit="s"),
         Quantity("fairness", "fairness (Jain)", 3),

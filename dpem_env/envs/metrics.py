@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from dpem_env import physics
 from dpem_env.envs.session import Session
+from dpem_env.network.network import Network
+from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Simulator, Tally
 
 CONTENDED = [Tally.CONTENDED_SOURCES, Tally.CONTENDED_SWAPS, Tally.CONTENDED_MEMORIES]
@@ -31,6 +33,7 @@ class EpisodeMetrics:
     collisions: float  # sources and swap engines claimed by two agents or more / (3N · slots)
     denied: float  # denied / submitted allocations
     refusals: float  # routes/s, per node, on which a claimed source or swap engine refused a conditional allocation
+    messages: float  # 1/s, per node: how many others it asks for news, on the arrival of a command at the latest
     contended_per_delivered: float  # pairs
     fidelity: float  # mean over delivered pairs at delivery
     latency: float  # s, mean from arrival to the delivery of the last pair
@@ -66,6 +69,7 @@ def episode_metrics(session: Session, total_reward: NDArray[np.float64]) -> Epis
     seconds = session.slots * scenario.control.slot_duration
     resource_slots = 3 * network.num_nodes * session.slots
     contended = tally[CONTENDED]
+    read = 0.0 if session.control is not None else messages_per_second(scenario, network)
     hops = network.routes.hops[source, peer, 0]
     classes = len(scenario.demand.fidelity_classes)
     value = np.array(scenario.reward.class_values or np.ones(classes))[wanted]
@@ -82,6 +86,7 @@ def episode_metrics(session: Session, total_reward: NDArray[np.float64]) -> Epis
         collisions=float((tally[Tally.COLLIDED_SOURCES] + tally[Tally.COLLIDED_SWAPS]) / resource_slots),
         denied=_ratio(tally[Tally.DENIED], tally[Tally.SUBMITTED]),
         refusals=float(tally[Tally.REFUSED] / (network.num_nodes * seconds)),
+        messages=read + float(tally[Tally.COMMAND_MESSAGES] / (network.num_nodes * seconds)),
         contended_per_delivered=_ratio(contended.sum(), tally[Tally.DELIVERED]),
         fidelity=_mean(physics.fidelity_from_werner(werner)),
         latency=_mean(latency),
@@ -124,6 +129,17 @@ def contention(simulator: Simulator, env: int = 0) -> float:
     episode = simulator.episodes[env]
     assert episode is not None
     return float(simulator.state.tally[env, CONTENDED].sum() / (3 * episode.network.num_nodes * episode.slots))
+
+
+def messages_per_second(scenario: Scenario, network: Network) -> float:
+    """Messages that a node sends for news, mean over nodes: one per period to every other node on a candidate route."""
+    if scenario.control.news_period is None:
+        return 0.0
+    nodes, routes = network.num_nodes, network.routes.nodes.reshape(network.num_nodes, -1)
+    asked = np.zeros((nodes, nodes + 1), dtype=np.bool_)
+    asked[np.arange(nodes)[:, None], routes] = True  # padding, -1, is the last column
+    asked[np.arange(nodes), np.arange(nodes)] = False
+    return float(asked[:, :nodes].sum() / nodes / scenario.control.news_period)
 
 
 def jain_index(rates: NDArray[np.float64]) -> float:

@@ -64,10 +64,12 @@ def get(scenario: str | Scenario, /, **overrides: Any) -> Scenario:
 
 
 def _shipped() -> dict[str, Scenario]:
+    asking = Control(news_period=0.25)
     exact = Hardware(generation_rate=(4.0, 4.0), swap_rate=(2.0, 2.0), memory=(4, 4))
     mesh100 = Scenario(
         name="mesh100-v0",
         summary="the paper's network: random mesh of 100 nodes, 0-10 pairs/s, 0-5 swaps/s per node",
+        control=asking,
     )
     abilene = Scenario(
         name="abilene-trace-v0",
@@ -75,6 +77,7 @@ def _shipped() -> dict[str, Scenario]:
         network=TopohubNetwork(topology="sndlib/abilene", length_scale=0.02),
         hardware=Hardware(generation_rate=(2.0, 10.0), swap_rate=(1.0, 5.0)),
         demand=TraceDemand(peers=11, request_rate=5.7),
+        control=asking,
     )
     scenarios = (
         Scenario(
@@ -83,6 +86,7 @@ def _shipped() -> dict[str, Scenario]:
             network=ChainNetwork(nodes=3, relay_generation_rate=8.0),
             hardware=exact,
             demand=SessionDemand(peers=2, request_rate=3.4, predictability=0.0),
+            control=asking,
         ),
         Scenario(
             name="star8-v0",
@@ -90,12 +94,14 @@ def _shipped() -> dict[str, Scenario]:
             network=StarNetwork(nodes=8, relay_generation_rate=16.0, relay_swap_rate=4.0),
             hardware=exact,
             demand=SessionDemand(peers=4, request_rate=3.8, predictability=0.0),
+            control=asking,
         ),
         Scenario(
             name="mesh20-v0",
             summary="random mesh of 20 nodes at the density of mesh100: quick training",
             network=MeshNetwork(nodes=20, side=44.7),
             demand=SessionDemand(request_rate=8.2),
+            control=asking,
         ),
         mesh100,
         mesh100.override(
@@ -113,6 +119,7 @@ def _shipped() -> dict[str, Scenario]:
             summary="Surfnet (50 nodes, real fibre lengths, topohub), random hardware",
             network=TopohubNetwork(topology="topozoo/Surfnet"),
             demand=SessionDemand(request_rate=8.9),
+            control=asking,
         ),
         abilene,
         abilene.override(
@@ -125,6 +132,7 @@ def _shipped() -> dict[str, Scenario]:
             summary="CORONET Global (100 cities), fibre lengths scaled to 1/25, random hardware",
             network=CoronetNetwork(length_scale=0.04),
             demand=SessionDemand(request_rate=16.9),
+            control=asking,
         ),
         *(_swap_chain(nodes) for nodes in (3, 4, 5)),
     )

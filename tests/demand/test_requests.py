@@ -473,7 +473,7 @@ def test_a_replay_is_the_same_for_every_demand_seed(replayed: Replayed) -> None:
 
 def test_a_time_on_the_edge_of_a_slot_belongs_to_the_slot_it_starts(replayed: Replayed) -> None:
     # 0.3 / 0.1 is less than 3 in binary.
-    scenario, network = replayed("0.3,0,1,0.85,0.3\n0.7,0,1,0.85,0.1\n", slot_duration=0.1)
+    scenario, network = replayed("0.3,0,1,0.85,0.3\n0.7,0,1,0.85,0.1\n", slot_duration=0.1, news_period=0.1)
     requests = draw_demand(scenario, network, 0, 400).requests
     assert requests.slot.tolist() == [3, 7]
     assert requests.last_slot.tolist() == [5, 7]

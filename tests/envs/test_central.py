@@ -290,5 +290,5 @@ def test_a_delay_that_is_no_whole_slots_is_played_as_the_nearest_with_a_warning(
         warnings.simplefilter("error", DpemWarning)
         for delay, slots in ((0.0, 0), (0.25, 1), (0.75, 3)):
             assert CentralEnv("chain3-v0", delay=delay).session.control.delay == slots
-        tenths = {"slot_duration": 0.1, "telemetry_period": 1.0}
+        tenths = {"slot_duration": 0.1, "telemetry_period": 1.0, "news_period": 0.1}
         assert CentralEnv("chain3-v0", delay=0.3, **tenths).session.control.delay == 3  # 3 × 0.1 is not quite 0.3

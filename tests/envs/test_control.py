@@ -52,7 +52,7 @@ def test_a_delay_goes_to_the_nearest_slot_halves_down(delay: float, slots: int) 
 
 @pytest.mark.parametrize("n", range(1, 40))
 def test_halves_go_down_whatever_the_rounding_of_the_quotient(n: int) -> None:
-    scenario = scenarios.get("chain3-v0", slot_duration=0.1, telemetry_period=1.0)
+    scenario = scenarios.get("chain3-v0", slot_duration=0.1, telemetry_period=1.0, news_period=0.1)
     assert delay_in_slots(scenario, (n + 0.5) * 0.1) == n
     assert delay_in_slots(scenario, n * 0.1) == n
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dpem_env import scenarios
 from dpem_env.demand.requests import NO_PIECES, Demand, tabulate
 from dpem_env.envs.metric_labels import HEADLINE, METRICS
-from dpem_env.envs.metrics import EpisodeMetrics, episode_metrics, jain_index
+from dpem_env.envs.metrics import EpisodeMetrics, episode_metrics, jain_index, messages_per_second
 from dpem_env.envs.session import EpisodeSeeds, Session, episode_seeds
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.network.network import build_network
@@ -230,3 +230,20 @@ def test_every_metric_that_is_told_is_one() -> None:
     assert METRICS.keys() <= EpisodeMetrics.__dataclass_fields__.keys()
     assert set(HEADLINE) <= METRICS.keys()
     assert METRICS["latency"].title == "latency (s)"
+
+
+def test_a_message_is_counted_for_every_other_node_on_a_candidate_route_and_period() -> None:
+    scenario = scenarios.get("star8-v0", peers=2)
+    network = build_network(scenario, 0)
+    # A leaf asks the hub and its peers, the hub its two peers; a hub that is a peer itself is asked once.
+    peers = [set(row[row >= 0].tolist()) for row in network.peers]
+    asked = sum(len(of_node | ({0} if i else set())) for i, of_node in enumerate(peers))
+    assert messages_per_second(scenario, network) == pytest.approx(asked / 8 / 0.25)
+    assert messages_per_second(scenario.override(news_period=1.0), network) == pytest.approx(asked / 8)
+    assert messages_per_second(scenario.override(news_period=None), network) == 0.0
+
+
+def test_messages_are_those_of_nodes_that_decide() -> None:
+    scenario, seeds = scenarios.get("star8-v0", slots=4), EpisodeSeeds(0, 0)
+    assert run_episode(scenario, get_policy("local-reactive"), seeds)[0].messages > 0
+    assert run_episode(scenario, get_policy("central-reactive"), seeds)[0].messages == 0.0

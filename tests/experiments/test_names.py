@@ -109,7 +109,7 @@ def test_delays_that_would_print_alike_are_told_apart() -> None:
 
 
 def test_scenarios_that_would_play_a_delay_differently_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    TINY.override(name="fine", slot_duration=0.1, telemetry_period=0.5).save("fine.toml")
+    TINY.override(name="fine", slot_duration=0.1, telemetry_period=0.5, news_period=None).save("fine.toml")
     common = ("--scenario", "tiny.toml", "--scenario", "fine.toml", "--policy", "central-reactive", "--seeds", "1")
     delays = ("--delay", "0.25", "--out", "out")
     said = complaint(capsys, "benchmark", "quick", *common, *delays)

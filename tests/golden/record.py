@@ -80,7 +80,7 @@ class Golden(NamedTuple):
 def episodes() -> dict[str, Golden]:
     """The golden episodes by name."""
     reactive, central = get_policy("local-reactive"), get_policy("central-reactive")
-    now = get("mesh20-v0", slots=20, request_rate=24.0, predictability=0.0)
+    now = get("mesh20-v0", slots=20, request_rate=24.0, predictability=0.0, news_period=None)
     busy = now.override(**IDEAL)
     # Paths from the repository's root. Deadlines of all lengths let requests overtake each other in their queues.
     requests = {"kind": "replay", "requests_file": "tests/golden/requests.csv"}

@@ -25,6 +25,7 @@ from dpem_env.demand.requests import Demand, draw_demand, tabulate
 from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.envs.session import EpisodeSeeds, Look, Session
 from dpem_env.network.network import build_network
+from dpem_env.observations.features import NEWS as NEWS_FEATURES
 from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, ROUTE, FeatureTable, Observations, Observer
 from dpem_env.policies import NetworkView
 from dpem_env.scenarios import Scenario
@@ -185,11 +186,19 @@ def remote_columns(table: FeatureTable) -> NDArray[np.int64]:
 
 
 def link_columns(table: FeatureTable) -> NDArray[np.int64]:
-    """Columns that tell how links and routes fare: unknown before the first snapshot."""
-    news = ("route_up", "route_load")
-    places = range(table.scenario.demand.peers)
+    """Columns that tell how links and routes fare: unknown before the first snapshot or answer."""
+    return columns_of(table, ("route_up", "route_load", "room", "candidate_up"))
+
+
+def columns_of(table: FeatureTable, names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Of these features of all peers."""
+    size = {feature.name: table.sizes[feature.size] for feature in table.peer_features}
     return np.array(
-        [len(NODE_FEATURES) + d * table.peer_width + table.offset[name] for d, name in product(places, news)]
+        [
+            len(NODE_FEATURES) + d * table.peer_width + table.offset[name] + column
+            for d, name in product(range(table.scenario.demand.peers), names)
+            for column in range(size[name])
+        ]
     )
 
 
@@ -287,6 +296,10 @@ def test_remote_features_are_those_of_the_last_readable_snapshot(case: Case) -> 
     session.begin(EpisodeSeeds(case.seed % 64, case.seed), SLOTS)
     table, action = session.observer.table, case.actions()[0]
     remote = remote_columns(table)[1:]
+    if not case.news:  # which no snapshot tells
+        candidates = columns_of(table, NEWS_FEATURES)
+        remote = np.setdiff1d(remote, candidates)
+        unasked = session.observations()[:, candidates]
     snapshots = {-1: session.global_state()[:, remote]}
     intact = Session(case.scenario.override(outages=None))
     intact.begin(EpisodeSeeds(case.seed % 64, case.seed), SLOTS)
@@ -299,6 +312,7 @@ def test_remote_features_are_those_of_the_last_readable_snapshot(case: Case) -> 
         age = table.read(seen).telemetry_age
         assert np.array_equal(seen[:, remote], snapshots[max(readable)] if readable else untold)
         assert (age == (slot - max(readable) - 1 if readable else 0)).all()
+        assert case.news or np.array_equal(seen[:, candidates], unasked)
         if (slot + 1) % case.period == 0:
             last = copy.deepcopy(session)
             last.simulator.world.horizon[0] = slot + 1  # the last slot of an episode ends with phase 6

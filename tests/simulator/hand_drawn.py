@@ -256,7 +256,7 @@ def draw(
         table[i, : len(of_node)] = of_node
     perfect: dict[str, Any] = {"attenuation": 0.0, "link_fidelity": 1.0, "gate_fidelity": 1.0, "readout_fidelity": 1.0}
     perfect |= {"swap_success": 1.0, "routes_per_peer": 1, "peers": places, "swapping": "all"}
-    perfect |= {"fidelity_classes": (0.7, 0.8, 0.9), "deadline": 1.0}
+    perfect |= {"fidelity_classes": (0.7, 0.8, 0.9), "deadline": 1.0, "news_period": None}
     scenario = scenarios.get("chain3-v0", **perfect | fields)
     links, length = np.array(fibres, dtype=np.int32), np.full(len(fibres), 10.0)
     topology = assemble(

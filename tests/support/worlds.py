@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# The physics of the first rules: pairs so good, and purification so free of errors, that most numbers are round.
+# The first rules: pairs so good, and purification so free of errors, that most numbers are round, and nobody asks.
 IDEAL: dict[str, Any] = {
     "purification_gates": "ideal",
     "link_fidelity": 0.98,
@@ -13,4 +13,5 @@ IDEAL: dict[str, Any] = {
     "fidelity_classes": (0.70, 0.80, 0.90),
     "deadline": 1.0,
     "swapping": "all",
+    "news_period": None,
 }
