@@ -92,87 +92,113 @@ def _share_link(rules, world, work, link):
 @inner
 def describe_candidates(rules, world, reading, known, some_down, work, i, divisor, columns, peers):
     """Write the block of all candidate routes of node i, into the blocks of its peers."""
-    width = len(divisor)
-    claims = known and claims_wanted(columns)
-    times = times_wanted(columns)
-    room = known and columns.room != ABSENT
-    if claims:
+    _describe_fixed(world, i, divisor, columns, peers)
+    if times_wanted(columns):
+        _describe_times(rules, world, reading, some_down, work, i, divisor, columns, peers)
+    if not known:
+        return
+    if claims_wanted(columns):
         _claim(world, reading, i, -1, work)  # what is left is claimed by others
-    for d in range(world.peers.shape[1]):
-        if world.peers[i, d] < 0:
-            continue
-        block = peers[d * width : (d + 1) * width]
-        if columns.candidate_hops != ABSENT:
-            write_each(block, divisor, columns.candidate_hops, world.route_hops[i, d])
-        if columns.candidate_build_time != ABSENT:
-            write_each(block, divisor, columns.candidate_build_time, world.route_build_time[i, d])
-        for r in range(world.route_hops.shape[2]):
-            if world.route_hops[i, d, r] == 0:
-                continue
-            up = not some_down or route_up(world, reading, i, d, r)
-            if known and columns.candidate_up != ABSENT:
-                block[columns.candidate_up + r] = up
-            if claims:
-                _describe_claims(world, work, i, d, r, divisor, columns, block)
-            if times:
-                _describe_times(rules, world, work, i, d, r, up, divisor, columns, block)
-            if room:
-                _describe_room(world, reading, i, d, r, divisor, columns, block)
-    if claims:
+        _describe_claims(world, work, i, divisor, columns, peers)
         _claim(world, reading, i, 1, work)
+    if columns.candidate_up != ABSENT:
+        _describe_links(world, reading, some_down, i, divisor, columns, peers)
+    if columns.room != ABSENT:
+        _describe_room(world, reading, i, divisor, columns, peers)
 
 
-@inlined
-def _describe_claims(world, work, i, d, r, divisor, columns, block):
-    """Claims by others at the sources and at the swap engines of a route."""
-    worst = total = worst_swap = total_swap = 0
-    for h in range(world.route_hops[i, d, r]):
-        others = work.source_claimed[np.uint32(world.link_emitter[np.uint32(world.route_links[i, d, r, h])])]
-        worst = max(worst, others)
-        total += others
-        if h > 0:
-            others = work.swap_claimed[np.uint32(world.route_nodes[i, d, r, h])]
-            worst_swap = max(worst_swap, others)
-            total_swap += others
-    if columns.source_claims_worst != ABSENT:
-        block[columns.source_claims_worst + r] = scaled(worst, divisor[columns.source_claims_worst])
-    if columns.source_claims_sum != ABSENT:
-        block[columns.source_claims_sum + r] = scaled(total, divisor[columns.source_claims_sum])
-    if columns.swap_claims_worst != ABSENT:
-        block[columns.swap_claims_worst + r] = scaled(worst_swap, divisor[columns.swap_claims_worst])
-    if columns.swap_claims_sum != ABSENT:
-        block[columns.swap_claims_sum + r] = scaled(total_swap, divisor[columns.swap_claims_sum])
+@inner
+def _describe_fixed(world, i, divisor, columns, peers):
+    """Length and build time of every route."""
+    width = len(divisor)
+    for d in range(world.peers.shape[1]):
+        block = peers[d * width : (d + 1) * width]
+        if world.peers[i, d] >= 0 and columns.candidate_hops != ABSENT:
+            write_each(block, divisor, columns.candidate_hops, world.route_hops[i, d])
+        if world.peers[i, d] >= 0 and columns.candidate_build_time != ABSENT:
+            write_each(block, divisor, columns.candidate_build_time, world.route_build_time[i, d])
 
 
-@inlined
-def _describe_times(rules, world, work, i, d, r, up, divisor, columns, block):
-    """How long the slowest link of a route takes, and whether all of it may come in time."""
-    wait, chance = 0.0, 1.0
-    swaps = 1.0 if up else 0.0
-    hops = world.route_hops[i, d, r]
-    previous = np.int32(-1)
-    link = np.uint32(world.route_links[i, d, r, 0])
-    source = world.link_emitter[link]
-    for h in range(hops):
-        after = link if h + 1 == hops else np.uint32(world.route_links[i, d, r, h + 1])
-        following = np.int32(-1) if h + 1 == hops else world.link_emitter[after]
-        more = np.uint32(source == previous) | np.uint32(source == following)  # no more than two of a loopless route
-        wait = max(wait, work.link_wait[link, more])
-        chance *= work.link_chance[link, more]
-        if h > 0:
-            swaps *= rules.swap_success
-        previous, source, link = source, following, after
-    if columns.slowest_link != ABSENT:
-        block[columns.slowest_link + r] = scaled(wait, divisor[columns.slowest_link])
-    if columns.useful_in_time != ABSENT:
-        block[columns.useful_in_time + r] = scaled(chance * swaps, divisor[columns.useful_in_time])
+@inner
+def _describe_links(world, reading, some_down, i, divisor, columns, peers):
+    """Whether all links of every route are up."""
+    for d in range(world.peers.shape[1]):
+        for r in range(world.route_hops.shape[2]):
+            if world.route_hops[i, d, r] > 0:
+                up = not some_down or route_up(world, reading, i, d, r)
+                peers[d * len(divisor) + columns.candidate_up + r] = up
 
 
-@inlined
-def _describe_room(world, reading, i, d, r, divisor, columns, block):
-    """For how many allocations every node of a route has memory: two qubits at a relay, one at an end."""
-    hops = world.route_hops[i, d, r]
-    room = min(reading.free_memory[i], reading.free_memory[np.uint32(world.route_nodes[i, d, r, hops])])
-    for h in range(1, hops):
-        room = min(room, reading.free_memory[np.uint32(world.route_nodes[i, d, r, h])] >> 1)
-    block[columns.room + r] = scaled(room, divisor[columns.room])
+@inner
+def _describe_claims(world, work, i, divisor, columns, peers):
+    """Claims by others at the sources and at the swap engines of every route."""
+    sources, engines, emitter = work.source_claimed, work.swap_claimed, world.link_emitter
+    all_hops, all_links, all_nodes = world.route_hops[i], world.route_links[i], world.route_nodes[i]
+    for d in range(all_hops.shape[0]):
+        for r in range(all_hops.shape[1]):
+            hops = all_hops[d, r]
+            worst = total = worst_swap = total_swap = 0
+            for h in range(hops):
+                others = sources[np.uint32(emitter[np.uint32(all_links[d, r, h])])]
+                worst = max(worst, others)
+                total += others
+            for h in range(1, hops):
+                others = engines[np.uint32(all_nodes[d, r, h])]
+                worst_swap = max(worst_swap, others)
+                total_swap += others
+            place = d * len(divisor) + r
+            if columns.source_claims_worst != ABSENT:
+                peers[place + columns.source_claims_worst] = scaled(worst, divisor[columns.source_claims_worst])
+            if columns.source_claims_sum != ABSENT:
+                peers[place + columns.source_claims_sum] = scaled(total, divisor[columns.source_claims_sum])
+            if columns.swap_claims_worst != ABSENT:
+                peers[place + columns.swap_claims_worst] = scaled(worst_swap, divisor[columns.swap_claims_worst])
+            if columns.swap_claims_sum != ABSENT:
+                peers[place + columns.swap_claims_sum] = scaled(total_swap, divisor[columns.swap_claims_sum])
+
+
+@inner
+def _describe_times(rules, world, reading, some_down, work, i, divisor, columns, peers):
+    """How long the slowest link of every route takes, and whether all of it may come in time."""
+    waits, chances, emitter = work.link_wait, work.link_chance, world.link_emitter
+    all_hops, all_links = world.route_hops[i], world.route_links[i]
+    for d in range(all_hops.shape[0]):
+        for r in range(all_hops.shape[1]):
+            hops = all_hops[d, r]
+            if hops == 0:
+                continue
+            wait, chance, swaps = 0.0, 1.0, 1.0
+            previous = np.int32(-1)
+            link = np.uint32(all_links[d, r, 0])
+            source = emitter[link]
+            for h in range(1, hops + 1):
+                after = link if h == hops else np.uint32(all_links[d, r, h])
+                following = np.int32(-1) if h == hops else emitter[after]
+                more = np.uint32(source == previous) | np.uint32(source == following)  # of a loopless route two at most
+                wait = max(wait, waits[link, more])
+                chance *= chances[link, more]
+                if h > 1:
+                    swaps *= rules.swap_success
+                previous, source, link = source, following, after
+            if some_down and not route_up(world, reading, i, d, r):
+                chance = 0.0
+            place = d * len(divisor) + r
+            if columns.slowest_link != ABSENT:
+                peers[place + columns.slowest_link] = scaled(wait, divisor[columns.slowest_link])
+            if columns.useful_in_time != ABSENT:
+                peers[place + columns.useful_in_time] = scaled(chance * swaps, divisor[columns.useful_in_time])
+
+
+@inner
+def _describe_room(world, reading, i, divisor, columns, peers):
+    """For how many allocations every node of every route has memory: two qubits at a relay, one at an end."""
+    free, all_hops, all_nodes = reading.free_memory, world.route_hops[i], world.route_nodes[i]
+    for d in range(all_hops.shape[0]):
+        for r in range(all_hops.shape[1]):
+            hops = all_hops[d, r]
+            if hops == 0:
+                continue
+            room = min(free[i], free[np.uint32(all_nodes[d, r, hops])])
+            for h in range(1, hops):
+                room = min(room, free[np.uint32(all_nodes[d, r, h])] >> 1)
+            peers[d * len(divisor) + columns.room + r] = scaled(room, divisor[columns.room])

@@ -934,7 +934,7 @@ def complaint(env: EntanglementEnv, processes: bool = False) -> str:
 
 @pytest.mark.parametrize(("defect", "point", "words"), DEFECTS)
 def test_a_planted_defect_is_found_and_named(defect: type[Unchanged], point: str, words: str) -> None:
-    told = complaint(defect("chain3-v0", rows=2, forecaster="moving-average", max_cycles=3 * SLOTS))
+    told = complaint(defect("chain3-v0", rows=2, forecaster="moving-average", max_cycles=3 * SLOTS, news_delay=0.5))
     assert told.startswith(f"{point}: ")
     assert words in told
 

@@ -85,7 +85,7 @@ def test_scales_are_the_scenarios_constants() -> None:
         "swap_tokens": 2.0,
         "open_rows": 4.0,
         "source_backlog": 8.0,
-        "telemetry_age": 6.0,
+        "telemetry_age": 2.0,
         "pending": 8.0,
         "slack": 8.0,
         "open_allocations": 8.0,
@@ -110,6 +110,7 @@ def test_scales_are_the_scenarios_constants() -> None:
         "candidate_build_time": 2.0,
     }
     assert FeatureTable(scenarios.get("star8-v0")).scale["generation_rate"] == 16.0  # the hub's
+    assert FeatureTable(scenarios.get("mesh100-v0", news_period=None)).scale["telemetry_age"] == 6.0  # of telemetry
 
 
 def test_the_features_of_a_node() -> None:
