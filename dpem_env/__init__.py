@@ -6,12 +6,14 @@
     env = dpem_env.CentralEnv("mesh100-v0", delay=0.5)  # Gymnasium: one controller, half a second late
     envs = dpem_env.make_vec("mesh100-v0", num_envs=64)  # Gymnasium: all agents of 64 networks, as arrays
 
-Importing registers every scenario with PettingZoo (``pettingzoo.make("parallel", "dpem/mesh100-v0")``, or ``"aec"``,
-where this registry exists) and its central view with Gymnasium (``gymnasium.make("dpem/mesh100-central-v0")``).
+Importing registers every scenario, shipped or announced by a package, with PettingZoo
+(``pettingzoo.make("parallel", "dpem/mesh100-v0")``, or ``"aec"``, where this registry exists) and its central view with
+Gymnasium (``gymnasium.make("dpem/mesh100-central-v0")``).
 """
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +65,9 @@ def _register() -> None:
     import gymnasium
     import pettingzoo
 
-    from dpem_env.scenarios import SCENARIOS
+    from dpem_env.scenarios import SCENARIOS, available
 
-    for name in SCENARIOS:
+    for name in [*SCENARIOS, *filter(re.compile(r"[\w.-]+-v\d+").fullmatch, available())]:
         stem, version = name.rsplit("-", 1)
         central = f"dpem/{stem}-central-{version}"
         if central not in gymnasium.registry:

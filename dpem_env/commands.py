@@ -60,7 +60,7 @@ def list_(*, data: Data = None) -> int:
 
 
 def show(scenario: Scenario, /, *, changes: Changes = ()) -> int:
-    """Print a scenario as TOML."""
+    """Print a scenario as TOML, every field with its unit and meaning."""
     from dpem_env import scenarios
 
     print(_toml(scenarios.get(scenario, **overrides(changes))), end="")
@@ -69,7 +69,9 @@ def show(scenario: Scenario, /, *, changes: Changes = ()) -> int:
 
 def _toml(scenario: Played) -> str:
     """The scenario as a text that stays the same TOML in the encoding of standard output."""
-    text = scenario.to_toml()
+    from dpem_env.report.documented import documented_toml
+
+    text = documented_toml(scenario)
     if (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf"):
         return text
     return re.sub(r"[^\x00-\x7f]", lambda character: f"\\U{ord(character[0]):08x}", text)

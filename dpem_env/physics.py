@@ -28,7 +28,7 @@ def fidelity_from_werner(werner: Real) -> Real:
     return (1.0 + 3.0 * werner) / 4.0
 
 
-def transmission(length: Real, attenuation: float) -> Real:
+def transmission(length: Real, attenuation: float | Real) -> Real:
     """Probability η = 10^(-αL/10) that a photon survives `length` km of fibre of `attenuation` dB/km."""
     return 10.0 ** (-attenuation * length / 10.0)  # type: ignore[no-any-return]
 

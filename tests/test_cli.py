@@ -498,7 +498,10 @@ REPLAY = 'name = "recorded"\n[network]\ngenerator = "chain"\n[demand]\nkind = "r
         ("time,source,destination\n0.0,0,1\n", "no column 'fidelity'"),
         ("time,source,destination,fidelity\n-1,0,1,0.75\n", "line 2: time is '-1'"),
         ("time,source,destination,fidelity\n0,0,1,0.75\nnan,0,1,0.75\n", "line 3: time is 'nan'"),
-        ("time,source,destination,fidelity\n0,0,3,0.75\n", "destination is '3'; expected a node index 0..2"),
+        (
+            "time,source,destination,fidelity\n0,0,3,0.75\n",
+            "destination is '3'; expected a node's name",
+        ),
         ("time,source,destination,fidelity\n0,0,1,0.7\n", "fidelity is '0.7'"),
         ("time,source,destination,fidelity\n0,0\n", "line 2: destination is None"),
     ],

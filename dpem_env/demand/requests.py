@@ -253,7 +253,7 @@ def tabulate(slot: Ints, source: Ints, peer: Ints, wanted: Ints, last_slot: Ints
 
 
 def _replayed(scenario: Scenario, config: ReplayDemand, network: Network, slots: int) -> Demand:
-    recorded = traces.read_requests(config, network.num_nodes)
+    recorded = traces.read_requests(config, network.topology.names)
     duration = scenario.control.slot_duration
     slot = np.floor(np.minimum(recorded.time, (slots + 1) * duration) / duration + 1e-9).astype(np.int64)
     matches = network.peers[recorded.source] == recorded.destination[:, None]  # (R, D)

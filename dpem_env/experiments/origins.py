@@ -25,7 +25,8 @@ from dpem_env.policies import Centralized
 from dpem_env.policy_names import PolicyName
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.data import data_needed, source_file
-from dpem_env.scenarios.schema import ReplayDemand, TopohubNetwork
+from dpem_env.scenarios.own_files import paths
+from dpem_env.scenarios.schema import TopohubNetwork
 from dpem_env.support.errors import DpemError
 from dpem_env.support.plugins import PluginName
 from dpem_env.support.provenance import LIBRARIES, package_stamp, path_fingerprint
@@ -84,8 +85,7 @@ def _of_scenario(scenario: Scenario) -> Sources:
     if isinstance(scenario.network, TopohubNetwork):
         key = scenario.network.topology
         found[f"the topology {key}"] = path_fingerprint(topohub_file(key)) or ABSENT
-    if isinstance(scenario.demand, ReplayDemand):
-        found |= _files([scenario.demand.requests_file])
+    found |= _files(path for section in (scenario.network, scenario.demand) for path in paths(section))
     for name in data_needed(scenario):
         source = source_file(name, scenario.data_dir)
         found[f"the {name} data"] = (source and path_fingerprint(source)) or ABSENT

@@ -314,7 +314,7 @@ def _checked_network(data: dict[str, Any], scenario: Scenario) -> dict[str, NDAr
     possible = {
         "links": (low >= 0) & (low < high) & (high < size["N"]),
         "emitter": (arrays["emitter"] == low) | (arrays["emitter"] == high),
-        "memory": (arrays["memory"] >= hardware.memory[0]) & (arrays["memory"] <= hardware.memory[1]),
+        "memory": (arrays["memory"] >= 1) & (arrays["memory"] <= hardware.memory[1]),
         "generation_rate": (arrays["generation_rate"] >= 0)
         & (arrays["generation_rate"] <= scenario.largest_generation_rate),
         "swap_rate": arrays["swap_rate"] >= 0,

@@ -247,7 +247,8 @@ def _network_to_json(network: Network) -> dict[str, Any]:
 
 
 def _network_from_json(scenario: Scenario, data: dict[str, Any]) -> Network:
-    topology = Topology(names=tuple(data["names"]), **{name: _unpack(data, name) for name in TOPOLOGY_ARRAYS})
+    arrays: dict[str, Any] = {name: _unpack(data, name) for name in TOPOLOGY_ARRAYS}
+    topology = Topology(names=tuple(data["names"]), **arrays)
     return with_routes(scenario, topology, _unpack(data, "peers"), _unpack(data, "weights"), data["excluded"])
 
 

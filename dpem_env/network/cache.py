@@ -69,6 +69,7 @@ def _name(scenario: Scenario, topology_seed: int) -> str | None:
         not isinstance(mesh, MeshNetwork)
         or mesh.nodes < WORTH_KEEPING
         or not isinstance(scenario.demand, SessionDemand)
+        or scenario.demand.demand_matrix is not None
     ):
         return None
     sections = {name: getattr(scenario, name).model_dump(mode="json") for name in RELEVANT}

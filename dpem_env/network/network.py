@@ -17,7 +17,7 @@ from dpem_env.network.routes import RouteTable, find_routes, reachability
 from dpem_env.network.topology import Topology, build_topology
 from dpem_env.scenarios import Scenario, traces
 from dpem_env.scenarios.data import data_folder
-from dpem_env.scenarios.schema import ReplayDemand, SaturatedDemand, SessionDemand, TraceDemand
+from dpem_env.scenarios.schema import SMALLEST, ReplayDemand, SaturatedDemand, SessionDemand, TraceDemand
 from dpem_env.support.errors import DpemWarning, ScenarioError
 from dpem_env.support.seeding import generator, require_seed
 
@@ -57,10 +57,31 @@ def build_network(scenario: Scenario, topology_seed: int) -> Network:
     network = _build(scenario, int(topology_seed), data_folder(scenario.data_dir))
     # Of a file every request is accounted for when demand is drawn; saturated demand is that of one pair.
     of_few = isinstance(scenario.demand, ReplayDemand | SaturatedDemand)
-    if not of_few and 0 < 2 * network.num_connected < network.num_nodes:  # where none has, nothing can be played
+    lost = _lost_demand(scenario, network)
+    if lost:
+        said = f"topology seed {topology_seed}: {lost}"
+        warnings.warn(DpemWarning(scenario.name, said), stacklevel=2)
+    elif not of_few and 0 < 2 * network.num_connected < network.num_nodes:  # where none has, nothing can be played
         said = f"topology seed {topology_seed}: {peers_in_words(network)}"
         warnings.warn(DpemWarning(scenario.name, said), stacklevel=2)
     return network
+
+
+def _lost_demand(scenario: Scenario, network: Network) -> str | None:
+    """What to say of demand in a matrix between nodes that are no peers; None if there is none."""
+    if not isinstance(scenario.demand, SessionDemand) or scenario.demand.demand_matrix is None:
+        return None
+    matrix = traces.demand_matrix(scenario.demand, network.topology.names)
+    node, place = np.nonzero(network.peers >= 0)
+    lost = 1.0 - matrix[node, network.peers[node, place]].sum() / matrix.sum()
+    if lost < SMALLEST:
+        return None
+    verdict = reachability(network.topology, scenario)[matrix > 0]
+    reasons = Counter(in_words(each) for each in verdict.tolist() if each != Exclusion.REACHABLE)
+    told = ", ".join(f"{number} pairs {reason}" for reason, number in reasons.most_common()) or "too many partners"
+    remedy = REMEDIES[reasons.most_common(1)[0][0]] if reasons else "raise demand.peers"
+    file = f"demand matrix {scenario.demand.demand_matrix!r}"
+    return f"{file}: {lost:.1%} of the demand is between no peers and is shared out among the rest: {told}; {remedy}"
 
 
 @lru_cache(maxsize=128)
@@ -88,7 +109,7 @@ REMEDIES = {
     "little memory": "raise hardware.memory",
     "too slow": "raise hardware.generation_rate or control.time_to_live",
     "low fidelity": "raise hardware.link_fidelity or lower demand.fidelity_classes",
-    NO_DEMAND: "raise demand.gravity_length, or read a trace with traffic between them",
+    NO_DEMAND: "raise demand.gravity_length, or read a trace or matrix with demand between them",
 }
 
 
@@ -132,12 +153,15 @@ def _demand_between(scenario: Scenario, topology: Topology, rng: np.random.Gener
     """(N, N) demand of each pair, up to a factor, and how much each node wants each other one as its peer.
 
     Sessions: popularity_i · popularity_j · exp(-distance/50 km); peers are drawn without replacement with probability
-    ∝ popularity_j · exp(-distance/50 km). Trace and replay: the partners with the most demand. Saturated: the ends.
+    ∝ popularity_j · exp(-distance/50 km). Matrix, trace and replay: those with the most demand. Saturated: the ends.
     """
     match scenario.demand:
         case TraceDemand():
             demand = traces.load_abilene(scenario).mean_matrix()
             _require_size(demand, topology, scenario)
+            return demand, demand
+        case SessionDemand(demand_matrix=str()) as given:
+            demand = traces.demand_matrix(given, topology.names)
             return demand, demand
         case SessionDemand() as sessions:
             closeness = np.exp(-topology.distances() / sessions.gravity_length)
@@ -146,7 +170,7 @@ def _demand_between(scenario: Scenario, topology: Topology, rng: np.random.Gener
             attraction = np.log(topology.popularity) - topology.distances() / sessions.gravity_length
             return demand, np.exp(attraction + rng.gumbel(size=demand.shape))
         case ReplayDemand() as replay:
-            demand = traces.request_counts(replay, topology.num_nodes)
+            demand = traces.request_counts(replay, topology.names)
             return demand, demand
         case SaturatedDemand():
             demand = np.zeros((topology.num_nodes, topology.num_nodes))

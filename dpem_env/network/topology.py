@@ -18,6 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env import physics
+from dpem_env.network.layout import (
+    Layout,
+    along_fibres,
+    great_circles,
+    on_globe,
+    projected,
+    shortest_fibres,
+    unfolded,
+)
+from dpem_env.network.own_network import from_files
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.data import CORONET, data_file
 from dpem_env.scenarios.schema import (
@@ -25,6 +35,7 @@ from dpem_env.scenarios.schema import (
     MAX_COUNT,
     ChainNetwork,
     CoronetNetwork,
+    FileNetwork,
     MeshNetwork,
     RelayNetwork,
     StarNetwork,
@@ -37,7 +48,6 @@ from dpem_env.support.seeding import generator
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
-EARTH_RADIUS = 6371.0  # km
 # Sndlib entries whose coordinates are pixels: their "lengths" are not kilometres.
 PIXEL_TOPOLOGIES = frozenset(
     f"sndlib/{name}"
@@ -62,6 +72,7 @@ class Topology:
     transmission: Floats  # (L,) probability that an emitted pair arrives, η
     link_key: NDArray[np.int64]  # (L,) random tie-break among routes of equal cost and hops
     globe: Floats | None = None  # (N, 3) km from the centre of a globe, where positions are a map of it; not in logs
+    placed: bool = True  # False: positions are made up for pictures, and distances run along fibres; not in logs
 
     @property
     def num_nodes(self) -> int:
@@ -74,23 +85,13 @@ class Topology:
         return len(self.links)
 
     def distances(self) -> Floats:
-        """(N, N) distances in km: straight on a plane, along great circles on the globe."""
+        """(N, N) distances in km: straight on a plane, along great circles on the globe, else along fibres."""
+        if not self.placed:
+            return along_fibres(self.num_nodes, self.links, self.length)
         if self.globe is not None:
-            return _great_circles(self.globe)
+            return great_circles(self.globe)
         delta = self.position[:, None, :] - self.position[None, :, :]
         return np.hypot(delta[..., 0], delta[..., 1])
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Places and fibres before hardware is drawn; what generators and importers return."""
-
-    names: tuple[str, ...]
-    position: Floats  # (N, 2) km
-    links: Ints  # (L, 2)
-    length: Floats  # (L,) km
-    relays: NDArray[np.bool_] | None = None  # (N,) nodes with hardware of their own (chain, star)
-    globe: Floats | None = None  # (N, 3) km from the centre of a globe, where positions are a map of it
 
 
 def build_topology(scenario: Scenario, topology_seed: int) -> Topology:
@@ -101,9 +102,11 @@ def build_topology(scenario: Scenario, topology_seed: int) -> Topology:
     rng = generator("topology", topology_seed)
     layout = _layout(scenario, rng)
     n = len(layout.names)
-    if isinstance(scenario.network, TopohubNetwork | CoronetNetwork):  # others told their size before
+    if isinstance(scenario.network, TopohubNetwork | CoronetNetwork | FileNetwork):  # others told their size before
         _require_playable(layout, scenario)
     _require_connected(layout, scenario.name)
+    if not layout.placed:
+        layout = replace(layout, position=unfolded(along_fibres(n, layout.links, layout.length)))
     hardware, network = scenario.hardware, scenario.network
     generation_rate = rng.uniform(*hardware.generation_rate, size=n)
     swap_rate = rng.uniform(*hardware.swap_rate, size=n)
@@ -114,13 +117,22 @@ def build_topology(scenario: Scenario, topology_seed: int) -> Topology:
             generation_rate[layout.relays] = network.relay_generation_rate
         if network.relay_swap_rate is not None:
             swap_rate[layout.relays] = network.relay_swap_rate
+    drawn = {
+        "generation_rate": generation_rate,
+        "swap_rate": swap_rate,
+        "memory": memory,
+        "coherence_time": np.full(n, hardware.coherence_time),
+    }
+    for name, own in layout.hardware.items():
+        drawn[name] = np.where(np.isnan(own), drawn[name], own)
+    _require_within_ranges(layout, scenario)
     return assemble(
         layout,
         popularity=popularity,
-        generation_rate=generation_rate,
-        swap_rate=swap_rate,
-        memory=memory.astype(np.int32),
-        coherence_time=np.full(n, hardware.coherence_time),
+        generation_rate=drawn["generation_rate"],
+        swap_rate=drawn["swap_rate"],
+        memory=drawn["memory"].astype(np.int32),
+        coherence_time=drawn["coherence_time"],
         node_key=rng.permutation(n),
         link_key=rng.integers(1, 2**48, size=len(layout.links)),
         attenuation=hardware.attenuation,
@@ -158,14 +170,34 @@ def assemble(
         links=layout.links,
         length=layout.length,
         emitter=np.where(ahead, u, v).astype(np.int32),
-        transmission=physics.transmission(layout.length, attenuation),
+        transmission=physics.transmission(layout.length, _attenuation(layout, attenuation)),
         link_key=link_key,
         globe=layout.globe,
+        placed=layout.placed,
     )
     for value in vars(topology).values():
         if isinstance(value, np.ndarray):
             value.setflags(write=False)
     return topology
+
+
+def _attenuation(layout: Layout, usual: float) -> float | Floats:
+    """dB/km: usual, or of every link (L,) where some have their own."""
+    if layout.attenuation is None:
+        return usual
+    return np.where(np.isnan(layout.attenuation), usual, layout.attenuation)
+
+
+def _require_within_ranges(layout: Layout, scenario: Scenario) -> None:
+    """ScenarioError if a node's own hardware is beyond the scenario's ranges, from which observations are scaled."""
+    for name in ("generation_rate", "swap_rate", "memory"):
+        own = layout.hardware.get(name)
+        low, high = getattr(scenario.hardware, name)
+        if own is not None and (most := np.nanmax(own, initial=0.0)) > high:
+            raise ScenarioError(
+                f"{scenario.name}: node {layout.names[int(np.nanargmax(own))]!r} has {name} {most:g}, beyond "
+                f"hardware.{name} = [{low:g}, {high:g}], the scale of observations; set it to [{low:g}, {most:g}]"
+            )
 
 
 def mesh(network: MeshNetwork, rng: np.random.Generator) -> Layout:
@@ -301,11 +333,11 @@ def _from_record(record: dict[str, Any], fields: _Fields, scale: float) -> Layou
                 raise ValueError(f"edges[{i}] ends at {shown(end)}, which is no node")
         u, v = (index[end] for end in ends)
         fibres.append((u, v, _number(edge[fields.length], f"{fields.length} of edges[{i}]", 0.0, LARGEST)))
-    links, length = _shortest(fibres, scale)
+    links, length = shortest_fibres(fibres, scale)
     position = np.array(places, dtype=np.float64)
     if not fields.degrees:
         return Layout(tuple(names), position * scale, links, length)
-    return Layout(tuple(names), _projected(position) * scale, links, length, globe=_on_globe(position) * scale)
+    return Layout(tuple(names), projected(position) * scale, links, length, globe=on_globe(position) * scale)
 
 
 def _objects(record: dict[str, Any], what: str) -> list[dict[str, Any]]:
@@ -334,6 +366,8 @@ def _layout(scenario: Scenario, rng: np.random.Generator) -> Layout:
             return star(network)
         case TopohubNetwork() as network:
             return from_topohub(network)
+        case FileNetwork() as network:
+            return from_files(network)
         case CoronetNetwork() as network:
             return from_coronet(network, data_file(scenario, CORONET))
 
@@ -360,44 +394,3 @@ def _require_connected(layout: Layout, name: str) -> None:
 
 def _numbered(n: int) -> tuple[str, ...]:
     return tuple(f"node {i}" for i in range(n))
-
-
-def _shortest(fibres: list[tuple[int, int, float]], scale: float) -> tuple[Ints, Floats]:
-    """Links and their lengths in km, scaled; of parallel fibres the shortest counts."""
-    shortest: dict[tuple[int, int], float] = {}
-    for u, v, km in fibres:
-        if u != v:
-            ends = (min(u, v), max(u, v))
-            shortest[ends] = min(km, shortest.get(ends, np.inf))
-    links = np.array(sorted(shortest), dtype=np.int32).reshape(-1, 2)
-    return links, np.array([shortest[u, v] for u, v in links.tolist()]) * scale
-
-
-def _projected(degrees: Floats) -> Floats:
-    """Longitude and latitude in degrees to km on an equirectangular map around the mean latitude.
-
-    The map is cut where the longitudes leave the widest gap, which need not be at ±180 degrees.
-    """
-    lon, lat = degrees.T
-    ordered = np.sort(lon)
-    gaps = np.diff(ordered, append=ordered[0] + 360.0)
-    widest = int(gaps.argmax())
-    if widest < len(gaps) - 1:
-        lon = np.where(lon <= ordered[widest], lon + 360.0, lon)
-    lon, lat = np.radians(lon), np.radians(lat)
-    flat = EARTH_RADIUS * np.stack(((lon - lon.mean()) * np.cos(lat.mean()), lat - lat.mean()), axis=1)
-    return flat
-
-
-def _on_globe(degrees: Floats) -> Floats:
-    """(N, 3) km from the centre of the earth."""
-    lon, lat = np.radians(degrees).T
-    return EARTH_RADIUS * np.stack((np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)), axis=1)
-
-
-def _great_circles(globe: Floats) -> Floats:
-    """(N, N) km along the surface, from the chords."""
-    chord = np.linalg.norm(globe[:, None, :] - globe, axis=-1)
-    diameter = 2.0 * np.linalg.norm(globe, axis=1).max()
-    arc: Floats = diameter * np.arcsin(np.minimum(chord / diameter, 1.0))
-    return arc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dpem_env.network.network import Network
+
+MOST_NAMED = 40  # nodes; names of more would hide the map
 
 
 def current_load(network: Network, state: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -44,6 +47,7 @@ def draw_network(
         linewidths=0.5,
         zorder=3,
     )
+    name_nodes(axes, network)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("km")
     axes.set_aspect("equal")
@@ -53,6 +57,16 @@ def draw_network(
     figure.colorbar(busy, ax=axes, label="open allocations per link", shrink=0.7, pad=0.03)
 
 
+def name_nodes(axes: Any, network: Network) -> None:
+    """Write names beside nodes, unless there are too many."""
+    topology = network.topology
+    if topology.num_nodes <= MOST_NAMED:
+        for name, (x, y) in zip(topology.names, topology.position.tolist(), strict=True):
+            axes.annotate(
+                name, (x, y), (3, 3), textcoords="offset points", fontsize=6, color="0.3", zorder=4, parse_math=False
+            )
+
+
 def network_image(network: Network, state: Any, slot: int) -> NDArray[np.uint8]:
     """(height, width, 3) picture of a network in a simulator's first state."""
     figure = Figure(figsize=(8, 6), dpi=100, layout="constrained")
@@ -60,3 +74,35 @@ def network_image(network: Network, state: Any, slot: int) -> NDArray[np.uint8]:
     draw_network(figure.add_subplot(), network, *current_load(network, state), title=f"slot {slot}")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_map(path: Path, network: Network, least_rate: float) -> None:
+    """Draw a network that nobody plays in: links by the pairs that arrive over them, nodes by their partners."""
+    topology = network.topology
+    arriving = topology.generation_rate[topology.emitter] * topology.transmission  # (L,) pairs/s
+    figure = Figure(figsize=(9, 7), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.add_subplot()
+    segments = list(topology.position[topology.links])
+    links = LineCollection(segments, cmap="viridis_r", linewidths=1.6, zorder=1)
+    links.set_array(arriving)
+    links.set_linestyle([":" if rate < least_rate else "-" for rate in arriving])
+    links.set_clim(0.0, max(float(arriving.max(initial=0.0)), 1e-9))
+    axes.add_collection(links)
+    partners = (network.peers >= 0).sum(axis=1)
+    alone = partners == 0
+    size = 25 + 6 * topology.generation_rate
+    axes.scatter(*topology.position[~alone].T, s=size[~alone], c="0.35", zorder=2, label="has partners")
+    if alone.any():
+        axes.scatter(
+            *topology.position[alone].T, s=size[alone], c="none", edgecolors="tab:red", zorder=2, label="has no partner"
+        )
+    name_nodes(axes, network)
+    where = "km" if topology.placed else "km, places made up from the lengths of links"
+    axes.set_xlabel(where)
+    axes.set_aspect("equal")
+    axes.autoscale_view()
+    axes.margins(0.1)
+    axes.legend(loc="best", fontsize=7)
+    figure.colorbar(links, ax=axes, label=f"pairs/s over a link (dotted: below {least_rate:g})", shrink=0.7)
+    figure.savefig(path, bbox_inches="tight")  # an equal aspect leaves a wide margin otherwise

@@ -15,12 +15,12 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from dpem_env import policies
+from dpem_env import policies, scenarios
 from dpem_env.demand import forecast
 from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.scenarios import OFFERED_LOADS, SCENARIOS, Scenario
 from dpem_env.scenarios.data import SOURCES, checksum, data_folder, data_needed
-from dpem_env.scenarios.schema import CoronetNetwork, TopohubNetwork
+from dpem_env.scenarios.schema import CoronetNetwork, FileNetwork, TopohubNetwork
 from dpem_env.support.console import printable
 
 Record = Mapping[str, Any]
@@ -209,7 +209,7 @@ def print_forecasts(summary: dict[str, Any]) -> None:
 def print_list(data_dir: str | os.PathLike[str] | None, suites: Mapping[str, str]) -> None:
     """Scenarios, policies and forecasters, and where data that is not shipped comes from."""
     out = console()
-    scenarios = [
+    known = [
         {
             "name": scenario.name,
             "nodes": _nodes(scenario),
@@ -218,10 +218,10 @@ def print_list(data_dir: str | os.PathLike[str] | None, suites: Mapping[str, str
             "data": ", ".join(data_needed(scenario)) or "-",
             "what it is": scenario.summary,
         }
-        for scenario in SCENARIOS.values()
+        for scenario in (*SCENARIOS.values(), *map(scenarios.get, scenarios.available()))
     ]
     title = "scenarios (-v0 rules are provisional until release 0.1)"
-    out.print(table(title, scenarios, list(scenarios[0]), right=slice(1, 4)))
+    out.print(table(title, known, list(known[0]), right=slice(1, 4)))
     out.print("  load ρ: requests/s over the rate of which 0.8 could be delivered at best", highlight=False)
     out.print("policies:", ", ".join(sorted(policies.available())), highlight=False)
     out.print("  (central:NAME puts a local policy under central control)", highlight=False)
@@ -253,5 +253,7 @@ def _nodes(scenario: Scenario) -> str:
             return str(len(topohub.get(network.topology)["nodes"]))
         case CoronetNetwork():
             return "100"
+        case FileNetwork():
+            return "-"
         case network:
             return str(network.nodes)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from numbers import Integral
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import tomli_w
 from pydantic import (
@@ -77,8 +77,16 @@ Positive = Annotated[float, Field(strict=True, ge=SMALLEST, le=LARGEST)]
 Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
 Fidelity = Annotated[float, Field(strict=True, ge=0.25, le=1)]
 Text = Annotated[str, Field(strict=True, max_length=LONGEST_LINE)]
+File = Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_LINE)]
+Content = Annotated[str, Field(strict=True, min_length=16, max_length=16), AfterValidator(_printable)]
 Name = Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_NAME), AfterValidator(_printable)]
 Folder = Annotated[Path, BeforeValidator(_no_empty_path), AfterValidator(Path.absolute)]
+
+# What the fields are for stands in their annotations: unit and meaning, as `documented_toml` prints them. Of several:
+GENERATOR = "where the network comes from: mesh, chain, star, topohub, coronet or file"
+KIND = "where requests come from: sessions, trace, replay or saturated"
+LENGTH_SCALE = "factor by which lengths are multiplied"
+CONTENT = "fingerprint of what the files say; without it they are read as they are"
 
 _Value = TypeVar("_Value", int, float)
 
@@ -111,14 +119,21 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    files: ClassVar[tuple[str, ...]] = ()  # fields that name files which the world follows from
+
+    @classmethod
+    def meaning(cls, field: str) -> str:
+        """Unit and meaning of a field; empty for one that is a section."""
+        return next((each for each in cls.model_fields[field].metadata if isinstance(each, str)), "")
+
 
 class MeshNetwork(Section):
     """Random geometric mesh: nodes uniform in a square, the shortest pairs linked, then joined until connected."""
 
-    generator: Literal["mesh"] = "mesh"
-    nodes: Nodes = 100
-    side: Positive = 100.0  # km
-    links_per_node: Positive = 2.5
+    generator: Annotated[Literal["mesh"], GENERATOR] = "mesh"
+    nodes: Annotated[Nodes, "nodes"] = 100
+    side: Annotated[Positive, "km; side of the square they lie in"] = 100.0
+    links_per_node: Annotated[Positive, "links for each node, before some more join what is apart"] = 2.5
 
     @property
     def num_links(self) -> int:
@@ -129,39 +144,64 @@ class MeshNetwork(Section):
 class RelayNetwork(Section):
     """A regular network whose relays may have hardware of their own."""
 
-    nodes: Nodes
-    spacing: Positive = 10.0  # km per link
-    relay_generation_rate: Weight | None = None  # pairs/s of relays; none: as `generation_rate`
-    relay_swap_rate: Weight | None = None  # swaps/s of relays; none: as `swap_rate`
+    nodes: Annotated[Nodes, "nodes"]
+    spacing: Annotated[Positive, "km; length of every link"] = 10.0
+    relay_generation_rate: Annotated[Weight | None, "pairs/s of relays; not set: as generation_rate"] = None
+    relay_swap_rate: Annotated[Weight | None, "swaps/s of relays; not set: as swap_rate"] = None
 
 
 class ChainNetwork(RelayNetwork):
     """Nodes 0..n-1 in a line; the interior ones are relays."""
 
-    generator: Literal["chain"] = "chain"
-    nodes: Nodes = 3
+    generator: Annotated[Literal["chain"], GENERATOR] = "chain"
+    nodes: Annotated[Nodes, "nodes"] = 3
 
 
 class StarNetwork(RelayNetwork):
     """Nodes 1..n-1 around hub 0, the only relay."""
 
-    generator: Literal["star"] = "star"
-    nodes: Nodes = 8
+    generator: Annotated[Literal["star"], GENERATOR] = "star"
+    nodes: Annotated[Nodes, "nodes, the hub among them"] = 8
 
 
 class TopohubNetwork(Section):
-    """A real topology of the PyPI package topohub; fibre lengths are multiplied by `length_scale`."""
+    """A topology of the PyPI package topohub, by its name there; fibre lengths are multiplied by `length_scale`."""
 
-    generator: Literal["topohub"] = "topohub"
-    topology: Text = "topozoo/Surfnet"
-    length_scale: Positive = 1.0
+    generator: Annotated[Literal["topohub"], GENERATOR] = "topohub"
+    topology: Annotated[Text, "name in topohub, such as topozoo/Geant2012 or sndlib/germany50"] = "topozoo/Surfnet"
+    length_scale: Annotated[Positive, LENGTH_SCALE] = 1.0
 
 
 class CoronetNetwork(Section):
     """CORONET Global (100 cities) from the data folder; fibre lengths are multiplied by `length_scale`."""
 
-    generator: Literal["coronet"] = "coronet"
-    length_scale: Positive = 1.0
+    generator: Annotated[Literal["coronet"], GENERATOR] = "coronet"
+    length_scale: Annotated[Positive, LENGTH_SCALE] = 1.0
+
+
+class FileNetwork(Section):
+    """A network of one's own: nodes, fibres and, where given, their hardware (docs/own-network.md).
+
+    From one `file` (GraphML, node-link JSON or SeQUeNCe's topology JSON), or from tables: `links_file`, and
+    `nodes_file` for what links do not say.
+    """
+
+    generator: Annotated[Literal["file"], GENERATOR] = "file"
+    file: Annotated[File | None, "path: GraphML (.graphml), node-link JSON or SeQUeNCe's topology JSON (.json)"] = None
+    nodes_file: Annotated[File | None, "path of a CSV table of nodes, beside links_file"] = None
+    links_file: Annotated[File | None, "path of a CSV table of links, in place of file"] = None
+    length_scale: Annotated[Positive, LENGTH_SCALE] = 1.0
+    network_content: Annotated[Content | None, CONTENT] = None
+
+    files: ClassVar[tuple[str, ...]] = ("file", "nodes_file", "links_file")
+
+    @model_validator(mode="after")
+    def _one_spelling(self) -> FileNetwork:
+        if (self.file is None) == (self.links_file is None):
+            raise ValueError("expected either file, or links_file (and nodes_file)")
+        if self.nodes_file is not None and self.links_file is None:
+            raise ValueError("nodes_file goes with links_file, not with file")
+        return self
 
 
 class Hardware(Section):
@@ -171,18 +211,26 @@ class Hardware(Section):
     makes one attempt for each of these links, which succeeds with g times the slot's duration.
     """
 
-    generation_rate: tuple[Weight, Weight] = (0.0, 10.0)  # useful pairs/s at zero distance
-    emission: Literal["poisson", "bernoulli"] = "poisson"
-    swap_rate: tuple[Weight, Weight] = (0.0, 5.0)  # entanglement swaps/s
-    memory: tuple[Count, Count] = (8, 16)  # qubits
-    coherence_time: Positive = 60.0  # s
-    attenuation: NonNegative = 0.2  # dB/km
-    link_fidelity: Fidelity = 0.95
-    swap_success: Probability = 0.9
-    gate_fidelity: Fidelity = 0.995
-    readout_fidelity: Annotated[float, Field(strict=True, gt=0.5, le=1)] = 0.998
-    purification_gates: Literal["ideal", "noisy"] = "noisy"  # noisy: with the gate and readout fidelities of swaps
-    token_cap: Annotated[float, Field(strict=True, ge=1, le=LARGEST)] = 2.0  # saved-up swaps
+    generation_rate: Annotated[tuple[Weight, Weight], "pairs/s of a source, useful ones at zero distance"] = (0.0, 10.0)
+    emission: Annotated[Literal["poisson", "bernoulli"], "links share a source's pairs, or each makes its own try"] = (
+        "poisson"
+    )
+    swap_rate: Annotated[tuple[Weight, Weight], "entanglement swaps/s of a repeater"] = (0.0, 5.0)
+    memory: Annotated[tuple[Count, Count], "qubits of a node"] = (8, 16)
+    coherence_time: Annotated[Positive, "s; of every memory"] = 60.0
+    attenuation: Annotated[NonNegative, "dB/km of fibre"] = 0.2
+    link_fidelity: Annotated[Fidelity, "of a pair that has just been made over a link"] = 0.95
+    swap_success: Annotated[Probability, "probability that a swap succeeds"] = 0.9
+    gate_fidelity: Annotated[Fidelity, "of a two-qubit gate"] = 0.995
+    readout_fidelity: Annotated[
+        float, Field(strict=True, gt=0.5, le=1), "probability that a qubit is read out right"
+    ] = 0.998
+    purification_gates: Annotated[
+        Literal["ideal", "noisy"], "noisy: purification has the gate and readout fidelities of swaps"
+    ] = "noisy"
+    token_cap: Annotated[
+        float, Field(strict=True, ge=1, le=LARGEST), "swaps that an idle repeater saves up at most"
+    ] = 2.0
 
     @property
     def purification_fidelities(self) -> tuple[float, float]:
@@ -196,20 +244,26 @@ class Hardware(Section):
 class Routing(Section):
     """Candidate routes, and what makes a peer reachable."""
 
-    routes_per_peer: Annotated[int, Field(strict=True, ge=1, le=16)] = 3
-    max_hops: Annotated[int, Field(strict=True, ge=1, le=16)] = 8
-    min_link_rate: NonNegative = 0.1  # pairs/s, g·η on every link of the cheapest route
-    min_swap_rate: NonNegative = 0.1  # swaps/s at every relay of the cheapest route
+    routes_per_peer: Annotated[int, Field(strict=True, ge=1, le=16), "candidate routes to a peer"] = 3
+    max_hops: Annotated[int, Field(strict=True, ge=1, le=16), "links of a route at most"] = 8
+    min_link_rate: Annotated[NonNegative, "pairs/s; g·η that every link of a peer's cheapest route needs"] = 0.1
+    min_swap_rate: Annotated[NonNegative, "swaps/s that every relay of a peer's cheapest route needs"] = 0.1
 
 
 class Requests(Section):
     """What every kind of demand shares: peers, classes of requested fidelity and deadline."""
 
-    peers: Count = 8
-    fidelity_classes: Annotated[tuple[Fidelity, ...], Field(max_length=MAX_CLASSES)] = (0.75, 0.85, 0.91)
-    class_weights: Annotated[tuple[Weight, ...], Field(max_length=MAX_CLASSES)] = (0.5, 0.3, 0.2)
-    deadline: PerClass = (1.0, 2.0, 2.0)  # s; one for all classes, or one for each
-    pairs_per_request: Annotated[int, Field(strict=True, ge=1, le=100)] = 1
+    peers: Annotated[Count, "partners of a node at most"] = 8
+    fidelity_classes: Annotated[
+        tuple[Fidelity, ...], Field(max_length=MAX_CLASSES), "fidelities that requests may ask for"
+    ] = (0.75, 0.85, 0.91)
+    class_weights: Annotated[
+        tuple[Weight, ...], Field(max_length=MAX_CLASSES), "how often each class is asked for, relatively"
+    ] = (0.5, 0.3, 0.2)
+    deadline: Annotated[PerClass, "s after arrival; one for all classes, or one for each"] = (1.0, 2.0, 2.0)
+    pairs_per_request: Annotated[
+        int, Field(strict=True, ge=1, le=100), "pairs that a request is for, all of them in time"
+    ] = 1
 
     @property
     def deadlines(self) -> tuple[float, ...]:
@@ -236,15 +290,21 @@ class SessionDemand(Requests):
     over the pair's rate when on; each is late by a time uniform over the share `jitter` of a period.
     """
 
-    kind: Literal["sessions"] = "sessions"
-    request_rate: NonNegative = 17.3  # requests/s over the whole network (Λ)
-    predictability: Probability = 1.0  # φ: share of the rate that follows the sessions
-    arrivals: Literal["poisson", "periodic"] = "poisson"  # of a session's requests
-    jitter: Probability = 0.2  # of a period; periodic arrivals only
-    session_duration: Positive = 20.0  # s, mean time on
-    session_share: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.05  # fraction of time on (p)
-    popularity_sigma: Annotated[NonNegative, Field(le=10)] = 0.5  # of the lognormal popularity
-    gravity_length: Positive = 50.0  # km
+    kind: Annotated[Literal["sessions"], KIND] = "sessions"
+    request_rate: Annotated[NonNegative, "requests/s over the whole network (Λ)"] = 17.3
+    predictability: Annotated[Probability, "share of the rate that follows sessions (φ)"] = 1.0
+    arrivals: Annotated[Literal["poisson", "periodic"], "of a session's requests"] = "poisson"
+    jitter: Annotated[Probability, "share of a period by which a periodic request is late at most"] = 0.2
+    session_duration: Annotated[Positive, "s; mean time that a session is on"] = 20.0
+    session_share: Annotated[float, Field(strict=True, gt=0, lt=1), "share of the time that a session is on (p)"] = 0.05
+    popularity_sigma: Annotated[NonNegative, Field(le=10), "of the lognormal popularity of a node as a partner"] = 0.5
+    gravity_length: Annotated[Positive, "km over which demand between two nodes falls to 1/e"] = 50.0
+    demand_matrix: Annotated[File | None, "path of a CSV of demand, names × names; not set: popularity and gravity"] = (
+        None
+    )
+    demand_content: Annotated[Content | None, CONTENT] = None
+
+    files: ClassVar[tuple[str, ...]] = ("demand_matrix",)
 
 
 class TraceDemand(SessionDemand):
@@ -254,17 +314,26 @@ class TraceDemand(SessionDemand):
     their times and their fidelity classes are drawn from those rates, because no public trace carries them.
     """
 
-    kind: Literal["trace"] = "trace"  # type: ignore[assignment]
-    trace: Literal["abilene"] = "abilene"
-    matrix_duration: Positive = 5.0  # simulated seconds that one 5-minute matrix lasts
-    trace_share: Probability = 1.0  # share of the mean load that follows the trace; the rest comes as sessions
+    kind: Annotated[Literal["trace"], KIND] = "trace"  # type: ignore[assignment]
+    trace: Annotated[Literal["abilene"], "whose traffic matrices"] = "abilene"
+    matrix_duration: Annotated[Positive, "s simulated that one 5-minute matrix lasts"] = 5.0
+    trace_share: Annotated[Probability, "share of the load that follows the trace; the rest comes as sessions"] = 1.0
+
+    @model_validator(mode="after")
+    def _one_source_of_demand(self) -> TraceDemand:
+        if self.demand_matrix is not None:
+            raise ValueError('a trace says itself who wants whom: demand_matrix goes with kind = "sessions"')
+        return self
 
 
 class ReplayDemand(Requests):
     """Requests read from a CSV file with columns time, source, destination, fidelity and optionally deadline."""
 
-    kind: Literal["replay"] = "replay"
-    requests_file: Text
+    kind: Annotated[Literal["replay"], KIND] = "replay"
+    requests_file: Annotated[File, "path of a CSV: time (s), source, destination, fidelity[, deadline (s)]"]
+    demand_content: Annotated[Content | None, CONTENT] = None
+
+    files: ClassVar[tuple[str, ...]] = ("requests_file",)
 
 
 class SaturatedDemand(Requests):
@@ -273,7 +342,7 @@ class SaturatedDemand(Requests):
     With a deadline of one slot there is always exactly one, renewed at once when it is served.
     """
 
-    kind: Literal["saturated"] = "saturated"
+    kind: Annotated[Literal["saturated"], KIND] = "saturated"
 
 
 class Control(Section):
@@ -287,17 +356,28 @@ class Control(Section):
     both their qubits free, inside longer segments. What is older than `cutoff` is discarded.
     """
 
-    slot_duration: Annotated[float, Field(strict=True, ge=0.001, le=LARGEST)] = 0.25  # s; messages of ms are neglected
-    rows: Annotated[int, Field(strict=True, ge=1, le=255)] = 4  # open allocations per node
-    qualities: Annotated[int, Field(strict=True, ge=1, le=16)] = 3  # q - 1 purification rounds per link
-    time_to_live: Positive = 2.0  # s
-    swapping: Literal["all", "asap"] = "asap"
-    regenerate: Annotated[bool, Field(strict=True)] = False  # only with swapping "asap"
-    cutoff: Annotated[int, Field(strict=True, ge=0, le=MAX_SLOTS)] | None = None  # slots; none: no pair is too old
-    telemetry_period: Positive = 1.0  # s between snapshots
-    telemetry_delay: Count = 2  # slots until a snapshot is readable
-    news_period: Positive | None = None  # s between readings of a node's own routes; none: telemetry tells of them
-    news_delay: Positive | None = None  # s until what was read is known; none: one slot
+    slot_duration: Annotated[
+        float, Field(strict=True, ge=0.001, le=LARGEST), "s; messages that take ms are neglected"
+    ] = 0.25
+    rows: Annotated[int, Field(strict=True, ge=1, le=255), "open allocations of a node at most"] = 4
+    qualities: Annotated[
+        int, Field(strict=True, ge=1, le=16), "qualities to ask for: quality q takes q - 1 rounds a link"
+    ] = 3
+    time_to_live: Annotated[Positive, "s until an allocation is torn down"] = 2.0
+    swapping: Annotated[Literal["all", "asap"], "all relays at once, or each as soon as it can"] = "asap"
+    regenerate: Annotated[
+        bool, Field(strict=True), 'whether links are made again in longer segments; only with "asap"'
+    ] = False
+    cutoff: Annotated[
+        Annotated[int, Field(strict=True, ge=0, le=MAX_SLOTS)] | None,
+        "slots after which a pair is discarded; not set: no pair is too old",
+    ] = None
+    telemetry_period: Annotated[Positive, "s between snapshots of the network"] = 1.0
+    telemetry_delay: Annotated[Count, "slots until nodes can read a snapshot"] = 2
+    news_period: Annotated[
+        Positive | None, "s between readings of a node's own routes; not set: telemetry tells of them"
+    ] = None
+    news_delay: Annotated[Positive | None, "s until what was read of them is known; not set: one slot"] = None
 
     @model_validator(mode="after")
     def _delays_what_is_read(self) -> Control:
@@ -315,34 +395,36 @@ class Control(Section):
 class Outages(Section):
     """Every link fails and recovers on its own; times are geometric over slots with these means."""
 
-    mean_up: Positive = 200.0  # s
-    mean_down: Positive = 5.0  # s
+    mean_up: Annotated[Positive, "s; mean time that a link is up"] = 200.0
+    mean_down: Annotated[Positive, "s; mean time that a link is down"] = 5.0
 
 
 class Observation(Section):
     """Shape of the forecast slice of the observation."""
 
-    forecast_horizon: Count = 8  # slots
+    forecast_horizon: Annotated[Count, "slots ahead that forecasts reach"] = 8
 
 
 class Reward(Section):
     """reward = Σ value of each delivery - contention_penalty · contended."""
 
-    contention_penalty: NonNegative = 0.05
-    class_values: Annotated[tuple[NonNegative, ...], Field(max_length=MAX_CLASSES)] = ()  # of a delivery; none: 1 each
+    contention_penalty: Annotated[NonNegative, "of a contended resource in a slot"] = 0.05
+    class_values: Annotated[
+        tuple[NonNegative, ...], Field(max_length=MAX_CLASSES), "of a delivery in each class; empty: 1 each"
+    ] = ()
 
 
 class Episode(Section):
     """Length of an episode."""
 
-    slots: Annotated[int, Field(strict=True, ge=1, le=MAX_SLOTS)] = 400
+    slots: Annotated[int, Field(strict=True, ge=1, le=MAX_SLOTS), "slots of an episode"] = 400
 
 
 class SeedRange(Section):
     """Seeds start, start + 1, …, stop - 1, written short."""
 
-    start: Natural
-    stop: Annotated[int, Field(strict=True, ge=1, le=SEEDS)]
+    start: Annotated[Natural, "first seed"]
+    stop: Annotated[int, Field(strict=True, ge=1, le=SEEDS), "last seed + 1"]
 
     @model_validator(mode="after")
     def _countable(self) -> SeedRange:
@@ -395,9 +477,10 @@ class Seeds(Section):
 # Fields that came after the first scenarios were named, and the values that leave the world as it was without them: a
 # scenario that has these is the one it was, and keeps its hash.
 NEUTRAL: dict[str, dict[str, Any]] = {
+    "network": {"network_content": None},
     "hardware": {"purification_gates": "ideal", "emission": "poisson"},
     "control": {"swapping": "all", "regenerate": False, "cutoff": None, "news_period": None, "news_delay": None},
-    "demand": {"pairs_per_request": 1},
+    "demand": {"pairs_per_request": 1, "demand_matrix": None, "demand_content": None},
     "reward": {"class_values": []},
 }
 NETWORKS: dict[str, type[Section]] = {
@@ -406,6 +489,7 @@ NETWORKS: dict[str, type[Section]] = {
     "star": StarNetwork,
     "topohub": TopohubNetwork,
     "coronet": CoronetNetwork,
+    "file": FileNetwork,
 }
 DEMANDS: dict[str, type[Section]] = {
     "sessions": SessionDemand,
@@ -414,9 +498,10 @@ DEMANDS: dict[str, type[Section]] = {
     "saturated": SaturatedDemand,
 }
 NetworkConfig = Annotated[
-    MeshNetwork | ChainNetwork | StarNetwork | TopohubNetwork | CoronetNetwork,
+    MeshNetwork | ChainNetwork | StarNetwork | TopohubNetwork | CoronetNetwork | FileNetwork,
     Field(discriminator="generator"),
 ]
+WITH_FILES = ("network", "demand")  # sections that may name files, and hold their content in `SECTION_content`
 TAGS = {"network": NETWORKS, "demand": DEMANDS}
 DemandConfig = Annotated[SessionDemand | TraceDemand | ReplayDemand | SaturatedDemand, Field(discriminator="kind")]
 
@@ -428,8 +513,8 @@ class Scenario(Section):
     the world is read from, not what it is: equality, hash and files of a scenario know nothing of it.
     """
 
-    name: Name
-    summary: Text = ""
+    name: Annotated[Name, "what tables and files call it"]
+    summary: Annotated[Text, "what it is, in a line"] = ""
     network: NetworkConfig = MeshNetwork()
     hardware: Hardware = Hardware()
     routing: Routing = Routing()
@@ -552,13 +637,18 @@ class Scenario(Section):
     def hash(self) -> str:
         """Twelve hexadecimal digits that change whenever a field other than name or summary does.
 
-        Fields of `NEUTRAL` that say what held before they came are left out: the world is the same without them.
+        Fields of `NEUTRAL` that say what held before they came are left out: the world is the same without them. Of
+        files whose content is known it is that which counts, not where they lie.
         """
         fields = self.model_dump(mode="json", exclude={"name", "summary"})
         for section, neutral in NEUTRAL.items():
             for name, value in neutral.items():
-                if fields[section][name] == value:
+                if name in fields[section] and fields[section][name] == value:
                     del fields[section][name]
+        for section in WITH_FILES:
+            if f"{section}_content" in fields[section]:
+                for name in getattr(self, section).files:
+                    fields[section][name] = fields[section].get(name) is not None
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -614,6 +704,9 @@ class Scenario(Section):
                 known = models[kind].model_fields
                 data[section] = {leaf: value for leaf, value in data[section].items() if leaf in known}
                 home |= dict.fromkeys(known, section)
+        for section, tag in (("network", "generator"), ("demand", "kind")):
+            if not fields.keys().isdisjoint((tag, *getattr(self, section).files)):
+                data[section].pop(f"{section}_content", None)  # of other files
         for leaf, value in fields.items():
             if leaf in home:
                 data[home[leaf]][leaf] = value

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tomllib
+from importlib.metadata import EntryPoint
 from typing import Any
 
+from dpem_env.scenarios.own_files import beside, pinned
 from dpem_env.scenarios.schema import (
     LONGEST_FILE,
     ChainNetwork,
@@ -24,12 +26,16 @@ from dpem_env.scenarios.schema import (
     TraceDemand,
     validated,
 )
+from dpem_env.support import plugins
 from dpem_env.support.errors import ScenarioError, nearest, shown
 from dpem_env.support.files import read_text, reading
 
 
-def from_toml(text: str, origin: str = "TOML text") -> Scenario:
-    """Parse and validate a scenario; raises ScenarioError naming the field, what was given and what was expected."""
+def from_toml(text: str, origin: str = "TOML text", folder: str | os.PathLike[str] = "") -> Scenario:
+    """Parse and validate a scenario; raises ScenarioError naming the field, what was given and what was expected.
+
+    Relative paths of files that it names lead from `folder`.
+    """
     try:
         data = tomllib.loads(text)
     except ValueError as error:  # a TOMLDecodeError, or a number of too many digits
@@ -38,29 +44,61 @@ def from_toml(text: str, origin: str = "TOML text") -> Scenario:
         raise ScenarioError(f"{origin}: not valid TOML: nested too deeply") from None
     if "data_dir" in data:
         raise ScenarioError(f"{origin}: data_dir: no file says where data lies; pass --data DIR or set DPEM_DATA")
+    beside(data, folder)
     return validated(data, origin)
 
 
 def load(path: str | os.PathLike[str]) -> Scenario:
-    """Read a scenario from a TOML file; raises ScenarioError with one clear line."""
+    """Read a scenario from a TOML file, where relative paths lead from; raises ScenarioError with one clear line."""
     with reading("scenario file", path, ScenarioError):
         text = read_text(path, LONGEST_FILE)
-    return from_toml(text, os.fspath(path))
+    return from_toml(text, os.fspath(path), os.path.dirname(os.fsdecode(path)))
 
 
 def get(scenario: str | Scenario, /, **overrides: Any) -> Scenario:
-    """A shipped scenario by name, a TOML file by path (ending in .toml) or a Scenario as it is, with overrides."""
+    """A scenario by name, a TOML file by path (ending in .toml) or a Scenario as it is; with overrides, and pinned.
+
+    Names are those of shipped scenarios and of what installed packages announce (see `available`).
+    """
+    return pinned(_found(scenario).override(**overrides))
+
+
+def _found(scenario: str | Scenario) -> Scenario:
     if isinstance(scenario, Scenario):
-        return scenario.override(**overrides)
+        return scenario
     if not isinstance(scenario, str):
         raise ScenarioError(f"scenario is {shown(scenario)}; expected a name, a path ending in .toml or a Scenario")
     if scenario in SCENARIOS:
-        return SCENARIOS[scenario].override(**overrides)
+        return SCENARIOS[scenario]
     if scenario.endswith(".toml"):
-        return load(scenario).override(**overrides)
-    raise ScenarioError(
-        f"unknown scenario {scenario!r}; {nearest(scenario, SCENARIOS)} (dpem list shows all; a path must end in .toml)"
-    )
+        return load(scenario)
+    others = available()
+    if scenario in others:
+        return _announced(scenario, others[scenario])
+    hint = nearest(scenario, [*SCENARIOS, *others])
+    raise ScenarioError(f"unknown scenario {scenario!r}; {hint} (dpem list shows all; a path must end in .toml)")
+
+
+def available() -> dict[str, EntryPoint]:
+    """What installed packages announce in the group ``dpem_env.scenarios``, by name; shipped scenarios keep theirs."""
+    return {name: point for name, point in plugins.announced(plugins.SCENARIOS).items() if name not in SCENARIOS}
+
+
+def _announced(name: str, point: EntryPoint) -> Scenario:
+    """The scenario that an installed package announces: an object, or what a function without arguments returns."""
+    try:
+        found = plugins.loaded("scenario", name, point.load)
+        found = found() if callable(found) else found
+    except ScenarioError:
+        raise
+    except Exception as error:  # whatever a stranger's code raises
+        raise ScenarioError(f"scenario {name!r} of {point.value} cannot be made: {error}") from None
+    if not isinstance(found, Scenario):
+        told = f"it is a {type(found).__name__}; expected a Scenario, or a function that returns one"
+        raise ScenarioError(f"scenario {name!r} of {point.value} cannot be used: {told}")
+    if found.name != name:
+        raise ScenarioError(f"scenario {name!r} of {point.value} calls itself {found.name!r}; expected the same name")
+    return found
 
 
 def _shipped() -> dict[str, Scenario]:

@@ -1,14 +1,15 @@
-"""Real traces as demand: Abilene traffic matrices (rates only) and request files in the paper's four fields.
+"""Demand from files: Abilene traffic matrices (rates only), demand matrices, and requests in the paper's four fields.
 
 No public trace of entanglement requests exists. Abilene's matrices are classical traffic standing in for request
-*rates*; times and fidelities are drawn. The files are not shipped: `SOURCES` says where they come from.
+*rates*; times and fidelities are drawn. Its files are not shipped: `SOURCES` says where they come from.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.scenarios.data import ABILENE, data_file
-from dpem_env.scenarios.schema import LARGEST, MAX_CELLS, SMALLEST, ReplayDemand, Scenario
-from dpem_env.support.errors import DataError, shown
-from dpem_env.support.files import ArrayFile, read_text, reading
+from dpem_env.scenarios.own_files import require_content
+from dpem_env.scenarios.schema import LARGEST, MAX_CELLS, SMALLEST, ReplayDemand, Scenario, SessionDemand
+from dpem_env.support.errors import DataError, nearest, shown
+from dpem_env.support.files import ArrayFile, reading
+from dpem_env.support.tables import Row, read_rows, read_table
+
+INDEX = re.compile(r"([0-9]{1,9})(?:\.0*)?")  # of a node; tables make decimals of whole numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,34 +93,103 @@ class RequestFile:
     deadline: NDArray[np.float64]  # (R,) s after arrival
 
 
-def read_requests(demand: ReplayDemand, num_nodes: int) -> RequestFile:
-    """Read and check a request file; DataError names the line, the column, what was given and what was expected."""
-    path = Path(demand.requests_file)
-    needed = ("time", "source", "destination", "fidelity")
-    with reading("request file", path, DataError):
-        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-        missing = [column for column in needed if column not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"no column {missing[0]!r}; expected time,source,destination,fidelity[,deadline]")
-        repeated = [column for column in needed if (reader.fieldnames or ()).count(column) > 1]
-        if repeated:
-            raise ValueError(f"two columns are called {repeated[0]!r}")
-        rows = [_checked_row(row, reader.line_num, demand, num_nodes) for row in reader]
+def read_requests(demand: ReplayDemand, names: Sequence[str]) -> RequestFile:
+    """Read and check a request file; DataError names the line, the column, what was given and what was expected.
+
+    Nodes are given by their `names`, or by index.
+    """
+    require_content(demand, demand.demand_content)
+    nodes = _Nodes(names)
+    with reading("request file", demand.requests_file, DataError):
+        needed = ("time", "source", "destination", "fidelity")
+        read = read_table(demand.requests_file, needed, ("deadline",))
+        rows = [_checked_row(cells, line, demand, nodes) for line, cells in read]
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     time, source, destination, fidelity, deadline = table[np.argsort(table[:, 0], kind="stable")].T
     return RequestFile(time, source.astype(np.int64), destination.astype(np.int64), fidelity, deadline)
 
 
-def request_counts(demand: ReplayDemand, num_nodes: int) -> NDArray[np.float64]:
+def request_counts(demand: ReplayDemand, names: Sequence[str]) -> NDArray[np.float64]:
     """(N, N) number of requests per ordered pair in a request file."""
-    requests = read_requests(demand, num_nodes)
-    counts = np.zeros((num_nodes, num_nodes))
+    requests = read_requests(demand, names)
+    counts = np.zeros((len(names), len(names)))
     np.add.at(counts, (requests.source, requests.destination), 1.0)
     return counts
 
 
+def demand_matrix(demand: SessionDemand, names: Sequence[str]) -> NDArray[np.float64]:
+    """(N, N) demand from row to column, of which only proportions matter; DataError says what is wrong, and where.
+
+    The first line names the destinations, the first cell of every other line a source. Who is not named wants nobody.
+    """
+    require_content(demand, demand.demand_content)
+    matrix, nodes = np.zeros((len(names), len(names))), _Nodes(names)
+    path = demand.demand_matrix or ""
+    with reading("demand matrix", path, DataError):
+        rows = read_rows(path)
+        line, head = next(rows, Row(1, {}))
+        columns = [(place, nodes.index(cell, f"line {line}")) for place, cell in head.items() if place != "0"]
+        _require_once([i for _, i in columns], names, "columns are")
+        sources = []
+        for line, cells in rows:
+            source = nodes.index(cells["0"], f"line {line}")
+            sources.append(source)
+            if len(cells) > len(columns) + 1:
+                raise ValueError(f"line {line}: it has more values than there are columns")
+            for place, destination in columns:
+                matrix[source, destination] = _weight(cells.get(place, ""), f"line {line}, {names[destination]!r}")
+        _require_once(sources, names, "lines are")
+        np.fill_diagonal(matrix, 0.0)
+        if not matrix.any():
+            raise ValueError("it is all zero off the diagonal; expected some demand")
+    return matrix
+
+
+def _require_once(nodes: Sequence[int], names: Sequence[str], what: str) -> None:
+    for node, times in Counter(nodes).items():
+        if times > 1:
+            raise ValueError(f"two {what} called {names[node]!r}")
+
+
+def _weight(cell: str, where: str) -> float:
+    try:
+        weight = float(cell or "0")
+    except ValueError:
+        weight = math.nan
+    if weight != 0.0 and not SMALLEST <= weight <= LARGEST:
+        raise ValueError(f"{where}: {shown(cell)}; expected 0, or a number from {SMALLEST:g} to {LARGEST:g}")
+    return weight
+
+
+class _Nodes:
+    """Nodes as people write them: a name, or else an index."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._of_name = {name: i for i, name in enumerate(names)}
+        self._count = len(names)
+
+    @property
+    def expected(self) -> str:
+        return f"a node's name, or its index 0..{self._count - 1}"
+
+    def find(self, written: str) -> int | None:
+        """The index; None if no node is called so."""
+        if written in self._of_name:
+            return self._of_name[written]
+        whole = INDEX.fullmatch(written)
+        return int(whole[1]) if whole and int(whole[1]) < self._count else None
+
+    def index(self, written: str, where: str) -> int:
+        """The index; ValueError, saying where, if no node is called so."""
+        found = self.find(written)
+        if found is None:
+            close = f" ({nearest(written, self._of_name)})" if self._count else ""
+            raise ValueError(f"{where}: {shown(written)} is no node; expected {self.expected}{close}")
+        return found
+
+
 def _checked_row(
-    row: dict[str, str], line: int, demand: ReplayDemand, num_nodes: int
+    row: dict[str, str], line: int, demand: ReplayDemand, nodes: _Nodes
 ) -> tuple[float, float, float, float, float]:
     def fail(column: str, expected: str) -> ValueError:
         return ValueError(f"line {line}: {column} is {shown(row.get(column))}; expected {expected}")
@@ -129,15 +203,12 @@ def _checked_row(
             raise fail(column, expected)
         return value
 
-    def node(column: str) -> float:
-        expected = f"a node index 0..{num_nodes - 1}"
-        value = number(column, expected)
-        if value != int(value) or not 0 <= value < num_nodes:
-            raise fail(column, expected)
-        return value
+    def node(column: str) -> int:
+        found = nodes.find(row.get(column, ""))
+        if found is None:
+            raise fail(column, nodes.expected)
+        return found
 
-    if None in row:  # where DictReader puts them
-        raise ValueError(f"line {line}: it has more values than there are columns")
     time = number("time", "seconds >= 0")
     if time < 0:
         raise fail("time", "seconds >= 0")

@@ -16,6 +16,7 @@ from typing import Any
 from dpem_env.support.errors import PolicyError, nearest
 
 # Groups of entry points.
+SCENARIOS = "dpem_env.scenarios"  # of functions without arguments that return a scenario, or of scenarios
 POLICIES = "dpem_env.policies"
 FORECASTERS = "dpem_env.forecasters"
 BOUNDS = "dpem_env.bounds"

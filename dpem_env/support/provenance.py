@@ -35,9 +35,11 @@ WORLD = (
     "support/disk_cache",
     "support/errors",
     "support/files",
+    "support/plugins",
     "support/provenance",
     "support/seeding",
     "support/syntax",
+    "support/tables",
 )
 # With these, an episode.
 PLAY = (
@@ -50,7 +52,6 @@ PLAY = (
     "experiments/evaluation",
     "policies",
     "policy_names",
-    "support/plugins",
 )
 # What of it decides the outcome, given the actions: all but reading and keeping files, compiling and complaining.
 DECIDING = tuple(name for name in WORLD + PLAY if not name.startswith("support/") or name == "support/seeding")

@@ -63,7 +63,7 @@ def test_a_mutated_request_file_is_refused_in_one_line_or_played(tmp_path: Path)
 
 @pytest.mark.parametrize("place", ["", "none.csv", ".", "/dev/null", "a\0b", "x" * 5000, "\ud800"])
 def test_a_request_file_that_is_none_is_refused(place: str) -> None:
-    assert refused(tried(traces.read_requests, ReplayDemand.model_construct(requests_file=place), 3))
+    assert refused(tried(traces.read_requests, ReplayDemand.model_construct(requests_file=place), ("a", "b", "c")))
 
 
 ABILENE = scenarios.get("abilene-trace-v0")

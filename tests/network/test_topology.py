@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from dpem_env import scenarios
 from dpem_env.network import topology
+from dpem_env.network.layout import EARTH_RADIUS, Layout
 from dpem_env.network.topology import (
-    EARTH_RADIUS,
     PIXEL_TOPOLOGIES,
-    Layout,
     Topology,
     assemble,
     build_topology,

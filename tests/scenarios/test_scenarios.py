@@ -79,6 +79,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "session_share": 0.1,
         "popularity_sigma": 0.0,
         "gravity_length": 40.0,
+        "demand_matrix": "rates.csv",
     },
     "control": {
         "slot_duration": 0.125,
@@ -214,7 +215,7 @@ def test_the_hash_changes_with_every_field(section: str, leaf: str) -> None:
 
 def test_the_hash_is_tried_against_every_field() -> None:
     config = scenarios.get("mesh100-outages-v0").model_dump(exclude={"name", "summary", "seeds"})
-    kinds = {("network", "generator"), ("demand", "kind")}
+    kinds = {("network", "generator"), ("demand", "kind"), ("demand", "demand_content")}  # which follows from files
     assert set(leaves(config)) - kinds == set(CHANGES)
 
 

@@ -20,6 +20,7 @@ from dpem_env.scenarios.schema import ReplayDemand
 from dpem_env.scenarios.traces import TrafficMatrices, read_matrices, read_requests, request_counts
 from dpem_env.support.errors import DataError
 
+NODES = ("Bern", "Zürich, HB", "2nd")
 HEADER = "time,source,destination,fidelity,deadline"
 
 
@@ -164,7 +165,7 @@ def test_the_real_files_are_those_the_sources_name(data_dir: Path) -> None:
 
 def test_a_request_file_is_read_in_order_of_time(tmp_path: Path) -> None:
     demand = replay(tmp_path / "r.csv", f"{HEADER}\n2.5,0,1,0.91,0.5\n0.0,2,0,0.75,\n1,1,2,0.85,4\n")
-    requests = read_requests(demand, 3)
+    requests = read_requests(demand, NODES)
     assert requests.time.tolist() == [0.0, 1.0, 2.5]
     assert requests.source.tolist() == [2, 1, 0]
     assert requests.destination.tolist() == [0, 2, 1]
@@ -174,26 +175,26 @@ def test_a_request_file_is_read_in_order_of_time(tmp_path: Path) -> None:
 
 def test_the_papers_four_fields_suffice(tmp_path: Path) -> None:
     demand = replay(tmp_path / "r.csv", "time,source,destination,fidelity\n0.5,0,1,0.85\n")
-    assert read_requests(demand, 3).deadline.tolist() == [2.0]  # of its class
+    assert read_requests(demand, NODES).deadline.tolist() == [2.0]  # of its class
     by_class = demand.model_copy(update={"deadline": (1.0, 2.0, 4.0)})
     file = Path(demand.requests_file)
     file.write_text("time,source,destination,fidelity\n0,0,1,0.85\n1,0,1,0.91\n2,0,1,0.75\n", encoding="utf-8")
-    assert read_requests(by_class, 3).deadline.tolist() == [2.0, 4.0, 1.0]
+    assert read_requests(by_class, NODES).deadline.tolist() == [2.0, 4.0, 1.0]
 
 
 def test_columns_may_come_in_any_order_after_a_byte_order_mark(tmp_path: Path) -> None:
     demand = replay(tmp_path / "r.csv", "\ufefffidelity,destination,time,source,remark\n0.85,1,0.5,0,hello\n")
-    requests = read_requests(demand, 3)
+    requests = read_requests(demand, NODES)
     assert (requests.time[0], requests.source[0], requests.destination[0], requests.fidelity[0]) == (0.5, 0, 1, 0.85)
 
 
 def test_a_request_file_of_no_requests_is_empty(tmp_path: Path) -> None:
-    assert len(read_requests(replay(tmp_path / "r.csv", HEADER + "\n"), 3).time) == 0
+    assert len(read_requests(replay(tmp_path / "r.csv", HEADER + "\n"), NODES).time) == 0
 
 
 def test_requests_are_counted_per_ordered_pair(tmp_path: Path) -> None:
     demand = replay(tmp_path / "r.csv", f"{HEADER}\n0,0,1,0.75,1\n0,0,1,0.85,1\n3,1,0,0.75,1\n")
-    assert request_counts(demand, 3).tolist() == [[0, 2, 0], [1, 0, 0], [0, 0, 0]]
+    assert request_counts(demand, NODES).tolist() == [[0, 2, 0], [1, 0, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -204,11 +205,11 @@ def test_requests_are_counted_per_ordered_pair(tmp_path: Path) -> None:
         ("nan,0,1,0.85,1", "time", "'nan'", "seconds >= 0"),
         ("inf,0,1,0.85,1", "time", "'inf'", "seconds >= 0"),
         (",0,1,0.85,1", "time", "''", "seconds >= 0"),
-        ("1,3,1,0.85,1", "source", "'3'", "a node index 0..2"),
-        ("1,-1,1,0.85,1", "source", "'-1'", "a node index 0..2"),
-        ("1,0.5,1,0.85,1", "source", "'0.5'", "a node index 0..2"),
-        ("1,Berlin,1,0.85,1", "source", "'Berlin'", "a node index 0..2"),
-        ("1,0,99,0.8,1", "destination", "'99'", "a node index 0..2"),
+        ("1,3,1,0.85,1", "source", "'3'", "a node's name, or its index 0..2"),
+        ("1,-1,1,0.85,1", "source", "'-1'", "a node's name, or its index 0..2"),
+        ("1,0.5,1,0.85,1", "source", "'0.5'", "a node's name, or its index 0..2"),
+        ("1,Berlin,1,0.85,1", "source", "'Berlin'", "a node's name, or its index 0..2"),
+        ("1,0,99,0.8,1", "destination", "'99'", "a node's name, or its index 0..2"),
         ("1,0,0,0.85,1", "destination", "'0'", "another node than the source"),
         ("1,0,1,0.7,1", "fidelity", "'0.7'", "one of the scenario's fidelity_classes 0.75, 0.85, 0.91"),
         ("1,0,1,1.2,1", "fidelity", "'1.2'", "one of the scenario's fidelity_classes 0.75, 0.85, 0.91"),
@@ -217,7 +218,7 @@ def test_requests_are_counted_per_ordered_pair(tmp_path: Path) -> None:
         ("1,0,1,0.85,-2", "deadline", "'-2'", "seconds > 0"),
         ("1,0,1,0.85,nan", "deadline", "'nan'", "seconds > 0"),
         ("1,0,1,0.85,later", "deadline", "'later'", "seconds > 0"),
-        ("1,0", "destination", "None", "a node index 0..2"),
+        ("1,0", "destination", "None", "a node's name, or its index 0..2"),
     ],
 )
 def test_a_bad_request_is_told_with_file_line_column_value_and_expectation(
@@ -225,7 +226,7 @@ def test_a_bad_request_is_told_with_file_line_column_value_and_expectation(
 ) -> None:
     demand = replay(tmp_path / "r.csv", f"{HEADER}\n0,0,1,0.75,1\n{row}\n")
     with pytest.raises(DataError) as error:
-        read_requests(demand, 3)
+        read_requests(demand, NODES)
     assert message_of(error) == (
         f"request file '{tmp_path / 'r.csv'}' cannot be used: line 3: {column} is {given}; expected {expected}"
     )
@@ -235,26 +236,26 @@ def test_a_bad_request_is_told_with_file_line_column_value_and_expectation(
 def test_a_request_file_without_one_of_the_four_fields_is_refused(tmp_path: Path, column: str) -> None:
     kept = [name for name in HEADER.split(",") if name != column]
     with pytest.raises(DataError, match=f"no column '{column}'") as error:
-        read_requests(replay(tmp_path / "r.csv", ",".join(kept) + "\n"), 3)
+        read_requests(replay(tmp_path / "r.csv", ",".join(kept) + "\n"), NODES)
     message_of(error)
 
 
 def test_an_empty_request_file_has_no_columns(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column 'time'") as error:
-        read_requests(replay(tmp_path / "r.csv", ""), 3)
+        read_requests(replay(tmp_path / "r.csv", ""), NODES)
     message_of(error)
 
 
 def test_a_missing_request_file_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be used") as error:
-        read_requests(ReplayDemand(requests_file=str(tmp_path / "absent.csv")), 3)
+        read_requests(ReplayDemand(requests_file=str(tmp_path / "absent.csv")), NODES)
     assert "absent.csv" in message_of(error)
 
 
 def test_a_request_file_that_is_no_text_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_bytes(b"time,source\n\xff\xfe\n")
     with pytest.raises(DataError, match="cannot be used") as error:
-        read_requests(ReplayDemand(requests_file=str(tmp_path / "r.csv")), 3)
+        read_requests(ReplayDemand(requests_file=str(tmp_path / "r.csv")), NODES)
     message_of(error)
 
 
@@ -262,14 +263,14 @@ def test_a_request_file_that_is_no_text_is_told_in_one_line(tmp_path: Path) -> N
 def test_a_request_file_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "r.csv"
     path.write_bytes("time,source,destination,fidelity,Bemerkung\r\n0.5,0,1,0.85,ü\r\n".encode(encoding))
-    assert read_requests(ReplayDemand(requests_file=str(path)), 3).time.tolist() == [0.5]
+    assert read_requests(ReplayDemand(requests_file=str(path)), NODES).time.tolist() == [0.5]
 
 
 @pytest.mark.parametrize("content", ["é,1\n".encode("latin-1"), "0.5,0,1,0.85\n".encode("utf-16-le")])
 def test_a_request_file_in_no_encoding_is_told_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "r.csv").write_bytes(content)
     with pytest.raises(DataError, match="save it as UTF-8") as error:
-        read_requests(ReplayDemand(requests_file=str(tmp_path / "r.csv")), 3)
+        read_requests(ReplayDemand(requests_file=str(tmp_path / "r.csv")), NODES)
     message_of(error)
 
 
@@ -301,4 +302,4 @@ def test_matrices_may_be_of_any_real_type(tmp_path: Path, dtype: str) -> None:
 def test_values_without_a_column_of_their_own_are_refused(tmp_path: Path, header: str, row: str, message: str) -> None:
     (tmp_path / "requests.csv").write_text(f"{header}\n{row}\n")
     with pytest.raises(DataError, match=message):
-        read_requests(ReplayDemand(requests_file=str(tmp_path / "requests.csv")), 3)
+        read_requests(ReplayDemand(requests_file=str(tmp_path / "requests.csv")), NODES)
