@@ -1,0 +1,75 @@
+"""What ``dpem check`` says of a scenario before anything is run on it, and the examples of its page."""
+
+from __future__ import annotations
+
+import csv
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+from dpem_baselines.bound import offered_load
+from dpem_baselines.commands import check
+from dpem_env import scenarios
+from dpem_env.network.network import build_network
+from dpem_env.support.errors import DataError
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "own-network.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of the page, in the present folder."""
+    monkeypatch.chdir(tmp_path)
+    tables = re.findall(r"```\n((?:name|source|,|time).*?)```", PAGE, re.DOTALL)
+    for name, table in zip(("nodes", "links", "demand", "requests"), tables, strict=True):
+        Path(f"{name}.csv").write_text(table, encoding="utf-8")
+    toml = next(block for block in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL) if "nodes_file" in block)
+    Path("my.toml").write_text(toml, encoding="utf-8")
+
+
+def test_the_command_is_announced() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["entry-points"]["dpem_env.commands"]["check"] == f"{check.__module__}:{check.__name__}"
+
+
+def said(capsys: pytest.CaptureFixture[str], *changes: str) -> str:
+    assert check("my.toml", changes=changes, topology=3, episodes=2) == 0
+    return capsys.readouterr().out
+
+
+def test_it_says_who_can_be_partners_and_how_much_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    out = said(capsys)
+    scenario = scenarios.get("my.toml")
+    network = build_network(scenario, 3)
+    partners = int((network.peers >= 0).sum())
+    assert f"{partners} of 12 pairs of nodes are partners" in out
+    assert f"load ρ = {offered_load(scenario, [3]):.2f}" in out
+    assert re.search(r"no policy delivers more than [\d.]+% of them", out)
+    assert re.search(r"local-reactive delivers about [\d.]+% of the requests", out)
+    for reason, number in network.excluded.items():
+        assert f"{number} pairs cannot be partners: {reason}; raise" in out
+    with open("check/pairs.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({(row["source"], row["destination"]) for row in rows}) == len(rows) == 12
+    assert sum(row["verdict"] == "partners" for row in rows) == partners
+    assert sum(float(row["share_of_demand"]) for row in rows) == pytest.approx(1.0, abs=1e-4)
+    assert all((row["build_time_s"] != "") == (row["verdict"] == "partners") for row in rows)
+    assert imread("check/map.png").shape[0] > 300
+
+
+def test_the_matrix_and_the_requests_of_the_page_are_played(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Berlin -> Hamburg: " in said(capsys, "demand_matrix=demand.csv", "min_swap_rate=0.0")
+    out = said(capsys, "kind=replay", "requests_file=requests.csv", "min_swap_rate=0.0")
+    assert "3 requests in the first episode" in out
+    assert "load: a file of requests has no mean rate" in out
+
+
+def test_where_nothing_can_be_played_it_is_said_why_after_the_map(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DataError, match=r"0 of 3 requests count; left out: 3 unreachable \(weak link\); shorten"):
+        said(capsys, "kind=replay", "requests_file=requests.csv", "length_scale=20.0", "min_swap_rate=0.0")
+    assert "0 of 12 pairs of nodes are partners" in capsys.readouterr().out
+    assert Path("check/map.png").exists()
