@@ -50,8 +50,17 @@ class World:
         return scenarios.get(self.scenario, **{"data_dir": self.data} | overrides(self.changes))
 
 
-def list_(*, data: Data = None) -> int:
+def list_(
+    *,
+    topologies: Annotated[bool, told("list what network.topology may be instead: networks of topohub")] = False,
+    data: Data = None,
+) -> int:
     """List scenarios, policies, forecasters and data sources."""
+    if topologies:
+        from dpem_env.network.topology import topohub_names
+
+        print("\n".join(topohub_names()))
+        return 0
     from dpem_env.experiments.suites import SUITES
     from dpem_env.report.tables import print_list
 

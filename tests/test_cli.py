@@ -539,6 +539,13 @@ def test_list_names_everything_there_is(capsys: pytest.CaptureFixture[str], monk
     assert {name: rows[name] for name in nodes} == nodes
 
 
+def test_list_names_the_networks_of_topohub(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dpem("list", "--topologies") == 0
+    names = capsys.readouterr().out.splitlines()
+    assert {"topozoo/Surfnet", "sndlib/germany50", "backbone/africa", "gabriel/25/0"} <= set(names)
+    assert len(names) > 600
+
+
 def test_list_tells_missing_and_altered_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "abilene").mkdir()
     (tmp_path / "abilene" / "abilene_20040301_5min_14d.npz").write_bytes(b"another")

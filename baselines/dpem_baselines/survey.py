@@ -120,12 +120,7 @@ def _partners(network: Network, pairs: list[tuple[object, ...]]) -> Iterator[str
 def _demand(scenario: Scenario, network: Network, seeds: EpisodeSeeds) -> Iterator[str]:
     """How much is asked for, and against what could be served."""
     demand = draw_demand(scenario, network, seeds.demand, scenario.episode.slots)
-    requests = demand.requests
-    yield f"{len(requests.slot) // scenario.demand.pairs_per_request} requests in the first episode"
-    possible = network.routes.quality[requests.source, requests.peer].max(axis=1) > 0  # (R, C)
-    hopeless = int((~possible[np.arange(len(possible)), requests.wanted]).sum()) if len(possible) else 0
-    if hopeless:
-        yield f"  {hopeless} of them ask for a fidelity that no route of theirs meets; {REMEDIES['low fidelity']}"
+    yield f"{len(demand.requests.slot) // scenario.demand.pairs_per_request} requests in the first episode"
     if isinstance(scenario.demand, ReplayDemand):
         yield "load: a file of requests has no mean rate"
     elif isinstance(scenario.demand, SessionDemand):

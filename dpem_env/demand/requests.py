@@ -261,10 +261,10 @@ def _replayed(scenario: Scenario, config: ReplayDemand, network: Network, slots:
     kept = inside & known
     lifetime = np.rint(np.clip(recorded.deadline, duration, MAX_SLOTS * duration) / duration).astype(np.int64)
     left_out = _left_out(scenario, network, recorded, inside, known, slot + lifetime <= slots)
-    _account(scenario, config, len(kept), left_out)
     classes = np.array(scenario.demand.fidelity_classes)
     columns = (slot, recorded.source, matches.argmax(axis=1), np.searchsorted(classes, recorded.fidelity))
     slot, source, peer, wanted = (column[kept].astype(np.int32) for column in columns)
+    _account(scenario, config, len(kept), left_out, out_of_reach(network, source, peer, wanted))
     last_slot = slot + lifetime[kept].astype(np.int32) - 1
     table = tabulate(slot, source, peer, wanted, last_slot, config.pairs_per_request)
     pieces = Pieces(table.source, table.peer, table.slot, table.slot + 1, np.ones(len(table.slot)))
@@ -291,16 +291,29 @@ def _left_out(
     return {reason: number for reason, number in reasons.most_common() if number}
 
 
-def _account(scenario: Scenario, config: ReplayDemand, requests: int, left_out: dict[str, int]) -> None:
-    """Every request of the file counts, or it is said why not; that none does is an error."""
+def out_of_reach(network: Network, source: Ints, peer: Ints, wanted: Ints) -> int:
+    """How many requests ask for a fidelity class that no route of theirs meets, fresh at the best quality."""
+    return int((network.routes.quality[source, peer, :, wanted] <= 0).all(axis=1).sum())
+
+
+def _account(scenario: Scenario, config: ReplayDemand, requests: int, left_out: dict[str, int], beyond: int) -> None:
+    """Every request of the file counts, or it is said why not; that none does is an error.
+
+    Of those that count it is said how many nobody could deliver, as their fidelity is `beyond` their routes.
+    """
     file = f"request file {config.requests_file!r}"
     if not requests:
         raise DataError(f"{scenario.name}: {file} holds no requests")
-    if not left_out:
+    if not left_out and not beyond:
         return
-    reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items())
     counted = requests - sum(left_out.values())
-    said = f"{file}: {counted} of {requests} requests count; left out: {reasons}; {HELP[next(iter(left_out))]}"
+    parts = [f"{file}: {counted} of {requests} requests count"]
+    if left_out:
+        parts.append("left out: " + ", ".join(f"{number} {reason}" for reason, number in left_out.items()))
+    if beyond:
+        parts.append(f"{beyond} ask for a fidelity that no route of theirs meets, and count as not delivered")
+    remedies = [*map(HELP.__getitem__, left_out), *([REMEDIES["low fidelity"]] * bool(beyond))]
+    said = "; ".join([*parts, *dict.fromkeys(remedies)])
     if not counted:
         raise DataError(f"{scenario.name}: {said}")
     warnings.warn(DpemWarning(scenario.name, said), stacklevel=4)

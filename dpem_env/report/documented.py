@@ -1,4 +1,7 @@
-"""A scenario as TOML that says of every field what it is: what ``dpem show`` prints. It reads back unchanged."""
+"""A scenario as TOML that says of every field what it is: what ``dpem show`` prints. It reads back unchanged.
+
+What its files say is left to them: who edits these need not edit the scenario.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def _head(section: Section, path: tuple[str, ...], prefix: str) -> list[str]:
 
 
 def _line(section: Section, name: str, value: Any, prefix: str) -> str:
-    written = f"# {name} =" if value is None else prefix + _written(name, value)
+    written = f"# {name} =" if value is None or name.endswith("_content") else prefix + _written(name, value)
     options = get_args(type(section).model_fields[name].annotation)
     choice = f"; {' or '.join(options)}" if len(options) > 1 and all(isinstance(each, str) for each in options) else ""
     return f"{written}  # {type(section).meaning(name)}{choice}"

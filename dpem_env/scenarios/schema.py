@@ -735,14 +735,18 @@ class Scenario(Section):
         }
         return self.override(seeds=Seeds(**lists), name=_fitting(f"{self.name}+topology={topology_seed}"))
 
-    def to_toml(self) -> str:
-        """The scenario as TOML text; `from_toml` reads it back unchanged."""
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+    def to_toml(self, contents: bool = True) -> str:
+        """The scenario as TOML text; `from_toml` reads it back unchanged, without `contents` whatever its files say."""
+        fields = self.model_dump(mode="json", exclude_none=True)
+        if not contents:
+            for section in WITH_FILES:
+                fields[section].pop(f"{section}_content", None)
+        return tomli_w.dumps(fields)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the scenario to a TOML file, whole or not at all."""
+        """Write the scenario to a TOML file, whole or not at all; what its own files say, they go on saying."""
         with whole_file(path) as partial:
-            partial.write_text(self.to_toml(), encoding="utf-8")
+            partial.write_text(self.to_toml(contents=False), encoding="utf-8")
 
 
 def validated(data: dict[str, Any], origin: str) -> Scenario:

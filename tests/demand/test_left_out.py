@@ -16,7 +16,7 @@ from dpem_env.support.errors import DpemWarning, warnings_told
 FEW = ["--scenario", "few.toml"]
 SENTENCE = (
     "dpem: warning: few: request file 'requests.csv': 4 of 9 requests count; left out: 3 after the episode's end, "
-    "2 to more destinations of a node than demand.peers allows; raise episode.slots\n"
+    "2 to more destinations of a node than demand.peers allows; raise episode.slots; raise demand.peers\n"
 )
 
 
@@ -103,3 +103,13 @@ def test_a_worker_leaves_warnings_to_its_parent(monkeypatch: pytest.MonkeyPatch)
         _begin_work()
         list(here(lambda name: parallel_env(name).reset(seed=0), ["few.toml"]))
     assert not said
+
+
+def test_requests_that_nobody_could_deliver_are_told(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("requests.csv").write_text("time,source,destination,fidelity\n0,0,1,0.75\n0,0,1,0.91\n")
+    assert main([*COMMANDS["run"], "--set", "gate_fidelity=0.97", "--set", "link_fidelity=0.85"]) == 0
+    told = (
+        "request file 'requests.csv': 2 of 2 requests count; 1 ask for a fidelity that no route of theirs meets, and "
+        "count as not delivered; raise hardware.link_fidelity or lower demand.fidelity_classes\n"
+    )
+    assert told in capfd.readouterr().err

@@ -15,6 +15,7 @@ from dpem_env.cli import main
 from dpem_env.envs.session import Session
 from dpem_env.logs.recorder import EpisodeRecorder, read_log
 from dpem_env.logs.replay import replay, replay_log
+from dpem_env.network.network import _build
 from dpem_env.policies import Decision
 from dpem_env.support import plugins
 from dpem_env.support.errors import LogError
@@ -100,6 +101,29 @@ def test_a_log_replays_without_policy_and_request_file(
     monkeypatch.setattr(plugins, "entry_points", lambda group: [])
     told = f"network and requests are as recorded, not drawn again: they follow from the file '{requests}'"
     assert replayed(path, capsys) == (0, [OUTCOMES, told, AS_RECORDED])
+
+
+def test_a_log_of_a_network_from_files_replays_with_and_without_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    links, path = Path("links.csv"), tmp_path / "a.parquet"
+    links.write_text("source,target,length,attenuation\nA,B,3,0.5\nB,C,4,\nC,A,9,\n")
+    Path("nodes.csv").write_text("name,memory\nA,3\nB,\nC,\n")  # less than any is drawn
+    fields = {"generator": "file", "links_file": "links.csv", "nodes_file": "nodes.csv"}
+    record_episode(path, scenarios.get("mesh20-v0", slots=SLOTS, **fields, name="mine"))
+    assert read_log(path).header["network"]["names"] == ["A", "B", "C"]
+    assert replayed(path, capsys) == (0, VERIFIED)
+    links.write_text(links.read_text().replace("9", "8"))
+    _build.cache_clear()
+    code, lines = replayed(path, capsys)
+    assert (code, lines[0]) == (0, OUTCOMES)
+    assert "not drawn again: they cannot be drawn here: 'nodes.csv' and 'links.csv' changed: the content is" in lines[1]
+    links.unlink()
+    _build.cache_clear()
+    code, lines = replayed(path, capsys)
+    assert (code, lines[0]) == (0, OUTCOMES)
+    assert "network file 'links.csv' cannot be used: No such file or directory" in lines[1]
 
 
 def test_a_changed_decision_is_named_and_its_outcome_compared(

@@ -15,6 +15,7 @@ from dpem_env import scenarios
 from dpem_env.network.layout import along_fibres, great_circles, on_globe, unfolded
 from dpem_env.network.network import build_network
 from dpem_env.network.topology import Topology, build_topology
+from dpem_env.report.documented import documented_toml
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import DpemError
 
@@ -257,6 +258,16 @@ def test_the_content_of_files_is_part_of_the_scenario_and_where_they_lie_is_not(
     Path("l.csv").write_text(LINKS, encoding="utf-8")
     back = scenarios.get(moved, links_file="l.csv")
     assert back.hash == first.hash
+
+
+def test_a_saved_scenario_leaves_to_its_files_what_they_say() -> None:
+    first = of_tables()
+    first.save("saved.toml")
+    Path("shown.toml").write_text(documented_toml(first), encoding="utf-8")
+    Path("l.csv").write_text(LINKS.replace("7", "8"), encoding="utf-8")
+    for name in ("saved.toml", "shown.toml"):
+        assert build_topology(scenarios.get(name), 0).length[1] == 8.0
+    assert first.network.network_content in first.to_toml()  # type: ignore[union-attr]  # as logs hold it
 
 
 MATRIX = ',Köln,"Main, Frankfurt"\nUlm,3,1\n"Main, Frankfurt",1e-3,\n'
