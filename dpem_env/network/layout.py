@@ -13,8 +13,8 @@ Ints = NDArray[np.int32]
 
 EARTH_RADIUS = 6371.0  # km
 GOLDEN_ANGLE = np.pi * (3.0 - np.sqrt(5.0))
-ROUNDS = 100  # of stress majorization; after some dozens a picture no longer changes
-LARGEST_UNFOLDED = 1000  # nodes; a picture of more shows nothing
+ROUNDS = 60  # of stress majorization; more change a picture little
+LARGEST_UNFOLDED = 500  # nodes; of more a picture shows nothing
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,21 @@ def along_fibres(nodes: int, links: Ints, length: Floats) -> Floats:
     return ways
 
 
-def unfolded(apart: Floats) -> Floats:
-    """(N, 2) places, for pictures, whose distances come near those given, (N, N) > 0 but for the diagonal.
+def unfolded(nodes: int, links: Ints, length: Floats) -> Floats:
+    """(N, 2) places, for pictures, whose distances come near those along fibres; a mere spiral for very many nodes.
 
     By stress majorization, each round a Guttman transform (de Leeuw, 1977), from a spiral of the golden angle.
     """
-    n = len(apart)
-    turn, out = np.arange(n) * GOLDEN_ANGLE, np.sqrt((np.arange(n) + 0.5) / n) * apart.max() / 2.0
+    turn, out = np.arange(nodes) * GOLDEN_ANGLE, np.sqrt(np.arange(nodes) + 0.5)
     place = np.stack((out * np.cos(turn), out * np.sin(turn)), axis=1)
-    for _ in range(ROUNDS if n <= LARGEST_UNFOLDED else 0):
+    if nodes > LARGEST_UNFOLDED:
+        return place
+    apart = along_fibres(nodes, links, length)
+    if not np.isfinite(apart).all():
+        return place
+    for _ in range(ROUNDS):
         delta = place[:, None, :] - place
         now = np.hypot(delta[..., 0], delta[..., 1])
         pull = np.divide(apart, now, out=np.zeros_like(apart), where=now > 0.0)
-        place = (pull.sum(axis=1)[:, None] * place - pull @ place) / n
+        place = (pull.sum(axis=1)[:, None] * place - pull @ place) / nodes
     return place

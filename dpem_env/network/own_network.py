@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
-from dpem_env.network.layout import Floats, Layout, great_circles, on_globe, projected
+from dpem_env.network.layout import Floats, Layout, great_circles, on_globe, projected, unfolded
 from dpem_env.scenarios.own_files import require_content
 from dpem_env.scenarios.schema import LARGEST, LONGEST_NAME, MAX_COUNT, SMALLEST, FileNetwork
 from dpem_env.support.errors import DataError, shown
@@ -56,6 +57,11 @@ class Entry:
 def from_files(network: FileNetwork) -> Layout:
     """The layout that files describe; DataError, in one line, says what is wrong with them, and where."""
     require_content(network, network.network_content)
+    return _read.__wrapped__(network) if network.network_content is None else _read(network)
+
+
+@lru_cache(maxsize=8)
+def _read(network: FileNetwork) -> Layout:  # the same whatever else is drawn
     path = network.file or network.links_file or ""
     with reading("network file", path, DataError):
         nodes, links = _from_one(path) if network.file is not None else _from_links(path)
@@ -71,17 +77,18 @@ def from_files(network: FileNetwork) -> Layout:
         fibres = [_fibre(link, index, straight) for link in links]
     shortest: dict[tuple[int, int], tuple[float, float]] = {}
     for u, v, km, attenuation in fibres:  # of parallel fibres the shortest counts, of a loop nothing
-        ends = (min(u, v), max(u, v))
-        if u != v and (ends not in shortest or km < shortest[ends][0]):
-            shortest[ends] = (km, attenuation)
+        pair = (min(u, v), max(u, v))
+        if u != v and (pair not in shortest or km < shortest[pair][0]):
+            shortest[pair] = (km, attenuation)
     ordered = sorted(shortest)
     own = np.array([shortest[ends][1] for ends in ordered])
-    scale = network.length_scale
+    ends, scale = np.array(ordered, dtype=np.int32).reshape(-1, 2), network.length_scale
+    length = np.array([shortest[each][0] for each in ordered]) * scale
     return Layout(
         names=names,
-        position=(np.zeros((len(nodes), 2)) if place is None else place) * scale,
-        links=np.array(ordered, dtype=np.int32).reshape(-1, 2),
-        length=np.array([shortest[ends][0] for ends in ordered]) * scale,
+        position=unfolded(len(nodes), ends, length) if place is None else place * scale,
+        links=ends,
+        length=length,
         globe=None if globe is None else globe * scale,
         placed=place is not None,
         hardware=hardware,

@@ -25,7 +25,6 @@ from dpem_env.network.layout import (
     on_globe,
     projected,
     shortest_fibres,
-    unfolded,
 )
 from dpem_env.network.own_network import from_files
 from dpem_env.scenarios import Scenario
@@ -105,8 +104,6 @@ def build_topology(scenario: Scenario, topology_seed: int) -> Topology:
     if isinstance(scenario.network, TopohubNetwork | CoronetNetwork | FileNetwork):  # others told their size before
         _require_playable(layout, scenario)
     _require_connected(layout, scenario.name)
-    if not layout.placed:
-        layout = replace(layout, position=unfolded(along_fibres(n, layout.links, layout.length)))
     hardware, network = scenario.hardware, scenario.network
     generation_rate = rng.uniform(*hardware.generation_rate, size=n)
     swap_rate = rng.uniform(*hardware.swap_rate, size=n)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from dpem_env.scenarios import OFFERED_LOADS, SCENARIOS, Scenario
 from dpem_env.scenarios.data import SOURCES, checksum, data_folder, data_needed
 from dpem_env.scenarios.schema import CoronetNetwork, FileNetwork, TopohubNetwork
 from dpem_env.support.console import printable
+from dpem_env.support.errors import DpemError, DpemWarning
 
 Record = Mapping[str, Any]
 SIDE_BY_SIDE = 6  # contestants, at most
@@ -218,7 +220,7 @@ def print_list(data_dir: str | os.PathLike[str] | None, suites: Mapping[str, str
             "data": ", ".join(data_needed(scenario)) or "-",
             "what it is": scenario.summary,
         }
-        for scenario in (*SCENARIOS.values(), *map(scenarios.get, scenarios.available()))
+        for scenario in (*SCENARIOS.values(), *_announced())
     ]
     title = "scenarios (-v0 rules are provisional until release 0.1)"
     out.print(table(title, known, list(known[0]), right=slice(1, 4)))
@@ -234,6 +236,15 @@ def print_list(data_dir: str | os.PathLike[str] | None, suites: Mapping[str, str
         out.print(f"  {name}: {source.file} [{presence}]", highlight=False, markup=False)
         out.print(f"    from {source.origin}; licence {source.licence}", highlight=False, markup=False)
         out.print(f"    sha256 {source.sha256}", highlight=False)
+
+
+def _announced() -> Iterator[Scenario]:
+    """The scenarios of other packages; one that cannot be made is told of, and the rest goes on."""
+    for name in scenarios.available():
+        try:
+            yield scenarios.get(name)
+        except DpemError as error:
+            warnings.warn(DpemWarning(name, f"{error}"), stacklevel=2)
 
 
 def _presence(folder: Path | None, file: str, sha256: str) -> str:

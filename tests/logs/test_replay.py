@@ -16,6 +16,7 @@ from dpem_env.envs.session import Session
 from dpem_env.logs.recorder import EpisodeRecorder, read_log
 from dpem_env.logs.replay import replay, replay_log
 from dpem_env.network.network import _build
+from dpem_env.network.own_network import _read
 from dpem_env.policies import Decision
 from dpem_env.support import plugins
 from dpem_env.support.errors import LogError
@@ -120,7 +121,8 @@ def test_a_log_of_a_network_from_files_replays_with_and_without_them(
     assert (code, lines[0]) == (0, OUTCOMES)
     assert "not drawn again: they cannot be drawn here: 'nodes.csv' and 'links.csv' changed: the content is" in lines[1]
     links.unlink()
-    _build.cache_clear()
+    for kept in (_build, _read):
+        kept.cache_clear()
     code, lines = replayed(path, capsys)
     assert (code, lines[0]) == (0, OUTCOMES)
     assert "network file 'links.csv' cannot be used: No such file or directory" in lines[1]

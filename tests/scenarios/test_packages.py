@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dpem_env import scenarios
+from dpem_env.cli import main
 from dpem_env.support.errors import ScenarioError
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-network.md").read_text(encoding="utf-8")
@@ -63,6 +64,15 @@ def test_a_package_announces_scenarios() -> None:
 def test_a_bad_package_is_told_in_one_line(name: str, told: str) -> None:
     with pytest.raises(ScenarioError, match=re.escape(told)):
         scenarios.get(name)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_list_has_the_good_ones_and_tells_of_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    said = capsys.readouterr()
+    assert "lab4-v0" in said.out
+    assert "odd-v0" not in said.out
+    assert said.err.count("dpem: warning: ") == 4
 
 
 def test_the_recipe_ends_with_a_checked_environment(installed: Path) -> None:
