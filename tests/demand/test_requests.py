@@ -525,7 +525,8 @@ def test_every_request_of_a_file_counts_or_is_left_out_for_a_reason(replayed: Re
     file = getattr(scenario.demand, "requests_file")  # noqa: B009
     assert str(said[0].message) == (
         f"replayed: request file '{file}': 3 of 11 requests count; left out: 5 after the episode's end, "
-        "2 unreachable (too many hops), 1 whose deadline is after the episode's end; raise episode.slots"
+        "2 unreachable (too many hops), 1 whose deadline is after the episode's end; raise episode.slots; "
+        "raise routing.max_hops"
     )
 
 
