@@ -5,6 +5,7 @@
     env = dpem_env.env("mesh100-v0")                    # the same, agents acting in turn (AEC)
     env = dpem_env.CentralEnv("mesh100-v0", delay=0.5)  # Gymnasium: one controller, half a second late
     envs = dpem_env.make_vec("mesh100-v0", num_envs=64)  # Gymnasium: all agents of 64 networks, as arrays
+    found = dpem_env.evaluate({"mine": policy, "rule": "local-reactive"}, "mesh100-v0")  # paired, with intervals
 
 Importing registers every scenario, shipped or announced by a package, with PettingZoo
 (``pettingzoo.make("parallel", "dpem/mesh100-v0")``, or ``"aec"``, where this registry exists) and its central view with
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dpem_env.envs.central import CentralEnv
     from dpem_env.envs.parallel import EntanglementEnv, env, parallel_env, raw_env
     from dpem_env.envs.vector import EntanglementVectorEnv, make_vec
+    from dpem_env.experiments.in_python import evaluate
     from dpem_env.scenarios import SCENARIOS, Scenario
     from dpem_env.support.errors import DpemError
 
@@ -39,6 +41,7 @@ __all__ = [
     "Scenario",
     "__version__",
     "env",
+    "evaluate",
     "make_vec",
     "parallel_env",
     "raw_env",
@@ -48,6 +51,7 @@ _ROOMS = {
     "envs.central": ("CentralEnv",),
     "envs.parallel": ("EntanglementEnv", "env", "parallel_env", "raw_env"),
     "envs.vector": ("EntanglementVectorEnv", "make_vec"),
+    "experiments.in_python": ("evaluate",),
     "scenarios": ("SCENARIOS", "Scenario"),
     "support.errors": ("DpemError",),
 }

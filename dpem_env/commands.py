@@ -25,6 +25,7 @@ from dpem_env.support.options import (
     Policies,
     Scenario,
     Split,
+    Trusted,
     Workers,
     overrides,
     told,
@@ -90,6 +91,7 @@ def run(
     *,
     world: World,
     policy: Policies,
+    trust: Trusted = (),
     delay: Delays = (),
     forecaster: Forecasters = (),
     topology: Network = None,
@@ -101,11 +103,14 @@ def run(
     r"""Compare policies on a scenario with paired seeds.
 
     Play the same episodes with every policy and compare them. Central policies run once per --delay; 'central:NAME'
-    puts a local policy under central control, NAME+FORECASTER has that forecaster. Writes results.parquet,
-    summary.json, results.png and episode logs (Parquet) to --out.
+    puts a local policy under central control, NAME+FORECASTER has that forecaster. One's own is FILE.py:NAME,
+    package.module:NAME, the zip of a Stable-Baselines3 model or the path of a training; LABEL= before any of them names
+    its row and its log. Writes results.parquet, summary.json, results.png and episode logs (Parquet) to --out.
 
       dpem run --scenario mesh100-v0 --policy local-reactive \
                --policy central-reactive --delay 0 --delay 0.5 --out results
+      dpem run --scenario mesh20-v0 --policy mine=./mine.py:Rule \
+               --policy local-reactive --out results
     """
     from dpem_env.experiments.benchmark import Plan
     from dpem_env.experiments.contestants import contestants, played_delays, require_delays
@@ -116,10 +121,10 @@ def run(
         chosen = chosen.on_topology(topology, split)
     require_delays(delay, chosen)
     delays = played_delays([chosen], delay)
-    played = dict.fromkeys(each for name in forecaster or (None,) for each in contestants(policy, delays, name))
+    played = contestants(policy, delays, forecaster, trust)
     if delay and all(each.delay is None for each in played):
         raise DpemError("--delay is given, but no --policy is central; central:NAME puts a local one under control")
-    plan = Plan(chosen.name, (chosen,), tuple(played), next(iter(played)), seeds, split)
+    plan = Plan(chosen.name, (chosen,), tuple(played), played[0], seeds, split)
     return run_and_log(plan, out, log_all=logs == "all")
 
 
@@ -132,6 +137,7 @@ def benchmark(
         told(f"play this one, varied as the suite does{REPEATED} (default: the suite's)", metavar="NAME"),
     ] = (),
     policy: Policies,
+    trust: Trusted = (),
     delay: Annotated[Delays, told(f"control delay of central policies in s{REPEATED} (default: the suite's)")] = (),
     forecaster: Forecasters = (),
     topology: Network = None,
@@ -182,6 +188,7 @@ def benchmark(
         topology=topology,
         split=split,
         data_dir=data,
+        trust=trust,
     )
     return run_benchmark(plan, out, workers=workers, ray=ray)
 
@@ -190,6 +197,7 @@ def tune(
     *,
     scenario: Scenario,
     policy: Policies,
+    trust: Trusted = (),
     delay: Delays = (),
     trials: Annotated[Count, told("per policy and delay")] = 16,
     episodes: Annotated[Count, told("per trial")] = 3,
@@ -211,13 +219,14 @@ def tune(
     from dpem_env.experiments import tuning
     from dpem_env.experiments.benchmark import try_out
     from dpem_env.experiments.contestants import played_delays, policy_specs, require_delays
+    from dpem_env.experiments.workers import WorkItem
     from dpem_env.report.tables import print_tuned, progress
     from dpem_env.support.files import make_writable
 
     chosen = scenarios.get(scenario, data_dir=data)
     require_delays(delay, chosen)
-    policies = policy_specs(policy, played_delays([chosen], delay))
-    try_out([chosen], "validation")
+    policies = policy_specs(policy, played_delays([chosen], delay), trust)
+    try_out(WorkItem(chosen, "validation", 0, each) for each in policies)
     make_writable(out)
     path = tuning.result_file(out, chosen.name)
     with progress() as bar:
@@ -232,7 +241,7 @@ def tune(
             on_start=lambda total: bar.update(task, total=total),
             on_episode=lambda policy: bar.update(task, advance=1, description=f"tuning {policy.label}"),
         )
-    print_tuned(tuned)
+    print_tuned(tuned, {each.name: each.called for each in policies if each.called})
     print(f"wrote {path}")
     return 0
 

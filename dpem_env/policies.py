@@ -2,15 +2,17 @@
 
 A local policy decides for every node from what that node knows; a central one from a `NetworkView`. Both return a
 `Decision` over the same verbs. Installed packages announce policies through the entry point group
-``dpem_env.policies``.
+``dpem_env.policies``; one's own are named by where they stand (see `dpem_env.policy_names`).
 """
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from inspect import Parameter, isabstract, signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +20,12 @@ from numpy.typing import NDArray
 
 from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
-from dpem_env.policy_names import CENTRAL, PolicyName
+from dpem_env.policy_names import CENTRAL, OWN, SYNTAX, PolicyName
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Condition
 from dpem_env.support.errors import PolicyError
-from dpem_env.support.plugins import POLICIES, announced, made, unknown
+from dpem_env.support.own_code import blamed
+from dpem_env.support.plugins import NO_OPTIONS, POLICIES, announced, made, require_fit, unknown
 
 
 class Decision(NamedTuple):
@@ -126,7 +129,30 @@ class Centralized(CentralPolicy):
         return self.rule.act(view.local_observations, view.masks).of_nodes()
 
 
+class ArrayPolicy(LocalPolicy):
+    """A function of the array API, which every node follows: row i of its actions is what node i does.
+
+    `function` is given the observations (N, F) float32 and the masks (N, actions) int8, and returns N whole numbers.
+    Its attributes `forecaster`, `sources`, `search_space` and `reset`, where it has them, are those of a policy.
+    """
+
+    def __init__(self, function: Callable[[NDArray[np.float32], NDArray[np.int8]], Any]) -> None:
+        self.function = function
+        self.forecaster, self.sources = getattr(function, "forecaster", None), getattr(function, "sources", None)
+        self.search_space: Mapping[str, tuple[Any, ...]] = getattr(function, "search_space", {})
+
+    def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
+        """Pass the episode on, if the function takes it."""
+        if callable(reset := getattr(self.function, "reset", None)):
+            reset(scenario, network, seed)
+
+    def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
+        """What the function says."""
+        return Decision(self.function(observations.matrix, masks))
+
+
 Policy = LocalPolicy | CentralPolicy
+KINDS = "a LocalPolicy or CentralPolicy (dpem_env.policies), or a callable (observations, masks) -> actions"
 
 
 def available() -> dict[str, EntryPoint]:
@@ -134,27 +160,65 @@ def available() -> dict[str, EntryPoint]:
     return announced(POLICIES)
 
 
-def get_policy(name: str | Policy, **options: Any) -> Policy:
-    """An installed policy by name, or one's own as it is; ``central:NAME`` puts a local rule under central control.
+def get_policy(what: str | Policy | type | Callable[..., Any], **options: Any) -> Policy:
+    """An installed policy by name, or one's own; ``central:NAME`` puts a local rule under central control.
 
-    ``NAME:ARGUMENT`` hands the policy an argument, such as the path of a checkpoint. Raises PolicyError for an unknown
-    name (with the nearest) or options the policy does not take.
+    ``NAME:ARGUMENT`` hands the policy an argument, such as the path of a checkpoint. One's own is an object (a policy,
+    the class of one, or a function of the array API) or named by its place, as in ``./mine.py:Rule``. Raises
+    PolicyError for an unknown name (with the nearest), for what is no policy, and for options that it does not take.
     """
-    if isinstance(name, LocalPolicy | CentralPolicy) and not options:
-        return name
-    if not isinstance(name, str):
-        made_of = f"; make one of the class: {name.__name__}()" if isinstance(name, type) else ""
-        raise PolicyError(f"policy is {name!r}; expected a name, or a LocalPolicy or CentralPolicy{made_of}")
-    asked, known = PolicyName.alone(name), available()
-    if asked.kind not in known:
-        raise unknown("policy", asked.kind, known)
-    policy = made("policy", asked, known[asked.kind].load, options)
-    if not isinstance(policy, LocalPolicy | CentralPolicy):
-        raise PolicyError(
-            f"policy {asked.kind!r} is a {type(policy).__name__}; expected a LocalPolicy or CentralPolicy"
-        )
+    if not isinstance(what, str):
+        if not callable(what) and not isinstance(what, Policy):
+            raise PolicyError(f"policy is {what!r}; expected a name, {KINDS}")
+        return _of_object(f"policy {getattr(what, '__qualname__', what)!r}", what, options)
+    asked = PolicyName.alone(what)
+    policy = _of_name(asked, options)
     if not asked.central:
         return policy
     if not isinstance(policy, LocalPolicy):
-        raise PolicyError(f"policy {name.removeprefix(CENTRAL)!r} is central already; drop {CENTRAL!r}")
+        raise PolicyError(f"policy {what.removeprefix(CENTRAL)!r} is central already; drop {CENTRAL!r}")
     return Centralized(policy)
+
+
+def _of_name(asked: PolicyName, options: Mapping[str, Any]) -> Policy:
+    """What plays, before it is put under central control."""
+    if asked.place:
+        return _of_object(f"policy {str(asked.place)!r}", asked.place.load(), options)
+    plugin, known = asked.plugin, available()
+    if asked.kind == OWN and not os.path.exists(asked.path):
+        raise PolicyError(f"unknown policy {asked.argument!r}: there is no such file or folder; {SYNTAX}")
+    if plugin.kind not in known:
+        raise PolicyError(f"{unknown('policy', plugin.kind, known)}; {SYNTAX}")
+    policy = made("policy", plugin, known[plugin.kind].load, options)
+    if not isinstance(policy, Policy):
+        raise PolicyError(f"policy {plugin.kind!r} is a {type(policy).__name__}; expected {KINDS}")
+    return policy
+
+
+def _of_object(what: str, given: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Policy:
+    """One's own: a policy as it is, a class by making one, a function of the array API."""
+    if isinstance(given, type):
+        given, options = _instance(what, given, options), NO_OPTIONS
+    if options:
+        raise PolicyError(f"{what} is made already and takes no options; name its class")
+    if isinstance(given, Policy):
+        return given
+    if not callable(given):
+        raise PolicyError(f"{what} is a {type(given).__name__}; expected {KINDS}")
+    return ArrayPolicy(given)
+
+
+def _instance(what: str, kind: type, options: Mapping[str, Any]) -> Any:
+    if not (issubclass(kind, Policy) or "__call__" in dir(kind)):
+        raise PolicyError(f"{what} is a class of something else; expected {KINDS}")
+    if isabstract(kind):
+        raise PolicyError(f"{what} has no {' and no '.join(sorted(vars(kind)['__abstractmethods__']))}()")
+    needed = [
+        each.name
+        for each in signature(kind).parameters.values()
+        if each.default is Parameter.empty and each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    ]
+    missing = ", ".join(name for name in needed if name not in options)
+    require_fit(what, kind, [], options, f"cannot be made without {missing}: give defaults, or name an object")
+    with blamed(f"{what} cannot be made"):
+        return kind(**options)

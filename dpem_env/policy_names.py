@@ -1,4 +1,7 @@
-"""How policies are written: central:KIND:ARGUMENT+FORECASTER, and patterns of files.
+"""How policies are written: LABEL=central:KIND:ARGUMENT+FORECASTER, and patterns of files.
+
+In place of KIND:ARGUMENT there may be one's own: PATH.py:NAME, package.module:NAME, MODEL.zip, or the path of a
+training. What has a dot or a slash before its first colon is one's own.
 
 A file may have any of these signs in its name. Therefore a path that exists is taken as it is written, before any sign
 is given a meaning.
@@ -8,14 +11,21 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from dataclasses import dataclass, replace
 
 from dpem_env.demand.forecast import available
 from dpem_env.support.errors import PolicyError
 from dpem_env.support.files import matching
+from dpem_env.support.own_code import Place
 from dpem_env.support.plugins import PluginName
 
 CENTRAL = "central:"
+OWN = "/"  # the kind of one's own, which is none that is announced
+MODELS = {".zip": "sb3"}  # what plays a file, by how its name ends
+TRAINED = "trained"  # what plays all other files and folders
+LABEL = re.compile(r"\w[\w .,@()-]{0,59}")
+SYNTAX = "one's own is written FILE.py:NAME, package.module:NAME, MODEL.zip, or as the path of a training, ./DIR"
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,7 @@ class PolicyName(PluginName):
         readings = _readings(text)
         for is_there in (os.path.exists, matching):
             for reading in readings:
-                if is_there(reading.argument or ""):
+                if is_there(reading.path):
                     return reading
         known = ("none", *available())  # at the first +, unless what follows another one is a forecaster
         others = [each for each in readings if each.forecaster and PluginName.parse(each.forecaster).kind in known]
@@ -40,12 +50,33 @@ class PolicyName(PluginName):
     @classmethod
     def alone(cls, text: str) -> PolicyName:
         """From what names no forecaster: whatever follows the colon is the argument."""
-        name = PluginName.parse(text.removeprefix(CENTRAL))
-        return cls(name.kind, name.argument, text.startswith(CENTRAL))
+        rest, central = text.removeprefix(CENTRAL), text.startswith(CENTRAL)
+        name = PluginName.parse(rest)
+        if any(sign in name.kind for sign in "./\\"):
+            return cls(OWN, rest, central)
+        return cls(name.kind, name.argument, central)
 
     def __str__(self) -> str:
         forecaster = "" if self.forecaster is None else f"+{self.forecaster}"
-        return f"{CENTRAL if self.central else ''}{super().__str__()}{forecaster}"
+        written = self.argument if self.kind == OWN else super().__str__()
+        return f"{CENTRAL if self.central else ''}{written}{forecaster}"
+
+    @property
+    def place(self) -> Place | None:
+        """Where one's own code stands; None for what is no code of one's own."""
+        return Place.parse(self.argument or "") if self.kind == OWN else None
+
+    @property
+    def path(self) -> str:
+        """The argument as a path; of one's own code the file."""
+        return self.place.module if self.place else self.argument or ""
+
+    @property
+    def plugin(self) -> PluginName:
+        """What a package announces that plays this, and its argument."""
+        if self.kind != OWN:
+            return PluginName(self.kind, self.argument)
+        return PluginName(MODELS.get(os.path.splitext(self.path)[1], TRAINED), self.argument)
 
     @property
     def policy(self) -> PolicyName:
@@ -55,12 +86,32 @@ class PolicyName(PluginName):
     def members(self) -> list[PolicyName]:
         """This, or one for every file that the pattern in the argument matches; PolicyError if there is none."""
         pattern = self.argument or ""
-        if glob.escape(pattern) == pattern:
+        if self.place or glob.escape(pattern) == pattern:
             return [self]
         paths = matching(pattern)
         if not paths:
             raise PolicyError(f"no file matches {pattern!r} of policy {str(self.policy)!r}")
         return [replace(self, argument=path) for path in paths]
+
+
+def labelled(text: str) -> tuple[str | None, str]:
+    """The label of a policy, None if it has none, and what plays; PolicyError for a label that cannot be one.
+
+    A label comes before the first equals sign, unless that is a part of a path or of a forecaster.
+    """
+    label, equals, what = text.partition("=")
+    whole = PolicyName.parse(text)
+    is_path = any(sign in label for sign in "/\\:+") or (whole.kind == OWN and os.path.exists(whole.path))
+    if not equals or is_path:
+        return None, text
+    return require_label(label), what
+
+
+def require_label(label: object) -> str:
+    """PolicyError unless it may name rows, results and files."""
+    if not isinstance(label, str) or not LABEL.fullmatch(label):
+        raise PolicyError(f"label {label!r} of a policy: expected up to 60 letters, digits, spaces and any of .,@()-_")
+    return label
 
 
 def _readings(text: str) -> list[PolicyName]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -164,15 +165,18 @@ def test_a_wrapped_rule_sees_the_nodes_observations_and_orders_no_admissions() -
     assert chosen.route.tolist() == [-1, -1, -1]
 
 
-def test_ones_own_policy_is_taken_as_it_is() -> None:
+def test_ones_own_policy_is_taken_as_it_is_or_made_of_its_class() -> None:
     policy = LocalReactive()
     assert get_policy(policy) is policy
+    assert type(get_policy(LocalReactive)) is LocalReactive
+    with pytest.raises(PolicyError, match="is made already and takes no options"):
+        get_policy(policy, speed=1)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (LocalReactive, "expected a name, or a LocalPolicy or CentralPolicy; make one of the class: LocalReactive()"),
+        (Path, "policy 'Path' is a class of something else; expected a LocalPolicy or CentralPolicy"),
         (None, "policy is None; expected a name"),
         (5, "policy is 5; expected a name"),
         (["idle"], "policy is ['idle']; expected a name"),

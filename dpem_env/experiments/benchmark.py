@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from dpem_env.experiments.suites import Suite
 from dpem_env.experiments.tuning import Tuned
 from dpem_env.experiments.workers import BoundItem, EpisodeItem, WorkItem, expected_of, play, played, require_result_of
 from dpem_env.logs.recorder import simulator_version
+from dpem_env.policy_contract import check_policy
 from dpem_env.report.tables import print_results, progress, working
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.scenarios.data import data_folder, data_missing
@@ -59,6 +60,7 @@ CONTENT = {
     "scenario_hash": "the scenario",
     "seeds": "the seeds",
     "options": "the options",
+    "plays": "what plays under its label",
 }
 
 
@@ -124,12 +126,13 @@ def make_plan(
     score: bool = False,
     topology: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
+    trust: Sequence[str | os.PathLike[str]] = (),
 ) -> Plan:
     """The suite's scenarios and delays, or those given instead; the reference is named by policy or label.
 
     Scenarios whose data is absent are left out, with a line that says so; DpemError if none is left, or if two of them
     have one name. For scores, the random policy is added to the contestants. `topology` plays that one network in place
-    of the split's. Whatever is named twice is played once.
+    of the split's. Whatever is named twice is played once. Code in the files of `trust` may be run.
     """
     chosen: list[Scenario] = []
     for scenario in suite.settings(scenarios, data_dir):
@@ -147,8 +150,8 @@ def make_plan(
     if len(forecasters) > 1:  # architecture by prediction; told before hours are played
         require_statsmodels()
     delays = played_delays(chosen, delays or suite.delays)
-    found = [each for name in forecasters or (None,) for each in contestants(policies, delays, name)]
-    if score and FLOOR not in {each.policy for each in found}:
+    found = contestants(policies, delays, forecasters, trust)
+    if score and FLOOR not in {policy.name for each in found for policy in each.policies}:
         found += contestants([FLOOR], ())
     found = list(dict.fromkeys(found))
     named = {name: each for each in reversed(found) for name in (each.policy, each.name, each.label)}
@@ -183,7 +186,7 @@ def run_benchmark(
     plan, origins = replace(plan, scenarios=tuple(at_hand)), Origins()  # another machine has no DPEM_DATA
     expected = {item: expected_of(item, origins) for item in plan.items()}
     kept, _ = _kept(expected, out)
-    try_out(list(dict.fromkeys(item.scenario for item in expected if item not in kept)), plan.split)
+    try_out([item for item in expected if item not in kept])
     with result_folder(out):
         episodes, outdated = _kept(expected, out)
         for what, number in outdated.items():
@@ -202,16 +205,26 @@ def run_benchmark(
     return 0
 
 
-def try_out(scenarios: Sequence[Scenario], split: Split) -> None:
-    """Play a slot of each: bad input, or a network too big for this machine, fails before anything is written."""
+def try_out(items: Iterable[EpisodeItem]) -> None:
+    """Play a slot of each scenario: bad input, or a network too big for this machine, fails before anything is written.
+
+    Policies that users have brought must keep the contract of policies.
+    """
+    items = list(items)
     with working("preparing (compiles the simulator once) …"):
-        for scenario in scenarios:
+        for scenario, split in dict.fromkeys((item.scenario, item.split) for item in items):
             trial = Session(scenario)
             trial.begin(episode_seeds(scenario, split, 0))
             trial.step(np.zeros(trial.network.num_nodes))
             if getattr(scenario.demand, "request_rate", 1.0) == 0.0:
                 told = "demand.request_rate is 0, so nobody asks for anything"
                 warnings.warn(DpemWarning(scenario.name, told), stacklevel=2)
+        played = ((item.scenario, item.split, item.policy) for item in items if isinstance(item, WorkItem))
+        for scenario, split, policy in dict.fromkeys(played):
+            if policy.own:
+                check_policy(
+                    policy.make(), scenario, split=split, forecaster=policy.forecaster, called=f"policy {policy.label}"
+                )
 
 
 def conclude(plan: Plan, episodes: Episodes, out: Path, loads: Mapping[str, Load] | None = None) -> None:

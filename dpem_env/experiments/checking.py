@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from ast import literal_eval
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +25,8 @@ from dpem_env.experiments.evaluation import run_episode
 from dpem_env.experiments.forecast_skill import SUMS, ForecastItem, score_episode
 from dpem_env.experiments.results import Key, flat
 from dpem_env.experiments.workers import BoundItem, EpisodeItem, WorkItem
-from dpem_env.policies import get_policy
+from dpem_env.policies import available, get_policy
+from dpem_env.policy_names import LABEL
 from dpem_env.scenarios import Scenario, Split, get
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import read_json, reading
@@ -110,13 +111,24 @@ def of_results(path: Path, summary: dict[str, Any], data_dir: str | None) -> Ite
         for each in told["contestants"]:
             key = Key.of(each)
             try:
-                [contestant] = contestants([key.policy], [key.delay or 0.0], key.forecaster)
+                played = _who_played(key, each.get("policies", []))
             except DpemError as error:
                 yield Compared(each["label"], {}, {}, str(error))
                 continue
-            for number, policy in enumerate(contestant.policies):
+            for number, policy in enumerate(played):
                 item = WorkItem(scenario, split, index, _with_options(policy, each["options"]))
                 yield _played(item, _values(episode, key, number))
+
+
+def _who_played(key: Key, names: Sequence[str]) -> tuple[PolicySpec, ...]:
+    """The policies of a contestant: those that results name, or else the one that it is called."""
+    if [key.policy] != names and LABEL.fullmatch(key.policy) and key.policy not in available():
+        played = tuple(PolicySpec(name, key.delay, key.forecaster, called=key.policy) for name in names)
+        for policy in played:
+            policy.make()
+        return played
+    [contestant] = contestants([key.policy], [key.delay or 0.0], [key.forecaster] if key.forecaster else [])
+    return contestant.policies
 
 
 def of_tuned(path: Path, found: dict[str, Any], data_dir: str | None) -> Iterator[Compared]:

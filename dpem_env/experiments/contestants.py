@@ -6,39 +6,51 @@ control delay. All contestants play the same episodes: same topologies, demand, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dpem_env.demand.forecast import get_forecaster
 from dpem_env.envs.control import played_delay, warn_if_rounded
-from dpem_env.policies import CentralPolicy, Policy, get_policy
-from dpem_env.policy_names import PolicyName
+from dpem_env.policies import CentralPolicy, Policy, available, get_policy
+from dpem_env.policy_names import OWN, PolicyName, labelled, require_label
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import PolicyError
+from dpem_env.support.files import matching
 
 
 @dataclass(frozen=True)
 class PolicySpec:
     """What plays: a policy by name, its options, forecaster and, if central, its control delay in s."""
 
-    name: str
+    name: str  # of an object, what it is
     delay: float | None = None
     forecaster: str | None = None
     options: tuple[tuple[str, Any], ...] = ()  # constructor arguments of the policy
+    called: str | None = None  # the label that its user has given it
+    trusted: bool = False  # whether code that its file holds may be run
+    player: Any = field(default=None, compare=False)  # the object that plays, where it is none that is named
 
     @property
     def label(self) -> str:
         """How tables call it."""
         forecast = f" +{self.forecaster}" if self.forecaster else ""
         chosen = f" [{self.settings}]" if self.options else ""
-        return self.name + chosen + forecast + ("" if self.delay is None else f" (delay {self.delay:.12g} s)")
+        delay = "" if self.delay is None else f" (delay {self.delay:.12g} s)"
+        return (self.called or self.name) + chosen + forecast + delay
 
     @property
     def file_parts(self) -> list[str]:
         """What names its files: policy, forecaster if another than its own, delay if central."""
         delay = None if self.delay is None else f"delay{self.delay:.12g}"
-        return [part for part in (self.name, self.forecaster and f"+{self.forecaster}", delay) if part is not None]
+        parts = (self.called or self.name, self.forecaster and f"+{self.forecaster}", delay)
+        return [part for part in parts if part is not None]
+
+    @property
+    def own(self) -> bool:
+        """Whether its user has brought it: no installed package announces it."""
+        return self.player is not None or PolicyName.alone(self.name).kind == OWN
 
     @property
     def settings(self) -> str:
@@ -47,14 +59,15 @@ class PolicySpec:
 
     def make(self) -> Policy:
         """The policy itself; raises PolicyError for an unknown name or option."""
-        return get_policy(self.name, **dict(self.options))
+        trusted = {"trusted": True} if self.trusted else {}
+        return get_policy(self.name if self.player is None else self.player, **dict(self.options), **trusted)
 
 
 @dataclass(frozen=True)
 class Contestant:
     """A row of a table: a rule, or a learner by its checkpoints, one policy per training seed."""
 
-    policy: str  # as it was asked for: a name, perhaps with a pattern that its checkpoints match
+    policy: str  # its label, or as it was asked for: a name, perhaps with a pattern that its checkpoints match
     policies: tuple[PolicySpec, ...]
 
     @property
@@ -80,32 +93,84 @@ class Contestant:
 
 
 def contestants(
-    policies: Iterable[str], delays: Sequence[float], forecaster_of_all: str | None = None
+    policies: Iterable[str] | Mapping[str, Any],
+    delays: Sequence[float],
+    forecasters: Sequence[str] = (),
+    trust: Sequence[str | os.PathLike[str]] = (),
 ) -> list[Contestant]:
-    """Local policies once, central ones once per delay (0 if none is given).
+    """Local policies once, central ones once per delay (0 if none is given), all of them with every forecaster.
 
     "NAME+FORECASTER" has its own forecaster. "NAME:PATTERN" is one contestant with every checkpoint whose path matches,
-    as in ``ppo:runs/seed*/final.zip``; a path that exists is none. Raises PolicyError for what is unknown or matches
-    nothing.
+    as in ``ppo:runs/seed*/final.zip``; a path that exists is none. "LABEL=POLICY" has that label; so has a policy, by
+    name or as an object, in a mapping. Code in the files of `trust`, paths or patterns, may be run. Raises PolicyError
+    for what is unknown or matches nothing, and for two policies of one label.
     """
-    found = []
-    for policy in policies:
-        name = PolicyName.parse(policy)
-        forecaster = forecaster_of_all if name.forecaster is None else name.forecaster
-        get_forecaster(forecaster)
-        played = [str(member) for member in name.policy.members()]
-        central = isinstance(get_policy(played[0]), CentralPolicy)
-        for delay in dict.fromkeys(delays or (0.0,)) if central else (None,):
-            found.append(
-                Contestant(str(name.policy), tuple(PolicySpec(member, delay, forecaster) for member in played))
-            )
-    return list(dict.fromkeys(found))
+    named = policies.items() if isinstance(policies, Mapping) else map(labelled, policies)
+    asked = [(label, what) for label, what in named]
+    trusted = {os.path.abspath(path): os.fspath(given) for given in trust for path in matching(os.fspath(given))}
+    found = [
+        Contestant(label or name, played)
+        for forecaster in forecasters or (None,)
+        for label, what in asked
+        for name, played in _played(label, what, delays, forecaster, trusted)
+    ]
+    _require_used(trust, trusted, found)
+    found = list(dict.fromkeys(found))
+    _require_labels_of_their_own(found)
+    return found
 
 
-def policy_specs(policies: Iterable[str], delays: Sequence[float]) -> list[PolicySpec]:
-    """Those of all contestants, each by itself."""
-    found = [policy for contestant in contestants(policies, delays) for policy in contestant.policies]
-    return list(dict.fromkeys(found))
+def _played(
+    label: str | None, what: Any, delays: Sequence[float], forecaster: str | None, trusted: Mapping[str, str]
+) -> Iterable[tuple[str, tuple[PolicySpec, ...]]]:
+    """What a contestant is asked for as, and all who play for it, once per delay if central."""
+    if isinstance(what, str):
+        parsed = PolicyName.parse(what)
+        forecaster = forecaster if parsed.forecaster is None else parsed.forecaster
+        asked, player = str(parsed.policy), None
+        members = [(str(each), os.path.abspath(each.path) in trusted) for each in parsed.policy.members()]
+    else:
+        kind = what if hasattr(what, "__qualname__") else type(what)
+        asked, player = f"{kind.__module__}.{kind.__qualname__}", what
+        members = [(asked, False)]
+    get_forecaster(forecaster)
+    if label is not None and label != asked:
+        require_label(label)
+        if label in available():
+            raise PolicyError(f"label {label!r} is the name of a policy; give {asked!r} another one")
+    called = None if label == asked else label
+    played = [PolicySpec(name, None, forecaster, (), called, trust, player) for name, trust in members]
+    central = isinstance(played[0].make(), CentralPolicy)
+    for delay in dict.fromkeys(delays or (0.0,)) if central else (None,):
+        yield asked, tuple(replace(each, delay=delay) for each in played)
+
+
+def _require_used(
+    trust: Sequence[str | os.PathLike[str]], trusted: Mapping[str, str], found: Sequence[Contestant]
+) -> None:
+    """PolicyError for a file that is trusted in vain: misspelt, perhaps."""
+    played = {os.path.abspath(PolicyName.alone(each.name).path) for of in found for each in of.policies}
+    used = {given for path, given in trusted.items() if path in played}
+    for path in trust:
+        if (given := os.fspath(path)) not in used:
+            raise PolicyError(f"--trust is {given!r}, which no policy that plays is read from")
+
+
+def _require_labels_of_their_own(found: Sequence[Contestant]) -> None:
+    """Rows and files are told apart by labels."""
+    known: dict[str, Contestant] = {}
+    for each in found:
+        if (other := known.setdefault(each.label, each)) != each:
+            both = f"{other.policies[0].name!r} and {each.policies[0].name!r}"
+            raise PolicyError(f"two policies are called {each.label!r}, {both}: label one of them LABEL=POLICY")
+
+
+def policy_specs(
+    policies: Iterable[str], delays: Sequence[float], trust: Sequence[str | os.PathLike[str]] = ()
+) -> list[PolicySpec]:
+    """Those of all contestants, each by itself and once, whatever it is called."""
+    found = [policy for contestant in contestants(policies, delays, (), trust) for policy in contestant.policies]
+    return list({(policy.name, policy.delay, policy.forecaster): policy for policy in reversed(found)}.values())[::-1]
 
 
 def require_delays(delays: Iterable[float], scenario: Scenario) -> None:

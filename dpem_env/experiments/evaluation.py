@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dpem_env.envs.decisions import require_decision
 from dpem_env.envs.metrics import EpisodeMetrics, episode_metrics
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.policies import CentralPolicy, Decision, LocalPolicy, Policy
@@ -59,9 +60,9 @@ def _decided(session: Session, policy: Policy) -> tuple[Decision, NDArray[np.flo
     if isinstance(policy, LocalPolicy):
         look = session.look()
         decision = policy.act(session.observer.table.read(look.observations[0]), look.masks[0])
-        return decision.of_nodes(), session.forecast
+        return require_decision(decision, session.network.num_nodes).of_nodes(), session.forecast
     view = session.view()
     assert session.control is not None
     if view is None:
         return Decision(np.zeros(session.network.num_nodes, dtype=np.int64)), session.control.forecast
-    return policy.act(view), session.control.forecast
+    return require_decision(policy.act(view), session.network.num_nodes), session.control.forecast

@@ -32,7 +32,7 @@ def run_and_log(plan: Plan, out: Path, *, log_all: bool = False) -> int:
     if plan.num_seeds < 1:
         raise PolicyError(f"seeds must be at least 1, given {plan.num_seeds}")
     [scenario] = plan.scenarios
-    try_out([scenario], plan.split)
+    try_out(plan.played(scenario, 0))
     with result_folder(out):
         episodes, meter = Episodes(), LoadMeter()
         interrupted = _play(plan, episodes, meter, out, log_all)

@@ -2,7 +2,8 @@
 
 The code of packages is known by a stamp (`dpem_env.support.provenance`), data by a fingerprint. A policy, forecaster or
 bound is known by the package that defines it, and by the files it reads. Which these are it says as `sources`, a list
-of paths; where it says nothing, it is the argument in its name, if that is a path.
+of paths; where it says nothing, it is the argument in its name, if that is a path. A policy from a user's own file is
+known by what this file says, and those beside it that it imports.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from dpem_env.demand.forecast import get_forecaster
 from dpem_env.experiments.bounds import get_bound
 from dpem_env.experiments.contestants import PolicySpec
 from dpem_env.network.topology import topohub_file
-from dpem_env.policies import Centralized
+from dpem_env.policies import ArrayPolicy, Centralized
 from dpem_env.policy_names import PolicyName
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.data import data_needed, source_file
 from dpem_env.scenarios.own_files import paths
 from dpem_env.scenarios.schema import TopohubNetwork
 from dpem_env.support.errors import DpemError
+from dpem_env.support.own_code import PREFIX
 from dpem_env.support.plugins import PluginName
-from dpem_env.support.provenance import LIBRARIES, package_stamp, path_fingerprint
+from dpem_env.support.provenance import LIBRARIES, code_stamp, package_stamp, path_fingerprint
 
 Sources = dict[str, str]
 SOLVERS = ("networkx", "scipy")  # that decide networks and what linear programs find
@@ -95,8 +97,15 @@ def _of_scenario(scenario: Scenario) -> Sources:
 def _of_policy(policy: PolicySpec) -> Sources:
     made = policy.make()
     player = made.rule if isinstance(made, Centralized) else made
+    written = player.function if isinstance(player, ArrayPolicy) else player
     name = PolicyName.alone(policy.name)
-    found = _of_player(player, name, policies.available()[name.kind].value)
+    if policy.player is not None:
+        found = _of_player(written, PluginName(""), "")
+    elif name.place:
+        found = _of_player(written, PluginName(""), "" if name.place.is_file else name.place.module)
+        found |= {f"the code in {file}": code_stamp(file) for file in name.place.sources()}
+    else:
+        found = _of_player(player, name.plugin, policies.available()[name.plugin.kind].value)
     return found | _of_forecaster(made.forecaster if policy.forecaster is None else policy.forecaster)
 
 
@@ -112,7 +121,8 @@ def _of_player(player: object, name: PluginName, announced: str) -> Sources:
     files = getattr(player, "sources", None)
     if files is None:
         files = [name.argument] if os.path.exists(name.argument or "") else []
-    return _code([announced.partition(":")[0], *(kind.__module__ for kind in type(player).__mro__)]) | _files(files)
+    kinds = [player] if hasattr(player, "__qualname__") else type(player).__mro__
+    return _code([announced.partition(":")[0], *(kind.__module__ for kind in kinds)]) | _files(files)
 
 
 def _files(paths: Iterable[str | os.PathLike[str]]) -> Sources:
@@ -122,4 +132,4 @@ def _files(paths: Iterable[str | os.PathLike[str]]) -> Sources:
 def _code(modules: Iterable[str]) -> Sources:
     """Of the packages they belong to; Python's own and this one's are known otherwise."""
     packages = {module.partition(".")[0] for module in modules} - {"", "dpem_env"} - sys.stdlib_module_names
-    return {f"the code of {name}": package_stamp(name) for name in sorted(packages)}
+    return {f"the code of {name}": package_stamp(name) for name in sorted(packages) if not name.startswith(PREFIX)}

@@ -106,10 +106,42 @@ def arrays(frame: DataFrame, scenario: str) -> dict[Key, dict[str, Array]]:
 
 
 class Results(NamedTuple):
-    """What a folder of results holds."""
+    """What a folder of results holds: a summary as plain data, and all values (see the head of this module)."""
 
     summary: dict[str, Any]
     frame: DataFrame
+
+    def __repr__(self) -> str:
+        played = "; ".join(
+            f"{each['name']}, {len(each['episodes'])} episodes: {', '.join(of['label'] for of in each['contestants'])}"
+            for each in self.summary["scenarios"]
+        )
+        return f"<Results of {played or 'nothing'}; see intervals() and differences()>"
+
+    def intervals(self) -> DataFrame:
+        """A row per scenario, contestant and metric: mean with its 95 % interval, and how many episodes have it."""
+        return self._table("contestants", "mean", {"mean": "value"})
+
+    def differences(self) -> DataFrame:
+        """A row per scenario, contestant and metric: what it has more than the reference on the same episodes.
+
+        With the 95 % interval, whether that is clear of zero, and the p of Wilcoxon's signed ranks.
+        """
+        return self._table("differences", "difference", {"difference": "value"}, "clear_of_zero", "wilcoxon_p")
+
+    def _table(self, part: str, estimate: str, renamed: Mapping[str, str], *more: str) -> DataFrame:
+        from pandas import DataFrame
+
+        rows = [
+            {"scenario": scenario["name"], "label": each["label"], "metric": metric}
+            | {name: found[estimate][field] for name, field in (*renamed.items(), ("low", "low"), ("high", "high"))}
+            | {name: found[name] for name in (*more, "episodes")}
+            for scenario in self.summary["scenarios"]
+            for each in scenario[part]
+            for metric, found in each["metrics"].items()
+            if found is not None
+        ]
+        return DataFrame(rows)
 
 
 @dataclass(frozen=True, eq=False)

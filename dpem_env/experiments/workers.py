@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
@@ -30,6 +30,7 @@ from dpem_env.scenarios import Scenario, Split
 from dpem_env.support.console import uninterrupted
 from dpem_env.support.errors import DpemError, DpemWarning
 from dpem_env.support.files import file_name
+from dpem_env.support.own_code import blamed
 from dpem_env.support.provenance import stamp
 
 FORMAT = "dpem-episode-2"
@@ -97,24 +98,29 @@ class WorkItem(EpisodeItem):
 
     def identity(self) -> dict[str, Any]:
         """The episode and the policy."""
-        return super().identity() | {
-            "policy": self.policy.name,
-            "delay": self.policy.delay,
-            "forecaster": self.policy.forecaster,
-            "options": dict(self.policy.options),
-        }
+        return (
+            super().identity()
+            | {
+                "policy": self.policy.called or self.policy.name,
+                "delay": self.policy.delay,
+                "forecaster": self.policy.forecaster,
+                "options": dict(self.policy.options),
+            }
+            | ({} if self.policy.called is None else {"plays": self.policy.name})
+        )
 
     def play(self, recorder: Recorder | None = None) -> dict[str, Any]:
         """The number of nodes and the metrics."""
-        metrics, session = run_episode(
-            self.scenario,
-            self.policy.make(),
-            episode_seeds(self.scenario, self.split, self.index),
-            delay=self.policy.delay or 0.0,
-            forecaster=self.policy.forecaster,
-            recorder=recorder,
-            label=self.policy.label,
-        )
+        with blamed(f"policy {self.policy.label}") if self.policy.own else nullcontext():
+            metrics, session = run_episode(
+                self.scenario,
+                self.policy.make(),
+                episode_seeds(self.scenario, self.split, self.index),
+                delay=self.policy.delay or 0.0,
+                forecaster=self.policy.forecaster,
+                recorder=recorder,
+                label=self.policy.label,
+            )
         return {"nodes": session.network.num_nodes, "metrics": metrics.as_dict()}
 
 

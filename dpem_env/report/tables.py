@@ -18,6 +18,7 @@ from rich.text import Text
 
 from dpem_env import policies, scenarios
 from dpem_env.demand import forecast
+from dpem_env.policy_names import SYNTAX
 from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.scenarios import OFFERED_LOADS, SCENARIOS, Scenario
 from dpem_env.scenarios.data import SOURCES, checksum, data_folder, data_needed
@@ -180,9 +181,9 @@ def _difference(each: Record, quantity: Quantity) -> Record:
     return compared | told
 
 
-def print_tuned(tuned: Iterable[Record]) -> None:
-    """What a search found, policy by policy."""
-    found = [of_tuned(each) for each in tuned]
+def print_tuned(tuned: Iterable[Record], labels: Mapping[str, str]) -> None:
+    """What a search found, policy by policy; `labels` by the name of those that have one."""
+    found = [of_tuned({**each, "policy": labels.get(each["policy"], each["policy"])}) for each in tuned]
     console().print(table("mean reward on validation episodes", found, [*TUNED, "options"], right=slice(1, 4)))
 
 
@@ -227,6 +228,7 @@ def print_list(data_dir: str | os.PathLike[str] | None, suites: Mapping[str, str
     out.print("  load ρ: requests/s over the rate of which 0.8 could be delivered at best", highlight=False)
     out.print("policies:", ", ".join(sorted(policies.available())), highlight=False)
     out.print("  (central:NAME puts a local policy under central control)", highlight=False)
+    out.print(f"  ({SYNTAX}; LABEL= before it names its row)", highlight=False, markup=False)
     out.print("forecasters:", ", ".join(["none", *forecast.available()]), highlight=False)
     out.print("suites:", ", ".join(f"{name} ({summary})" for name, summary in suites.items()), highlight=False)
     out.print("\ndata that is not shipped (put it into a folder; pass --data DIR or set DPEM_DATA):", highlight=False)

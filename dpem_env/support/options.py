@@ -110,7 +110,15 @@ Scenario = Annotated[str, told("name (see dpem list), or path of a .toml file", 
 Changes = Annotated[
     tuple[str, ...], told(f"override a scenario field{REPEATED} (default: none)", name="--set", metavar="FIELD=VALUE")
 ]
-Policies = Annotated[tuple[str, ...], told(f"what plays{REPEATED}", metavar="NAME")]
+Policies = Annotated[
+    tuple[str, ...],
+    told(
+        f"what plays: a name, FILE.py:NAME, MODEL.zip, a training; LABEL= before it{REPEATED}", metavar="[LABEL=]WHAT"
+    ),
+]
+Trusted = Annotated[
+    tuple[str, ...], told(f"open this file though that may run code{REPEATED} (default: none)", metavar="MODEL.zip")
+]
 Delays = Annotated[
     tuple[float, ...],
     SECONDS,

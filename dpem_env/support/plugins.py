@@ -70,7 +70,7 @@ def made(
     what = f"{kind} {name.kind!r}"
     given = [] if name.argument is None else [name.argument]
     factory = loaded(kind, name.kind, load)
-    _require_fit(what, name.kind, factory, given, options)
+    require_fit(what, factory, given, options, f"needs an argument: {name.kind}:ARGUMENT, such as a file")
     try:
         return factory(*given, **options)
     except ImportError as error:
@@ -79,10 +79,10 @@ def made(
         raise PolicyError(f"{what} does not take these options: {error}") from None
 
 
-def _require_fit(
-    what: str, name: str, factory: Callable[..., Any], given: list[str], options: Mapping[str, Any]
+def require_fit(
+    what: str, factory: Callable[..., Any], given: list[str], options: Mapping[str, Any], needs: str
 ) -> None:
-    """PolicyError if the factory takes no argument, needs one, or knows no such option."""
+    """PolicyError if the factory takes no argument, needs one (which `needs` says), or knows no such option."""
     try:
         parameters = signature(factory).parameters.values()
     except (TypeError, ValueError):  # Python cannot tell, as for some built-in types
@@ -93,7 +93,7 @@ def _require_fit(
         raise PolicyError(f"{what} takes no argument, given {given[0]!r}")
     needed = [each for each in ordered if each.default is Parameter.empty and each.kind != Parameter.VAR_POSITIONAL]
     if not given and any(each.name not in options for each in needed):
-        raise PolicyError(f"{what} needs an argument: {name}:ARGUMENT, such as a file")
+        raise PolicyError(f"{what} {needs}")
     names = [each.name for each in named]
     if any(each.kind == Parameter.VAR_KEYWORD for each in parameters):
         return

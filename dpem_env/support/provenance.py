@@ -45,6 +45,7 @@ WORLD = (
 PLAY = (
     "demand/forecast",
     "envs/control",
+    "envs/decisions",
     "envs/forecasts",
     "envs/metrics",
     "envs/rewards",
@@ -52,6 +53,7 @@ PLAY = (
     "experiments/evaluation",
     "policies",
     "policy_names",
+    "support/own_code",
 )
 # What of it decides the outcome, given the actions: all but reading and keeping files, compiling and complaining.
 DECIDING = tuple(name for name in WORLD + PLAY if not name.startswith("support/") or name == "support/seeding")
@@ -77,6 +79,11 @@ def stamp() -> str:
 def package_stamp(name: str) -> str:
     """Twelve digits that change with what the code of an importable package or module says; "unknown" without any."""
     return _stamp(_places(name))
+
+
+def code_stamp(file: Path) -> str:
+    """Twelve digits that change with what the code in a file says now; "unknown" if it cannot be read."""
+    return _stamp([file])
 
 
 def joined(stamps: Iterable[str]) -> str:

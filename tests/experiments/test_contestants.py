@@ -34,7 +34,7 @@ def test_a_contestant_named_twice_plays_once() -> None:
 
 def test_labels_tell_contestants_apart() -> None:
     found = contestants(["local-reactive", "central-reactive"], [0.0, 0.25])
-    found += contestants(["local-reactive"], [], "oracle")
+    found += contestants(["local-reactive"], [], ["oracle"])
     assert [each.label for each in found] == [
         "local-reactive",
         "central-reactive (delay 0 s)",

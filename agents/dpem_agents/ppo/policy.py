@@ -62,6 +62,12 @@ class CentralPpoPolicy(CentralPolicy):
         return self.actor.act(view.observations, view.masks)
 
 
+def trained(path: str) -> PpoPolicy | CentralPpoPolicy:
+    """What a training has left at a path, by how it was trained."""
+    kind = CentralPpoPolicy if kind_of(load(path).about["mode"]) == "central-ppo" else PpoPolicy
+    return kind(path)
+
+
 class Actor:
     """The actor of a checkpoint trained in one of some modes."""
 

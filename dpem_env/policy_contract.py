@@ -1,0 +1,155 @@
+"""What is promised of every policy, and a check of it that takes a moment: `check_policy`.
+
+A decision has an integer for every node; none that the masks forbid. A policy decides the same whenever it is given
+the same seed and shown the same. A local one decides for each node from what that node sees, and from nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_env import scenarios
+from dpem_env.envs.decisions import require_decision
+from dpem_env.envs.session import Session, episode_seeds
+from dpem_env.policies import Centralized, Decision, LocalPolicy, NetworkView, Policy, get_policy
+from dpem_env.scenarios import Scenario, Split
+from dpem_env.support.errors import ContractError
+from dpem_env.support.own_code import blamed
+
+SLOTS = 12  # that are played
+STRAYING = 0.3  # share of nodes that do something else than was decided, so that something happens
+
+
+def check_policy(
+    policy: str | Policy | type | Callable[..., Any],
+    scenario: str | Scenario = "mesh20-v0",
+    *,
+    split: Split = "train",
+    forecaster: Any = None,
+    called: str = "the policy",
+) -> None:
+    """Raise ContractError at the first promise that a policy breaks, and say what was seen.
+
+    policy: as `dpem_env.policies.get_policy` takes it; it is played, so what it remembers is of the check afterwards.
+    scenario: where it is played, the beginning of the first episode of the `split`.
+    forecaster: of the observations (default: the policy's own).
+    """
+    with blamed(called, ContractError):
+        made = get_policy(policy)
+        rule = made.rule if isinstance(made, Centralized) else made
+        trial = _Trial(called, rule, scenarios.get(scenario), split, forecaster or rule.forecaster)
+        if isinstance(rule, LocalPolicy):
+            _check_local(trial, rule)
+        else:
+            trial.compare(trial.play(), trial.play())
+
+
+class _Shown(NamedTuple):
+    """What was decided on in a slot; of a central policy only how it was decided."""
+
+    observations: NDArray[np.float32]  # (N, F)
+    masks: NDArray[np.int8]  # (N, actions)
+    decision: Decision
+
+
+class _Trial(NamedTuple):
+    """A policy and the episode that it is tried on."""
+
+    called: str
+    policy: Policy
+    scenario: Scenario
+    split: Split
+    forecaster: Any
+
+    def play(self) -> list[_Shown]:
+        """The first slots of the episode, some nodes straying, by the same draws every time."""
+        local = isinstance(self.policy, LocalPolicy)
+        session = Session(self.scenario, 1, None if local else 0.0, forecaster=self.forecaster, split=self.split)
+        rng = np.random.default_rng(0)
+        played: list[_Shown] = []
+        self.begin(session)
+        while not session.done and len(played) < SLOTS:
+            shown: Any
+            if local:
+                observations, masks = (part[0] for part in session.look())
+                shown = session.observer.table.read(observations)
+            else:
+                shown = session.view()
+                observations, masks = shown.observations.matrix, shown.masks
+            before = observations.copy(), masks.copy()
+            decision = self.decide(shown, masks)
+            for name, array, kept in zip(("observations", "masks"), (observations, masks), before, strict=True):
+                if not np.array_equal(array, kept):
+                    raise self.broken(len(played), f"writes into the {name} it is shown; copy them first")
+            self.require_legal(len(played), decision, masks)
+            played.append(_Shown(observations, masks, decision))
+            straying = rng.random(len(masks)) < STRAYING
+            other = (rng.random(masks.shape) * masks).argmax(axis=1)
+            session.step(np.where(straying, other, decision.action), decision.route)
+        return played
+
+    def begin(self, session: Session) -> None:
+        """Begin the episode."""
+        seeds = episode_seeds(self.scenario, self.split, 0)
+        session.begin(seeds)
+        self.policy.reset(self.scenario, session.network, seeds.demand)
+
+    def decide(self, shown: Any, masks: NDArray[np.int8]) -> Decision:
+        """What the policy decides, of the right form."""
+        arguments = (shown,) if isinstance(shown, NetworkView) else (shown, masks)
+        return require_decision(self.policy.act(*arguments), len(masks), self.called)
+
+    def require_legal(self, slot: int, decision: Decision, masks: NDArray[np.int8]) -> None:
+        """ContractError for an action that a mask forbids."""
+        actions = masks.shape[1]
+        for node, action in enumerate(decision.action.tolist()):
+            if not 0 <= action < actions:
+                raise self.broken(slot, f"decides action {action} for node {node}; expected 0 to {actions - 1}")
+            if masks[node, action] != 1:
+                legal = np.flatnonzero(masks[node])
+                some = ", ".join(map(str, legal[:4])) + (", …" if len(legal) > 4 else "")
+                raise self.broken(slot, f"decides action {action} for node {node}, whose mask allows {some} only")
+
+    def compare(self, first: Sequence[_Shown], second: Sequence[_Shown]) -> None:
+        """ContractError where the same was decided otherwise the second time."""
+        for slot, (one, other) in enumerate(zip(first, second, strict=True)):
+            for node in np.flatnonzero(one.decision.action != other.decision.action)[:1]:
+                found = f"action {one.decision.action[node]} for node {node}, then {other.decision.action[node]}"
+                more = "draw from numpy.random.default_rng(seed), made in reset()"
+                raise self.broken(slot, f"decides {found}, with the same seed and the same shown; {more}")
+
+    def broken(self, slot: int, what: str) -> ContractError:
+        """The error."""
+        return ContractError(f"{self.called}, slot {slot} of {self.scenario.name}: {what}")
+
+
+def _check_local(trial: _Trial, rule: LocalPolicy) -> None:
+    """What was seen is shown again: as it was, then with other rows in place of those of about half of the nodes."""
+    shown = trial.play()
+    session = Session(trial.scenario, forecaster=trial.forecaster, split=trial.split)
+    table, rng = session.observer.table, np.random.default_rng(1)
+
+    def again(own: NDArray[np.bool_]) -> list[_Shown]:
+        trial.begin(session)
+        found = []
+        for each in shown:
+            other = shown[rng.integers(len(shown))]
+            rows = np.where(own, np.arange(len(own)), rng.permutation(len(own)))
+            observations = np.where(own[:, None], each.observations, other.observations[rows])
+            masks = np.where(own[:, None], each.masks, other.masks[rows])
+            found.append(_Shown(observations, masks, trial.decide(table.read(observations), masks)))
+        return found
+
+    nodes = len(shown[0].masks)
+    trial.compare(shown, again(np.ones(nodes, dtype=np.bool_)))
+    half = rng.permutation(nodes) < nodes // 2
+    for own in (half, ~half):
+        for slot, (was, now) in enumerate(zip(shown, again(own), strict=True)):
+            changed = own & (was.decision.action != now.decision.action)
+            for node in np.flatnonzero(changed)[:1]:
+                found = f"action {was.decision.action[node]} for node {node}, but {now.decision.action[node]} when only"
+                raise trial.broken(slot, f"decides {found} rows of other nodes differ; row i may depend on row i alone")
