@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from dpem_env.support.errors import DpemError
+from support.command_line import dpem
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -66,6 +68,38 @@ def test_relative_links_in_the_documentation_lead_somewhere() -> None:
 )
 def test_python_in_the_readme_runs(block: str) -> None:
     exec(compile(block, "README.md", "exec"), {})
+
+
+def play(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do in a folder what a page says, block by block: save a file that is named, run Python and commands."""
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    for language, file, block in re.findall(r"```(\w*) ?(\S*)\n(.*?)```", page, re.DOTALL):
+        if file:
+            (folder / file).write_text(block)
+        if language == "python":
+            exec(compile(block, file or "page", "exec"), {"__name__": "page"})
+        elif language in ("", "console"):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                assert words[0] == "dpem", line
+                assert dpem(*words[1:]) == 0, line
+
+
+def test_the_policy_in_the_readme_plays_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "README.md").read_text("utf-8")
+    part = page[page.index("**Your own policy**") : page.index("\n## Scenarios")]
+    assert "in a file `mine.py`" in part
+    play(part.replace("```python\n", "```python mine.py\n"), tmp_path, monkeypatch)
+    assert (tmp_path / "mine" / "me-0.parquet").is_file()
+
+
+def test_the_page_on_own_policies_is_done_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sb3_contrib", reason="needs the extra agents")
+    play((DOCS / "own-policies.md").read_text("utf-8"), tmp_path, monkeypatch)
+    assert (
+        dpem("run", "--scenario", "mesh20-v0", "--policy", "net=./net.py:decide", "--seeds", "2", "--out", "net") == 0
+    )
 
 
 def test_the_policy_in_the_readme_stocks_one_pair() -> None:

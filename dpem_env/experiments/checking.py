@@ -25,7 +25,7 @@ from dpem_env.experiments.evaluation import run_episode
 from dpem_env.experiments.forecast_skill import SUMS, ForecastItem, score_episode
 from dpem_env.experiments.results import Key, flat
 from dpem_env.experiments.workers import BoundItem, EpisodeItem, WorkItem
-from dpem_env.policies import available, get_policy
+from dpem_env.policies import get_policy
 from dpem_env.policy_names import LABEL
 from dpem_env.scenarios import Scenario, Split, get
 from dpem_env.support.errors import DpemError
@@ -122,7 +122,7 @@ def of_results(path: Path, summary: dict[str, Any], data_dir: str | None) -> Ite
 
 def _who_played(key: Key, names: Sequence[str]) -> tuple[PolicySpec, ...]:
     """The policies of a contestant: those that results name, or else the one that it is called."""
-    if [key.policy] != names and LABEL.fullmatch(key.policy) and key.policy not in available():
+    if names and [key.policy] != names and LABEL.fullmatch(key.policy):
         played = tuple(PolicySpec(name, key.delay, key.forecaster, called=key.policy) for name in names)
         for policy in played:
             policy.make()

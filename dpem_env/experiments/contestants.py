@@ -16,7 +16,7 @@ from dpem_env.envs.control import played_delay, warn_if_rounded
 from dpem_env.policies import CentralPolicy, Policy, available, get_policy
 from dpem_env.policy_names import OWN, PolicyName, labelled, require_label
 from dpem_env.scenarios import Scenario
-from dpem_env.support.errors import PolicyError
+from dpem_env.support.errors import DpemError, PolicyError
 from dpem_env.support.files import matching
 
 
@@ -136,13 +136,20 @@ def _played(
     get_forecaster(forecaster)
     if label is not None and label != asked:
         require_label(label)
-        if label in available():
-            raise PolicyError(f"label {label!r} is the name of a policy; give {asked!r} another one")
+        if _plays_by_itself(label):
+            raise PolicyError(f"label {label!r} is the name of another policy; give {asked!r} another one")
     called = None if label == asked else label
     played = [PolicySpec(name, None, forecaster, (), called, trust, player) for name, trust in members]
     central = isinstance(played[0].make(), CentralPolicy)
     for delay in dict.fromkeys(delays or (0.0,)) if central else (None,):
         yield asked, tuple(replace(each, delay=delay) for each in played)
+
+
+def _plays_by_itself(name: str) -> bool:
+    try:
+        return name in available() and isinstance(get_policy(name), Policy)
+    except DpemError:  # such as one that needs an argument
+        return False
 
 
 def _require_used(

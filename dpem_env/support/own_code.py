@@ -25,7 +25,7 @@ from typing import Any
 from dpem_env.support.errors import DpemError, PolicyError, nearest
 
 PREFIX = "dpem_own_"  # of the names that modules of files have in a process
-FILE = re.compile(r"(?P<module>.*\.py)(:(?P<name>[^:/\\]*))?", re.DOTALL)
+FILE = re.compile(r"(?P<module>.*\.py)(:(?P<name>[\w.]*))?", re.DOTALL)
 MODULE = re.compile(r"(?P<module>\w+(\.\w+)+):(?P<name>[\w.]+)")
 LIBRARIES = (os.fspath(Path(__file__).parents[1]), os.path.dirname(os.__file__), "<")  # where their paths begin
 
@@ -129,27 +129,33 @@ def _of_file(file: Path) -> ModuleType:
     name = f"{PREFIX}{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
-    _forget(sources_of(file))
-    if os.fspath(file.parent) not in sys.path:
-        sys.path.append(os.fspath(file.parent))  # the last, so that nothing there hides what is installed
+    folder = os.fspath(file.parent)
+    _forget({path.relative_to(folder).parts[0].removesuffix(".py") for path in sources_of(file)}, folder)
     module = ModuleType(name)
     module.__file__ = os.fspath(file)
     sys.modules[name] = module  # where dataclasses look for it
+    sys.path.insert(0, folder)
     try:
         with blamed(f"{file.name!r} cannot be imported"):
             exec(compile(source, os.fspath(file), "exec"), vars(module))
     except BaseException:
         del sys.modules[name]
         raise
+    finally:
+        sys.path.remove(folder)
+        if folder not in sys.path:
+            sys.path.append(folder)  # for what is imported later; the last, so that it hides nothing that is installed
     return module
 
 
-def _forget(files: list[Path]) -> None:
-    """Have modules imported again that were loaded from these files: they may have changed."""
+def _forget(names: set[str], folder: str) -> None:
+    """Have modules of these names imported again that lie beside users' files: they may be another's, or old."""
     importlib.invalidate_caches()
-    places = {os.fspath(file) for file in files}
+    files = [getattr(module, "__file__", "") for name, module in sys.modules.items() if name.startswith(PREFIX)]
+    folders = tuple(f"{place}{os.sep}" for place in {folder, *map(os.path.dirname, files)})
     for name, module in list(sys.modules.items()):
-        if getattr(module, "__file__", None) in places and name != "__main__" and not name.startswith(PREFIX):
+        place = getattr(module, "__file__", None) or ""
+        if name.partition(".")[0] in names and place.startswith(folders):
             del sys.modules[name]
 
 
