@@ -90,6 +90,7 @@ def app() -> App:
         "tune": commands.tune,
         "forecast": commands.forecast,
         "reproduce": commands.reproduce,
+        "table": commands.table,
         "replay": commands.replay,
     }
     return options.commands("dpem", ABOUT, own | _others(), version=f"dpem {__version__}", help_epilogue=EXAMPLES)

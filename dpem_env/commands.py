@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -319,6 +320,35 @@ def reproduce(
     from dpem_env.experiments.command import reproduce
 
     return reproduce(experiment, only, check, adopt, dry_run, workers, str(data) if data else None)
+
+
+def table(
+    results: Annotated[Path, told("a folder that dpem run or benchmark has written")],
+    /,
+    *,
+    metric: Annotated[
+        tuple[str, ...],
+        told(f"what is told{REPEATED} (default: delivery, contention, fidelity, latency)", metavar="NAME"),
+    ] = (),
+    reference: Annotated[
+        str | None, told("label to compare with (default: that of the results)", metavar="LABEL")
+    ] = None,
+    style: Annotated[
+        Literal["markdown", "latex", "csv"], told("how it is written", name="--as", metavar="STYLE")
+    ] = "markdown",
+) -> int:
+    r"""Print results as a table for a paper, with paired differences in numbers and in words.
+
+    A row for every contestant, metrics as columns, mean and half of the 95 % interval; below, every difference to the
+    reference on the same episodes. As csv, a row for every metric, numbers only.
+
+      dpem table results --as latex --metric delivery_rate --metric latency
+    """
+    from dpem_env.experiments.paper_table import paper_table
+    from dpem_env.experiments.results import read
+
+    print(paper_table(read(results), metric, reference, style), end="")
+    return 0
 
 
 def replay(log: Annotated[File, told("an episode log written by dpem run")], /, *, data: Data = None) -> int:

@@ -47,6 +47,8 @@ def evaluate(
     Raises PolicyError for what is no policy, ContractError for one that breaks a promise, ScenarioError for a bad
     scenario.
     """
+    if isinstance(policies, str) or not all(isinstance(each, str) for each in policies):
+        raise PolicyError('policies is no list of names; expected labels and what plays, as in {"mine": policy}')
     require_one_of("split", split, SPLITS)
     if not isinstance(seeds, int) or seeds < 1:
         raise PolicyError(f"seeds is {seeds!r}; expected a number of episodes >= 1")

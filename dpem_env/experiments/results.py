@@ -160,20 +160,35 @@ class Measured(Estimate):
         kind, _, label = spec.partition(" ")
         if not label:
             return super().__format__(spec)
-        other = self.others.get(label)
-        if other is None:
-            raise DpemError(f"a table compares {self.label} with {label!r}; {nearest(label, self.others)}")
-        if label == self.label:
+        if self._other(label) is self:
             return ""
-        if self.values is None or other.values is None:
+        if kind == "minus":
+            difference = self.minus(label)
+            return "" if difference is None else format(difference, "change")
+        ours, theirs = self._both(label)
+        more = (100 * part for part in relative_difference(theirs, ours, np.random.default_rng(0)))
+        return format(Estimate(PER_CENT, *more), "change")
+
+    def minus(self, label: str) -> Estimate | None:
+        """The paired difference to another contestant, on the episodes in which both have a value; None without any."""
+        ours, theirs = self._both(label)
+        known = np.isfinite(ours).all(axis=0) & np.isfinite(theirs).all(axis=0)
+        if not known.any():
+            return None
+        return Estimate(self.quantity, *paired_difference(ours[:, known], theirs[:, known], np.random.default_rng(0)))
+
+    def _other(self, label: str) -> Measured:
+        if label not in self.others:
+            raise DpemError(f"a table compares {self.label} with {label!r}; {nearest(label, self.others)}")
+        return self.others[label]
+
+    def _both(self, label: str) -> tuple[Array, Array]:
+        ours, theirs = self.values, self._other(label).values
+        if ours is None or theirs is None:
             raise DpemError(
                 f"a table compares {self.label} with {label}, but values of {self.quantity.name} are not kept"
             )
-        rng = np.random.default_rng(0)
-        if kind == "minus":
-            return format(Estimate(self.quantity, *paired_difference(self.values, other.values, rng)), "change")
-        more = (100 * part for part in relative_difference(other.values, self.values, rng))
-        return format(Estimate(PER_CENT, *more), "change")
+        return ours, theirs
 
 
 def records(*found: Results) -> list[dict[str, Any]]:

@@ -234,6 +234,8 @@ def test_they_may_play_in_other_processes_by_their_file() -> None:
     ("policies", "more", "told"),
     [
         ({}, {}, "policies is empty"),
+        ("idle", {}, "policies is no list of names; expected labels and what plays"),
+        ([Waits()], {}, "policies is no list of names; expected labels and what plays"),
         ({"a": 5}, {}, "policy is 5; expected a name"),
         ({"a/b": "idle"}, {}, "label 'a/b' of a policy"),
         ({"a": lambda _, masks: masks[:, 0]}, {"workers": 2}, "which other processes cannot import"),
