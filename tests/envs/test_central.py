@@ -58,7 +58,7 @@ def test_every_scenario_is_registered_with_gymnasium() -> None:
 def test_everything_lies_in_its_space_over_a_whole_episode(arguments: dict[str, Any]) -> None:
     env = CentralEnv("mesh20-v0", **arguments)
     assert isinstance(env.observation_space, spaces.Box)
-    assert env.observation_space.shape == (20, 192)
+    assert env.observation_space.shape == (20, 432)
     assert env.action_space == spaces.MultiDiscrete([1 + 8 * 3 * (3 if "routes" in arguments else 1)] * 20)
     rng = np.random.default_rng(0)
     observation, info = env.reset(seed=0)

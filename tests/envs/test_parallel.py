@@ -121,7 +121,7 @@ def test_every_scenario_is_registered_with_pettingzoo() -> None:
     assert env.unwrapped.scenario == scenarios.get("mesh100-v0")
     assert len(env.possible_agents) == 100
     observations, _ = env.reset(seed=0)
-    assert observations["agent_99"].shape == (192,)
+    assert observations["agent_99"].shape == (432,)
     assert {f"dpem/{name}" for name in scenarios.SCENARIOS} <= set(pettingzoo.aec_registry)
     for kind in ("parallel", "aec"):
         with warnings.catch_warnings():
@@ -141,7 +141,7 @@ def test_spaces_and_agents_follow_the_convention_of_the_libraries() -> None:
     for agent in env.possible_agents:
         assert env.observation_space(agent) is env.observation_space(agent)
         assert env.action_space(agent) is env.action_space(agent)
-        assert env.observation_space(agent) == spaces.Box(0.0, 1.0, (192,), np.float32)
+        assert env.observation_space(agent) == spaces.Box(0.0, 1.0, (432,), np.float32)
         assert env.action_space(agent) == spaces.Discrete(1 + 8 * 3)
     assert parallel_env("mesh20-v0", routes=True).action_space("agent_3") == spaces.Discrete(1 + 8 * 3 * 3)
     assert parallel_env("mesh20-v0", conditional=True).action_space("agent_3") == spaces.Discrete(1 + 2 * 8 * 3)
