@@ -39,6 +39,9 @@ def clear_telemetry(rules, world, state, work):
     state.seen_route[:] = 0
     state.seen_up[:] = 0
     state.seen_load[:] = 0.0
+    state.read_allocations[:] = -1
+    state.read_memory[:] = 0
+    state.read_link_up[:] = 0
     _look_around(rules, world, state, work, -1)
     publish(rules, state, 0)
 

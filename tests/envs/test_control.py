@@ -237,7 +237,7 @@ def test_a_withheld_command_counts_until_the_news_and_where_nodes_read_nothing_i
     rows, verdicts = [], []
     for reads in (True, False):
         session = session_with([], silent=True)
-        session.simulator.rules = session.simulator.rules._replace(reads=reads)
+        session.simulator.rules = session.simulator.rules._replace(news=reads)
         control = control_of(session, 0.25)
         wait(control)
         condition = np.full(3, Condition.READ_PENDING)

@@ -28,7 +28,7 @@ def diamond(**fields: Any) -> HandDrawn:
     """Nodes 0 and 4 reach node 3 over relay 1 (route 0) or relay 2 (route 1), 1 and 2 directly; relays feed links."""
     fibres = [(0, 1), (1, 3), (0, 2), (2, 3), (1, 4), (2, 4)]
     rates = {"generation_rate": [1.0, 9, 9, 1, 1], "routes_per_peer": 2, "memory": 40}
-    return draw(fibres, {0: [3], 1: [3], 2: [3], 4: [3]}, **rates | fields)
+    return draw(fibres, {0: [3], 1: [3], 2: [3], 4: [3]}, **{"news_period": 0.25} | rates | fields)
 
 
 def conditional(drawn: HandDrawn, i: int, d: int = 0, **also: Any) -> Changes:
