@@ -9,6 +9,7 @@ import pytest
 
 from dpem_env import scenarios
 from dpem_env.envs.session import EpisodeSeeds, Session, as_actions, episode_seeds
+from dpem_env.observations.features import NEWS
 from dpem_env.scenarios import Split
 from dpem_env.support.errors import ActionError
 from support.rollouts import decision, session_with, wait
