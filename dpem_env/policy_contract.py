@@ -68,7 +68,13 @@ class _Trial(NamedTuple):
     def play(self) -> list[_Shown]:
         """The first slots of the episode, some nodes straying, by the same draws every time."""
         local = isinstance(self.policy, LocalPolicy)
-        session = Session(self.scenario, 1, None if local else 0.0, forecaster=self.forecaster, split=self.split)
+        session = Session(
+            self.scenario,
+            delay=None if local else 0.0,
+            forecaster=self.forecaster,
+            split=self.split,
+            news=self.policy.news,
+        )
         rng = np.random.default_rng(0)
         played: list[_Shown] = []
         self.begin(session)
@@ -130,7 +136,7 @@ class _Trial(NamedTuple):
 def _check_local(trial: _Trial, rule: LocalPolicy) -> None:
     """What was seen is shown again: as it was, then with other rows in place of those of about half of the nodes."""
     shown = trial.play()
-    session = Session(trial.scenario, forecaster=trial.forecaster, split=trial.split)
+    session = Session(trial.scenario, forecaster=trial.forecaster, split=trial.split, news=rule.news)
     table, rng = session.observer.table, np.random.default_rng(1)
 
     def again(own: NDArray[np.bool_]) -> list[_Shown]:
