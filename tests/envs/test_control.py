@@ -235,9 +235,8 @@ def test_a_command_counts_on_the_first_route_that_is_up_in_the_view(ranked: tupl
 
 def test_a_withheld_command_counts_until_the_news_and_where_nodes_read_nothing_it_is_obeyed() -> None:
     rows, verdicts = [], []
-    for reads in (True, False):
-        session = session_with([], silent=True)
-        session.simulator.rules = session.simulator.rules._replace(news=reads)
+    for news_period in (0.25, None):
+        session = session_with([], silent=True, news_period=news_period)
         control = control_of(session, 0.25)
         wait(control)
         condition = np.full(3, Condition.READ_PENDING)
