@@ -96,7 +96,9 @@ def episodes() -> dict[str, Golden]:
         "mesh20-outages": Golden(  # short rows that fill up, peers out of reach
             busy.override(outages={"mean_up": 5.0, "mean_down": 2.0}, rows=2, max_hops=3, peers=10), Erratic()
         ),
-        "mesh20-conditional": Golden(now.override(news_period=0.25, memory=(4, 8), swap_rate=(0.5, 2.0)), Conditional()),
+        "mesh20-conditional": Golden(
+            now.override(news_period=0.25, memory=(4, 8), swap_rate=(0.5, 2.0)), Conditional()
+        ),
         "mesh20-asap": Golden(busy.override(swapping="asap", cutoff=5), reactive),
         "swap-chain5": Golden(  # links made again inside longer segments
             get("swap-chain5-v0", slots=60, generation_rate=(0.5, 0.5), swap_success=0.9, cutoff=4), reactive
