@@ -43,7 +43,7 @@ def asked_for(argv: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
 
 
 def test_all_commands_are_known() -> None:
-    assert len(NAMES) == 18
+    assert len(NAMES) == 19
     assert {"run", "train", "federate node", "reproduce"} <= set(NAMES)
 
 

@@ -160,7 +160,7 @@ class Measured(Estimate):
         kind, _, label = spec.partition(" ")
         if not label:
             return super().__format__(spec)
-        if self._other(label) is self:
+        if self._other(label).label == self.label:
             return ""
         if kind == "minus":
             difference = self.minus(label)

@@ -20,7 +20,7 @@ from dpem_env.policies import CentralPolicy, NetworkView, get_policy
 from dpem_env.support.errors import PolicyError
 from support.rollouts import view_of
 
-STAR = scenarios.get("star8-v0", slots=40)
+STAR = scenarios.get("star8-v0", slots=40, news_period=None)  # with news, nodes know what a controller knows
 NETWORKS, SLOTS = 2, 12
 
 

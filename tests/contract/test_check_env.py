@@ -881,7 +881,7 @@ DEFECTS = [
     (RowsOfOthers, "rules", "agent_0: found"),
     (StaleGlobalState, "rules", "of state(), "),
     (SwapsTwoAgents, "rules", "seed 0, slot "),
-    (AnotherRule, "rules", "free_memory"),
+    (AnotherRule, "rules", "useful_in_time"),
     (IllegalActionsLeaveATrace, "illegal actions", "request_from_stock of the simulator differs"),
 ]
 

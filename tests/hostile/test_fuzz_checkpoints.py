@@ -47,7 +47,7 @@ class Kind(NamedTuple):
 
 @pytest.fixture(scope="module")
 def session() -> Session:
-    session = Session(MESH)
+    session = Session(MESH, news=load(POLICY).news)
     session.begin(EpisodeSeeds(2000, 1))
     return session
 
@@ -138,7 +138,7 @@ def test_single_flipped_bits_are_refused_in_one_line_or_make_no_difference(
     kinds: dict[str, Kind], name: str, tmp_path: Path
 ) -> None:
     whole, path, accepted = write(tmp_path / "a.npz", kinds[name]).read_bytes(), tmp_path / "b.npz", []
-    for rng in inputs(200):
+    for rng in inputs(400):
         flipped = bytearray(whole)
         flipped[int(rng.integers(len(flipped)))] ^= 1 << int(rng.integers(8))
         path.write_bytes(flipped)

@@ -239,7 +239,7 @@ def test_a_header_field_of_the_wrong_kind_is_named(log_path: Path, tmp_path: Pat
         (_set("totals", {"delivered": "many"}), "header.totals.delivered: "),
         (_set("scenario", "name = "), "scenario in the header: not valid TOML"),
         (_set("scenario", 'name = "x"\n[hardware]\nswap_success = 2.0\n'), "hardware.swap_success"),
-        (_set("scenario", 'name = "x"\n[hardware]\nmemory = [99, 99]\n'), "header.network.memory"),
+        (_set("scenario", 'name = "x"\n[hardware]\nmemory = [1, 1]\n'), "header.network.memory"),
         (_set("network.names", ["only one"]), "header.network.names: "),
         (_set("network.names", ["a", "b"]), "header.network.position: expected finite <f8 of shape (2, 2)"),
         (_set("network.excluded", {"weak link": "some"}), "header.network.excluded"),

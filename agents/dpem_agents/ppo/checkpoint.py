@@ -20,7 +20,7 @@ from dpem_agents.checkpoints import Arrays, Kinds
 from dpem_agents.ppo.forward import shapes
 from dpem_agents.ppo.hyperparameters import MODES, STACKED, Hyperparameters, changed
 from dpem_env.network.network import Network
-from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, FeatureTable
+from dpem_env.observations.features import NEWS, NODE_FEATURES, FeatureTable
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import MAX_SLOTS, Count, Natural
 from dpem_env.simulator.simulator import fingerprint
@@ -53,6 +53,11 @@ class Checkpoint:
         """How it is trained."""
         return changed(Hyperparameters(), **self.about["settings"]["hyperparameters"])
 
+    @property
+    def news(self) -> tuple[str, ...]:
+        """Those features of candidate routes that it was trained with."""
+        return tuple(name for name in NEWS if name in self.about["interface"]["features"])
+
     def for_playing(self) -> Checkpoint:
         """The same policy without what only training needs."""
         known = {name: value for name, value in self.about.items() if name != "curve"}
@@ -60,7 +65,7 @@ class Checkpoint:
 
     def require(self, scenario: Scenario, network: Network) -> None:
         """Raise PolicyError unless the policy can play on this network of this scenario."""
-        for name, ours in interface(scenario).items():
+        for name, ours in interface(scenario, self.news).items():
             theirs = self.about["interface"][name]
             if ours != theirs and name == "features":
                 raise PolicyError("the PPO checkpoint was trained on other features than observations have: train anew")
@@ -95,15 +100,16 @@ def file_of(path: str | os.PathLike[str]) -> Path:
     return next(filter(Path.exists, in_folder), Path(path))
 
 
-def interface(scenario: Scenario) -> dict[str, Any]:
-    """What a policy's observations and actions are made of."""
+def interface(scenario: Scenario, news: tuple[str, ...] = NEWS) -> dict[str, Any]:
+    """What a policy's observations, with these features of candidate routes, and actions are made of."""
+    table = FeatureTable(scenario, news)
     return {
         "peers per node": scenario.demand.peers,
         "qualities": scenario.control.qualities,
         "fidelity classes": len(scenario.demand.fidelity_classes),
         "forecast slots": scenario.observation.forecast_horizon,
-        "features per peer": FeatureTable(scenario).peer_width,
-        "features": [feature.name for feature in (*NODE_FEATURES, *PEER_FEATURES)],
+        "features per peer": table.peer_width,
+        "features": [feature.name for feature in (*NODE_FEATURES, *table.peer_features)],
     }
 
 

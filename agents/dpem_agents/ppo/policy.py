@@ -33,6 +33,7 @@ class PpoPolicy(LocalPolicy):
     def __init__(self, checkpoint: Checkpoint | str | os.PathLike[str]) -> None:
         self.actor = Actor(checkpoint, ("shared", *STACKED))
         self.forecaster, self.sources = self.actor.forecaster, self.actor.sources
+        self.news = self.actor.checkpoint.news
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Check that the policy is one for this network."""
@@ -52,6 +53,7 @@ class CentralPpoPolicy(CentralPolicy):
     def __init__(self, checkpoint: Checkpoint | str | os.PathLike[str]) -> None:
         self.actor = Actor(checkpoint, ("central",))
         self.forecaster, self.sources = self.actor.forecaster, self.actor.sources
+        self.news = self.actor.checkpoint.news
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Check that the policy is one for this network."""
@@ -95,6 +97,11 @@ class Actor:
 
     def logits(self, observations: Observations) -> NDArray[np.float32]:
         """(N, actions), the prior and what was learned on top of it."""
+        if observations.table.news != self.checkpoint.news:
+            raise PolicyError(
+                f"the PPO checkpoint was trained with news {self.checkpoint.news!r}, and observations have "
+                f"{observations.table.news!r}: make them with news=policy.news"
+            )
         visible = observations.table.hiding(self._hidden_blocks)
         return self._network(observations.matrix * visible) + prior(self._warm_start, observations)
 
