@@ -228,7 +228,7 @@ def test_a_scenario_of_another_shape_is_refused_in_one_line(changed: Any, line: 
 def test_a_checkpoint_of_other_features_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = PpoPolicy(drawn_checkpoint(STAR, "shared", tmp_path))
     ours = checkpoints.interface(STAR)
-    monkeypatch.setattr(checkpoints, "interface", lambda _: ours | {"features": ["colour", *ours["features"][1:]]})
+    monkeypatch.setattr(checkpoints, "interface", lambda *_: ours | {"features": ["colour", *ours["features"][1:]]})
     with pytest.raises(PolicyError, match="trained on other features"):
         policy.reset(STAR, build_network(STAR, 0), 0)
 

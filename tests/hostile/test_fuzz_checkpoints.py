@@ -47,7 +47,7 @@ class Kind(NamedTuple):
 
 @pytest.fixture(scope="module")
 def session() -> Session:
-    session = Session(MESH, news=load(POLICY).news)
+    session = Session(MESH, news=load(SHIPPED / "ppo-mesh20" / "seed0").news)
     session.begin(EpisodeSeeds(2000, 1))
     return session
 
