@@ -44,8 +44,7 @@ def survey(scenario: Scenario, split: Split, episodes: int, out: Path) -> Iterat
         table = csv.writer(stream)
         table.writerows([COLUMNS, *pairs])
     with working("drawing …"), whole_file(out / "map.png") as partial:
-        save_map(partial.with_suffix(".png"), network, scenario.routing.min_link_rate)
-        partial.with_suffix(".png").replace(partial)
+        save_map(partial, network, scenario.routing.min_link_rate)
     yield from _partners(network, pairs)
     yield f"wrote {out / 'map.png'} and {out / 'pairs.csv'}, with a line for every pair"
     yield from _demand(scenario, network, seeds)

@@ -105,4 +105,4 @@ def save_map(path: Path, network: Network, least_rate: float) -> None:
     axes.margins(0.1)
     axes.legend(loc="best", fontsize=7)
     figure.colorbar(links, ax=axes, label=f"pairs/s over a link (dotted: below {least_rate:g})", shrink=0.7)
-    figure.savefig(path, bbox_inches="tight")  # an equal aspect leaves a wide margin otherwise
+    figure.savefig(path, format="png", bbox_inches="tight")  # an equal aspect leaves a wide margin otherwise

@@ -26,7 +26,7 @@ from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.envs.session import EpisodeSeeds, Look, Session
 from dpem_env.network.network import build_network
 from dpem_env.observations.features import NEWS as NEWS_FEATURES
-from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, ROUTE, FeatureTable, Observations, Observer
+from dpem_env.observations.features import NODE_FEATURES, ROUTE, FeatureTable, Observations, Observer
 from dpem_env.policies import NetworkView
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Simulator
@@ -177,12 +177,8 @@ def cases(draw: st.DrawFn) -> Case:
 
 def remote_columns(table: FeatureTable) -> NDArray[np.int64]:
     """Columns of the observation that come from telemetry."""
-    columns = [NODE_FEATURES.index(f) for f in NODE_FEATURES if f.name == "telemetry_age"]
-    for d, feature in product(range(table.scenario.demand.peers), PEER_FEATURES):
-        if feature.age == ROUTE:
-            start = len(NODE_FEATURES) + d * table.peer_width + table.offset[feature.name]
-            columns += range(start, start + table.sizes[feature.size])
-    return np.array(columns)
+    of_routes = tuple(feature.name for feature in table.peer_features if feature.age == ROUTE)
+    return np.append(table.offset["telemetry_age"], columns_of(table, of_routes))
 
 
 def link_columns(table: FeatureTable) -> NDArray[np.int64]:

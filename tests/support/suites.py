@@ -10,11 +10,5 @@ import pytest
 
 def few(cases: Sequence[Any], quick: int = 1) -> list[Any]:
     """The cases as parameters, slow but for the first ones; ordered so that those tell most."""
-    return [*cases[:quick], *(slow(case) for case in cases[quick:])]
-
-
-def slow(*case: Any) -> Any:
-    """A parameter for the slow suite only."""
-    if isinstance(case[0], tuple):
-        [case] = case
-    return pytest.param(*case, marks=pytest.mark.slow)
+    others = (case if isinstance(case, tuple) else (case,) for case in cases[quick:])
+    return [*cases[:quick], *(pytest.param(*values, marks=pytest.mark.slow) for values in others)]
