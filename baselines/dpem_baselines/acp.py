@@ -16,55 +16,68 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_baselines.local import as_action, most_urgent, needed_quality, spare_pairs, stock_quality
+from dpem_baselines.local import LocalRule, most_urgent, needed_quality, spare_pairs, stock_quality, uncovered
+from dpem_baselines.route_choice import RouteChoice
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
-from dpem_env.policies import Decision, LocalPolicy
+from dpem_env.policies import Decision
 from dpem_env.scenarios import Scenario
-from dpem_env.simulator.actions import ActionCode
 from dpem_env.support.seeding import generator
 
 
-class AdaptiveContinuous(LocalPolicy):
+class AdaptiveContinuous(LocalRule):
     """Serves pending requests as `LocalReactive` does; with none to serve, stocks with a peer drawn by its requests.
 
     `eagerness`: pairs begun per request expected, and of every slot at most one; `quota`: pairs a node may have in
     stock or on their way there; `max_hops`: longest route it stocks over; `stock_class`: hardest fidelity class that
-    stock is made for.
+    stock is made for; `routes`, `claims_limit`, `only_if_free`: see `RouteChoice`.
     """
 
     forecaster = "moving-average"
-    news = ()
     search_space: ClassVar[SearchSpace] = {
         "eagerness": (0.5, 16.0, "log"),
         "quota": (0, 1, 2, 4),
         "max_hops": (1, 2, 3, 4, 8),
         "stock_class": (0, 1, 2),
+        **RouteChoice.search_space,
     }
 
-    def __init__(self, eagerness: float = 4.0, quota: int = 2, max_hops: int = 3, stock_class: int = 0) -> None:
+    def __init__(
+        self,
+        eagerness: float = 4.0,
+        quota: int = 2,
+        max_hops: int = 3,
+        stock_class: int = 0,
+        routes: str = "auto",
+        claims_limit: int | None = None,
+        only_if_free: bool = False,
+    ) -> None:
+        super().__init__(routes, claims_limit, only_if_free)
         self.eagerness, self.quota, self.max_hops, self.stock_class = eagerness, quota, max_hops, stock_class
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
-        """Seed the nodes' draws."""
+        """The candidate routes, and the seed of the nodes' draws."""
+        super().reset(scenario, network, seed)
         self.rng = generator("adaptive continuous", seed)
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """One allocation per node at most, from its own row alone."""
-        seen, code = observations, ActionCode.of(observations.table.scenario)
-        urgent = most_urgent(seen.slack, seen.pending.sum(axis=2) > seen.open_allocations)
+        seen, offers = observations, self.choice.offers(observations)
+        urgent = most_urgent(seen.slack, uncovered(seen) & offers.taken.any(axis=2))
+        near = offers.taken & (offers.chance > 0) & (offers.hops <= self.max_hops)
         has_room = spare_pairs(seen).sum(axis=1) < self.quota
-        drawn = np.where(has_room, self._draw(seen), -1)
-        serves = urgent >= 0
-        needed = needed_quality(seen.pending, seen.min_quality, code.qualities)
-        quality = np.where(serves[:, None], needed, stock_quality(seen.min_quality, self.stock_class))
-        return Decision(as_action(np.where(serves, urgent, drawn), quality, masks, code))
+        drawn = np.where(has_room, self._draw(seen, near), -1)
+        serves = (urgent >= 0)[:, None, None]
+        needed = needed_quality(seen.pending, offers.min_quality, seen.table.scenario.control.qualities)
+        stocked = stock_quality(offers.min_quality, self.stock_class)
+        worth = offers.chance * np.where(serves, offers.taken, near)
+        place = np.where(urgent >= 0, urgent, drawn)
+        return self.choice.decide(seen, masks, offers, place, np.where(serves, needed, stocked), worth)
 
-    def _draw(self, seen: Observations) -> NDArray[np.int64]:
-        """(N,) a peer's place, drawn from each node's table of probabilities; -1 for nobody."""
-        near = (seen.route_up > 0) & (seen.hops <= self.max_hops)
-        table = self.eagerness * seen.forecast.mean(axis=2) * near
+    def _draw(self, seen: Observations, near: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """(N,) a peer's place, drawn from each node's table of probabilities; -1 for nobody. `near` (N, D, R)."""
+        table = self.eagerness * seen.forecast.mean(axis=2) * near.any(axis=2)
         table /= np.maximum(table.sum(axis=1, keepdims=True), 1.0)
         place = (self.rng.random((len(table), 1)) >= table.cumsum(axis=1)).sum(axis=1)
         return np.where(place < table.shape[1], place, -1)

@@ -17,11 +17,19 @@ from numpy.typing import NDArray
 from scipy.special import pdtrc
 
 from dpem_baselines.central import CentralReactive, CentralScheduler
-from dpem_baselines.local import as_action, most_urgent, needed_quality, spare_pairs, stock_quality, urgency
+from dpem_baselines.local import (
+    LocalRule,
+    most_urgent,
+    needed_quality,
+    spare_pairs,
+    stock_quality,
+    uncovered,
+    urgency,
+)
+from dpem_baselines.route_choice import Offers, Orders, RouteChoice, by_network
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.observations.features import Observations
-from dpem_env.policies import Decision, LocalPolicy, NetworkView
-from dpem_env.simulator.actions import ActionCode
+from dpem_env.policies import Decision, NetworkView
 
 
 @dataclass(frozen=True)
@@ -33,16 +41,17 @@ class StockRule:
     load_limit: float
     stock_class: int
 
-    def gain(self, seen: Observations) -> NDArray[np.float64]:
-        """(N, D) what one pair more is worth beyond its cost; 0 for peers whose route is down or loaded already."""
+    def gain(self, seen: Observations, offers: Offers) -> NDArray[np.float64]:
+        """(N, D, R) what one pair more is worth beyond its cost; 0 for routes that are down or loaded already."""
         expected = seen.forecast[:, :, : self.lookahead].sum(axis=2)
         shortage = pdtrc(spare_pairs(seen), expected)  # P(X > position)
-        gain = shortage - self.link_cost * seen.hops * self.quality(seen)
-        return np.where((seen.route_up > 0) & (seen.route_load <= self.load_limit), np.maximum(gain, 0.0), 0.0)
+        gain = shortage[..., None] - self.link_cost * offers.hops * self.quality(offers)
+        usable = offers.taken & (offers.chance > 0) & (offers.load <= self.load_limit)
+        return np.where(usable, np.maximum(gain, 0.0), 0.0)
 
-    def quality(self, seen: Observations) -> NDArray[np.int64]:
-        """(N, D) quality of a pair for stock; at quality q a link takes at least q elementary pairs."""
-        return stock_quality(seen.min_quality, self.stock_class)
+    def quality(self, offers: Offers) -> NDArray[np.int64]:
+        """(N, D, R) quality of a pair for stock; at quality q a link takes at least q elementary pairs."""
+        return stock_quality(offers.min_quality, self.stock_class)
 
 
 SEARCH_SPACE: SearchSpace = {
@@ -53,34 +62,43 @@ SEARCH_SPACE: SearchSpace = {
 }
 
 
-class LocalPredictive(LocalPolicy):
+class LocalPredictive(LocalRule):
     """Every node serves its own pending requests as in `LocalReactive`; with none to serve, it stocks.
 
     `link_cost`: worth of an elementary pair in requests served; `lookahead`: slots of the forecast that count;
-    `load_limit`: load of a route (worst resource, as of the telemetry) above which nothing is made for stock;
-    `stock_class`: hardest fidelity class that stock is made for. The peer of the largest gain goes first, ties to the
-    lower place; the route is left to the network (auto).
+    `load_limit`: load of a route (worst resource, as of the last answer; of ranked routes claims by others per link)
+    above which nothing is made for stock; `stock_class`: hardest fidelity class that stock is made for; `routes`,
+    `claims_limit`, `only_if_free`: see `RouteChoice`. The peer of the largest gain goes first, ties to the lower place.
     """
 
     forecaster = "moving-average"
-    news = ()
-    search_space: ClassVar[SearchSpace] = SEARCH_SPACE
+    search_space: ClassVar[SearchSpace] = {**SEARCH_SPACE, **RouteChoice.search_space}
 
     def __init__(
-        self, link_cost: float = 0.1, lookahead: int = 8, load_limit: float = 0.5, stock_class: int = 0
+        self,
+        link_cost: float = 0.1,
+        lookahead: int = 8,
+        load_limit: float = 0.5,
+        stock_class: int = 0,
+        routes: str = "auto",
+        claims_limit: int | None = None,
+        only_if_free: bool = False,
     ) -> None:
+        super().__init__(routes, claims_limit, only_if_free)
         self.stock = StockRule(link_cost, lookahead, load_limit, stock_class)
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """One allocation per node at most, from its own row alone."""
-        seen, code = observations, ActionCode.of(observations.table.scenario)
-        urgent = most_urgent(seen.slack, seen.pending.sum(axis=2) > seen.open_allocations)
-        gain = self.stock.gain(seen)
-        stocked = np.where(gain.any(axis=1), gain.argmax(axis=1), -1)
-        serves = urgent >= 0
-        needed = needed_quality(seen.pending, seen.min_quality, code.qualities)
-        quality = np.where(serves[:, None], needed, self.stock.quality(seen))
-        return Decision(as_action(np.where(serves, urgent, stocked), quality, masks, code))
+        seen, offers = observations, self.choice.offers(observations)
+        urgent = most_urgent(seen.slack, uncovered(seen) & offers.taken.any(axis=2))
+        gain = self.stock.gain(seen, offers)
+        best = gain.max(axis=2)
+        stocked = np.where(best.any(axis=1), best.argmax(axis=1), -1)
+        serves = (urgent >= 0)[:, None, None]
+        needed = needed_quality(seen.pending, offers.min_quality, seen.table.scenario.control.qualities)
+        quality = np.where(serves, needed, self.stock.quality(offers))
+        worth = np.where(serves, offers.chance * offers.taken, gain)
+        return self.choice.decide(seen, masks, offers, np.where(urgent >= 0, urgent, stocked), quality, worth)
 
 
 class CentralPredictive(CentralScheduler):
@@ -99,18 +117,20 @@ class CentralPredictive(CentralScheduler):
         load_limit: float = 0.5,
         stock_class: int = 0,
         utilisation_limit: float = 0.5,
+        fallbacks: bool = False,
+        read_free: bool = False,
+        read_pending: bool = False,
     ) -> None:
-        super().__init__(utilisation_limit)
+        super().__init__(utilisation_limit, Orders(fallbacks, read_free, read_pending))
         self.stock = StockRule(link_cost, lookahead, load_limit, stock_class)
 
     def act(self, view: NetworkView) -> Decision:
         """At most one allocation per node."""
-        seen = view.observations
-        gain = self.stock.gain(seen)
-        pending = seen.pending.sum(axis=2) > seen.open_allocations
-        node, place = np.nonzero(pending | (gain > 0))
-        serves = pending[node, place]
-        needed = needed_quality(seen.pending, seen.min_quality, self.scenario.control.qualities)
-        quality = np.where(pending, needed, self.stock.quality(seen))[node, place]
+        seen, offers = view.observations, by_network(view.observations)
+        gain = self.stock.gain(seen, offers)[..., 0]
+        waited_for = uncovered(seen)
+        node, place = np.nonzero(waited_for | (gain > 0))
+        serves = waited_for[node, place]
+        quality = self.qualities(seen, node, place, serves, self.stock.stock_class)
         rank = np.where(serves, urgency(seen.slack[node, place]), -gain[node, place])
         return self.schedule(view, node, place, quality, ~serves, rank)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_baselines.local import most_urgent, needed_quality, urgency
+from dpem_baselines.local import most_urgent, needed_quality, stock_quality, uncovered, urgency
+from dpem_baselines.route_choice import Orders
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.network.network import Network
+from dpem_env.observations.features import Observations
 from dpem_env.policies import CentralPolicy, Decision, NetworkView
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator.actions import ActionCode
@@ -33,19 +35,21 @@ class CentralScheduler(CentralPolicy):
 
     One candidate after the other takes the cheapest route whose links are up, whose nodes have memory and whose
     sources stay within `utilisation_limit`: the share of the pairs a source can emit in a time-to-live that may be
-    claimed. What does not fit waits for a later slot. Greedy on the k shortest paths, as in online admission for
-    entanglement routing (Chakraborty et al., IEEE TQE 1, 4101321, 2020, use the same candidate paths).
+    claimed. What does not fit waits for a later slot. `fallbacks`, `read_free` and `read_pending` word the commands,
+    see `Orders`; those are for requests that wait which one of them can still be served by. Greedy on the k shortest
+    paths, as in online admission for entanglement routing (Chakraborty et al., IEEE TQE 1, 4101321, 2020, use the same
+    candidate paths).
     """
 
     news = ()
-    search_space: ClassVar[SearchSpace] = {"utilisation_limit": (0.1, 0.15, 0.25, 0.5, 1.0)}
+    search_space: ClassVar[SearchSpace] = {"utilisation_limit": (0.1, 0.15, 0.25, 0.5, 1.0), **Orders.search_space}
 
-    def __init__(self, utilisation_limit: float = 0.5) -> None:
-        self.utilisation_limit = utilisation_limit
+    def __init__(self, utilisation_limit: float, orders: Orders) -> None:
+        self.utilisation_limit, self.orders = utilisation_limit, orders
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """What each source may be asked for, and the order of equally wanted candidates."""
-        self.scenario = scenario
+        self.scenario, self.network = scenario, network
         topology = network.topology
         capacity = topology.generation_rate * scenario.control.time_to_live
         self.limit = np.maximum(self.utilisation_limit * capacity, 1.0)
@@ -54,17 +58,19 @@ class CentralScheduler(CentralPolicy):
         self.rng = generator("central reactive", seed)
         self._known: dict[tuple[int, int, int], Needs] = {}
 
-    def schedule(
-        self, view: NetworkView, node: Ints, place: Ints, quality: Ints, *keys: NDArray[np.float64]
-    ) -> Decision:
-        """At most one allocation per node: its first candidate that fits. Candidates are (n,) nodes, places, qualities.
+    def schedule(self, view: NetworkView, node: Ints, place: Ints, quality: Ints, *keys: NDArray[Any]) -> Decision:
+        """At most one allocation per node: its first candidate that fits.
 
-        They go by the first key, lowest first, those equal in it by the next, and at random if equal in all.
+        Candidates are (n,) nodes and places and (n, k) qualities on each route. They go by the first key, lowest first,
+        those equal in it by the next, and at random if equal in all.
         """
-        wanted = ActionCode.of(self.scenario).encode(place, quality)
-        legal = self.rng.permutation(np.flatnonzero(view.masks[node, wanted] == 1))  # a number must not favour a node
+        seen, code = view.observations, ActionCode.of(self.scenario)
+        possible = np.flatnonzero(view.masks[node, code.encode(place, quality[:, 0])] == 1)
+        legal = self.rng.permutation(possible)  # a number must not favour a node
         in_order = legal[np.lexsort(tuple(key[legal] for key in reversed(keys)))]
         action, priority = np.zeros((2, len(view.masks)), dtype=np.int64)
+        waited_for = np.zeros(len(action), dtype=np.bool_)
+        can_be_served = uncovered(seen) & (seen.slack > 0)
         route = np.full(len(action), -1, dtype=np.int64)
         claims, memory = view.source_claims.copy(), view.free_memory.copy()
         for rank, candidate in enumerate(in_order.tolist()):
@@ -72,9 +78,17 @@ class CentralScheduler(CentralPolicy):
             if action[i] == 0:
                 route[i] = self._admit(int(i), int(place[candidate]), view.link_up, claims, memory)
                 if route[i] >= 0:
-                    action[i] = wanted[candidate]
+                    action[i] = code.encode(place[candidate], quality[candidate, route[i]])
                     priority[i] = rank
-        return Decision(action, route, priority)
+                    waited_for[i] = can_be_served[i, place[candidate]]
+        decision = Decision(action, route, priority)
+        return self.orders.worded(decision, self.network, code.qualities, waited_for)
+
+    def qualities(self, seen: Observations, node: Ints, place: Ints, waits: Any = True, hardest_class: int = 0) -> Ints:
+        """(n, k) on each route: for what is pending where it `waits` (n,), else for stock up to a fidelity class."""
+        min_quality = self.routes.quality[node, place]
+        needed = needed_quality(seen.pending[node, place], min_quality, self.scenario.control.qualities)
+        return np.where(np.reshape(waits, (-1, 1)), needed, stock_quality(min_quality, hardest_class))
 
     def _admit(
         self,
@@ -119,11 +133,20 @@ class CentralReactive(CentralScheduler):
     the next. Equally urgent nodes go in random order.
     """
 
+    def __init__(
+        self,
+        utilisation_limit: float = 0.5,
+        fallbacks: bool = False,
+        read_free: bool = False,
+        read_pending: bool = False,
+    ) -> None:
+        super().__init__(utilisation_limit, Orders(fallbacks, read_free, read_pending))
+
     def act(self, view: NetworkView) -> Decision:
         """At most one allocation per node, admitted in order of urgency."""
         seen = view.observations
-        place = most_urgent(seen.slack, seen.pending.sum(axis=2) > seen.open_allocations)
-        quality = needed_quality(seen.pending, seen.min_quality, self.scenario.control.qualities)
+        place = most_urgent(seen.slack, uncovered(seen))
         node = np.flatnonzero(place >= 0)
         chosen = place[node]
-        return self.schedule(view, node, chosen, quality[node, chosen], urgency(seen.slack[node, chosen]))
+        quality = self.qualities(seen, node, chosen)
+        return self.schedule(view, node, chosen, quality, urgency(seen.slack[node, chosen]))

@@ -2,33 +2,58 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
+from dpem_baselines.route_choice import RouteChoice
+from dpem_env.experiments.search import SearchSpace
+from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
 from dpem_env.policies import Decision, LocalPolicy
-from dpem_env.simulator.actions import ActionCode
+from dpem_env.scenarios import Scenario
 
 
-class LocalReactive(LocalPolicy):
+class LocalRule(LocalPolicy):
+    """A rule that words what it asks for as `RouteChoice` says; it has its options."""
+
+    def __init__(self, routes: str, claims_limit: int | None, only_if_free: bool) -> None:
+        self.choice = RouteChoice(routes, claims_limit, only_if_free)
+        self.news = self.choice.news
+
+    def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
+        """The candidate routes of a new episode."""
+        self.choice.reset(network)
+
+
+class LocalReactive(LocalRule):
     """Allocate for the most urgent peer whose pending requests outnumber its open allocations.
 
-    The quality is the smallest that meets the hardest class waiting there; the route is left to the network (auto).
+    The quality is the smallest that meets the hardest class waiting there; `routes`, `claims_limit` and `only_if_free`
+    say over which routes, see `RouteChoice`. A peer none of whose routes would be asked for has to wait.
     Earliest deadline first among peers (Liu & Layland, J. ACM 20, 46, 1973); ties go to the lower place. Where all
     requests have the same deadline this is first come, first served, too; where a replayed file gives them their own,
     times of arrival are not observed, so there is no such rule beside it.
     """
 
-    news = ()
+    search_space: ClassVar[SearchSpace] = RouteChoice.search_space
+
+    def __init__(self, routes: str = "auto", claims_limit: int | None = None, only_if_free: bool = False) -> None:
+        super().__init__(routes, claims_limit, only_if_free)
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """One allocation per node at most, from its own row alone."""
-        pending = observations.pending
-        uncovered = pending.sum(axis=2) - observations.open_allocations
-        place = most_urgent(observations.slack, uncovered > 0)
-        code = ActionCode.of(observations.table.scenario)
-        quality = needed_quality(pending, observations.min_quality, code.qualities)
-        return Decision(as_action(place, quality, masks, code))
+        seen, offers = observations, self.choice.offers(observations)
+        place = most_urgent(seen.slack, uncovered(seen) & offers.taken.any(axis=2))
+        quality = needed_quality(seen.pending, offers.min_quality, seen.table.scenario.control.qualities)
+        return self.choice.decide(seen, masks, offers, place, quality, offers.chance * offers.taken)
+
+
+def uncovered(seen: Observations) -> NDArray[np.bool_]:
+    """(N, D) whether more requests are pending than allocations are open."""
+    more: NDArray[np.bool_] = seen.pending.sum(axis=2) > seen.open_allocations
+    return more
 
 
 def most_urgent(slack: NDArray[np.float64], wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -42,22 +67,16 @@ def urgency(slack: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float6
     return np.where(slack > 0, slack, np.finfo(np.float64).max)
 
 
-def needed_quality(pending: NDArray[np.float64], min_quality: NDArray[np.float64], best: int) -> NDArray[np.int64]:
-    """(N, D) smallest quality that meets the hardest pending class; the best one where no quality does."""
-    per_class = np.where(min_quality > 0, min_quality, best)
-    needed: NDArray[np.float64] = (per_class * (pending > 0)).max(axis=2)
-    return needed.clip(1.0).astype(np.int64)
-
-
-def as_action(
-    place: NDArray[np.int64], quality: NDArray[np.int64], masks: NDArray[np.int8], code: ActionCode
+def needed_quality(
+    pending: NDArray[np.float64], min_quality: NDArray[np.float64] | NDArray[np.integer[Any]], best: int
 ) -> NDArray[np.int64]:
-    """(N,) actions allocating to each node's place at the given (N, D) quality; waits where illegal or none."""
-    nodes = np.arange(len(place))
-    chosen = np.maximum(place, 0)
-    action = code.encode(chosen, quality[nodes, chosen])
-    legal = (place >= 0) & (masks[nodes, np.where(place >= 0, action, 0)] == 1)
-    return np.where(legal, action, 0)
+    """(..., R) smallest quality that meets on each route the hardest of (..., C) pending; the best if none does.
+
+    `min_quality` (..., R, C): smallest meeting each class on a route, 0 where none does.
+    """
+    per_class = np.where(min_quality > 0, min_quality, best)
+    needed: NDArray[np.float64] = (per_class * (pending[..., None, :] > 0)).max(axis=-1)
+    return needed.clip(1.0).astype(np.int64)
 
 
 def spare_pairs(seen: Observations) -> NDArray[np.float64]:
@@ -67,7 +86,7 @@ def spare_pairs(seen: Observations) -> NDArray[np.float64]:
     return seen.stored_pairs + spare
 
 
-def stock_quality(min_quality: NDArray[np.float64], hardest_class: int) -> NDArray[np.int64]:
-    """(N, D) smallest quality that meets, fresh, every class up to `hardest_class` that the route can meet."""
-    enough: NDArray[np.float64] = min_quality[:, :, : hardest_class + 1].max(axis=2)
+def stock_quality(min_quality: NDArray[np.float64] | NDArray[np.integer[Any]], hardest_class: int) -> NDArray[np.int64]:
+    """(..., R) smallest quality that meets, fresh, every class up to `hardest_class` that a route can meet."""
+    enough: NDArray[np.float64] = min_quality[..., : hardest_class + 1].max(axis=-1)
     return enough.clip(1.0).astype(np.int64)

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_baselines.central import CentralReactive, CentralScheduler
-from dpem_baselines.local import as_action, needed_quality, spare_pairs, stock_quality
+from dpem_baselines.local import LocalRule, needed_quality, spare_pairs, stock_quality, uncovered
+from dpem_baselines.route_choice import Offers, Orders, RouteChoice, by_network
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.observations.features import Observations
-from dpem_env.policies import Decision, LocalPolicy, NetworkView
-from dpem_env.simulator.actions import ActionCode
+from dpem_env.policies import Decision, NetworkView
 
 
 @dataclass(frozen=True)
@@ -34,53 +34,60 @@ class WeightRule:
     lookahead: int
     forecast_weight: float
 
-    def judge(self, seen: Observations) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """(N, D) weights, above 0 where an allocation is better than waiting, and the qualities they are for."""
-        scenario = seen.table.scenario
+    def judge(self, seen: Observations, offers: Offers) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(N, D, R) weights, above 0 where an allocation is better than waiting, and the qualities they are for."""
         pending = seen.pending.sum(axis=2)
-        uncovered = np.maximum(pending - seen.open_allocations, 0)
+        waiting = np.maximum(pending - seen.open_allocations, 0)
         expected = seen.forecast[:, :, : self.lookahead].sum(axis=2)
-        backlog = uncovered + self.forecast_weight * np.maximum(expected - spare_pairs(seen), 0)
-        quality = np.where(
-            uncovered > 0,
-            needed_quality(seen.pending, seen.min_quality, scenario.control.qualities),
-            stock_quality(seen.min_quality, 0),
-        )
-        rate = seen.route_up * scenario.hardware.swap_success ** np.maximum(seen.hops - 1, 0)
-        price = seen.hops * quality * (self.link_price + self.load_price * seen.route_load)
-        return backlog * rate - price, quality
+        backlog = waiting + self.forecast_weight * np.maximum(expected - spare_pairs(seen), 0)
+        needed = needed_quality(seen.pending, offers.min_quality, seen.table.scenario.control.qualities)
+        quality = np.where(waiting[..., None] > 0, needed, stock_quality(offers.min_quality, hardest_class=0))
+        price = offers.hops * quality * (self.link_price + self.load_price * offers.load)
+        weight = backlog[..., None] * offers.chance - price
+        return np.where(offers.taken, weight, -np.inf), quality
 
 
 SEARCH_SPACE: SearchSpace = {
     "link_price": (0.01, 0.2, "log"),
-    "load_price": (0.05, 1.0, "log"),
+    "load_price": (0.01, 1.0, "log"),
     "lookahead": (4, 8),
     "forecast_weight": (0.0, 0.25, 0.5, 1.0),
 }
 
 
-class MaxWeight(LocalPolicy):
-    """Every node allocates for its peer of the largest weight, over the route the network picks (auto).
+class MaxWeight(LocalRule):
+    """Every node allocates for its peer of the largest weight.
 
     `link_price`: of an elementary pair over an idle route, in requests served; `load_price`: what is added to it at
-    full load (worst resource of the route, as of the telemetry); `lookahead`: slots of the forecast that count;
-    `forecast_weight`: worth of an expected request beside one that waits. Ties go to the lower place.
+    full load (worst resource of the route, as of the last answer), or on ranked routes for a claim by others on every
+    link; `lookahead`: slots of the forecast that count; `forecast_weight`: worth of an expected request beside one that
+    waits; `routes`, `claims_limit`, `only_if_free`: see `RouteChoice`, routes are ranked by their weight. Ties go to
+    the lower place, and number.
     """
 
     forecaster = "moving-average"
-    news = ()
-    search_space: ClassVar[SearchSpace] = SEARCH_SPACE
+    search_space: ClassVar[SearchSpace] = {**SEARCH_SPACE, **RouteChoice.search_space}
 
     def __init__(
-        self, link_price: float = 0.05, load_price: float = 0.2, lookahead: int = 8, forecast_weight: float = 1.0
+        self,
+        link_price: float = 0.05,
+        load_price: float = 0.2,
+        lookahead: int = 8,
+        forecast_weight: float = 1.0,
+        routes: str = "auto",
+        claims_limit: int | None = None,
+        only_if_free: bool = False,
     ) -> None:
+        super().__init__(routes, claims_limit, only_if_free)
         self.rule = WeightRule(link_price, load_price, lookahead, forecast_weight)
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """One allocation per node at most, from its own row alone."""
-        weight, quality = self.rule.judge(observations)
-        place = np.where(weight.max(axis=1) > 0, weight.argmax(axis=1), -1)
-        return Decision(as_action(place, quality, masks, ActionCode.of(observations.table.scenario)))
+        offers = self.choice.offers(observations)
+        weight, quality = self.rule.judge(observations, offers)
+        best = weight.max(axis=2)
+        place = np.where(best.max(axis=1) > 0, best.argmax(axis=1), -1)
+        return self.choice.decide(observations, masks, offers, place, quality, weight)
 
 
 class CentralMaxWeight(CentralScheduler):
@@ -99,12 +106,17 @@ class CentralMaxWeight(CentralScheduler):
         lookahead: int = 8,
         forecast_weight: float = 1.0,
         utilisation_limit: float = 0.5,
+        fallbacks: bool = False,
+        read_free: bool = False,
+        read_pending: bool = False,
     ) -> None:
-        super().__init__(utilisation_limit)
+        super().__init__(utilisation_limit, Orders(fallbacks, read_free, read_pending))
         self.rule = WeightRule(link_price, load_price, lookahead, forecast_weight)
 
     def act(self, view: NetworkView) -> Decision:
         """At most one allocation per node, of those that weigh more than waiting."""
-        weight, quality = self.rule.judge(view.observations)
-        node, place = np.nonzero(weight > 0)
-        return self.schedule(view, node, place, quality[node, place], -weight[node, place])
+        seen = view.observations
+        weight, _ = self.rule.judge(seen, by_network(seen))
+        node, place, _ = np.nonzero(weight > 0)
+        quality = self.qualities(seen, node, place, uncovered(seen)[node, place])
+        return self.schedule(view, node, place, quality, -weight[node, place, 0])

@@ -17,6 +17,7 @@ from scipy import sparse
 from scipy.special import gammainc
 
 from dpem_baselines.local import urgency
+from dpem_baselines.route_choice import Orders
 from dpem_baselines.route_model import SMALLEST, Candidates, Floats, Ints, Load, RouteModel
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.network.network import Network
@@ -39,7 +40,8 @@ class PathPlanner(CentralPolicy):
     share of the classes it is good enough for. What is worth less than `least_worth` is not made.
 
     New allocations may use what is left of the share `utilisation` of what sources emit and engines swap in a
-    time-to-live, and each is made once per plan; each node makes one per slot, its most urgent first.
+    time-to-live, and each is made once per plan; each node makes one per slot, its most urgent first. `fallbacks`,
+    `read_free` and `read_pending` word the commands, see `Orders`.
     """
 
     news = ()
@@ -51,6 +53,7 @@ class PathPlanner(CentralPolicy):
         "stocking": (0.0, 0.5, 1.0),
         "stock_time": (1.0, 2.0, 4.0, 8.0),
         "least_worth": (0.05, 0.1, 0.2, 0.3),
+        **Orders.search_space,
     }
 
     def __init__(
@@ -62,10 +65,14 @@ class PathPlanner(CentralPolicy):
         stocking: float = 1.0,
         stock_time: float = 2.0,
         least_worth: float = 0.1,
+        fallbacks: bool = False,
+        read_free: bool = False,
+        read_pending: bool = False,
     ) -> None:
         self.period, self.utilisation = period, utilisation
         self.redundancy, self.late_worth = redundancy, late_worth
         self.stocking, self.stock_time, self.least_worth = stocking, stock_time, least_worth
+        self.orders = Orders(fallbacks, read_free, read_pending)
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Routes of the network, and the order of equal candidates."""
@@ -91,7 +98,8 @@ class PathPlanner(CentralPolicy):
             self._plan = self._make_plan(view)
             self._next_plan = view.slot + self.slots
         plan = self._plan
-        action = ActionCode.of(self.scenario).encode(plan.place, plan.quality)
+        code = ActionCode.of(self.scenario)
+        action = code.encode(plan.place, plan.quality)
         legal = np.flatnonzero(view.masks[plan.node, action])
         _, first = np.unique(plan.node[legal], return_index=True)
         now = legal[first]
@@ -102,8 +110,10 @@ class PathPlanner(CentralPolicy):
         decision.action[plan.node[now]] = action[now]
         decision.route[plan.node[now]] = plan.route[now]
         decision.priority[plan.node[now]] = now
+        waited_for = np.zeros(nodes, dtype=np.bool_)
+        waited_for[plan.node[now]] = plan.slack[now] > 0
         self._plan = plan.take(np.setdiff1d(np.arange(len(plan)), now))
-        return decision
+        return self.orders.worded(decision, self.network, code.qualities, waited_for)
 
     def _make_plan(self, view: NetworkView) -> Candidates:
         candidates = self.candidates(view)

@@ -1,0 +1,174 @@
+"""Over which routes a pair is asked for: the choice that rules share, local ones and central ones.
+
+A local rule leaves the route to the network (``routes="auto"``), which takes the first that is up and has memory; or it
+ranks the candidate routes (``"ranked"``) by what its news tell of them, and names them, best first. A central rule
+always names a route, and may name those to fall back to; what its node reads when the command arrives may withhold it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_env.experiments.search import SearchSpace
+from dpem_env.network.network import Network
+from dpem_env.observations.features import Observations
+from dpem_env.policies import Decision
+from dpem_env.simulator.actions import ActionCode, Condition
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+READ = ("useful_in_time", "source_claims_sum", "swap_claims_sum", "candidate_hops")  # of the news, to rank routes
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What every node could ask for at each peer: R routes that it ranks, or one that the network picks."""
+
+    ranked: bool
+    taken: NDArray[np.bool_]  # (N, D, R) whether the node would ask for it at all
+    hops: Floats  # (N, D, R)
+    chance: Floats  # (N, D, R) that an allocation of quality 1 opened now would finish, as far as it is known
+    load: Floats  # (N, D, R) of the worst resource, a share; of ranked routes: claims by others per link
+    min_quality: Floats | NDArray[np.integer[Any]]  # (N, D, R, C) smallest meeting each class, fresh, 0: none
+
+
+def by_network(seen: Observations) -> Offers:
+    """The one route that the network would pick, as of the last answer."""
+    hops = seen.hops[..., None]
+    swaps = seen.table.scenario.hardware.swap_success ** np.maximum(hops - 1, 0)
+    return Offers(
+        ranked=False,
+        taken=np.ones(hops.shape, dtype=np.bool_),
+        hops=hops,
+        chance=seen.route_up[..., None] * swaps,
+        load=seen.route_load[..., None],
+        min_quality=seen.min_quality[..., None, :],
+    )
+
+
+@dataclass
+class RouteChoice:
+    """A local rule's: how it words what it asks for.
+
+    `routes`: "auto" or "ranked"; `claims_limit`: claims by others at the sources and swap engines of a ranked route
+    above which it is not asked for, None for no limit; `only_if_free`: whether allocations ask for routes only if
+    nobody else claims them as the slot begins.
+    """
+
+    routes: str = "auto"
+    claims_limit: int | None = None
+    only_if_free: bool = False
+
+    search_space: ClassVar[SearchSpace] = {
+        "routes": ("auto", "ranked"),
+        "claims_limit": (0, 1, 2, 4, None),
+        "only_if_free": (False, True),
+    }
+
+    @property
+    def news(self) -> tuple[str, ...]:
+        """Features of block "news" that it reads."""
+        return READ if self.routes == "ranked" else ()
+
+    def reset(self, network: Network) -> None:
+        """The candidate routes of a new episode."""
+        self._quality = network.routes.quality
+
+    def offers(self, seen: Observations) -> Offers:
+        """What there is to choose from."""
+        if self.routes == "auto":
+            return by_network(seen)
+        hops, chance = seen.candidate_hops, seen.useful_in_time
+        claims = seen.source_claims_sum + seen.swap_claims_sum
+        within = True if self.claims_limit is None else claims <= self.claims_limit
+        return Offers(
+            ranked=True,
+            taken=(chance > 0) & within,
+            hops=hops,
+            chance=chance,
+            load=claims / np.maximum(hops, 1),
+            min_quality=self._quality,
+        )
+
+    def decide(
+        self, seen: Observations, masks: NDArray[np.int8], offers: Offers, place: Ints, quality: Ints, worth: Floats
+    ) -> Decision:
+        """A pair to each node's place (N,), -1 for none, over the routes of most `worth` that are above 0.
+
+        `quality` and `worth` are (N, D, R). A route that needs a better quality than the first is no alternative.
+        """
+        code, nodes = ActionCode.of(seen.table.scenario), np.arange(len(place))
+        at = (nodes, np.maximum(place, 0))
+        order = np.argsort(-worth[at], axis=1, kind="stable")
+        needed = np.take_along_axis(quality[at], order, axis=1)
+        action = code.encode(at[1], needed[:, 0])
+        legal = (place >= 0) & (masks[nodes, np.where(place >= 0, action, 0)] == 1)
+        condition = np.full(len(place), Condition.FREE) if self.only_if_free else None
+        decision = Decision(np.where(legal, action, 0), condition=condition)
+        if not offers.ranked:
+            return decision
+        alternative = (np.take_along_axis(worth[at], order, axis=1) > 0) & (needed <= needed[:, :1])
+        return decision._replace(route=order[:, 0], fallback=in_front(order, alternative)[:, 1:])
+
+
+@dataclass(frozen=True)
+class Orders:
+    """A central rule's: how its commands are worded.
+
+    `fallbacks`: whether a command also names the other routes that do at its quality, cheapest first; `read_free`:
+    whether its node reads the routes and withholds it if others claim them all; `read_pending`: whether it withholds
+    what is for requests that wait if there are none any more.
+    """
+
+    fallbacks: bool = False
+    read_free: bool = False
+    read_pending: bool = False
+
+    search_space: ClassVar[SearchSpace] = {
+        "fallbacks": (False, True),
+        "read_free": (False, True),
+        "read_pending": (False, True),
+    }
+
+    def worded(self, decision: Decision, network: Network, qualities: int, waited_for: NDArray[np.bool_]) -> Decision:
+        """The commands of a decision that names routes; `waited_for` (N,) says which are for requests that wait."""
+        free = Condition.READ_FREE if self.read_free else 0
+        pending = Condition.READ_PENDING if self.read_pending else 0
+        worded = decision._replace(condition=free + pending * waited_for)
+        if not self.fallbacks:
+            return worded
+        fallback = np.full((len(decision.action), network.routes.hops.shape[2] - 1), -1, dtype=np.int64)
+        ordered = np.flatnonzero(decision.action)
+        if len(ordered):
+            fallback[ordered] = _fallbacks(decision, network, qualities, ordered)
+        return worded._replace(fallback=fallback)
+
+
+def _fallbacks(decision: Decision, network: Network, qualities: int, ordered: Ints) -> Ints:
+    """(n, k - 1) other routes of the nodes `ordered` to command that meet the class the named one is good for."""
+    assert decision.route is not None
+    place, quality, _, _ = ActionCode(network.peers.shape[1], qualities).decode(decision.action[ordered])
+    named, quality = decision.route[ordered], quality[:, None, None]
+    needed = network.routes.quality[ordered, place]  # (n, k, C)
+    does = (needed > 0) & (needed <= quality)
+    hardest = _last(np.take_along_axis(does, named[:, None, None], axis=1)[:, 0])
+    meets = np.take_along_axis(does, hardest[:, None, None], axis=2)[..., 0]
+    routes = np.broadcast_to(np.arange(needed.shape[1]), meets.shape)
+    return in_front(routes, meets & (routes != named[:, None]))[:, :-1]
+
+
+def _last(flags: NDArray[np.bool_]) -> Ints:
+    """(n,) the last column that is set, 0 if none is."""
+    last: Ints = (np.arange(flags.shape[1]) * flags).max(axis=1)
+    return last
+
+
+def in_front(numbers: Ints, kept: NDArray[np.bool_]) -> Ints:
+    """(n, m) the numbers of each row that are kept, in their order, then -1."""
+    order = np.argsort(~kept, axis=1, kind="stable")
+    return np.take_along_axis(np.where(kept, numbers, -1), order, axis=1)
