@@ -1,8 +1,9 @@
 """Policies: how rules and learners plug in, and how they are found.
 
-A local policy decides for every node from what that node knows; a central one from a `NetworkView`. Both return a
-`Decision` over the same verbs. Installed packages announce policies through the entry point group
-``dpem_env.policies``; one's own are named by where they stand (see `dpem_env.policy_names`).
+A local policy decides for every node from what that node knows; a central one from a `NetworkView`; a hybrid one for
+every node from what that node knows and a controller advises. All return a `Decision` over the same verbs. Installed
+packages announce policies through the entry point group ``dpem_env.policies``; one's own are named by where they stand
+(see `dpem_env.policy_names`).
 """
 
 from __future__ import annotations
@@ -113,6 +114,28 @@ class CentralPolicy(ABC):
         """Decide for all nodes."""
 
 
+class HybridPolicy(ABC):
+    """Every node decides by itself, now, on the advice of a controller that sees the network late and orders nothing.
+
+    The advice is worked out anew in every slot, from a view of δ ago, as a controller would have sent it out then.
+    """
+
+    forecaster: Any = None  # of nodes, and of the controller's view
+    news: Collection[str] | None = None
+    sources: Any = None
+
+    def reset(self, scenario: Scenario, network: Network, seed: int) -> None:  # noqa: B027
+        """A new episode begins."""
+
+    @abstractmethod
+    def advise(self, view: NetworkView) -> Any:
+        """What the controller lets all nodes know; its view has no commands since, as there are none."""
+
+    @abstractmethod
+    def act(self, observations: Observations, masks: NDArray[np.int8], advice: Any) -> Decision:
+        """Decide for all nodes; row i may depend on row i of the observations and on the advice, None before any."""
+
+
 class Centralized(CentralPolicy):
     """A local rule run by a central controller: the same decisions, from observations that are δ old."""
 
@@ -151,8 +174,10 @@ class ArrayPolicy(LocalPolicy):
         return Decision(self.function(observations.matrix, masks))
 
 
-Policy = LocalPolicy | CentralPolicy
-KINDS = "a LocalPolicy or CentralPolicy (dpem_env.policies), or a callable (observations, masks) -> actions"
+Policy = LocalPolicy | CentralPolicy | HybridPolicy
+KINDS = (
+    "a LocalPolicy, CentralPolicy or HybridPolicy (dpem_env.policies), or a callable (observations, masks) -> actions"
+)
 
 
 def available() -> dict[str, EntryPoint]:
@@ -176,7 +201,7 @@ def get_policy(what: str | Policy | type | Callable[..., Any], **options: Any) -
     if not asked.central:
         return policy
     if not isinstance(policy, LocalPolicy):
-        raise PolicyError(f"policy {what.removeprefix(CENTRAL)!r} is central already; drop {CENTRAL!r}")
+        raise PolicyError(f"policy {what.removeprefix(CENTRAL)!r} has a controller already; drop {CENTRAL!r}")
     return Centralized(policy)
 
 

@@ -1,7 +1,8 @@
 """What is promised of every policy, and a check of it that takes a moment: `check_policy`.
 
 A decision has an integer for every node; none that the masks forbid. A policy decides the same whenever it is given
-the same seed and shown the same. A local one decides for each node from what that node sees, and from nothing else.
+the same seed and shown the same. A local one decides for each node from what that node sees, and from nothing else but,
+if it is hybrid, a controller's advice.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from dpem_env import scenarios
 from dpem_env.envs.decisions import require_decision
 from dpem_env.envs.session import Session, episode_seeds
-from dpem_env.policies import Centralized, Decision, LocalPolicy, NetworkView, Policy, get_policy
+from dpem_env.policies import Centralized, CentralPolicy, Decision, HybridPolicy, Policy, get_policy
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.support.errors import ContractError
 from dpem_env.support.own_code import blamed
@@ -42,10 +43,10 @@ def check_policy(
         made = get_policy(policy)
         rule = made.rule if isinstance(made, Centralized) else made
         trial = _Trial(called, rule, scenarios.get(scenario), split, forecaster or rule.forecaster)
-        if isinstance(rule, LocalPolicy):
-            _check_local(trial, rule)
-        else:
+        if isinstance(rule, CentralPolicy):
             trial.compare(trial.play(), trial.play())
+        else:
+            _check_of_nodes(trial)
 
 
 class _Shown(NamedTuple):
@@ -54,6 +55,7 @@ class _Shown(NamedTuple):
     observations: NDArray[np.float32]  # (N, F)
     masks: NDArray[np.int8]  # (N, actions)
     decision: Decision
+    advice: Any  # of a hybrid policy
 
 
 class _Trial(NamedTuple):
@@ -67,36 +69,34 @@ class _Trial(NamedTuple):
 
     def play(self) -> list[_Shown]:
         """The first slots of the episode, some nodes straying, by the same draws every time."""
-        local = isinstance(self.policy, LocalPolicy)
-        session = Session(
-            self.scenario,
-            delay=None if local else 0.0,
-            forecaster=self.forecaster,
-            split=self.split,
-            news=self.policy.news,
-        )
+        session = self.session()
         rng = np.random.default_rng(0)
         played: list[_Shown] = []
         self.begin(session)
         while not session.done and len(played) < SLOTS:
             shown: Any
-            if local:
+            advice = session.advice(self.policy) if isinstance(self.policy, HybridPolicy) else None
+            if session.nodes_decide:
                 observations, masks = (part[0] for part in session.look())
                 shown = session.observer.table.read(observations)
             else:
                 shown = session.view()
                 observations, masks = shown.observations.matrix, shown.masks
             before = observations.copy(), masks.copy()
-            decision = self.decide(shown, masks)
+            decision = self.decide(shown, masks, advice)
             for name, array, kept in zip(("observations", "masks"), (observations, masks), before, strict=True):
                 if not np.array_equal(array, kept):
                     raise self.broken(len(played), f"writes into the {name} it is shown; copy them first")
             self.require_legal(len(played), decision, masks)
-            played.append(_Shown(observations, masks, decision))
+            played.append(_Shown(observations, masks, decision, advice))
             straying = rng.random(len(masks)) < STRAYING
             other = (rng.random(masks.shape) * masks).argmax(axis=1)
             session.step(np.where(straying, other, decision.action), decision.route)
         return played
+
+    def session(self) -> Session:
+        """One in which the policy can play."""
+        return Session.of(self.policy, self.scenario, delay=0.0, forecaster=self.forecaster, split=self.split)
 
     def begin(self, session: Session) -> None:
         """Begin the episode."""
@@ -104,10 +104,15 @@ class _Trial(NamedTuple):
         session.begin(seeds)
         self.policy.reset(self.scenario, session.network, seeds.demand)
 
-    def decide(self, shown: Any, masks: NDArray[np.int8]) -> Decision:
+    def decide(self, shown: Any, masks: NDArray[np.int8], advice: Any) -> Decision:
         """What the policy decides, of the right form."""
-        arguments = (shown,) if isinstance(shown, NetworkView) else (shown, masks)
-        return require_decision(self.policy.act(*arguments), len(masks), self.called)
+        if isinstance(self.policy, CentralPolicy):
+            decision = self.policy.act(shown)
+        elif isinstance(self.policy, HybridPolicy):
+            decision = self.policy.act(shown, masks, advice)
+        else:
+            decision = self.policy.act(shown, masks)
+        return require_decision(decision, len(masks), self.called)
 
     def require_legal(self, slot: int, decision: Decision, masks: NDArray[np.int8]) -> None:
         """ContractError for an action that a mask forbids."""
@@ -133,10 +138,10 @@ class _Trial(NamedTuple):
         return ContractError(f"{self.called}, slot {slot} of {self.scenario.name}: {what}")
 
 
-def _check_local(trial: _Trial, rule: LocalPolicy) -> None:
+def _check_of_nodes(trial: _Trial) -> None:
     """What was seen is shown again: as it was, then with other rows in place of those of about half of the nodes."""
     shown = trial.play()
-    session = Session(trial.scenario, forecaster=trial.forecaster, split=trial.split, news=rule.news)
+    session = trial.session()
     table, rng = session.observer.table, np.random.default_rng(1)
 
     def again(own: NDArray[np.bool_]) -> list[_Shown]:
@@ -147,7 +152,8 @@ def _check_local(trial: _Trial, rule: LocalPolicy) -> None:
             rows = np.where(own, np.arange(len(own)), rng.permutation(len(own)))
             observations = np.where(own[:, None], each.observations, other.observations[rows])
             masks = np.where(own[:, None], each.masks, other.masks[rows])
-            found.append(_Shown(observations, masks, trial.decide(table.read(observations), masks)))
+            decision = trial.decide(table.read(observations), masks, each.advice)
+            found.append(_Shown(observations, masks, decision, each.advice))
         return found
 
     nodes = len(shown[0].masks)

@@ -350,7 +350,10 @@ def test_a_machine_that_gives_out_is_told_in_one_line(
         (["--policy", "local-reactiv"], "unknown policy 'local-reactiv'; did you mean 'local-reactive'?"),
         (["--policy", "two\nlines"], "unknown policy 'two\\nlines'"),
         (["--policy", "central:local"], "unknown policy 'local'; did you mean 'local-reactive'?"),
-        (["--policy", "central:central-reactive"], "policy 'central-reactive' is central already; drop 'central:'"),
+        (
+            ["--policy", "central:central-reactive"],
+            "policy 'central-reactive' has a controller already; drop 'central:'",
+        ),
         (["--forecaster", "oracl"], "unknown forecaster 'oracl'; did you mean 'oracle'?"),
         (["--set", "slots"], "--set 'slots': expected NAME=VALUE"),
         (["--set", "slot=8"], "override 'slot' is no field of a scenario; did you mean 'slots'?"),

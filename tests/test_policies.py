@@ -52,7 +52,7 @@ def test_central_puts_a_local_rule_under_central_control() -> None:
         ("central:local-reactiv", "did you mean 'local-reactive'?"),
         ("zzz", "known: acp, "),
         ("", "unknown policy ''"),
-        ("central:central-reactive", "central already"),
+        ("central:central-reactive", "has a controller already"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_answered_in_one_line(name: str, message: str) -> None:
@@ -176,7 +176,7 @@ def test_ones_own_policy_is_taken_as_it_is_or_made_of_its_class() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (Path, "policy 'Path' is a class of something else; expected a LocalPolicy or CentralPolicy"),
+        (Path, "policy 'Path' is a class of something else; expected a LocalPolicy, CentralPolicy or HybridPolicy"),
         (None, "policy is None; expected a name"),
         (5, "policy is 5; expected a name"),
         (["idle"], "policy is ['idle']; expected a name"),
@@ -196,7 +196,7 @@ def make_nothing() -> None:
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("make_nothing", "policy 'own' is a NoneType; expected a LocalPolicy or CentralPolicy"),
+        ("make_nothing", "policy 'own' is a NoneType; expected a LocalPolicy, CentralPolicy or HybridPolicy"),
         ("NoSuchClass", "policy 'own' needs a package that is not installed"),
     ],
 )

@@ -36,12 +36,12 @@ class WeightRule:
 
     def judge(self, seen: Observations, offers: Offers) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """(N, D, R) weights, above 0 where an allocation is better than waiting, and the qualities they are for."""
-        pending = seen.pending.sum(axis=2)
-        waiting = np.maximum(pending - seen.open_allocations, 0)
+        waiting = np.maximum(seen.pending.sum(axis=2) - seen.open_allocations, 0)
         expected = seen.forecast[:, :, : self.lookahead].sum(axis=2)
         backlog = waiting + self.forecast_weight * np.maximum(expected - spare_pairs(seen), 0)
         needed = needed_quality(seen.pending, offers.min_quality, seen.table.scenario.control.qualities)
-        quality = np.where(waiting[..., None] > 0, needed, stock_quality(offers.min_quality, hardest_class=0))
+        stocked = stock_quality(offers.min_quality, hardest_class=0)
+        quality = np.where(waiting[..., None] > 0, needed, stocked)
         price = offers.hops * quality * (self.link_price + self.load_price * offers.load)
         weight = backlog[..., None] * offers.chance - price
         return np.where(offers.taken, weight, -np.inf), quality
@@ -85,9 +85,13 @@ class MaxWeight(LocalRule):
         """One allocation per node at most, from its own row alone."""
         offers = self.choice.offers(observations)
         weight, quality = self.rule.judge(observations, offers)
-        best = weight.max(axis=2)
-        place = np.where(best.max(axis=1) > 0, best.argmax(axis=1), -1)
-        return self.choice.decide(observations, masks, offers, place, quality, weight)
+        return self.choice.decide(observations, masks, offers, heaviest(weight), quality, weight)
+
+
+def heaviest(weight: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(N,) place of the largest of (N, D, R) weights, -1 where none is above 0."""
+    best = weight.max(axis=2)
+    return np.where(best.max(axis=1) > 0, best.argmax(axis=1), -1)
 
 
 class CentralMaxWeight(CentralScheduler):

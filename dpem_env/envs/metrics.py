@@ -69,7 +69,7 @@ def episode_metrics(session: Session, total_reward: NDArray[np.float64]) -> Epis
     seconds = session.slots * scenario.control.slot_duration
     resource_slots = 3 * network.num_nodes * session.slots
     contended = tally[CONTENDED]
-    read = 0.0 if session.control is not None else messages_per_second(scenario, network)
+    read = messages_per_second(scenario, network) if session.nodes_decide else 0.0
     hops = network.routes.hops[source, peer, 0]
     classes = len(scenario.demand.fidelity_classes)
     value = np.array(scenario.reward.class_values or np.ones(classes))[wanted]

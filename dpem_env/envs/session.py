@@ -23,7 +23,7 @@ from dpem_env.envs.forecasts import Forecasts
 from dpem_env.envs.rewards import rewards
 from dpem_env.network.network import Network, build_network
 from dpem_env.observations.features import Observer
-from dpem_env.policies import NetworkView
+from dpem_env.policies import HybridPolicy, LocalPolicy, NetworkView, Policy
 from dpem_env.scenarios import SPLITS, Scenario, Split
 from dpem_env.scenarios.schema import MAX_SLOTS
 from dpem_env.simulator import Call, Condition, Episode, Simulator
@@ -136,12 +136,13 @@ class Session:
     """B networks of a scenario, each with an episode at a time, all equally long and in the same slot.
 
     Without a `delay` every node decides for itself; with one, a controller per network decides for its nodes, that many
-    seconds late. `look` and `play` serve all networks, whoever decides. What is asked of one network is the first
-    unless another is named.
+    seconds late, or, where they are `advised`, sees them as late and leaves them to decide. `look` and `play` serve all
+    networks, whoever decides. What is asked of one network is the first unless another is named.
 
     **Arguments.** ``num_networks``: B. ``delay``: None, or that of central control in s, taken to the nearest slot,
-    halves down. ``threads``: networks are shared out among that many threads; results do not depend on it. Those after
-    them, and overrides, are what façades pass on: see `EntanglementEnv`.
+    halves down. ``advised``: whether nodes decide although there is a controller. ``threads``: networks are shared out
+    among that many threads; results do not depend on it. Those after them, and overrides, are what façades pass on: see
+    `EntanglementEnv`.
     """
 
     def __init__(
@@ -151,6 +152,7 @@ class Session:
         delay: float | None = None,
         threads: int = 1,
         *,
+        advised: bool = False,
         split: Split = "train",
         routes: bool = False,
         conditional: bool = False,
@@ -168,16 +170,29 @@ class Session:
         self.max_cycles = self.scenario.episode.slots if max_cycles is None else max_cycles
         require_slots(self.max_cycles)
         self.simulator = Simulator(self.scenario, int(num_networks), int(threads))
-        when = Condition.FREE if delay is None else Condition.READ_FREE
+        self.nodes_decide = delay is None or advised
+        when = Condition.FREE if self.nodes_decide else Condition.READ_FREE
         self.observer = Observer(self.simulator, routes, when if conditional else 0, news)
         self.control = None
         if delay is not None:
             self.control = CentralControl(self.simulator, delay, forecaster, routes, self.observer.code.condition, news)
-        of_nodes = forecaster if self.control is None else None  # controllers have forecasts of their own time
+        of_nodes = forecaster if self.nodes_decide else None  # controllers have forecasts of their own time
         self.forecasts = Forecasts(self.scenario, of_nodes, self.num_networks)
         self.forecast: NDArray[np.float32] | None = None  # (B, N, D, H) that nodes have now
         self.all_seeds: list[EpisodeSeeds] = []
         self.slots: int
+
+    @classmethod
+    def of(cls, policy: Policy, scenario: Scenario, *, delay: float, forecaster: Any, **more: Any) -> Session:
+        """One in which a policy can play: with a controller, and with nodes that decide, where it has them."""
+        return cls(
+            scenario,
+            delay=None if isinstance(policy, LocalPolicy) else delay,
+            advised=isinstance(policy, HybridPolicy),
+            forecaster=forecaster,
+            news=policy.news,
+            **more,
+        )
 
     def reset(
         self, seed: int | None = None, options: Mapping[str, Any] | None = None, slots: int | None = None
@@ -211,7 +226,7 @@ class Session:
         self.simulator.run(playing)
         if self.control is not None:
             _, ordered, route, _, _, fallback = playing
-            self.control.remember(ordered, route, fallback)
+            self.control.remember(np.zeros_like(ordered) if self.nodes_decide else ordered, route, fallback)
 
     def play(self, action: ArrayLike, *more: ArrayLike | None) -> Look:
         """`step`, then `look`: where nodes decide, both in one go of the threads."""
@@ -226,7 +241,7 @@ class Session:
     def look(self) -> Look:
         """What nodes observe and may do; under central control, what controllers see of them and may order."""
         self.require_begun()
-        if self.control is not None:
+        if self.control is not None and not self.nodes_decide:
             return Look(*self.control.look())
         looking, look = self._looking()
         self.simulator.run(*looking)
@@ -307,6 +322,11 @@ class Session:
         self.require_begun()
         assert self.control is not None
         return self.control.view(network)
+
+    def advice(self, policy: HybridPolicy, network: int = 0) -> Any:
+        """What the controller of a network advises; None while nothing is old enough to be seen."""
+        view = self.view(network)
+        return None if view is None else policy.advise(view)
 
     def rewards(self, network: int = 0) -> NDArray[np.float64]:
         """(N,) reward of the last step."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from dpem_env.demand.forecast import get_forecaster
 from dpem_env.envs.control import played_delay, warn_if_rounded
-from dpem_env.policies import CentralPolicy, Policy, available, get_policy
+from dpem_env.policies import LocalPolicy, Policy, available, get_policy
 from dpem_env.policy_names import OWN, PolicyName, labelled, require_label
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import DpemError, PolicyError
@@ -140,8 +140,8 @@ def _played(
             raise PolicyError(f"label {label!r} is the name of another policy; give {asked!r} another one")
     called = None if label == asked else label
     played = [PolicySpec(name, None, forecaster, (), called, trust, player) for name, trust in members]
-    central = isinstance(played[0].make(), CentralPolicy)
-    for delay in dict.fromkeys(delays or (0.0,)) if central else (None,):
+    local = isinstance(played[0].make(), LocalPolicy)
+    for delay in (None,) if local else dict.fromkeys(delays or (0.0,)):
         yield asked, tuple(replace(each, delay=delay) for each in played)
 
 

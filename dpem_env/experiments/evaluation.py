@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dpem_env.envs.decisions import require_decision
 from dpem_env.envs.metrics import EpisodeMetrics, episode_metrics
 from dpem_env.envs.session import EpisodeSeeds, Session
-from dpem_env.policies import CentralPolicy, Decision, LocalPolicy, Policy
+from dpem_env.policies import CentralPolicy, Decision, HybridPolicy, Policy
 from dpem_env.scenarios import Scenario
 
 
@@ -36,11 +36,10 @@ def run_episode(
 ) -> tuple[EpisodeMetrics, Session]:
     """Play one episode to its end; returns its metrics and the session in its final state.
 
-    `delay` (s) applies to central policies. `forecaster` overrides the policy's own.
+    `delay` (s) is that of a controller, if there is one. `forecaster` overrides the policy's own.
     """
     forecaster = forecaster if forecaster is not None else policy.forecaster
-    central = isinstance(policy, CentralPolicy)
-    session = Session(scenario, delay=delay if central else None, forecaster=forecaster, news=policy.news)
+    session = Session.of(policy, scenario, delay=delay, forecaster=forecaster)
     session.begin(seeds)
     policy.reset(scenario, session.network, seeds.demand)
     if recorder is not None:
@@ -57,12 +56,13 @@ def run_episode(
 
 def _decided(session: Session, policy: Policy) -> tuple[Decision, NDArray[np.float32] | None]:
     """What a policy decides in the current slot, and the forecast it was shown."""
-    if isinstance(policy, LocalPolicy):
-        look = session.look()
-        decision = policy.act(session.observer.table.read(look.observations[0]), look.masks[0])
-        return require_decision(decision, session.network.num_nodes).of_nodes(), session.forecast
-    view = session.view()
-    assert session.control is not None
-    if view is None:
-        return Decision(np.zeros(session.network.num_nodes, dtype=np.int64)), session.control.forecast
-    return require_decision(policy.act(view), session.network.num_nodes), session.control.forecast
+    nodes = session.network.num_nodes
+    if isinstance(policy, CentralPolicy):
+        view = session.view()
+        assert session.control is not None
+        blind = Decision(np.zeros(nodes, dtype=np.int64))
+        return blind if view is None else require_decision(policy.act(view), nodes), session.control.forecast
+    look = session.look()
+    shown = session.observer.table.read(look.observations[0]), look.masks[0]
+    decision = policy.act(*shown, session.advice(policy)) if isinstance(policy, HybridPolicy) else policy.act(*shown)
+    return require_decision(decision, nodes).of_nodes(), session.forecast

@@ -35,7 +35,16 @@ from dpem_env.simulator.segments import (
     relays_ready,
 )
 from dpem_env.simulator.state import Status, Tally, Verdict, state_of, work_of, world_of
-from dpem_env.simulator.telemetry import clear_telemetry, pass_telemetry, route_up
+from dpem_env.simulator.telemetry import (
+    PEER,
+    READY,
+    ROUTE,
+    WANTED,
+    clear_telemetry,
+    pass_telemetry,
+    reading_known,
+    route_up,
+)
 from dpem_env.support.compiled import entry, inner
 
 _purification_success = njit(physics.purification_success)
@@ -198,6 +207,7 @@ def decide(rules, world, state, work, action, route, priority, condition, fallba
     beyond = code_of(world.peers.shape[1], 1, 0, rules.qualities, 1)  # the first number that is no action
     actors = 0
     frozen = False
+    read = False
     for i in range(len(action)):
         state.delivered[i] = 0
         state.contended[i] = 0
@@ -213,12 +223,14 @@ def decide(rules, world, state, work, action, route, priority, condition, fallba
             state.verdict[i] = Verdict.ILLEGAL
             state.tally[Tally.ILLEGAL] += 1
             continue
-        if condition[i] != 0:
-            if not frozen:
-                _freeze_claims(rules, world, state, work)
-                frozen = True
-            d = place_of(action[i], rules.qualities)
-            if rules.news and _withheld(world, state, work, i, d, condition[i]):
+        if condition[i] & Condition.FREE and not frozen:
+            _freeze_claims(rules, world, state, work)
+            frozen = True
+        if condition[i] & (Condition.READ_FREE | Condition.READ_PENDING) and rules.news:
+            if not read:
+                _read_claims(rules, world, state, work)
+                read = True
+            if _withheld(rules, world, state, work, i, place_of(action[i], rules.qualities), condition[i]):
                 state.verdict[i] = Verdict.WITHHELD
                 state.tally[Tally.WITHHELD] += 1
                 continue
@@ -267,7 +279,6 @@ def _freeze_claims(rules, world, state, work):
     """
     work.source_holder[:] = -1
     work.swap_holder[:] = -1
-    work.stamp[:] = -1
     rows = state.alloc_peer.shape[1]
     for place in range(state.num_open[0]):
         alloc = state.age_order[place]
@@ -276,12 +287,33 @@ def _freeze_claims(rules, world, state, work):
         hops = num_hops(world, i, d, r)
         wanted = links_wanted(rules, state, i, row, hops)
         ready = relays_ready(rules, state, i, row, hops)
-        for h in range(hops):
-            link = world.route_links[i, d, r, h]
-            if wanted >> h & 1 and state.link_up[link] == 1:
-                _hold(work.source_holder, world.link_emitter[link], i)
-            if h > 0 and ready >> h & 1:
-                _hold(work.swap_holder, world.route_nodes[i, d, r, h], i)
+        _hold_route(world, state.link_up, i, d, r, wanted, ready, work.source_holder, work.swap_holder)
+
+
+@inner
+def _read_claims(rules, world, state, work):
+    """The same as far as nodes know by now."""
+    reading = reading_known(rules, state)
+    work.source_read[:] = -1
+    work.swap_read[:] = -1
+    work.stamp[:] = -1
+    for i in range(reading.allocations.shape[0]):
+        for row in range(reading.allocations.shape[1]):
+            d, r = np.int64(reading.allocations[i, row, PEER]), np.int64(reading.allocations[i, row, ROUTE])
+            if d >= 0:
+                wanted, ready = reading.allocations[i, row, WANTED], reading.allocations[i, row, READY]
+                _hold_route(world, reading.link_up, i, d, r, wanted, ready, work.source_read, work.swap_read)
+
+
+@inner
+def _hold_route(world, link_up, i, d, r, wanted, ready, source_holder, swap_holder):
+    """What an allocation claims: sources of links it asks for that are up, swap engines of relays that are ready."""
+    for h in range(num_hops(world, i, d, r)):
+        link = world.route_links[i, d, r, h]
+        if wanted >> h & 1 and link_up[link] == 1:
+            _hold(source_holder, world.link_emitter[link], i)
+        if h > 0 and ready >> h & 1:
+            _hold(swap_holder, world.route_nodes[i, d, r, h], i)
 
 
 @inner
@@ -291,7 +323,7 @@ def _hold(holder, node, agent):
 
 
 @inner
-def _withheld(world, state, work, i, d, condition):
+def _withheld(rules, world, state, work, i, d, condition):
     """Whether node i does not submit what it was ordered; routes that it reads and finds unfit are tried no more."""
     if condition & Condition.READ_PENDING and state.queue_head[i, d] < 0:
         return True
@@ -309,10 +341,21 @@ def _withheld(world, state, work, i, d, condition):
             if work.stamp[asked] != i:
                 work.stamp[asked] = i
                 state.tally[Tally.COMMAND_MESSAGES] += 1
-        if route_up(world, state, i, d, r) and _refusing(world, state, work, i, d, r, True) < 0:
+        if _reads_well(rules, world, state, work, i, d, r):
             tries[kept] = r
             kept += 1
     return kept == 0
+
+
+@inner
+def _reads_well(rules, world, state, work, i, d, r):
+    """Whether nothing that node i knows of a route speaks against it: links, memory, its own as of now, and claims."""
+    reading = reading_known(rules, state)
+    fits = state.free_memory[i] > 0 and route_up(world, reading, i, d, r)
+    hops = num_hops(world, i, d, r)
+    for h in range(1, hops + 1):
+        fits = fits and reading.free_memory[world.route_nodes[i, d, r, h]] >= qubits_needed(h, hops)
+    return fits and claimed_by_others(world, work.source_read, work.swap_read, i, d, r) < 0
 
 
 # --------------------------------------------------------------------------------------------- phase 2: admission
@@ -374,20 +417,20 @@ def qubits_needed(h, hops):
 
 
 @inner
-def claimed_by_others(world, work, i, d, r):
-    """The first source or swap engine of a route that another agent claims as the slot begins, -1 if there is none.
+def claimed_by_others(world, source_holder, swap_holder, i, d, r):
+    """The first source or swap engine of a route that another agent than i holds a claim on, -1 if there is none.
 
     A resource is a number: a node for its memory, N + node for its source, 2N + node for its swap engine.
     """
-    nodes = len(work.source_holder)
+    nodes = len(source_holder)
     hops = num_hops(world, i, d, r)
     for h in range(hops):
         if h > 0:
             relay = np.int64(world.route_nodes[i, d, r, h])
-            if work.swap_holder[relay] != -1 and work.swap_holder[relay] != i:
+            if swap_holder[relay] != -1 and swap_holder[relay] != i:
                 return 2 * nodes + relay
         e = np.int64(world.link_emitter[world.route_links[i, d, r, h]])
-        if work.source_holder[e] != -1 and work.source_holder[e] != i:
+        if source_holder[e] != -1 and source_holder[e] != i:
             return nodes + e
     return -1
 
@@ -400,7 +443,7 @@ def _refusing(world, state, work, i, d, r, only_if_free):
         node = np.int64(world.route_nodes[i, d, r, h])
         if state.free_memory[node] < qubits_needed(h, hops):
             return node
-    return claimed_by_others(world, work, i, d, r) if only_if_free else -1
+    return claimed_by_others(world, work.source_holder, work.swap_holder, i, d, r) if only_if_free else -1
 
 
 @inner

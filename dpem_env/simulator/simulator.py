@@ -264,7 +264,7 @@ def _sizes_of(scenario: Scenario, episode: Episode) -> dict[str, int]:
     sizes = {
         "1": 1,
         "2": 2,
-        "4": 4,
+        "5": 5,
         "G": -(-delay // period) + 1 if scenario.control.news_period else 0,
         "N": topology.num_nodes,
         "D": scenario.demand.peers,

@@ -127,7 +127,7 @@ class State(NamedTuple):
     seen_up: Annotated[I8, "N D"]
     seen_load: Annotated[F32, "N D"]
     # news: the last G readings in turn, none if nobody asks
-    read_allocations: Annotated[I32, "G N K 4"]  # peer place (-1: closed), route, links wanted, swaps awaited
+    read_allocations: Annotated[I32, "G N K 5"]  # peer place (-1: closed), route, links wanted, swaps awaited, ready
     read_memory: Annotated[I32, "G N"]  # free qubits
     read_link_up: Annotated[I8, "G L"]
     # what the last step did
@@ -150,6 +150,8 @@ class Workspace(NamedTuple):
     refused_count: Annotated[I32, "N"]
     source_holder: Annotated[I32, "N"]  # agent that claims the node's source as the slot begins, -2 if several
     swap_holder: Annotated[I32, "N"]  # its swap engine
+    source_read: Annotated[I32, "N"]  # the same by the reading that nodes know
+    swap_read: Annotated[I32, "N"]
     source_refused: Annotated[I8, "N"]  # 1 if the source refused an allocation that was denied
     swap_refused: Annotated[I8, "N"]
     node_flag: Annotated[I8, "N"]  # contended resource of the kind at hand
@@ -166,7 +168,7 @@ class Workspace(NamedTuple):
     finished_werner: Annotated[F64, "NK"]  # end-to-end w by place in age_order; -1 where not finished
     source_claims: Annotated[I32, "N"]  # incomplete links on each source
     swap_claims: Annotated[I32, "N"]  # open allocations relayed through each node
-    allocations: Annotated[I32, "N K 4"]  # as `read_allocations`, now
+    allocations: Annotated[I32, "N K 5"]  # as `read_allocations`, now
     waiting: Annotated[I32, "N"]  # as source_claims and swap_claims, of a reading
     relayed: Annotated[I32, "N"]
     source_claimed: Annotated[I32, "N"]  # links that claim each source, in a reading

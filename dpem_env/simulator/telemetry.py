@@ -6,9 +6,9 @@ its candidate routes, of which the last few are kept. Without, it is a *snapshot
 peer), the current route (the first whose links are up), whether it is up and the load of its worst resource.
 
 A reading is kept as what nodes answer: every open allocation with the links that ask for pairs and the relays whose
-swap is still to come, free memory, and the links that are up. Loads, in 0..1 per resource: incomplete links on a source
-over what it can emit in a time-to-live; open allocations relayed through a node over the swaps it can do in a
-time-to-live; the share of a memory in use.
+swap is still to come or could be made at once, free memory, and the links that are up. Loads, in 0..1 per resource:
+incomplete links on a source over what it can emit in a time-to-live; open allocations relayed through a node over the
+swaps it can do in a time-to-live; the share of a memory in use.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dpem_env.simulator.segments import links_wanted, num_hops, swaps_awaited
+from dpem_env.simulator.segments import links_wanted, num_hops, relays_ready, swaps_awaited
 from dpem_env.support.compiled import inner
 
 UNSEEN = -2
-PEER, ROUTE, WANTED, AWAITED = 0, 1, 2, 3  # of an allocation in a reading
+PEER, ROUTE, WANTED, AWAITED, READY = 0, 1, 2, 3, 4  # of an allocation in a reading
 
 
 class Reading(NamedTuple):
@@ -59,15 +59,21 @@ def pass_telemetry(rules, world, state, work):
 def _look_around(rules, world, state, work, slot):
     """Keep a reading, or take a snapshot."""
     if rules.news:
-        place = _place_of(rules, state, slot)
-        list_allocations(rules, world, state, state.read_allocations[place])
-        for i in range(len(state.free_memory)):
-            state.read_memory[place, i] = state.free_memory[i]
-        for link in range(len(state.link_up)):
-            state.read_link_up[place, link] = state.link_up[link]
-        state.flying_slot[0] = slot
+        keep_reading(rules, world, state, slot)
     else:
         take_snapshot(rules, world, state, work, slot)
+
+
+@inner
+def keep_reading(rules, world, state, slot):
+    """Write down what all nodes would answer now, as the reading taken after `slot`."""
+    place = _place_of(rules, state, slot)
+    list_allocations(rules, world, state, state.read_allocations[place])
+    for i in range(len(state.free_memory)):
+        state.read_memory[place, i] = state.free_memory[i]
+    for link in range(len(state.link_up)):
+        state.read_link_up[place, link] = state.link_up[link]
+    state.flying_slot[0] = slot
 
 
 @inner
@@ -85,7 +91,7 @@ def reading_known(rules, state):
 
 @inner
 def list_allocations(rules, world, state, allocations):
-    """Write every open allocation down, with the links that ask for pairs and the relays whose swap is to come."""
+    """Write every open allocation down, with the links that ask for pairs and the relays that await a swap, or can."""
     allocations[:] = -1
     rows = state.alloc_peer.shape[1]
     for place in range(state.num_open[0]):
@@ -97,6 +103,7 @@ def list_allocations(rules, world, state, allocations):
         allocations[i, row, ROUTE] = r
         allocations[i, row, WANTED] = links_wanted(rules, state, i, row, hops)
         allocations[i, row, AWAITED] = swaps_awaited(state, i, row, hops)
+        allocations[i, row, READY] = relays_ready(rules, state, i, row, hops)
 
 
 @inner

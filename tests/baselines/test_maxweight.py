@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dpem_baselines.maxweight import CentralMaxWeight, MaxWeight, WeightRule
+from dpem_baselines.route_choice import by_network
 from dpem_env.envs.session import Session
 from support.hand_made import Always, chosen, expecting, nodes
 from support.rollouts import control_of, session_with, view_of
@@ -15,8 +16,11 @@ from support.rollouts import control_of, session_with, view_of
 LINK, LOAD = 0.05, 0.2
 
 
-def weight(row: dict[str, dict[int, Any]], place: int = 0) -> float:
-    return float(WeightRule(LINK, LOAD, lookahead=8, forecast_weight=1.0).judge(nodes(row))[0][0, place])
+def weight(row: dict[str, dict[int, Any]], forecast_weight: float = 1.0) -> float:
+    """Of the first peer, over the route that the network would pick."""
+    seen = nodes(row)
+    weights, _ = WeightRule(LINK, LOAD, lookahead=8, forecast_weight=forecast_weight).judge(seen, by_network(seen))
+    return float(weights[0, 0, 0])
 
 
 ONE_PENDING = {"pending": {0: (1, 0, 0)}}
@@ -46,9 +50,8 @@ def test_the_backlog_is_what_no_allocation_covers_and_what_is_expected_beyond_th
 
 
 def test_an_expected_request_may_weigh_less_than_one_that_waits() -> None:
-    rule = WeightRule(LINK, LOAD, lookahead=8, forecast_weight=0.5)
     row = {"forecast": {0: expecting(1.5)}} | ONE_PENDING
-    assert rule.judge(nodes(row))[0][0, 0] == pytest.approx((1.0 + 0.5 * 1.5) * 0.9 - 2 * LINK, abs=1e-5)
+    assert weight(row, forecast_weight=0.5) == pytest.approx((1.0 + 0.5 * 1.5) * 0.9 - 2 * LINK, abs=1e-5)
 
 
 @pytest.mark.parametrize(("hops", "rate"), [(1, 1.0), (2, 0.9), (4, 0.729)])

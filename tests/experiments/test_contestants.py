@@ -49,7 +49,7 @@ def test_a_mistyped_policy_is_told_with_the_nearest() -> None:
 
 
 def test_a_central_policy_cannot_be_put_under_central_control() -> None:
-    with pytest.raises(PolicyError, match="'central-reactive' is central already"):
+    with pytest.raises(PolicyError, match="'central-reactive' has a controller already"):
         policy_specs(["central:central-reactive"], [])
 
 

@@ -85,7 +85,10 @@ def test_a_file_may_lie_at_any_path() -> None:
 @pytest.mark.parametrize(
     ("policies", "told"),
     [
-        (["me=./mine.py:FIVE"], "policy './mine.py:FIVE' is a int; expected a LocalPolicy or CentralPolicy"),
+        (
+            ["me=./mine.py:FIVE"],
+            "policy './mine.py:FIVE' is a int; expected a LocalPolicy, CentralPolicy or HybridPolicy",
+        ),
         (["./mine.py:Plain"], "is a class of something else; expected"),
         (["./mine.py:Abstract"], "policy './mine.py:Abstract' has no act()"),
         (["./mine.py:Needs"], "cannot be made without path: give defaults, or name an object"),

@@ -55,6 +55,7 @@ class Phase(IntEnum):
     DELIVERY = 4
     AGEING = 5
     TELEMETRY = 6
+    READING = 7  # what nodes know by now is made what is so now
 
 
 @cached(_nrt=False)
@@ -74,6 +75,8 @@ def _play(phase, rules, world, state, work, action, route, priority, condition, 
         kernel.age(rules, world, state)
     elif phase == 6:
         telemetry.take_snapshot(rules, world, state, work, state.slot[0])
+    elif phase == 7:
+        telemetry.keep_reading(rules, world, state, state.seen_slot[0])
 
 
 @cached()
@@ -182,8 +185,15 @@ class HandDrawn:
         priorities: Mapping[int, int] | None = None,
         conditions: Mapping[int, int] | None = None,
         fallbacks: Mapping[int, Sequence[int]] | None = None,
+        *,
+        read: bool = True,
     ) -> Changes:
-        """Play decisions and admission: node -> (peer place, quality) or a bare action; returns what changed."""
+        """Play decisions and admission: node -> (peer place, quality) or a bare action; returns what changed.
+
+        `read`: nodes have read the state as it is, if there are news; otherwise they know what they knew.
+        """
+        if read and self.simulator.rules.news:
+            self.play(Phase.READING)
         commands = np.zeros((4, self.simulator.num_nodes), dtype=np.int64)
         commands[1] = -1
         for i, action in actions.items():

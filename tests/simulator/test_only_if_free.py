@@ -266,6 +266,17 @@ def test_what_is_full_or_down_as_it_is_read_does_not_do() -> None:
     assert contention(changed) == ({}, {})
 
 
+@pytest.mark.parametrize(("waited", "verdict"), [(0, ADMITTED), (2, ADMITTED), (3, WITHHELD)])
+def test_a_node_withholds_by_what_it_knows_however_old_that_is(waited: int, verdict: Verdict) -> None:
+    drawn = diamond(news_delay=0.75)
+    drawn.emit()
+    drawn.wait(4)
+    drawn.open(1, 0, since=4)
+    drawn.wait(waited)
+    ordered = {"routes": {0: 0}, "conditions": {0: READ_FREE}}
+    assert drawn.act({0: (0, 1)}, **ordered, read=False)["verdict"] == {0: verdict}
+
+
 def test_memory_that_is_gone_since_it_was_read_denies() -> None:
     drawn = diamond(memory=[8, 2, 8, 8, 8])
     changed = drawn.act({0: (0, 1), 4: (0, 1)}, dict.fromkeys((0, 4), 0), {0: 1}, dict.fromkeys((0, 4), READ_FREE))

@@ -72,7 +72,7 @@ def test_a_reading_holds_what_nodes_answer_and_the_last_ones_are_kept() -> None:
     assert drawn.state.read_memory.tolist() == [[10, 10, 10], [9, 8, 9], [0, 0, 0]]
     assert drawn.state.read_link_up.tolist() == [[1, 1], [1, 0], [0, 0]]
     taken = drawn.state.read_allocations[1]
-    assert taken[0, 0].tolist() == [FAR, 0, 0b01, 0b10]  # link 0 asks for a pair, relay 1 has not swapped
+    assert taken[0, 0].tolist() == [FAR, 0, 0b01, 0b10, 0]  # link 0 asks for a pair, relay 1 has yet to swap
     assert (taken[..., 0] >= 0).sum() == 1
 
 

@@ -118,6 +118,7 @@ def control_of(session: Session, delay: float = 0.0, forecaster: str | Forecaste
     """The session, taken over by controllers that see it `delay` seconds late."""
     session.control = CentralControl(session.simulator, delay, forecaster, session.observer.routes)
     session.control.begin()
+    session.nodes_decide = False
     return session
 
 
