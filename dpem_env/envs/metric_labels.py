@@ -32,6 +32,7 @@ METRICS = {
         Quantity("wasted_elementary", "links timed out / emitted", 3),
         Quantity("from_stock", "served from stock", 3),
         Quantity("reward", "reward", 2),
+        Quantity("charges", "contended resources charged", 1),
         Quantity("requests", "requests counted", 0),
     )
 }

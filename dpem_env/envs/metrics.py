@@ -42,6 +42,7 @@ class EpisodeMetrics:
     wasted_elementary: float  # elementary pairs lost to time-outs / emitted
     from_stock: float  # share of deliveries served by a stored pair
     reward: float  # mean over agents of the episode's sum
+    charges: float  # contended resources that an agent had a claim to, one per slot, mean of their sums: what β prices
     requests: int  # counted in delivery_rate
     delivered: int  # with all their pairs
     submitted: int
@@ -55,8 +56,10 @@ class EpisodeMetrics:
         return {name: _plain(value) for name, value in asdict(self).items()}
 
 
-def episode_metrics(session: Session, total_reward: NDArray[np.float64]) -> EpisodeMetrics:
-    """Metrics of a finished episode; `total_reward` is (N,), each agent's sum."""
+def episode_metrics(
+    session: Session, total_reward: NDArray[np.float64], charged: NDArray[np.integer[Any]]
+) -> EpisodeMetrics:
+    """Metrics of a finished episode; of every agent (N,) sums of rewards and of contended resources charged to it."""
     scenario, network = session.scenario, session.network
     state, tally = session.simulator.state_of(0), session.simulator.state.tally[0]
     table, n = session.demand.requests, scenario.demand.pairs_per_request
@@ -95,6 +98,7 @@ def episode_metrics(session: Session, total_reward: NDArray[np.float64]) -> Epis
         wasted_elementary=_ratio(tally[Tally.TIMED_OUT], tally[Tally.EMITTED]),
         from_stock=_ratio(tally[Tally.FROM_STOCK], tally[Tally.DELIVERED]),
         reward=float(total_reward.mean()),
+        charges=float(charged.mean()),
         requests=int(counted.sum()),
         delivered=int(served.sum()),
         submitted=int(tally[Tally.SUBMITTED]),

@@ -44,14 +44,15 @@ def run_episode(
     policy.reset(scenario, session.network, seeds.demand)
     if recorder is not None:
         recorder.begin(session, label)
-    total = np.zeros(session.network.num_nodes)
+    total, charged = np.zeros(session.network.num_nodes), np.zeros(session.network.num_nodes, dtype=np.int64)
     while not session.done:
         decision, forecast = _decided(session, policy)
         session.step(*decision)
         total += session.rewards()
+        charged += session.simulator.state.contended[0]
         if recorder is not None:
             recorder.record(session, decision, forecast)
-    return episode_metrics(session, total), session
+    return episode_metrics(session, total, charged), session
 
 
 def _decided(session: Session, policy: Policy) -> tuple[Decision, NDArray[np.float32] | None]:

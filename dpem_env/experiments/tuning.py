@@ -2,12 +2,14 @@
 
 Every policy gets at most so many trials of its `search_space` (see `dpem_env.experiments.search`; the first is its
 defaults), each played on the same validation episodes; the best mean reward wins. A central policy is tuned for every
-control delay on its own. A scenario has one file; a search that is run again goes on from what the file holds. What was
-found there with other code or files, or on another scenario of that name, is searched again.
+control delay on its own. Every trial is kept with what it came to, so that the best at any other price of contention is
+known as well: a front, at no further cost. A scenario has one file; a search that is run again goes on from what the
+file holds. What was found there with other code or files, or on another scenario of that name, is searched again.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import sys
@@ -18,7 +20,6 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from dpem_env.experiments.contestants import PolicySpec
@@ -35,8 +36,9 @@ from dpem_env.support.files import checked, file_name, read_json, reading, sole_
 from dpem_env.support.provenance import UNKNOWN, stamp, warn_of_other_code
 from dpem_env.support.seeding import generator
 
-FORMAT = "dpem-tuning-1"
+FORMAT = "dpem-tuning-2"
 TRIALS, EPISODES = 16, 3  # per policy and control delay; per trial
+OUTCOMES = ("reward", "contention", "charges")  # metrics of a trial that are kept
 Found = dict[str, Any]
 Key = tuple[str, float | None, str | None]  # policy, delay, forecaster
 Real = Annotated[float, Field(strict=True)]
@@ -74,19 +76,16 @@ def tune(
         searched = {policy: _candidates(policy, budget) for policy in missing}
         searcher = {candidate: policy for policy, candidates in searched.items() for candidate in candidates}
         items = [WorkItem(scenario, "validation", index, each) for each in searcher for index in range(episodes)]
-        rewards: dict[PolicySpec, dict[int, float]] = {candidate: {} for candidate in searcher}
+        outcomes: dict[PolicySpec, dict[int, Found]] = {candidate: {} for candidate in searcher}
         on_start(len(items))
         for item, result in played(play, items, workers):
             policy = searcher[item.policy]
             require_result_of(item.identity() | {"sources": sources[policy]}, result, "a worker")
-            rewards[item.policy][item.index] = result["metrics"]["reward"]
+            outcomes[item.policy][item.index] = result["metrics"]
             on_episode(policy)
-            if all(len(rewards[candidate]) == episodes for candidate in searched[policy]):
-                means = [
-                    float(np.mean([rewards[candidate][index] for index in range(episodes)]))
-                    for candidate in searched[policy]
-                ]
-                tuned.append(_found(policy, searched[policy], means) | {"sources": sources[policy]})
+            if all(len(outcomes[candidate]) == episodes for candidate in searched[policy]):
+                tried = [_trial(candidate, list(outcomes[candidate].values())) for candidate in searched[policy]]
+                tuned.append(_found(policy, tried) | {"sources": sources[policy]})
                 write_json(path, made_with | {"tuned": tuned})
     return tuned
 
@@ -108,19 +107,21 @@ def _candidates(policy: PolicySpec, budget: int) -> list[PolicySpec]:
     return [replace(policy, options=tuple(options.items())) for options in drawn]
 
 
-def _found(policy: PolicySpec, candidates: Sequence[PolicySpec], rewards: Sequence[float]) -> Found:
-    """All trials of a policy with their mean reward, and the best of them; ties go to the earlier trial."""
-    tried = [
-        {"options": dict(candidate.options), "reward": reward}
-        for candidate, reward in zip(candidates, rewards, strict=True)
-    ]
+def _trial(candidate: PolicySpec, metrics: Sequence[Found]) -> Found:
+    """A trial with the means of what it came to, over its episodes in any order."""
+    means = {name: math.fsum(each[name] for each in metrics) / len(metrics) for name in OUTCOMES}
+    return {"options": dict(candidate.options)} | means
+
+
+def _found(policy: PolicySpec, tried: Sequence[Found]) -> Found:
+    """All trials of a policy, and the best of them; ties go to the earlier trial."""
     return {
         "policy": policy.name,
         "forecaster": policy.forecaster,
         "delay": policy.delay,
-        "best": tried[int(np.argmax(rewards))],
-        "default_reward": rewards[0],
-        "trials": tried,
+        "best": max(tried, key=lambda trial: trial["reward"]),
+        "default_reward": tried[0]["reward"],
+        "trials": list(tried),
     }
 
 
@@ -135,6 +136,7 @@ def header(scenario: Scenario, budget: int, episodes: int) -> Found:
         "split": "validation",
         "trials": budget,
         "episodes": episodes,
+        "contention_penalty": scenario.reward.contention_penalty,
     }
 
 
@@ -170,9 +172,10 @@ class Tuned:
     def policy(self, scenario: Scenario, policy: PolicySpec) -> PolicySpec:
         """The policy with the options tuned for the scenario.
 
-        Varied scenarios take those of the one they vary. Taken are those found with the policy's forecaster if there
-        are any, else with its own, at the control delay nearest to its own (of two, the shorter). A policy without a
-        search space stays as it is. PolicyError if the policy was not tuned there.
+        Varied scenarios take those of the one they vary, the best by their own price of contention. Taken are those
+        found with the policy's forecaster if there are any, else with its own, at the control delay nearest to its own
+        (of two, the shorter). A policy without a search space stays as it is. PolicyError if the policy was not tuned
+        there.
         """
         if not _search_space(policy):
             return policy
@@ -187,10 +190,9 @@ class Tuned:
             )
         delay = policy.delay or 0.0
         nearest = min(candidates, key=lambda each: (abs((each["delay"] or 0.0) - delay), each["delay"] or 0.0))
-        options = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in nearest["best"]["options"].items()
-        }
+        dearer = scenario.reward.contention_penalty - file["contention_penalty"]
+        best = max(nearest["trials"], key=lambda trial: trial["reward"] - dearer * trial["charges"])
+        options = {name: tuple(value) if isinstance(value, list) else value for name, value in best["options"].items()}
         for name, value in options.items():
             _require_option(path, policy, name, value)
         return replace(policy, options=tuple(options.items()))
@@ -259,6 +261,8 @@ def _read(path: Path) -> Found:
 class _Trial(Section):
     options: dict[str, Option]
     reward: Real
+    contention: Real
+    charges: Real
 
 
 class _Tuned(Section):
@@ -272,7 +276,7 @@ class _Tuned(Section):
 
 
 class _File(Section):
-    format: Literal["dpem-tuning-1"]
+    format: Literal["dpem-tuning-2"]
     version: dict[str, str]
     stamp: str = UNKNOWN
     scenario: str
@@ -280,6 +284,7 @@ class _File(Section):
     split: str
     trials: Whole
     episodes: Whole
+    contention_penalty: Real
     tuned: list[_Tuned]
 
 

@@ -276,7 +276,7 @@ def test_infos_tell_what_rewards_are_made_of_and_what_the_episode_came_to() -> N
         assert reward == pytest.approx((info["delivered"] - 0.05 * info["contended"]).sum())
         assert ("delivery_rate" in info) == ("contention" in info) == (slot == 40)
         delivered += info["delivered"].sum()
-    metrics = episode_metrics(env.session, np.zeros(8))
+    metrics = episode_metrics(env.session, np.zeros(8), np.zeros(8, dtype=np.int64))
     assert (info["delivery_rate"], info["contention"]) == (metrics.delivery_rate, metrics.contention)
     assert delivered == metrics.delivered > 0
     assert info["contention"] > 0

@@ -46,11 +46,12 @@ def play(
     table = tabulate(slot, source, np.zeros_like(slot), wanted, last_slot, scenario.demand.pairs_per_request)
     demand = Demand(table, NO_PIECES, (2, 1))
     session.begin_with(network, demand, EpisodeSeeds(0, 0), slots)
-    total = np.zeros(2)
+    total, charged = np.zeros(2), np.zeros(2, dtype=np.int64)
     while not session.done:
         session.step([allocations.get((session.slot, node), 0) for node in range(2)])
         total += session.rewards()
-    return episode_metrics(session, total), total
+        charged += session.simulator.state.contended[0]
+    return episode_metrics(session, total, charged), total
 
 
 def test_an_episode_counted_by_hand() -> None:

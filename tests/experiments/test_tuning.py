@@ -31,7 +31,7 @@ def save(folder: Path, *tuned: dict[str, Any], scenario: scenarios.Scenario = SM
 def found(
     policy: str, limit: float, delay: float | None = None, forecaster: str | None = None, option: str = "link_cost"
 ) -> dict[str, Any]:
-    best = {"options": {option: limit}, "reward": 1.0}
+    best = {"options": {option: limit}, "reward": 1.0, "contention": 0.01, "charges": 2.0}
     key = {"policy": policy, "delay": delay, "forecaster": forecaster}
     return key | {"best": best, "default_reward": 0.5, "trials": [best]}
 
@@ -43,10 +43,35 @@ def test_every_trial_is_scored_by_its_mean_reward_on_validation_episodes(tmp_pat
     assert len({json.dumps(trial["options"]) for trial in result["trials"]}) == 4
     for trial in result["trials"]:
         policy = PolicySpec("maxweight", options=tuple(trial["options"].items()))
-        rewards = [run_episode(SMALL, policy.make(), episode_seeds(SMALL, "validation", k))[0].reward for k in range(2)]
-        assert trial["reward"] == pytest.approx(sum(rewards) / 2)
+        played = [run_episode(SMALL, policy.make(), episode_seeds(SMALL, "validation", k))[0] for k in range(2)]
+        for outcome in tuning.OUTCOMES:
+            assert trial[outcome] == pytest.approx(sum(getattr(each, outcome) for each in played) / 2)
     assert result["best"]["reward"] == max(trial["reward"] for trial in result["trials"])
     assert result["default_reward"] == result["trials"][0]["reward"]
+
+
+@pytest.mark.parametrize(
+    ("price", "limit"), [(0.05, 3.0), (0.0, 3.0), (0.14, 3.0), (0.16, 1.0), (0.5, 1.0), (9.0, 7.0)]
+)
+def test_at_another_price_of_contention_another_trial_is_the_best(tmp_path: Path, price: float, limit: float) -> None:
+    tuned = found("acp", 3.0, option="eagerness")
+    trials = [(3.0, 1.0, 2.0), (1.0, 0.9, 1.0), (7.0, 0.2, 0.0), (2.0, 0.8, 1.0)]  # option, reward at 0.05, charges
+    tuned["trials"] = [
+        {"options": {"eagerness": option}, "reward": reward, "contention": 0.0, "charges": charges}
+        for option, reward, charges in trials
+    ]
+    dearer = SMALL.override(contention_penalty=price)
+    assert save(tmp_path, tuned).policy(dearer, PolicySpec("acp")).options == (("eagerness", limit),)
+
+
+def test_a_trial_is_worth_at_another_price_what_it_earns_there(tmp_path: Path) -> None:
+    [cheap] = tune([PolicySpec("local-reactive")], SMALL, tmp_path / "small.json", budget=3, episodes=2)
+    dear = SMALL.override(contention_penalty=0.55)
+    [again] = tune([PolicySpec("local-reactive")], dear, tmp_path / "dear.json", budget=3, episodes=2)
+    assert sum(trial["charges"] for trial in cheap["trials"]) > 0
+    for one, other in zip(cheap["trials"], again["trials"], strict=True):
+        assert other["charges"] == one["charges"]
+        assert other["reward"] == pytest.approx(one["reward"] - 0.5 * one["charges"])
 
 
 def test_a_policy_without_a_search_space_is_scored_once(tmp_path: Path) -> None:
@@ -153,7 +178,7 @@ def test_options_that_other_code_found_are_played_with_a_warning_and_searched_ag
 
 
 def test_a_policy_without_a_search_space_needs_no_tuning(tmp_path: Path) -> None:
-    assert Tuned(tmp_path).policy(SMALL, PolicySpec("local-reactive")) == PolicySpec("local-reactive")
+    assert Tuned(tmp_path).policy(SMALL, PolicySpec("idle")) == PolicySpec("idle")
 
 
 def test_what_was_not_tuned_or_tuned_otherwise_is_told_in_one_line(tmp_path: Path) -> None:
@@ -255,7 +280,7 @@ def test_options_that_are_not_the_policys_to_tune_are_told(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     changed = found("acp", 2.0)
-    changed["best"] = {"options": options, "reward": 1.0}
+    changed["trials"] = [changed["best"] | {"options": options}]
     with pytest.raises(PolicyError) as error:
         save(tmp_path, changed).policy(SMALL, PolicySpec("acp"))
     assert message in str(error.value)
