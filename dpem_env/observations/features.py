@@ -112,6 +112,15 @@ FIELDS = ("any_news", *(feature.name for feature in (*NODE_FEATURES, *PEER_FEATU
 Columns: Any = namedtuple("Columns", FIELDS)  # type: ignore[misc]
 
 
+class Place(NamedTuple):
+    """Where a feature is read, and how."""
+
+    of_peer: bool
+    columns: int | slice  # of the node block, or of every peer block
+    scale: float
+    whole: bool  # a count, which dividing and multiplying by its scale may have moved
+
+
 @dataclass(frozen=True)
 class FeatureTable:
     """Where every feature of a scenario's observation lies, and its scale. Row: node block, then D peer blocks.
@@ -174,6 +183,19 @@ class FeatureTable:
         }
 
     @cached_property
+    def places(self) -> dict[str, Place]:
+        """Where `Observations` reads every feature."""
+
+        def place(feature: Feature, of_peer: bool) -> Place:
+            start, several = self.offset[feature.name], feature.size != "1"
+            columns = slice(start, start + self.sizes[feature.size]) if several else start
+            whole = feature.unit in WHOLE_UNITS and feature.name != "forecast"
+            return Place(of_peer, columns, self.scale[feature.name], whole)
+
+        node = {feature.name: place(feature, of_peer=False) for feature in NODE_FEATURES}
+        return node | {feature.name: place(feature, of_peer=True) for feature in self.peer_features}
+
+    @cached_property
     def divisors(self) -> tuple[F32, F32]:
         """1 / scale by column: of the node block and of one peer block."""
         node = [1.0 / self.scale[feature.name] for feature in NODE_FEATURES]
@@ -223,8 +245,8 @@ def _cells(feature: Feature) -> tuple[str, ...]:
 class Observations:
     """An observation matrix read by feature name, in natural units: what a hand-written local rule works on.
 
-    Attributes are float arrays: (..., N) for node features, (..., N, D) or (..., N, D, size) for peer features. Counts
-    beyond their scale are clipped, as for any learner.
+    Attributes are float arrays, not to be written to: (..., N) for node features, (..., N, D) or (..., N, D, size) for
+    peer features. Counts beyond their scale are clipped, as for any learner. A feature is read from the matrix once.
     """
 
     def __init__(self, table: FeatureTable, matrix: F32) -> None:
@@ -232,21 +254,29 @@ class Observations:
         self.matrix = matrix
 
     def __getattr__(self, name: str) -> NDArray[np.float64]:
-        if name.startswith("_") or name not in self.table.offset:
+        place = None if name.startswith("_") else self.table.places.get(name)
+        if place is None:
             why = f"is not in {self.table.news!r}, the news asked for" if name in NEWS else "does not exist"
             raise AttributeError(f"no feature {name!r}: it {why}")
-        start = self.table.offset[name]
-        scale = self.table.scale[name]
-        feature = next(f for f in (*NODE_FEATURES, *self.table.peer_features) if f.name == name)
-        if feature in NODE_FEATURES:
-            column = self.matrix[..., start]
-        else:
-            shape = (*self.matrix.shape[:-1], self.table.scenario.demand.peers, self.table.peer_width)
-            blocks = self.matrix[..., len(NODE_FEATURES) :].reshape(shape)
-            size = self.table.sizes[feature.size]
-            column = blocks[..., start] if feature.size == "1" else blocks[..., start : start + size]
-        values = column.astype(np.float64) * scale
-        return np.rint(values) if feature.unit in WHOLE_UNITS and name != "forecast" else values
+        values = self._scaled(place)
+        if place.whole:
+            np.rint(values, out=values)
+        values.flags.writeable = False
+        setattr(self, name, values)  # found without coming here from now on
+        return values
+
+    def _scaled(self, place: Place) -> NDArray[np.float64]:
+        if not place.of_peer:
+            return np.multiply(self.matrix[..., place.columns], place.scale, dtype=np.float64)
+        shape = (*self.matrix.shape[:-1], self.table.scenario.demand.peers, self.table.peer_width)
+        columns = self.matrix[..., len(NODE_FEATURES) :].reshape(shape)[..., place.columns]
+        if isinstance(place.columns, int):
+            return np.multiply(columns, place.scale, dtype=np.float64)
+        # The last axis is laid out outermost: NumPy sums a few long rows ten times faster than many short ones.
+        axes = tuple(range(columns.ndim))
+        values = np.array(columns.transpose(axes[-1:] + axes[:-1]), dtype=np.float64, order="C")
+        values *= place.scale
+        return values.transpose(axes[1:] + axes[:1])
 
 
 def chosen_news(news: Collection[str] | None) -> tuple[str, ...]:

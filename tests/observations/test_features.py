@@ -259,6 +259,20 @@ def test_a_scenario_of_one_class_keeps_the_axis_of_classes() -> None:
     assert chain.read().pending[0, 1, 0] == 1
 
 
+@pytest.mark.parametrize("leading", [(), (2,)])
+def test_what_is_read_is_kept_and_is_not_to_be_written_to(leading: tuple[int, ...]) -> None:
+    chain = Chain(((0, 0, 1, 0, 3), (0, 2, 0, 2, 3)))
+    matrix = np.broadcast_to(chain.matrix(), (*leading, *chain.matrix().shape))
+    seen = chain.observer.table.read(matrix)
+    requests = np.zeros((*leading, 3, 2, 3))
+    requests[..., 0, 1, 0] = requests[..., 2, 0, 2] = 1
+    assert np.array_equal(seen.pending, requests)
+    for name in ("free_memory", "slack", "pending"):
+        assert getattr(seen, name) is getattr(seen, name)
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(seen, name)[..., 0] = 1.0
+
+
 def test_an_unknown_name_is_no_feature() -> None:
     with pytest.raises(AttributeError, match="no feature 'pendnig'"):
         _ = Chain().read().pendnig
