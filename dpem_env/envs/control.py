@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,6 @@ from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import MAX_SLOTS
 from dpem_env.simulator import Call, Simulator
 from dpem_env.simulator.foresight import assume, count_overdue, wait_until
-from dpem_env.simulator.state import State
 from dpem_env.support.errors import DpemWarning, ScenarioError
 
 
@@ -80,7 +79,13 @@ class CentralControl:
         episodes = [episode for episode in self.simulator.episodes if episode is not None]
         self._shadow.begin(episodes)
         self._slots = episodes[0].slots
-        self._past: deque[State] = deque(maxlen=self.delay + 1)
+        # Either may have more room than the episodes need, left over from earlier ones.
+        shapes = [
+            zip(mine.shape, theirs.shape, strict=True)
+            for mine, theirs in zip(_arrays(self._shadow), _arrays(self.simulator), strict=True)
+        ]
+        self._shared = [tuple(slice(min(sizes)) for sizes in axes) for axes in shapes]
+        self._past: deque[list[NDArray[Any]]] = deque(maxlen=self.delay + 1)  # what both have room for
         self._commands: deque[tuple[NDArray[np.int64], ...]] = deque(maxlen=self.delay)
         self.forecasts.begin(episodes)
         self.forecast = None
@@ -144,12 +149,8 @@ class CentralControl:
 
     def _news(self) -> list[Call]:
         """Put the oldest state into the picture; returns the calls that bring it forward to the current slot."""
-        for name in State._fields:
-            mine: NDArray[Any] = getattr(self._shadow.state, name)
-            theirs: NDArray[Any] = getattr(self._past[0], name)
-            # Either may have more room than the episode needs, left over from earlier ones.
-            shared = tuple(slice(min(sizes)) for sizes in zip(mine.shape, theirs.shape, strict=True))
-            mine[shared] = theirs[shared]
+        for mine, shared, past in zip(_arrays(self._shadow), self._shared, self._past[0], strict=True):
+            mine[shared] = past
         self.forecast = self.forecasts.predict(self.delay)
         now = self._slot
         calls: list[Call] = []
@@ -158,7 +159,13 @@ class CentralControl:
         return [*calls, (wait_until, now)]
 
     def _remember(self) -> None:
-        self._past.append(State._make(array.copy() for array in self.simulator.state))
+        theirs = zip(_arrays(self.simulator), self._shared, strict=True)
+        self._past.append([array[shared].copy() for array, shared in theirs])
         seen = self._slot - self.delay
         if 0 <= seen < self._slots:
             self.forecasts.observe(seen)
+
+
+def _arrays(simulator: Simulator) -> Sequence[NDArray[Any]]:
+    """Those of the state, in its order."""
+    return cast("Sequence[NDArray[Any]]", simulator.state)
