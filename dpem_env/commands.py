@@ -196,14 +196,13 @@ def benchmark(
 
 def tune(
     *,
-    scenario: Scenario,
+    world: World,
     policy: Policies,
     trust: Trusted = (),
     delay: Delays = (),
     trials: Annotated[Count, told("per policy and delay")] = 16,
     episodes: Annotated[Count, told("per trial")] = 3,
     workers: Workers = 1,
-    data: Data = None,
     out: Out,
 ) -> int:
     r"""Search the options of policies, with an equal budget, on validation seeds.
@@ -216,7 +215,6 @@ def tune(
       dpem tune --scenario mesh20-v0 --policy maxweight --policy central-lp \
                 --delay 0.5 --out tuned
     """
-    from dpem_env import scenarios
     from dpem_env.experiments import tuning
     from dpem_env.experiments.benchmark import try_out
     from dpem_env.experiments.contestants import played_delays, policy_specs, require_delays
@@ -224,7 +222,7 @@ def tune(
     from dpem_env.report.tables import print_tuned, progress
     from dpem_env.support.files import make_writable
 
-    chosen = scenarios.get(scenario, data_dir=data)
+    chosen = world.get()
     require_delays(delay, chosen)
     policies = policy_specs(policy, played_delays([chosen], delay), trust)
     try_out(WorkItem(chosen, "validation", 0, each) for each in policies)

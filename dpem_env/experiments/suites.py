@@ -47,6 +47,7 @@ _ALL = (
     Suite("small", "checkable by hand, and quick to train on", ("chain3-v0", "star8-v0", "mesh20-v0")),
     Suite("loads", "offered load 0.3, 0.6 and 0.9", MESH, _each("request_rate", 8.65, 17.3, 25.95)),
     Suite("fronts", "delivery against contention", MESH, _each("contention_penalty", 0.05, 0.15, 0.5, 1.5)),
+    Suite("reads-off", "telemetry instead of news for nodes", MESH, ({"news_period": None},)),
     Suite("deadlines", "urgency of requests", MESH, _each("deadline", 0.5, 1.0, 2.0, 4.0)),
     Suite("coherence", "quality of memories", MESH, _each("coherence_time", 1.0, 10.0, 60.0)),
     Suite("sizes", "meshes of equal density and load", MESH, tuple(map(mesh_of, (25, 50, 100, 200, 400)))),

@@ -108,7 +108,8 @@ Patience = Annotated[float, real("seconds above 0", lambda number: number > 0, "
 
 Scenario = Annotated[str, told("name (see dpem list), or path of a .toml file", metavar="NAME")]
 Changes = Annotated[
-    tuple[str, ...], told(f"override a scenario field{REPEATED} (default: none)", name="--set", metavar="FIELD=VALUE")
+    tuple[str, ...],
+    told(f"override a scenario field; none: no value{REPEATED} (default: none)", name="--set", metavar="FIELD=VALUE"),
 ]
 Policies = Annotated[
     tuple[str, ...],
@@ -167,8 +168,8 @@ def _defaults(field: str, presets: Mapping[str, Any]) -> str:
 
 
 def overrides(changes: Sequence[str]) -> dict[str, Any]:
-    """Fields by name, from NAME=VALUE texts; values are read as TOML, else as text."""
-    found = {}
+    """Fields by name, from NAME=VALUE texts; values are read as TOML, `none` as no value, others as text."""
+    found: dict[str, Any] = {}
     for change in changes:
         name, equals, value = change.partition("=")
         if not equals:
@@ -176,5 +177,5 @@ def overrides(changes: Sequence[str]) -> dict[str, Any]:
         try:
             found[name.strip()] = tomllib.loads(f"value = {value}")["value"]
         except (ValueError, RecursionError):  # no TOML value: a text
-            found[name.strip()] = value
+            found[name.strip()] = None if value.strip() == "none" else value
     return found
