@@ -118,10 +118,10 @@ class CentralPredictive(CentralScheduler):
         stock_class: int = 0,
         utilisation_limit: float = 0.5,
         fallbacks: bool = False,
-        read_free: bool = False,
-        read_pending: bool = False,
+        only_if_free: bool = False,
+        only_if_pending: bool = False,
     ) -> None:
-        super().__init__(utilisation_limit, Orders(fallbacks, read_free, read_pending))
+        super().__init__(utilisation_limit, Orders(fallbacks, only_if_free, only_if_pending))
         self.stock = StockRule(link_cost, lookahead, load_limit, stock_class)
 
     def act(self, view: NetworkView) -> Decision:

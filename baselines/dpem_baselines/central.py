@@ -35,10 +35,10 @@ class CentralScheduler(CentralPolicy):
 
     One candidate after the other takes the cheapest route whose links are up, whose nodes have memory and whose
     sources stay within `utilisation_limit`: the share of the pairs a source can emit in a time-to-live that may be
-    claimed. What does not fit waits for a later slot. `fallbacks`, `read_free` and `read_pending` word the commands,
-    see `Orders`; those are for requests that wait which one of them can still be served by. Greedy on the k shortest
-    paths, as in online admission for entanglement routing (Chakraborty et al., IEEE TQE 1, 4101321, 2020, use the same
-    candidate paths).
+    claimed. What does not fit waits for a later slot. `fallbacks`, `only_if_free` and `only_if_pending` word the
+    commands, see `Orders`; those are for requests that wait which one of them can still be served by. Greedy on the k
+    shortest paths, as in online admission for entanglement routing (Chakraborty et al., IEEE TQE 1, 4101321, 2020, use
+    the same candidate paths).
     """
 
     news = ()
@@ -137,10 +137,10 @@ class CentralReactive(CentralScheduler):
         self,
         utilisation_limit: float = 0.5,
         fallbacks: bool = False,
-        read_free: bool = False,
-        read_pending: bool = False,
+        only_if_free: bool = False,
+        only_if_pending: bool = False,
     ) -> None:
-        super().__init__(utilisation_limit, Orders(fallbacks, read_free, read_pending))
+        super().__init__(utilisation_limit, Orders(fallbacks, only_if_free, only_if_pending))
 
     def act(self, view: NetworkView) -> Decision:
         """At most one allocation per node, admitted in order of urgency."""

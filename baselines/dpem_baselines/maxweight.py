@@ -111,10 +111,10 @@ class CentralMaxWeight(CentralScheduler):
         forecast_weight: float = 1.0,
         utilisation_limit: float = 0.5,
         fallbacks: bool = False,
-        read_free: bool = False,
-        read_pending: bool = False,
+        only_if_free: bool = False,
+        only_if_pending: bool = False,
     ) -> None:
-        super().__init__(utilisation_limit, Orders(fallbacks, read_free, read_pending))
+        super().__init__(utilisation_limit, Orders(fallbacks, only_if_free, only_if_pending))
         self.rule = WeightRule(link_price, load_price, lookahead, forecast_weight)
 
     def act(self, view: NetworkView) -> Decision:

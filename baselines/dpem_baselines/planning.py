@@ -41,7 +41,7 @@ class PathPlanner(CentralPolicy):
 
     New allocations may use what is left of the share `utilisation` of what sources emit and engines swap in a
     time-to-live, and each is made once per plan; each node makes one per slot, its most urgent first. `fallbacks`,
-    `read_free` and `read_pending` word the commands, see `Orders`.
+    `only_if_free` and `only_if_pending` word the commands, see `Orders`.
     """
 
     news = ()
@@ -66,13 +66,13 @@ class PathPlanner(CentralPolicy):
         stock_time: float = 2.0,
         least_worth: float = 0.1,
         fallbacks: bool = False,
-        read_free: bool = False,
-        read_pending: bool = False,
+        only_if_free: bool = False,
+        only_if_pending: bool = False,
     ) -> None:
         self.period, self.utilisation = period, utilisation
         self.redundancy, self.late_worth = redundancy, late_worth
         self.stocking, self.stock_time, self.least_worth = stocking, stock_time, least_worth
-        self.orders = Orders(fallbacks, read_free, read_pending)
+        self.orders = Orders(fallbacks, only_if_free, only_if_pending)
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Routes of the network, and the order of equal candidates."""

@@ -120,25 +120,25 @@ class RouteChoice:
 class Orders:
     """A central rule's: how its commands are worded.
 
-    `fallbacks`: whether a command also names the other routes that do at its quality, cheapest first; `read_free`:
-    whether its node reads the routes and withholds it if others claim them all; `read_pending`: whether it withholds
-    what is for requests that wait if there are none any more.
+    `fallbacks`: whether a command also names the other routes that do at its quality, cheapest first; `only_if_free`:
+    whether its node withholds it if it knows of no route without claims by others, and it is not admitted to a claimed
+    one in any case; `only_if_pending`: whether its node withholds it if it was for a request that waits no more.
     """
 
     fallbacks: bool = False
-    read_free: bool = False
-    read_pending: bool = False
+    only_if_free: bool = False
+    only_if_pending: bool = False
 
     search_space: ClassVar[SearchSpace] = {
         "fallbacks": (False, True),
-        "read_free": (False, True),
-        "read_pending": (False, True),
+        "only_if_free": (False, True),
+        "only_if_pending": (False, True),
     }
 
     def worded(self, decision: Decision, network: Network, qualities: int, waited_for: NDArray[np.bool_]) -> Decision:
         """The commands of a decision that names routes; `waited_for` (N,) says which are for requests that wait."""
-        free = Condition.READ_FREE if self.read_free else 0
-        pending = Condition.READ_PENDING if self.read_pending else 0
+        free = Condition.READ_FREE | Condition.FREE if self.only_if_free else 0
+        pending = Condition.READ_PENDING if self.only_if_pending else 0
         worded = decision._replace(condition=free + pending * waited_for)
         if not self.fallbacks:
             return worded

@@ -32,6 +32,7 @@ CODE = ActionCode.of(SCENARIO)
 LOCAL = [LocalReactive, LocalPredictive, AdaptiveContinuous, MaxWeight]
 CENTRAL = [CentralReactive, CentralPredictive, CentralMaxWeight, CentralLP, QCast, Reps]
 PENDING = {"pending": {0: (1, 0, 0)}}
+FREE = Condition.READ_FREE | Condition.FREE
 THREE = {"candidate_hops": {0: (1, 2, 3)}, "useful_in_time": {0: (0.4, 0.8, 0.6)}}
 
 
@@ -156,10 +157,10 @@ def test_a_command_falls_back_to_routes_that_are_good_for_what_the_named_one_is(
     ("orders", "waited_for", "condition"),
     [
         (Orders(), True, 0),
-        (Orders(read_free=True), False, Condition.READ_FREE),
-        (Orders(read_pending=True), True, Condition.READ_PENDING),
-        (Orders(read_pending=True), False, 0),
-        (Orders(read_free=True, read_pending=True), True, Condition.READ_FREE | Condition.READ_PENDING),
+        (Orders(only_if_free=True), False, FREE),
+        (Orders(only_if_pending=True), True, Condition.READ_PENDING),
+        (Orders(only_if_pending=True), False, 0),
+        (Orders(only_if_free=True, only_if_pending=True), True, FREE | Condition.READ_PENDING),
     ],
 )
 def test_a_command_is_bound_to_a_request_only_if_it_is_for_one(
