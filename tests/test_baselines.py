@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from dpem_baselines.central import CentralReactive
-from dpem_baselines.local import LocalReactive, as_action, most_urgent, needed_quality
+from dpem_baselines.local import LocalReactive, most_urgent, needed_quality
+from dpem_baselines.route_choice import RouteChoice, by_network
 from dpem_env import scenarios
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.network.network import build_network
 from dpem_env.policies import Decision
 from dpem_env.simulator import Tally, Verdict
 from dpem_env.simulator.actions import ActionCode
+from support.hand_made import nodes
 from support.rollouts import control_of, demand_of, session_with, view_of, wait
 
 
@@ -43,18 +45,26 @@ def test_the_most_urgent_wanted_peer_is_chosen() -> None:
 
 
 def test_the_quality_meets_the_hardest_class_that_waits() -> None:
-    min_quality = np.array([[[1.0, 2.0, 3.0]]] * 5 + [[[1.0, 2.0, 0.0]]] * 2)
+    min_quality = np.array(
+        [[[1.0, 2.0, 3.0], [2.0, 2.0, 0.0]]] * 5 + [[[1.0, 2.0, 0.0], [1.0, 1.0, 1.0]]] * 2
+    )  # (7, R, C)
     pending = np.array([[1, 0, 0], [3, 1, 0], [1, 0, 1], [0, 2, 0], [0, 0, 0], [1, 0, 1], [2, 0, 0]], dtype=float)
-    chosen = needed_quality(pending[:, None, :], min_quality, best=3)
-    assert chosen[:, 0].tolist() == [1, 2, 3, 2, 1, 3, 1]
+    chosen = needed_quality(pending, min_quality, best=3)
+    assert chosen.tolist() == [[1, 2], [2, 2], [3, 3], [2, 2], [1, 1], [3, 1], [1, 1]]
 
 
 def test_what_the_mask_forbids_is_a_wait() -> None:
-    masks = np.ones((3, 7), dtype=np.int8)
+    seen, quality = nodes({}, {}, {}), np.ones((3, 8, 1), dtype=np.int64)
+    masks = np.ones((3, 25), dtype=np.int8)
     masks[1, 1:] = 0
-    quality = np.array([[1, 3], [1, 3], [2, 1]])
-    assert as_action(np.array([1, 1, -1]), quality, masks, ActionCode(2, 3)).tolist() == [6, 0, 0]
-    assert as_action(np.array([0, 0, 0]), quality, masks, ActionCode(2, 3)).tolist() == [1, 0, 2]
+    quality[[0, 1, 2], [1, 1, 0], 0] = 3, 3, 2
+
+    def actions(*places: int) -> list[int]:
+        decided = RouteChoice().decide(seen, masks, by_network(seen), np.array(places), quality, np.ones((3, 8, 1)))
+        return decided.action.tolist()
+
+    assert actions(1, 1, -1) == [6, 0, 0]
+    assert actions(0, 0, 0) == [1, 0, 2]
 
 
 def test_local_reactive_allocates_for_what_waits_and_nothing_else() -> None:

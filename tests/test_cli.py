@@ -574,12 +574,14 @@ def test_show_prints_a_scenario_that_reads_back(capsys: pytest.CaptureFixture[st
 
 def test_the_kind_of_an_overriding_value_is_that_of_toml(capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["nodes=4", "coherence_time=1e1", "generation_rate=[1.0, 2.0]", "summary=two words", "name = mine "]
+    settings += ["news_period = none"]
     assert dpem("show", "chain3-v0", *(part for setting in settings for part in ("--set", setting))) == 0
     shown = scenarios.from_toml(capsys.readouterr().out)
     assert shown.network.nodes == 4  # type: ignore[union-attr]
     assert math.isclose(shown.hardware.coherence_time, 10.0)
     assert shown.hardware.generation_rate == (1.0, 2.0)
     assert shown.summary == "two words"
+    assert shown.control.news_period is None
 
 
 def script(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:

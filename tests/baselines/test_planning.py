@@ -14,6 +14,7 @@ from dpem_baselines.linear_program import CentralLP
 from dpem_baselines.planning import PathPlanner, first_that_fit
 from dpem_baselines.q_cast import QCast
 from dpem_baselines.reps import Reps
+from dpem_baselines.route_choice import Orders
 from dpem_baselines.route_model import Candidates, Load, RouteModel
 from dpem_env import physics, scenarios
 from dpem_env.envs.session import EpisodeSeeds, Session
@@ -43,7 +44,8 @@ def test_planners_are_installed_under_their_names() -> None:
 def test_every_tunable_parameter_is_an_argument(planner: type[PathPlanner]) -> None:
     for name, values in planner.search_space.items():
         for value in values:
-            assert getattr(planner(**{name: value}), name) == value
+            made = planner(**{name: value})
+            assert getattr(made.orders if name in Orders.search_space else made, name) == value
 
 
 # ------------------------------------------------------------------------------------------------ nothing to plan

@@ -31,7 +31,7 @@ def prior(warm_start: WarmStart, observations: Observations) -> NDArray[np.float
         pending, slack = observations.pending, observations.slack
         # Where a controller's view is old, a slack of 0 says that all of a peer's requests are overdue by now.
         uncovered = (pending.sum(axis=2) > observations.open_allocations) & (slack > 0)
-        needed = needed_quality(pending, observations.min_quality, code.qualities)
+        needed = needed_quality(pending, observations.min_quality[..., None, :], code.qualities)[..., 0]
         urgency = 1.0 - slack / observations.table.scale["slack"]
         serving = uncovered[:, :, None] & (needed[:, :, None] == np.arange(1, code.qualities + 1))
         wanted = np.where(serving, WANTED + URGENCY * urgency[:, :, None], wanted)
