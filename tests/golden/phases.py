@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from enum import IntEnum
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,46 +20,17 @@ from numpy.typing import NDArray
 
 from dpem_env.envs.session import Session
 from dpem_env.logs.recorder import EpisodeLog, decision_of
-from dpem_env.simulator import Tally, kernel, telemetry
+from dpem_env.simulator import Tally
 from dpem_env.simulator.simulator import fingerprint
 from dpem_env.simulator.state import State, Workspace, World
-from dpem_env.support.compiled import cached
 from dpem_env.support.files import whole_file
+from support.phases import Phase, play_phase
 
 TOLERANCE = 1e-6  # relative
 
 SCHEMA = pa.schema(
     [("slot", pa.int32()), ("phase", pa.int8()), ("field", pa.string()), ("place", pa.int32()), ("value", pa.float32())]
 )
-
-
-# The parts of a slot, in the order in which `kernel.step_one` names them; between slots, telemetry passes.
-step_one = getattr(kernel.step_one, "py_func", kernel.step_one)
-*PHASES, FIRST = (name for name in step_one.__code__.co_names if callable(getattr(kernel, name, None)))
-Phase = IntEnum("Phase", [name.removeprefix("pass_").upper() for name in (FIRST, *PHASES)], start=0)
-
-
-@cached(_nrt=False)
-def _play(phase, rules, world, state, work, actors, action, route, priority, condition, fallback):  # type: ignore[no-untyped-def]
-    """Play one phase; `actors` is what phase 1 returned."""
-    if phase == Phase.ARRIVALS:
-        kernel.arrivals(rules, world, state)
-    elif phase == Phase.DECIDE:
-        actors = kernel.decide(rules, world, state, work, action, route, priority, condition, fallback)
-    elif phase == Phase.ADMIT:
-        kernel.admit(rules, world, state, work, actors, action, condition)
-    elif phase == Phase.GENERATE:
-        kernel.generate(rules, world, state, work)
-    elif phase == Phase.SWAP:
-        kernel.swap(rules, world, state, work)
-    elif phase == Phase.DELIVER:
-        kernel.deliver(rules, world, state, work)
-    elif phase == Phase.AGE:
-        kernel.age(rules, world, state)
-    elif phase == Phase.TELEMETRY:
-        telemetry.pass_telemetry(rules, world, state, work)
-        state.slot[0] += 1
-    return actors
 
 
 def label(phase: Phase) -> str:
@@ -91,7 +61,7 @@ def play(log: EpisodeLog) -> Iterator[tuple[int, Phase, State]]:
         for phase in (*list(Phase)[1:], Phase.ARRIVALS):
             slot = int(state.slot[0])
             if slot < log.header["slots"]:
-                actors = _play(int(phase), simulator.rules, world, state, work, actors, *decision_of(row))
+                actors = play_phase(int(phase), simulator.rules, world, state, work, actors, *decision_of(row))
                 yield slot, phase, state
 
 

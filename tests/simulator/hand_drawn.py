@@ -7,7 +7,6 @@ w = 1, every source emits what `emit` says. Between routes of equal cost and len
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,11 +18,12 @@ from dpem_env.demand.requests import NO_PIECES, Demand, tabulate
 from dpem_env.network.network import Network, with_routes
 from dpem_env.network.topology import Layout, assemble
 from dpem_env.scenarios import Scenario
-from dpem_env.simulator import kernel, randomness, telemetry
+from dpem_env.simulator import randomness
 from dpem_env.simulator.actions import ActionCode
 from dpem_env.simulator.simulator import Episode, Simulator
 from dpem_env.simulator.state import State, Status, Tally, Verdict, Workspace, World
 from dpem_env.support.compiled import cached
+from support.phases import Look, Phase, play_phase
 
 WAIT, ADMITTED, DENIED, ILLEGAL, WITHHELD = Verdict
 PENDING, EXPIRED, NOT_ARRIVED = Status
@@ -43,40 +43,6 @@ class Segment(NamedTuple):
 
 
 Hop = float | tuple[int, float] | Segment | None  # w of a link, (purification rounds, w), a segment, or nothing
-
-
-class Phase(IntEnum):
-    """What `HandDrawn.play` can run on its own."""
-
-    ARRIVALS = 0
-    ADMISSION = 1  # decisions and admission
-    GENERATION = 2
-    SWAPPING = 3
-    DELIVERY = 4
-    AGEING = 5
-    TELEMETRY = 6
-    READING = 7  # what nodes know by now is made what is so now
-
-
-@cached(_nrt=False)
-def _play(phase, rules, world, state, work, action, route, priority, condition, fallback):  # type: ignore[no-untyped-def]
-    if phase == 0:
-        kernel.arrivals(rules, world, state)
-    elif phase == 1:
-        actors = kernel.decide(rules, world, state, work, action, route, priority, condition, fallback)
-        kernel.admit(rules, world, state, work, actors, action, condition)
-    elif phase == 2:
-        kernel.generate(rules, world, state, work)
-    elif phase == 3:
-        kernel.swap(rules, world, state, work)
-    elif phase == 4:
-        kernel.deliver(rules, world, state, work)
-    elif phase == 5:
-        kernel.age(rules, world, state)
-    elif phase == 6:
-        telemetry.take_snapshot(rules, world, state, work, state.slot[0])
-    elif phase == 7:
-        telemetry.keep_reading(rules, world, state, state.seen_slot[0])
 
 
 @cached()
@@ -173,10 +139,10 @@ class HandDrawn:
                 return
         raise AssertionError("no outcome stream among ten thousand gives the wanted draws")
 
-    def play(self, phase: Phase) -> Changes:
+    def play(self, phase: Phase | Look) -> Changes:
         """Play one phase; returns what it changed."""
-        assert phase != Phase.ADMISSION, "actions are played by `act`"
-        return self._played(phase, np.zeros((4, self.simulator.num_nodes), dtype=np.int64), {})
+        assert phase not in (Phase.DECIDE, Phase.ADMIT), "actions are played by `act`"
+        return self._played((phase,), np.zeros((4, self.simulator.num_nodes), dtype=np.int64), {})
 
     def act(
         self,
@@ -193,7 +159,7 @@ class HandDrawn:
         `read`: nodes have read the state as it is, if there are news; otherwise they know what they knew.
         """
         if read and self.simulator.rules.news:
-            self.play(Phase.READING)
+            self.play(Look.READING)
         commands = np.zeros((4, self.simulator.num_nodes), dtype=np.int64)
         commands[1] = -1
         for i, action in actions.items():
@@ -201,7 +167,7 @@ class HandDrawn:
         for table, values in zip(commands[1:], (routes, priorities, conditions), strict=True):
             for i, value in (values or {}).items():
                 table[i] = value
-        return self._played(Phase.ADMISSION, commands, fallbacks or {})
+        return self._played((Phase.DECIDE, Phase.ADMIT), commands, fallbacks or {})
 
     def action(self, d: int, quality: int) -> int:
         """The integer that allocates a pair to the d-th peer."""
@@ -216,12 +182,16 @@ class HandDrawn:
         """Counts of the episode so far."""
         return tuple(int(self.state.tally[count]) for count in counts)
 
-    def _played(self, phase: Phase, commands: NDArray[np.int64], fallbacks: Mapping[int, Sequence[int]]) -> Changes:
+    def _played(
+        self, phases: Sequence[Phase | Look], commands: NDArray[np.int64], fallbacks: Mapping[int, Sequence[int]]
+    ) -> Changes:
         before = State(*(array.copy() for array in self.state))
         fallback = np.full((self.simulator.num_nodes, self.work.tries.shape[1] - 1), -1, dtype=np.int64)
         for i, routes in fallbacks.items():
             fallback[i, : len(routes)] = routes
-        _play(int(phase), self.simulator.rules, self.world, self.state, self.work, *commands, fallback)
+        actors, arrays = 0, (self.simulator.rules, self.world, self.state, self.work)
+        for phase in phases:
+            actors = play_phase(int(phase), *arrays, actors, *commands, fallback)
         return changes(before, self.state)
 
 

@@ -11,6 +11,7 @@ from dpem_env.scenarios import get
 from dpem_env.simulator.randomness import SWAP
 from dpem_env.simulator.state import Tally
 from dpem_env.support.errors import ScenarioError
+from support.phases import Look
 
 from .hand_drawn import Changes, HandDrawn, Hop, Phase, Segment, draw
 from .test_swap import finished
@@ -51,7 +52,7 @@ def at(hop: int, value: float) -> dict[tuple[int, int, int], float]:
 
 def test_a_relay_swaps_before_the_other_links_are_there() -> None:
     drawn = line([Segment(0.9, age=3), Segment(0.8, age=5), None, None], gate_fidelity=0.99)
-    assert drawn.play(Phase.SWAPPING) == {
+    assert drawn.play(Phase.SWAP) == {
         "tokens": {1: 0.0},
         "link_rounds": at(1, -1),
         "link_hops": at(0, 2) | at(1, 0),
@@ -64,7 +65,7 @@ def test_a_relay_swaps_before_the_other_links_are_there() -> None:
 
 def test_a_failed_swap_loses_its_run_and_leaves_the_rest_of_the_route() -> None:
     drawn = line([Segment(0.9, age=2), 0.8, None, Segment(0.7, age=1)], swap_success=0.0)
-    assert drawn.play(Phase.SWAPPING) == {
+    assert drawn.play(Phase.SWAP) == {
         "tokens": {1: 0.0},
         "alloc_complete": {(0, 0): 1},
         "link_rounds": at(0, -1) | at(1, -1),
@@ -79,7 +80,7 @@ def test_a_failed_swap_loses_its_run_and_leaves_the_rest_of_the_route() -> None:
 def test_one_failure_loses_the_whole_run(outcomes: tuple[bool, bool, bool]) -> None:
     drawn = line([1.0] * 4, swap_success=0.5)
     swaps_succeed(drawn, *outcomes)
-    changed = drawn.play(Phase.SWAPPING)
+    changed = drawn.play(Phase.SWAP)
     assert changed["tally"] == {"SWAPS": 3, "SWAPPED_AWAY": 4}
     assert held(drawn) == [None] * 4
     assert drawn.state.alloc_complete[0, 0] == 0
@@ -88,7 +89,7 @@ def test_one_failure_loses_the_whole_run(outcomes: tuple[bool, bool, bool]) -> N
 
 def test_a_run_that_spans_the_route_finishes_the_pair() -> None:
     drawn = line([Segment(0.9), Segment(0.8, hops=2), None, Segment(0.7)], readout_fidelity=0.98)
-    assert drawn.play(Phase.SWAPPING) == {"tokens": {1: 0.0, 3: 0.0}, "tally": {"SWAPS": 2}}
+    assert drawn.play(Phase.SWAP) == {"tokens": {1: 0.0, 3: 0.0}, "tally": {"SWAPS": 2}}
     one_swap = (4 * 0.98**2 - 1) / 3
     assert finished(drawn) == [pytest.approx(0.9 * 0.8 * 0.7 * one_swap**2)]
 
@@ -98,7 +99,7 @@ def test_a_relay_without_a_token_parts_two_runs(lost: bool) -> None:
     drawn = line([1.0, 1.0, 1.0, 1.0], swap_success=0.5)
     drawn.state.tokens[2] = 0.9
     swaps_succeed(drawn, not lost, False, True)
-    changed = drawn.play(Phase.SWAPPING)
+    changed = drawn.play(Phase.SWAP)
     assert changed["tokens"] == {1: 0.0, 3: 0.0}
     assert changed["tally"] == {"SWAPS": 2} | ({"SWAPPED_AWAY": 2} if lost else {})
     joined = Segment(1.0, hops=2, rounds=0)
@@ -108,18 +109,18 @@ def test_a_relay_without_a_token_parts_two_runs(lost: bool) -> None:
 def test_swaps_are_decided_on_what_generation_left() -> None:
     """Relay 2 has a pair on one side only until relay 1 has swapped; in this slot it does not swap any more."""
     drawn = line([1.0, 1.0, None, None])
-    drawn.play(Phase.SWAPPING)
+    drawn.play(Phase.SWAP)
     assert held(drawn)[0] == Segment(1.0, hops=2, rounds=0)
     drawn.hold(0, 0, 2, Segment())
-    assert drawn.play(Phase.SWAPPING)["tokens"] == {2: 0.0}
+    assert drawn.play(Phase.SWAP)["tokens"] == {2: 0.0}
     assert held(drawn) == [Segment(1.0, hops=3, rounds=0), None, None, None]
 
 
 def test_links_are_pumped_to_their_quality_before_they_are_swapped() -> None:
     drawn = line([(1, 0.9), (0, 0.9), (1, 0.9), None], quality=2)
-    assert drawn.play(Phase.SWAPPING) == {}
+    assert drawn.play(Phase.SWAP) == {}
     drawn.hold(0, 0, 1, Segment(0.95))
-    drawn.play(Phase.SWAPPING)
+    drawn.play(Phase.SWAP)
     assert held(drawn) == [Segment(pytest.approx(0.9 * 0.95 * 0.9), hops=3, rounds=1), None, None, None]
 
 
@@ -131,7 +132,7 @@ def rivals(tokens: float, links: tuple[list[Hop], list[Hop]]) -> tuple[HandDrawn
     drawn = line(links[0])
     drawn.open(4, 0, links=links[1])
     drawn.state.tokens[1:4] = tokens
-    return drawn, drawn.play(Phase.SWAPPING)
+    return drawn, drawn.play(Phase.SWAP)
 
 
 def test_the_oldest_allocation_takes_the_last_token_relay_by_relay() -> None:
@@ -161,7 +162,7 @@ def test_a_segment_decays_by_the_memories_of_its_ends() -> None:
     drawn = line(
         [Segment(0.9, hops=2, age=4), None, 0.8, None], coherence_time=[10.0, 1.0, 20.0, 40.0, 5.0], slot_duration=0.5
     )
-    assert drawn.play(Phase.AGEING) == {
+    assert drawn.play(Phase.AGE) == {
         "link_werner": at(0, pytest.approx(0.9 * np.exp(-0.5 / 10 - 0.5 / 20)))
         | at(2, pytest.approx(0.8 * np.exp(-0.5 / 20 - 0.5 / 40))),
     }
@@ -169,7 +170,7 @@ def test_a_segment_decays_by_the_memories_of_its_ends() -> None:
 
 def test_what_is_older_than_the_cutoff_is_discarded() -> None:
     drawn = line([Segment(hops=2, age=3), None, Segment(age=2), Segment(age=1)], cutoff=3)
-    assert drawn.play(Phase.AGEING) == {
+    assert drawn.play(Phase.AGE) == {
         "alloc_complete": {(0, 0): 2},
         "link_rounds": at(0, -1),
         "link_hops": at(0, 0),
@@ -182,16 +183,16 @@ def test_what_is_older_than_the_cutoff_is_discarded() -> None:
 @pytest.mark.parametrize("swapping", ["all", "asap"])
 def test_links_that_are_still_pumped_are_cut_off_too(swapping: str) -> None:
     drawn = line([(1, 0.9), None, None, None], quality=3, cutoff=0, swapping=swapping)
-    assert drawn.play(Phase.AGEING)["tally"] == {"CUT_OFF": 1}
+    assert drawn.play(Phase.AGE)["tally"] == {"CUT_OFF": 1}
     assert held(drawn) == [None] * 4
 
 
 def test_a_pair_of_the_age_of_the_cutoff_can_be_swapped_and_delivered() -> None:
     drawn = line([Segment(age=1, hops=2), None, None, None], cutoff=2)
-    drawn.play(Phase.AGEING)
+    drawn.play(Phase.AGE)
     drawn.at(NOW + 1)
     drawn.hold(0, 0, 2, Segment(hops=2))
-    drawn.play(Phase.SWAPPING)
+    drawn.play(Phase.SWAP)
     assert finished(drawn) == [1.0]
 
 
@@ -199,7 +200,7 @@ def test_pumping_keeps_the_age_of_the_older_pair() -> None:
     drawn = line([(0, 1.0), None, None, None], quality=2)
     drawn.state.link_slot[0, 0, 0] = NOW - 3
     drawn.emit(n0=1)
-    drawn.play(Phase.GENERATION)
+    drawn.play(Phase.GENERATE)
     assert held(drawn)[0] == Segment(1.0, age=3, rounds=1)
 
 
@@ -212,7 +213,7 @@ def test_inside_a_longer_segment_links_are_made_again_only_where_both_qubits_are
 ) -> None:
     drawn = line([Segment(hops=3), None, None, None], regenerate=regenerate)
     drawn.emit(n0=1, n1=1, n2=1, n3=1)
-    drawn.play(Phase.GENERATION)
+    drawn.play(Phase.GENERATE)
     assert {h for h in range(4) if held(drawn)[h] == Segment(1.0, rounds=0)} == wanted
     assert drawn.state.alloc_complete[0, 0] == 4  # the one inside counts no second time
 
@@ -220,14 +221,14 @@ def test_inside_a_longer_segment_links_are_made_again_only_where_both_qubits_are
 @pytest.mark.parametrize(("regenerate", "backlog"), [(False, [0, 0, 0, 1, 0]), (True, [0, 1, 0, 1, 0])])
 def test_telemetry_counts_the_links_that_ask_for_pairs(regenerate: bool, backlog: list[int]) -> None:
     drawn = line([Segment(hops=3), None, None, None], regenerate=regenerate)
-    drawn.play(Phase.TELEMETRY)
+    drawn.play(Look.SNAPSHOT)
     assert drawn.work.waiting.tolist() == backlog
 
 
 def test_links_inside_a_longer_segment_swap_with_each_other_alone() -> None:
     outer = Segment(0.5, hops=4, rounds=0)
     drawn = line([outer, 0.9, 0.8, None, None], regenerate=True)
-    assert drawn.play(Phase.SWAPPING)["tokens"] == {2: 0.0}
+    assert drawn.play(Phase.SWAP)["tokens"] == {2: 0.0}
     assert held(drawn) == [outer, Segment(pytest.approx(0.72), hops=2, rounds=0), None, None, None]
     assert drawn.state.alloc_complete[0, 0] == 4
 
@@ -235,15 +236,15 @@ def test_links_inside_a_longer_segment_swap_with_each_other_alone() -> None:
 def test_what_lies_inside_a_lost_segment_stays() -> None:
     inside = Segment(0.9, age=1, rounds=0)
     drawn = line([Segment(hops=3), inside, None, 1.0], regenerate=True, swap_success=0.0)
-    assert drawn.play(Phase.SWAPPING)["tally"] == {"SWAPS": 1, "SWAPPED_AWAY": 4}
+    assert drawn.play(Phase.SWAP)["tally"] == {"SWAPS": 1, "SWAPPED_AWAY": 4}
     assert held(drawn) == [None, inside, None, None]
     assert drawn.state.alloc_complete[0, 0] == 1
 
 
 def test_what_lies_inside_the_finished_pair_is_left_over() -> None:
     drawn = line([Segment(hops=3), 1.0, None, 1.0], regenerate=True)
-    drawn.play(Phase.SWAPPING)
-    changed = drawn.play(Phase.DELIVERY)
+    drawn.play(Phase.SWAP)
+    changed = drawn.play(Phase.DELIVER)
     assert changed["tally"] == {"FINISHED": 1, "STORED": 1, "LEFT_OVER": 1}
     assert held(drawn) == [None] * 4
     assert drawn.state.free_memory.tolist() == [7, 8, 8, 8, 7]
@@ -251,13 +252,13 @@ def test_what_lies_inside_the_finished_pair_is_left_over() -> None:
 
 def test_memory_stays_reserved_until_the_allocation_closes() -> None:
     drawn = line([1.0, 1.0, None, None])
-    assert "free_memory" not in drawn.play(Phase.SWAPPING)
+    assert "free_memory" not in drawn.play(Phase.SWAP)
 
 
 def test_at_the_end_of_its_time_an_allocation_loses_all_pairs_in_its_segments() -> None:
     drawn = line([Segment(hops=3), 1.0, None, 1.0], regenerate=True)
     drawn.at(NOW + 7)
-    assert drawn.play(Phase.AGEING)["tally"] == {"EXPIRED_ALLOCATIONS": 1, "TIMED_OUT": 5}
+    assert drawn.play(Phase.AGE)["tally"] == {"EXPIRED_ALLOCATIONS": 1, "TIMED_OUT": 5}
 
 
 # ------------------------------------------------------------------------------------------------- one try per link
@@ -270,7 +271,7 @@ def test_a_bernoulli_source_makes_one_try_for_every_link_that_asks(slot_duration
     drawn.open(4, 0)
     success = 2.0 * slot_duration * 10**-0.1
     assert drawn.world.link_transmission.tolist() == pytest.approx([success] * 4)
-    tallies = drawn.play(Phase.GENERATION)["tally"]
+    tallies = drawn.play(Phase.GENERATE)["tally"]
     arrived = int(drawn.state.link_hops.sum()) - 1
     assert tallies["EMITTED"] == 7 == arrived + tallies["LOST_IN_FIBRE"]
     assert drawn.tally(Tally.UNCLAIMED, Tally.CONTENDED_SOURCES) == (0, 0)

@@ -39,7 +39,7 @@ def test_a_source_is_contended_when_a_link_of_two_agents_gets_no_pair(emitted: i
     drawn.open(1, HUB)
     drawn.open(2, HUB)
     drawn.emit(n0=emitted)
-    changed = drawn.play(Phase.GENERATION)
+    changed = drawn.play(Phase.GENERATE)
     assert contention(changed) == ({"CONTENDED_SOURCES": 1, "COLLIDED_SOURCES": 1}, {1: 1, 2: 1})
 
 
@@ -48,7 +48,7 @@ def test_a_source_with_a_pair_for_every_link_has_a_collision_and_no_contention()
     drawn.open(1, HUB, quality=3)
     drawn.open(2, HUB, quality=3)
     drawn.emit(n0=2)
-    assert contention(drawn.play(Phase.GENERATION)) == ({"COLLIDED_SOURCES": 1}, {})
+    assert contention(drawn.play(Phase.GENERATE)) == ({"COLLIDED_SOURCES": 1}, {})
 
 
 def test_a_source_that_only_one_agent_waits_for_is_not_contended() -> None:
@@ -56,7 +56,7 @@ def test_a_source_that_only_one_agent_waits_for_is_not_contended() -> None:
     drawn.open(1, NEXT)
     drawn.open(1, HUB)
     drawn.emit(n0=0)
-    assert contention(drawn.play(Phase.GENERATION)) == ({}, {})
+    assert contention(drawn.play(Phase.GENERATE)) == ({}, {})
 
 
 def test_a_contended_source_is_charged_once_to_each_agent_however_many_links_it_has_there() -> None:
@@ -65,7 +65,7 @@ def test_a_contended_source_is_charged_once_to_each_agent_however_many_links_it_
     drawn.open(1, HUB)
     drawn.open(2, NEXT)
     drawn.emit(n0=4)
-    changed = drawn.play(Phase.GENERATION)
+    changed = drawn.play(Phase.GENERATE)
     assert contention(changed) == ({"CONTENDED_SOURCES": 1, "COLLIDED_SOURCES": 1}, {1: 1, 2: 1})
 
 
@@ -74,7 +74,7 @@ def test_a_complete_link_claims_no_source() -> None:
     drawn.open(1, HUB, links=[1.0])
     drawn.open(2, HUB)
     drawn.emit(n0=0)
-    assert contention(drawn.play(Phase.GENERATION)) == ({}, {})
+    assert contention(drawn.play(Phase.GENERATE)) == ({}, {})
 
 
 def test_a_source_is_claimed_though_the_link_completes_in_this_slot() -> None:
@@ -82,7 +82,7 @@ def test_a_source_is_claimed_though_the_link_completes_in_this_slot() -> None:
     for leaf in (1, 2, 3):
         drawn.open(leaf, HUB)
     drawn.emit(n0=2)
-    changed = drawn.play(Phase.GENERATION)
+    changed = drawn.play(Phase.GENERATE)
     assert changed["alloc_complete"] == {(1, 0): 1, (2, 0): 1}
     assert changed["contended"] == {1: 1, 2: 1, 3: 1}
 
@@ -92,7 +92,7 @@ def test_two_contended_sources_are_two_resources() -> None:
     drawn.open(0, 0)
     drawn.open(2, 0)
     drawn.emit()
-    changed = drawn.play(Phase.GENERATION)
+    changed = drawn.play(Phase.GENERATE)
     assert contention(changed) == ({"CONTENDED_SOURCES": 2, "COLLIDED_SOURCES": 2}, {0: 2, 2: 2})
 
 
@@ -108,37 +108,37 @@ def complete(drawn: HandDrawn, *leaves: int) -> HandDrawn:
 def test_a_swap_engine_out_of_tokens_is_contended_and_charged_to_all_that_claim_it() -> None:
     drawn = complete(star(), 1, 3)
     drawn.state.tokens[0] = 1.0
-    changed = drawn.play(Phase.SWAPPING)
+    changed = drawn.play(Phase.SWAP)
     assert contention(changed) == ({"CONTENDED_SWAPS": 1, "COLLIDED_SWAPS": 1}, {1: 1, 3: 1})
 
 
 def test_a_swap_engine_with_a_token_for_everyone_has_a_collision_and_no_contention() -> None:
     drawn = complete(star(), 1, 3)
     drawn.state.tokens[0] = 2.0
-    assert contention(drawn.play(Phase.SWAPPING)) == ({"COLLIDED_SWAPS": 1}, {})
+    assert contention(drawn.play(Phase.SWAP)) == ({"COLLIDED_SWAPS": 1}, {})
 
 
 def test_a_swap_engine_is_counted_once_however_many_allocations_it_blocks() -> None:
     drawn = complete(star(), 1, 2, 3, 3)
-    changed = drawn.play(Phase.SWAPPING)
+    changed = drawn.play(Phase.SWAP)
     assert contention(changed) == ({"CONTENDED_SWAPS": 1, "COLLIDED_SWAPS": 1}, {1: 1, 2: 1, 3: 1})
 
 
 def test_a_swap_engine_that_blocks_only_one_agents_allocations_is_not_contended() -> None:
     drawn = complete(star(), 1, 1)
-    assert contention(drawn.play(Phase.SWAPPING)) == ({}, {})
+    assert contention(drawn.play(Phase.SWAP)) == ({}, {})
 
 
 def test_an_incomplete_allocation_claims_no_swap_engine() -> None:
     drawn = complete(star(), 1)
     drawn.open(2, NEXT, links=[1.0, None])
-    assert contention(drawn.play(Phase.SWAPPING)) == ({}, {})
+    assert contention(drawn.play(Phase.SWAP)) == ({}, {})
 
 
 def test_ends_claim_no_swap_engine() -> None:
     drawn = complete(star(), 1)
     drawn.open(2, HUB, links=[1.0])
-    assert contention(drawn.play(Phase.SWAPPING)) == ({}, {})
+    assert contention(drawn.play(Phase.SWAP)) == ({}, {})
 
 
 def test_of_a_blocked_route_only_the_relays_without_a_token_are_contended() -> None:
@@ -146,7 +146,7 @@ def test_of_a_blocked_route_only_the_relays_without_a_token_are_contended() -> N
     for end in (0, 3):
         drawn.open(end, 0, links=[1.0, 1.0, 1.0])
     drawn.state.tokens[:] = [0.0, 0.0, 2.0, 0.0]
-    changed = drawn.play(Phase.SWAPPING)
+    changed = drawn.play(Phase.SWAP)
     assert contention(changed) == ({"CONTENDED_SWAPS": 1, "COLLIDED_SWAPS": 2}, {0: 1, 3: 1})
 
 
@@ -154,7 +154,7 @@ def test_every_relay_without_a_token_is_contended() -> None:
     drawn = draw([(0, 1), (1, 2), (2, 3)], {0: [3], 3: [0]}, swap_rate=0.0, memory=20)
     for end in (0, 3):
         drawn.open(end, 0, links=[1.0, 1.0, 1.0])
-    changed = drawn.play(Phase.SWAPPING)
+    changed = drawn.play(Phase.SWAP)
     assert contention(changed) == ({"CONTENDED_SWAPS": 2, "COLLIDED_SWAPS": 2}, {0: 2, 3: 2})
 
 
@@ -163,7 +163,7 @@ def test_a_relay_that_only_the_blocked_agent_claims_is_not_contended() -> None:
     drawn.open(1, 0, links=[1.0, 1.0])  # over relay 2
     drawn.open(0, 0, links=[1.0, 1.0, 1.0])  # over relays 1 and 2
     drawn.state.tokens[2] = 2.0
-    assert contention(drawn.play(Phase.SWAPPING)) == ({"COLLIDED_SWAPS": 1}, {})
+    assert contention(drawn.play(Phase.SWAP)) == ({"COLLIDED_SWAPS": 1}, {})
 
 
 # ------------------------------------------------------------------------------------------------------ memories

@@ -38,7 +38,7 @@ CLOSED = {
 def test_a_finished_pair_serves_a_pending_request_and_all_its_memory_is_freed() -> None:
     drawn = with_finished(draw(requests=[(0, 0, FAR, MIDDLE, 3)]), 0.8)
     drawn.at(2)
-    assert drawn.play(Phase.DELIVERY) == CLOSED | {
+    assert drawn.play(Phase.DELIVER) == CLOSED | {
         "free_memory": {0: 8, 1: 8, 2: 8},
         "queue_head": {(0, FAR): -1},
         "queue_tail": {(0, FAR): -1},
@@ -52,7 +52,7 @@ def test_a_finished_pair_serves_a_pending_request_and_all_its_memory_is_freed() 
 
 def test_a_finished_pair_that_nobody_asked_for_is_stored_in_its_end_qubits() -> None:
     drawn = with_finished(draw(), 0.8)
-    assert drawn.play(Phase.DELIVERY) == CLOSED | {
+    assert drawn.play(Phase.DELIVER) == CLOSED | {
         "free_memory": {1: 8},
         "stock_count": {0: 1},
         "stock_peer": {(0, 0): FAR},
@@ -64,7 +64,7 @@ def test_a_finished_pair_that_nobody_asked_for_is_stored_in_its_end_qubits() -> 
 
 def test_a_finished_pair_below_the_lowest_class_closes_its_allocation_and_is_waste() -> None:
     drawn = with_finished(draw(requests=[(0, 0, FAR, LOWEST, 3)]), 0.59)
-    assert drawn.play(Phase.DELIVERY) == CLOSED | {
+    assert drawn.play(Phase.DELIVER) == CLOSED | {
         "free_memory": {0: 8, 1: 8, 2: 8},
         "tally": {"FINISHED": 1, "DROPPED_PAIRS": 1, "DROPPED_ELEMENTARY": 2},
     }
@@ -73,13 +73,13 @@ def test_a_finished_pair_below_the_lowest_class_closes_its_allocation_and_is_was
 def test_a_finished_pair_exactly_at_the_lowest_class_is_stored() -> None:
     drawn = draw()
     with_finished(drawn, drawn.simulator.rules.class_werner[LOWEST])
-    assert drawn.play(Phase.DELIVERY)["tally"] == {"FINISHED": 1, "STORED": 1}
+    assert drawn.play(Phase.DELIVER)["tally"] == {"FINISHED": 1, "STORED": 1}
 
 
 def test_the_most_urgent_request_the_pair_is_good_enough_for_is_served() -> None:
     requests = [(0, 0, FAR, LOWEST, 9), (0, 0, FAR, MIDDLE, 5), (0, 0, FAR, HIGHEST, 3)]
     drawn = with_finished(draw(requests=requests), 0.8)
-    assert drawn.play(Phase.DELIVERY)["request_status"] == {1: 0}
+    assert drawn.play(Phase.DELIVER)["request_status"] == {1: 0}
     assert drawn.state.queue_head[0, FAR] == 2
     assert drawn.state.queue_next[2] == 0
     assert drawn.state.queue_tail[0, FAR] == 0
@@ -88,14 +88,14 @@ def test_the_most_urgent_request_the_pair_is_good_enough_for_is_served() -> None
 def test_two_pairs_finished_in_one_slot_serve_two_requests_oldest_allocation_first() -> None:
     requests = [(0, 0, FAR, LOWEST, 9), (0, 0, FAR, MIDDLE, 5)]
     drawn = with_finished(with_finished(draw(requests=requests), 0.9), 0.65)
-    changed = drawn.play(Phase.DELIVERY)
+    changed = drawn.play(Phase.DELIVER)
     assert changed["request_werner"] == {1: 0.9, 0: 0.65}
     assert drawn.state.queue_head[0, FAR] == drawn.state.queue_tail[0, FAR] == -1
 
 
 def test_a_pair_to_another_peer_is_stored_while_the_request_waits() -> None:
     drawn = with_finished(draw(requests=[(0, 0, FAR, LOWEST, 3)]), 0.9, d=NEAR)
-    changed = drawn.play(Phase.DELIVERY)
+    changed = drawn.play(Phase.DELIVER)
     assert changed["stock_count"] == {0: 1}
     assert "request_status" not in changed
 
@@ -104,7 +104,7 @@ def test_an_unfinished_allocation_stays_open() -> None:
     drawn = draw()
     drawn.open(0, FAR, links=[1.0, None])
     drawn.work.finished_werner[0] = -1.0
-    assert drawn.play(Phase.DELIVERY) == {}
+    assert drawn.play(Phase.DELIVER) == {}
 
 
 def test_a_finished_pair_does_not_wait_for_older_allocations() -> None:
@@ -112,7 +112,7 @@ def test_a_finished_pair_does_not_wait_for_older_allocations() -> None:
     drawn.open(0, FAR, links=[1.0, None])
     drawn.work.finished_werner[0] = -1.0
     with_finished(drawn, 0.8, d=NEAR)
-    assert drawn.play(Phase.DELIVERY)["stock_werner"] == {(0, 0): 0.8}
+    assert drawn.play(Phase.DELIVER)["stock_werner"] == {(0, 0): 0.8}
 
 
 def test_links_and_stored_pairs_decay_by_the_same_law() -> None:
@@ -120,7 +120,7 @@ def test_links_and_stored_pairs_decay_by_the_same_law() -> None:
     drawn.open(0, FAR, links=[0.9, None])
     drawn.store(0, FAR, 0.8)
     drawn.store(1, FAR, 0.95)  # with node 0
-    assert drawn.play(Phase.AGEING) == {
+    assert drawn.play(Phase.AGE) == {
         "link_werner": {(0, 0, 0): pytest.approx(0.9 * np.exp(-0.5 / 10 - 0.5 / 20))},
         "stock_werner": {
             (0, 0): pytest.approx(0.8 * np.exp(-0.5 / 10 - 0.5 / 40)),
@@ -135,7 +135,7 @@ def test_a_stored_pair_that_no_class_can_use_is_dropped() -> None:
         drawn.store(0, FAR, werner, hops)
     decay = np.exp(-0.25 / 10 - 0.25 / 10)
     assert 0.62 * decay < 0.6
-    changed = drawn.play(Phase.AGEING)
+    changed = drawn.play(Phase.AGE)
     assert changed["tally"] == {"DROPPED_PAIRS": 2, "DROPPED_ELEMENTARY": 3}
     assert changed["free_memory"] == {0: 7, 2: 7}
     assert drawn.state.stock_count[0] == 1
@@ -145,13 +145,13 @@ def test_a_stored_pair_that_no_class_can_use_is_dropped() -> None:
 def test_a_stored_pair_exactly_at_the_lowest_class_is_kept() -> None:
     drawn = draw()
     drawn.store(0, FAR, drawn.simulator.rules.class_werner[LOWEST])
-    assert drawn.play(Phase.AGEING) == {}
+    assert drawn.play(Phase.AGE) == {}
 
 
 def test_without_a_cutoff_a_link_is_never_dropped_for_its_age() -> None:
     drawn = draw(coherence_time=1.0)
     drawn.open(0, NEAR, quality=2, links=[(0, 0.1)])
-    assert drawn.play(Phase.AGEING) == {"link_werner": {(0, 0, 0): pytest.approx(0.1 * np.exp(-0.5))}}
+    assert drawn.play(Phase.AGE) == {"link_werner": {(0, 0, 0): pytest.approx(0.1 * np.exp(-0.5))}}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_request_is_served_from_its_slot_of_arrival_to_its_last_slot(slot: int
 def test_a_request_expires_at_the_end_of_its_last_slot() -> None:
     drawn = draw(requests=[(0, 0, FAR, LOWEST, 3), (0, 0, FAR, MIDDLE, 2), (0, 0, FAR, HIGHEST, 6)])
     drawn.at(2)
-    assert drawn.play(Phase.AGEING) == {
+    assert drawn.play(Phase.AGE) == {
         "next_expiry": 1,
         "queue_head": {(0, FAR): 0},
         "pending": {(0, FAR, MIDDLE): 0},
@@ -221,7 +221,7 @@ def test_an_allocation_at_the_end_of_its_time_frees_its_memory_and_loses_what_it
     drawn.open(0, FAR, quality=2, since=0, links=[(0, 0.9), (1, 0.8)])
     drawn.open(0, NEAR, since=1)
     drawn.at(7)
-    assert drawn.play(Phase.AGEING) == CLOSED | {
+    assert drawn.play(Phase.AGE) == CLOSED | {
         "free_memory": {0: 7, 1: 7, 2: 8},
         "age_order": {0: 1},
         "num_open": 1,
@@ -248,7 +248,7 @@ def test_links_fail_and_recover_by_the_slots_draws() -> None:
         drawn.at(slot)
         u = [drawn.draw("outage", OUTAGE, link) for link in range(40)]
         up = drawn.state.link_up.tolist()
-        drawn.play(Phase.AGEING)
+        drawn.play(Phase.AGE)
         after = [int(u >= fails) if was else int(u < recovers) for was, u in zip(up, u, strict=True)]
         assert drawn.state.link_up.tolist() == after
         seen |= set(zip(up, after, strict=True))

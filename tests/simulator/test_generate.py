@@ -24,14 +24,14 @@ def hub(**fields: object) -> HandDrawn:
 def test_pairs_that_nobody_claims_are_lost() -> None:
     drawn = hub()
     drawn.emit(n0=3, n1=2)
-    assert drawn.play(Phase.GENERATION) == {"tally": {"EMITTED": 5, "UNCLAIMED": 5}}
+    assert drawn.play(Phase.GENERATE) == {"tally": {"EMITTED": 5, "UNCLAIMED": 5}}
 
 
 def test_one_pair_completes_a_link_and_the_rest_is_unclaimed() -> None:
     drawn = hub(link_fidelity=0.98)
     drawn.open(1, 0)
     drawn.emit(n0=3)
-    assert drawn.play(Phase.GENERATION) == {
+    assert drawn.play(Phase.GENERATE) == {
         "alloc_complete": {(1, 0): 1},
         "link_rounds": {(1, 0, 0): 0},
         "link_hops": {(1, 0, 0): 1},
@@ -45,7 +45,7 @@ def test_a_link_is_fed_by_the_end_with_the_larger_rate() -> None:
     drawn = hub()
     drawn.open(1, 0)
     drawn.emit(n1=4)
-    assert drawn.play(Phase.GENERATION) == {"tally": {"EMITTED": 4, "UNCLAIMED": 4}}
+    assert drawn.play(Phase.GENERATE) == {"tally": {"EMITTED": 4, "UNCLAIMED": 4}}
 
 
 @pytest.mark.parametrize("slot", [0, 1, 2, 3, 399])
@@ -57,7 +57,7 @@ def test_the_number_emitted_is_the_slots_poisson_count_whoever_claims(slot: int,
         drawn.open(1, 0)
     rates = [9.0, 1.0, 1.0, 1.0]
     counts = [poisson.ppf(drawn.draw("emission", EMISSION, i), rates[i] * 0.5) for i in range(4)]
-    drawn.play(Phase.GENERATION)
+    drawn.play(Phase.GENERATE)
     assert drawn.tally(Tally.EMITTED) == (sum(counts),)
 
 
@@ -67,7 +67,7 @@ def test_no_link_is_offered_a_second_pair_before_each_has_had_one(emitted: int, 
     drawn.open(2, 0, quality=2)  # the older allocation comes first in every round
     drawn.open(1, 0, quality=2)
     drawn.emit(n0=emitted)
-    drawn.play(Phase.GENERATION)
+    drawn.play(Phase.GENERATE)
     assert (drawn.state.link_rounds[2, 0, 0], drawn.state.link_rounds[1, 0, 0]) == rounds
 
 
@@ -76,7 +76,7 @@ def test_a_completed_link_leaves_the_next_rounds_to_the_others() -> None:
     drawn.open(2, 0, quality=1)
     drawn.open(1, 0, quality=3)
     drawn.emit(n0=4)
-    assert drawn.play(Phase.GENERATION) == {
+    assert drawn.play(Phase.GENERATE) == {
         "alloc_complete": {(2, 0): 1, (1, 0): 1},
         "link_rounds": {(2, 0, 0): 0, (1, 0, 0): 2},
         "link_hops": {(2, 0, 0): 1, (1, 0, 0): 1},
@@ -91,7 +91,7 @@ def test_links_of_one_allocation_are_offered_pairs_in_hop_order_from_its_owner(o
     drawn = draw(generation_rate=[1.0, 9.0, 1.0])
     drawn.open(owner, FAR)
     drawn.emit(n1=1)
-    assert drawn.play(Phase.GENERATION)["link_rounds"] == {(owner, 0, 0): 0}
+    assert drawn.play(Phase.GENERATE)["link_rounds"] == {(owner, 0, 0): 0}
     assert drawn.world.route_links[owner, FAR, 0, 0] == first
 
 
@@ -99,7 +99,7 @@ def test_a_complete_link_takes_no_pair() -> None:
     drawn = draw(generation_rate=[1.0, 9.0, 1.0])
     drawn.open(0, FAR, quality=2, links=[(1, 0.9), (0, 0.8)])
     drawn.emit(n1=1)
-    changed = drawn.play(Phase.GENERATION)
+    changed = drawn.play(Phase.GENERATE)
     assert changed["link_rounds"] == {(0, 0, 1): 1}
     assert changed["alloc_complete"] == {(0, 0): 2}
 
@@ -115,7 +115,7 @@ def test_a_pair_is_lost_in_the_fibre_and_the_next_arrives() -> None:
         )
     )
     drawn.emit(n0=3)
-    assert drawn.play(Phase.GENERATION) == {
+    assert drawn.play(Phase.GENERATE) == {
         "alloc_complete": {(1, 0): 1},
         "link_rounds": {(1, 0, 0): 0},
         "link_hops": {(1, 0, 0): 1},
@@ -130,7 +130,7 @@ def test_an_opaque_fibre_loses_every_pair_offered() -> None:
     drawn.world.link_transmission[:] = 0.0
     drawn.open(1, 0)
     drawn.emit(n0=4)
-    assert drawn.play(Phase.GENERATION) == {"tally": {"EMITTED": 4, "LOST_IN_FIBRE": 4}}
+    assert drawn.play(Phase.GENERATE) == {"tally": {"EMITTED": 4, "LOST_IN_FIBRE": 4}}
 
 
 def fidelity_after_bbpssw(aged: float, fresh: float, gate: float, m: float) -> tuple[float, float]:
@@ -163,7 +163,7 @@ def aged_link(succeeds: bool, quality: int = 2, gates: str = "ideal") -> tuple[H
 def test_pumping_that_succeeds_spends_the_fresh_pair_and_adds_a_round(gates: str) -> None:
     drawn, fidelity = aged_link(succeeds=True, gates=gates)
     drawn.emit(n0=1)
-    assert drawn.play(Phase.GENERATION) == {
+    assert drawn.play(Phase.GENERATE) == {
         "alloc_complete": {(1, 0): 1},
         "link_rounds": {(1, 0, 0): 1},
         "link_werner": {(1, 0, 0): pytest.approx((4 * fidelity - 1) / 3)},
@@ -175,7 +175,7 @@ def test_pumping_that_succeeds_spends_the_fresh_pair_and_adds_a_round(gates: str
 def test_pumping_that_fails_empties_the_link(gates: str) -> None:
     drawn, _ = aged_link(succeeds=False, gates=gates)
     drawn.emit(n0=1)
-    assert drawn.play(Phase.GENERATION) == {
+    assert drawn.play(Phase.GENERATE) == {
         "link_rounds": {(1, 0, 0): -1},
         "link_hops": {(1, 0, 0): 0},
         "link_werner": {(1, 0, 0): 0.0},
@@ -187,7 +187,7 @@ def test_pumping_that_fails_empties_the_link(gates: str) -> None:
 def test_an_emptied_link_is_filled_again_in_the_next_round() -> None:
     drawn, _ = aged_link(succeeds=False, quality=3)
     drawn.emit(n0=2)
-    assert drawn.play(Phase.GENERATION) == {
+    assert drawn.play(Phase.GENERATE) == {
         "link_werner": {(1, 0, 0): pytest.approx((4 * 0.9 - 1) / 3)},
         "tally": {"EMITTED": 2, "PURIFIED_AWAY": 2},
     }
@@ -199,7 +199,7 @@ def test_a_link_is_complete_with_one_round_less_than_its_quality(quality: int) -
         drawn = hub()
         drawn.open(1, 0, quality=quality)
         drawn.emit(n0=emitted)
-        drawn.play(Phase.GENERATION)
+        drawn.play(Phase.GENERATE)
         assert drawn.state.alloc_complete[1, 0] == (emitted >= quality)
         assert drawn.state.link_rounds[1, 0, 0] == min(emitted, quality) - 1
 
@@ -210,7 +210,7 @@ def test_a_down_link_gets_no_pair_and_keeps_what_it_holds() -> None:
     drawn.open(2, 0)
     drawn.state.link_up[0] = 0  # 0-1
     drawn.emit(n0=2)
-    assert drawn.play(Phase.GENERATION) == {
+    assert drawn.play(Phase.GENERATE) == {
         "alloc_complete": {(2, 0): 1},
         "link_rounds": {(2, 0, 0): 0},
         "link_hops": {(2, 0, 0): 1},

@@ -75,7 +75,7 @@ def test_claims_of_the_same_slot_are_not_seen_and_collide() -> None:
     changed = drawn.act({1: (HUB, 1), 2: (HUB, 1)}, conditions={1: FREE, 2: FREE})
     assert changed["verdict"] == {1: ADMITTED, 2: ADMITTED}
     kinds = {"CONTENDED_SOURCES": 1, "COLLIDED_SOURCES": 1}
-    assert contention(drawn.play(Phase.GENERATION)) == (kinds, {1: 1, 2: 1})
+    assert contention(drawn.play(Phase.GENERATE)) == (kinds, {1: 1, 2: 1})
 
 
 def test_a_complete_link_and_one_that_is_down_claim_no_source() -> None:
@@ -90,7 +90,7 @@ def test_a_swap_engine_at_which_another_agent_waits_to_swap_refuses() -> None:
     drawn = complete(star(generation_rate=[1.0, 9, 9, 9, 9, 9]), 1)  # leaves feed their links themselves
     changed = conditional(drawn, 3, NEXT)
     assert changed["verdict"] == {3: DENIED}
-    assert contention(drawn.play(Phase.SWAPPING)) == ({"CONTENDED_SWAPS": 1, "CONTENDED_BY_REFUSAL": 1}, {1: 1, 3: 1})
+    assert contention(drawn.play(Phase.SWAP)) == ({"CONTENDED_SWAPS": 1, "CONTENDED_BY_REFUSAL": 1}, {1: 1, 3: 1})
 
 
 def test_a_swap_engine_that_only_an_incomplete_allocation_will_need_is_free() -> None:
@@ -111,7 +111,7 @@ def test_with_auto_the_next_route_is_tried_and_nothing_is_contended() -> None:
     changed = conditional(drawn, 0)
     assert changed["alloc_route"] == {(0, 0): 1}
     assert changed["tally"] == {"SUBMITTED": 1, "REFUSED": 1}
-    assert contention(drawn.play(Phase.GENERATION)) == ({}, {})
+    assert contention(drawn.play(Phase.GENERATE)) == ({}, {})
 
 
 def test_memory_refuses_first_and_by_its_own_rule() -> None:
@@ -120,7 +120,7 @@ def test_memory_refuses_first_and_by_its_own_rule() -> None:
     changed = conditional(drawn, 1, NEXT)
     assert changed["tally"] == {"SUBMITTED": 1, "DENIED": 1, "CONTENDED_MEMORIES": 1}
     drawn.emit(n0=5)
-    assert contention(drawn.play(Phase.GENERATION)) == ({}, {})
+    assert contention(drawn.play(Phase.GENERATE)) == ({}, {})
 
 
 # ------------------------------------------------------------------------------------------------------ contention
@@ -131,7 +131,7 @@ def test_a_refusal_makes_a_source_contended_though_every_link_gets_a_pair() -> N
     drawn.open(1, HUB)
     conditional(drawn, 2, HUB)
     drawn.emit(n0=9)
-    assert contention(drawn.play(Phase.GENERATION)) == (CLAIMED, {1: 1, 2: 1})
+    assert contention(drawn.play(Phase.GENERATE)) == (CLAIMED, {1: 1, 2: 1})
 
 
 def test_a_source_that_is_contended_anyway_counts_once_and_charges_the_refused_too() -> None:
@@ -141,7 +141,7 @@ def test_a_source_that_is_contended_anyway_counts_once_and_charges_the_refused_t
     conditional(drawn, 2, HUB)
     drawn.emit(n0=0)
     kinds = {"CONTENDED_SOURCES": 1, "COLLIDED_SOURCES": 1}
-    assert contention(drawn.play(Phase.GENERATION)) == (kinds, {1: 1, 2: 1, 3: 1})
+    assert contention(drawn.play(Phase.GENERATE)) == (kinds, {1: 1, 2: 1, 3: 1})
 
 
 def test_who_is_refused_and_waits_there_already_is_charged_once() -> None:
@@ -150,7 +150,7 @@ def test_who_is_refused_and_waits_there_already_is_charged_once() -> None:
     drawn.open(1, HUB)
     conditional(drawn, 2, HUB)
     drawn.emit(n0=9)
-    assert contention(drawn.play(Phase.GENERATION)) == (CLAIMED | {"COLLIDED_SOURCES": 1}, {1: 1, 2: 1})
+    assert contention(drawn.play(Phase.GENERATE)) == (CLAIMED | {"COLLIDED_SOURCES": 1}, {1: 1, 2: 1})
 
 
 def test_every_route_that_was_tried_has_a_contended_resource() -> None:
@@ -161,7 +161,7 @@ def test_every_route_that_was_tried_has_a_contended_resource() -> None:
     assert changed["tally"] == {"SUBMITTED": 1, "DENIED": 1, "REFUSED": 2}
     drawn.emit(n1=9, n2=9)
     both = {"CONTENDED_SOURCES": 2, "CONTENDED_BY_REFUSAL": 2}
-    assert contention(drawn.play(Phase.GENERATION)) == (both, {0: 2, 1: 1, 2: 1})
+    assert contention(drawn.play(Phase.GENERATE)) == (both, {0: 2, 1: 1, 2: 1})
 
 
 def test_two_routes_that_one_source_refuses_make_it_contended_once() -> None:
@@ -173,7 +173,7 @@ def test_two_routes_that_one_source_refuses_make_it_contended_once() -> None:
     changed = conditional(drawn, 4)
     assert changed["tally"] == {"SUBMITTED": 1, "DENIED": 1, "REFUSED": 2}
     drawn.emit(n0=99)
-    assert contention(drawn.play(Phase.GENERATION)) == (CLAIMED, {0: 1, 4: 1})
+    assert contention(drawn.play(Phase.GENERATE)) == (CLAIMED, {0: 1, 4: 1})
 
 
 def test_a_refusal_of_an_allocation_admitted_elsewhere_is_charged_to_nobody() -> None:
@@ -181,7 +181,7 @@ def test_a_refusal_of_an_allocation_admitted_elsewhere_is_charged_to_nobody() ->
     drawn.open(1, 0)
     drawn.act({0: (0, 1), 4: (0, 1)}, routes={4: 0}, conditions={0: FREE, 4: FREE})  # node 0 goes over relay 2
     drawn.emit(n1=9, n2=9)
-    assert contention(drawn.play(Phase.GENERATION)) == (CLAIMED, {1: 1, 4: 1})
+    assert contention(drawn.play(Phase.GENERATE)) == (CLAIMED, {1: 1, 4: 1})
 
 
 def test_the_flags_of_one_slot_are_gone_in_the_next() -> None:
@@ -246,7 +246,7 @@ def test_a_command_is_withheld_where_another_agent_waits_and_costs_messages_alon
     changed = drawn.act({0: (0, 1)}, routes={0: 0}, conditions={0: READ_FREE})
     assert changed == {"verdict": {0: WITHHELD}, "tally": {"WITHHELD": 1, "COMMAND_MESSAGES": 2}}
     drawn.emit(n1=9)
-    assert contention(drawn.play(Phase.GENERATION)) == ({}, {})
+    assert contention(drawn.play(Phase.GENERATE)) == ({}, {})
 
 
 def test_of_ranked_routes_the_first_that_reads_free_is_tried() -> None:
@@ -408,12 +408,12 @@ def test_admission_and_contention_are_those_of_the_reference(name: str) -> None:
                     claimed += [("swap engine", relay) for relay in nodes[1:-1]]
                     assert not [each for each in claimed if {*slot.frozen.get(each, ())} - {i}], where
             found = [memories(slot, state, outcome)]
-            for phase, contended in ((Phase.GENERATION, sources), (Phase.SWAPPING, swaps)):
+            for phase, contended in ((Phase.GENERATE, sources), (Phase.SWAP, swaps)):
                 found.append(contended(slot, copied(state), outcome))
                 drawn.play(phase)
             charged = sum((each.per_agent() for each in found), Counter())
             assert state.contended.tolist() == [charged[i] for i in range(len(commands))], where
-            for phase in (Phase.DELIVERY, Phase.AGEING):
+            for phase in (Phase.DELIVER, Phase.AGE):
                 drawn.play(phase)
             expected = expected_tally(outcome, found)
             counted = {tally: int(state.tally[Tally[tally]] - before.tally[Tally[tally]]) for tally in expected}

@@ -87,7 +87,7 @@ def outcomes(*also: int) -> list[int]:
     rounds = []
     for slot in range(16):
         drawn.at(slot)
-        drawn.play(Phase.GENERATION)
+        drawn.play(Phase.GENERATE)
         rounds.append(int(drawn.state.link_rounds[1, 0, 0]))
     return rounds
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .hand_drawn import HandDrawn, Phase, draw
+from support.phases import Look
+
+from .hand_drawn import HandDrawn, draw
 
 FAR, NEAR = 0, 1
 
@@ -102,7 +104,7 @@ def test_a_snapshot_holds_the_first_route_whose_links_are_up() -> None:
     drawn = draw([(0, 1), (1, 3), (0, 2), (2, 3)], {0: [3, 1], 3: [0]}, routes_per_peer=2)
     drawn.state.link_up[1] = 0  # 1-3
     drawn.at(3)
-    assert drawn.play(Phase.TELEMETRY) == {
+    assert drawn.play(Look.SNAPSHOT) == {
         "flying_slot": 3,
         "flying_route": {(0, 0): 1, (3, 0): 1},
     }
@@ -113,11 +115,11 @@ def test_with_every_route_down_a_snapshot_holds_the_cheapest() -> None:
     drawn = draw([(0, 1), (1, 3), (0, 2), (2, 3)], {0: [3, 1], 3: [0]}, routes_per_peer=2)
     drawn.state.link_up[[1, 3]] = 0
     drawn.at(3)
-    assert drawn.play(Phase.TELEMETRY) == {"flying_slot": 3, "flying_up": {(0, 0): 0, (3, 0): 0}}
+    assert drawn.play(Look.SNAPSHOT) == {"flying_slot": 3, "flying_up": {(0, 0): 0, (3, 0): 0}}
 
 
 def load_after(drawn: HandDrawn, i: int, d: int) -> float:
-    drawn.play(Phase.TELEMETRY)
+    drawn.play(Look.SNAPSHOT)
     return float(drawn.state.flying_load[i, d])
 
 
