@@ -6,8 +6,9 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
-from dpem_baselines.planning import TOLERANCE, PathPlanner, first_that_fit, fitting
-from dpem_baselines.route_model import Candidates, Floats, Ints, Load
+from dpem_baselines.limits import TOLERANCE, Floats, Ints, Limits
+from dpem_baselines.planning import PathPlanner
+from dpem_baselines.route_model import Candidates, Load
 
 
 class CentralLP(PathPlanner):
@@ -20,21 +21,23 @@ class CentralLP(PathPlanner):
     of one time-to-live, and their fidelity constraint the quality that each route needs.
     """
 
-    def choose(
-        self, candidates: Candidates, worth: Floats, limits: sparse.csc_array, capacity: Floats, load: Load
-    ) -> Ints:
+    def choose(self, candidates: Candidates, worth: Floats, limits: Limits, load: Load) -> Ints:
         """The LP's solution, rounded up one by one in order of its shares while everything still fits."""
-        share = solve(worth, limits, capacity)
+        share = solve(worth, limits)
         by_share = np.lexsort((-worth, -share))
-        return first_that_fit(by_share[share[by_share] > TOLERANCE], limits, capacity)
+        return limits.first_that_fit(by_share[share[by_share] > TOLERANCE])
 
 
-def solve(worth: Floats, limits: sparse.csc_array, capacity: Floats) -> Floats:
-    """(M,) x in [0, 1] of greatest worth · x with limits x <= capacity (HiGHS); 0 for what does not fit whole."""
+def solve(worth: Floats, limits: Limits) -> Floats:
+    """(M,) shares x in [0, 1] of greatest worth · x within the limits (HiGHS); 0 for what does not fit whole."""
     if len(worth) == 0:
         return np.zeros(0)
-    binding = np.unique(limits.indices)
-    bounds = np.stack((np.zeros(len(worth)), fitting(limits, capacity)), axis=1)
-    solution = linprog(-worth, A_ub=limits[binding], b_ub=capacity[binding], bounds=bounds, method="highs")
+    tight = limits.total() > limits.capacity + TOLERANCE  # others hold whatever the shares are
+    bounds = np.stack((np.zeros(len(worth)), limits.fits()), axis=1)
+    entries = tight[limits.thing]
+    columns = np.concatenate(([0], entries.sum(axis=1).cumsum()))
+    rows = (tight.cumsum() - 1)[limits.thing[entries]]
+    needs = sparse.csc_array((limits.need[entries], rows, columns), shape=(tight.sum(), len(worth)))
+    solution = linprog(-worth, A_ub=needs, b_ub=limits.capacity[tight], bounds=bounds, method="highs")
     assert solution.success, solution.message  # 0 is feasible, and everything is bounded
     return np.asarray(solution.x)

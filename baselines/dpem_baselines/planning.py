@@ -13,12 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from scipy.special import gammainc
 
+from dpem_baselines.limits import Floats, Ints, Limits
 from dpem_baselines.local import urgency
 from dpem_baselines.route_choice import Orders
-from dpem_baselines.route_model import SMALLEST, Candidates, Floats, Ints, Load, RouteModel
+from dpem_baselines.route_model import SMALLEST, Candidates, Load, RouteModel
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.network.network import Network
 from dpem_env.policies import CentralPolicy, Decision, NetworkView
@@ -26,7 +26,7 @@ from dpem_env.scenarios import Scenario
 from dpem_env.simulator.actions import ActionCode
 from dpem_env.support.seeding import generator
 
-TOLERANCE = 1e-9  # of sums of resources, and of a share that counts as none
+KINDS = 4  # of demand
 
 
 class PathPlanner(CentralPolicy):
@@ -84,13 +84,8 @@ class PathPlanner(CentralPolicy):
         self._plan: Candidates
 
     @abstractmethod
-    def choose(
-        self, candidates: Candidates, worth: Floats, limits: sparse.csc_array, capacity: Floats, load: Load
-    ) -> Ints:
-        """Numbers of the candidates to allocate, each once, such that what they need of `limits` is at most `capacity`.
-
-        Rows of `limits`: use of the resources as in `RouteModel.usage`, then demand per group.
-        """
+    def choose(self, candidates: Candidates, worth: Floats, limits: Limits, load: Load) -> Ints:
+        """Numbers of the candidates to allocate, each once, that fit together within the limits."""
 
     def act(self, view: NetworkView) -> Decision:
         """What the plan holds for this slot: of each node's planned allocations the most urgent."""
@@ -112,7 +107,7 @@ class PathPlanner(CentralPolicy):
         decision.priority[plan.node[now]] = now
         waited_for = np.zeros(nodes, dtype=np.bool_)
         waited_for[plan.node[now]] = plan.slack[now] > 0
-        self._plan = plan.take(np.setdiff1d(np.arange(len(plan)), now))
+        self._plan = plan.take(np.delete(np.arange(len(plan)), now))
         return self.orders.worded(decision, self.network, code.qualities, waited_for)
 
     def _make_plan(self, view: NetworkView) -> Candidates:
@@ -121,23 +116,28 @@ class PathPlanner(CentralPolicy):
         worth = self.model.worth(candidates, load)
         useful = worth >= max(self.least_worth, SMALLEST)
         candidates, worth = candidates.take(useful), worth[useful]
-        chosen = self.choose(candidates, worth, *self.limits(candidates, view), load)
+        chosen = self.choose(candidates, worth, self.limits(candidates, view), load)
         order = np.lexsort((-worth[chosen], urgency(candidates.slack[chosen])))
         return candidates.take(chosen[order])
 
-    def limits(self, candidates: Candidates, view: NetworkView) -> tuple[sparse.csc_array, Floats]:
-        """What each candidate needs of resources and demand, and what there is of each."""
-        usage = self.model.usage(candidates)
-        _, first, group = np.unique(candidates.group, return_index=True, return_inverse=True)
-        member = sparse.csr_array((np.ones(len(group)), (group, np.arange(len(group)))), shape=(len(first), len(group)))
-        capacity = self.model.capacity(view, self.utilisation, self.slots, usage)
-        return sparse.csc_array(sparse.vstack((usage, member))), np.concatenate((capacity, candidates.wanted[first]))
+    def limits(self, candidates: Candidates, view: NetworkView) -> Limits:
+        """Resources as in `RouteModel.needs`, after the demand of every group: one pair of each candidate."""
+        resource, need = self.model.needs(candidates)
+        resources = self.model.capacity(view, self.utilisation, self.slots, resource, need)
+        wanted = np.zeros(KINDS * self.network.peers.size)
+        wanted[candidates.group] = candidates.wanted
+        return Limits(
+            np.concatenate((candidates.group[:, None], len(wanted) + resource), axis=1),
+            np.concatenate((np.ones((len(candidates), 1)), need), axis=1),
+            np.concatenate((wanted, resources, [np.inf])),
+        )
 
     def candidates(self, view: NetworkView) -> Candidates:
         """Every allocation that could serve some uncovered demand over links that are up, in random order."""
         seen = view.observations
         live = seen.pending - view.overdue
-        waiting, late = live.sum(axis=2), view.overdue.sum(axis=2)
+        late = view.overdue.sum(axis=2)
+        waiting = seen.pending.sum(axis=2) - late
         spare = np.maximum(seen.open_allocations - waiting, 0.0)
         second = waiting if self.redundancy > 0 else np.zeros_like(waiting)
         expected = seen.forecast.mean(axis=2) / self.scenario.control.slot_duration * self.stock_time
@@ -159,9 +159,9 @@ class PathPlanner(CentralPolicy):
         self, wanted: Floats, requests: Floats | NDArray[np.int32], slack: Floats, in_time: float
     ) -> Candidates:
         """Candidates for (N, D) `wanted` pairs, good enough for the hardest class among (N, D, C) `requests`."""
-        hardest = (np.arange(requests.shape[2]) * (requests > 0)).max(axis=2)
         node, place = np.nonzero(wanted > 0)
-        quality = self.network.routes.quality[node, place, :, hardest[node, place]]
+        hardest = (np.arange(requests.shape[2]) * (requests[node, place] > 0)).max(axis=1)
+        quality = self.network.routes.quality[node, place, :, hardest]
         row, route = np.nonzero(quality)
         node, place = node[row], place[row]
         return Candidates(
@@ -186,24 +186,3 @@ class PathPlanner(CentralPolicy):
         return Candidates(
             node, place, route, quality + 1, zeros.astype(np.int64), zeros, worth, row, np.ones(len(row), np.int64)
         )
-
-
-def fitting(limits: sparse.csc_array, left: Floats) -> NDArray[np.bool_]:
-    """(M,) whether each candidate by itself fits into what is left."""
-    fits = np.ones(limits.shape[1], dtype=bool)
-    column = np.repeat(np.arange(limits.shape[1]), np.diff(limits.indptr))
-    fits[column[limits.data > left[limits.indices] + TOLERANCE]] = False
-    return fits
-
-
-def first_that_fit(order: Ints, limits: sparse.csc_array, capacity: Floats) -> Ints:
-    """Those of the candidates that fit one after the other, in this order, into what the earlier ones leave."""
-    left = capacity.copy()
-    admitted = []
-    for column in order:
-        entries = slice(*limits.indptr[column : column + 2])
-        rows, use = limits.indices[entries], limits.data[entries]
-        if (use <= left[rows] + TOLERANCE).all():
-            left[rows] -= use
-            admitted.append(column)
-    return np.array(admitted, dtype=np.int64)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 
-from dpem_baselines.planning import PathPlanner, fitting
-from dpem_baselines.route_model import Candidates, Floats, Ints, Load
+from dpem_baselines.limits import Floats, Ints, Limits
+from dpem_baselines.planning import PathPlanner
+from dpem_baselines.route_model import Candidates, Load
 
 
 class QCast(PathPlanner):
@@ -22,19 +22,18 @@ class QCast(PathPlanner):
     still waits (`redundancy`).
     """
 
-    def choose(
-        self, candidates: Candidates, worth: Floats, limits: sparse.csc_array, capacity: Floats, load: Load
-    ) -> Ints:
+    def choose(self, candidates: Candidates, worth: Floats, limits: Limits, load: Load) -> Ints:
         """The candidate of most expected throughput that fits, again and again, each adding to the load."""
         chosen: list[int] = []
-        left, fresh = capacity.copy(), np.ones(len(worth), dtype=bool)
+        rest = np.arange(len(worth))
         while True:
-            rest = np.flatnonzero(fresh & fitting(limits, left))
+            fits = limits.fits()
+            rest, limits = rest[fits], limits.take(fits)
             worth = self.model.worth(candidates.take(rest), load)
             if not len(rest) or worth.max() < self.least_worth:
                 return np.array(chosen, dtype=np.int64)
-            best = rest[worth.argmax()]
-            chosen.append(best)
-            fresh[best] = False
-            left -= limits[:, [best]].toarray().ravel()
-            load = self.model.with_allocation(load, candidates.take([best]))
+            best = int(worth.argmax())
+            chosen.append(rest[best])
+            load = self.model.with_allocation(load, candidates.take([rest[best]]))
+            others = np.delete(np.arange(len(rest)), best)
+            rest, limits = rest[others], limits.after([best]).take(others)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy import sparse
 
+from dpem_baselines.limits import TOLERANCE, Floats, Ints, Limits
 from dpem_baselines.linear_program import CentralLP, solve
-from dpem_baselines.planning import TOLERANCE, PathPlanner, first_that_fit
-from dpem_baselines.route_model import Candidates, Floats, Ints, Load
+from dpem_baselines.planning import PathPlanner
+from dpem_baselines.route_model import Candidates, Load
 from dpem_env.experiments.search import SearchSpace
 
 
@@ -30,21 +30,19 @@ class Reps(CentralLP):
         super().__init__(**options)
         self.solves = solves
 
-    def choose(
-        self, candidates: Candidates, worth: Floats, limits: sparse.csc_array, capacity: Floats, load: Load
-    ) -> Ints:
+    def choose(self, candidates: Candidates, worth: Floats, limits: Limits, load: Load) -> Ints:
         """Progressive rounding: each solution's whole shares, or else its largest, are made for good."""
-        chosen = np.zeros(0, dtype=np.int64)
-        rest, left = np.arange(len(worth)), capacity.copy()
+        chosen, rest = np.zeros(0, dtype=np.int64), np.arange(len(worth))
         for solves_left in reversed(range(self.solves)):
-            share = solve(worth[rest], limits[:, rest], left)
+            share = solve(worth[rest], limits)
             order = np.lexsort((-worth[rest], -share))
             order = order[share[order] > TOLERANCE]
             if solves_left:
                 order = order[: max((share > 1.0 - TOLERANCE).sum(), 1)]
-            made = rest[first_that_fit(order, limits[:, rest], left)]
-            left -= limits[:, made].sum(axis=1)
-            chosen, rest = np.concatenate((chosen, made)), np.delete(rest, order)
             if len(order) == 0:
                 break
+            made = limits.first_that_fit(order)
+            chosen = np.concatenate((chosen, rest[made]))
+            others = np.delete(np.arange(len(rest)), order)
+            rest, limits = rest[others], limits.after(made).take(others)
         return chosen

@@ -7,16 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from scipy.special import gammainc
 
+from dpem_baselines.limits import Floats, Ints
 from dpem_env import physics
 from dpem_env.network.network import Network
 from dpem_env.policies import NetworkView
 from dpem_env.scenarios import Scenario
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SMALLEST = np.finfo(np.float64).tiny
 
@@ -67,7 +64,8 @@ class RouteModel:
         self.time_to_live = scenario.control.time_to_live
         used = routes.links >= 0  # (N, D, k, H)
         self.emitter = np.where(used, topology.emitter[routes.links], -1)
-        self.transmission = np.where(used, topology.transmission[routes.links], 1.0)
+        transmission = np.where(used, topology.transmission[routes.links], 1.0)
+        self.arriving = self.generation_rate[self.emitter] * transmission  # pairs/s, of a source that feeds one link
         same = (self.emitter[..., :, None] == self.emitter[..., None, :]) & used[..., None, :]
         self.sharers = same.sum(axis=-1)  # links of the route that its own emitter feeds
         self.relays = np.where(np.arange(1, used.shape[-1]) < routes.hops[..., None], routes.nodes[..., 1:-1], -1)
@@ -82,9 +80,10 @@ class RouteModel:
         fed = np.bincount(topology.emitter, minlength=topology.num_nodes)
         arriving = np.bincount(topology.emitter, topology.transmission, minlength=topology.num_nodes)
         self.emissions_per_claim = fed / np.maximum(arriving, SMALLEST)  # at the mean η of the links it feeds
+        self.resource, self.need = self._usage(same, transmission)
 
     def success(self, candidates: Candidates, seconds: Floats, load: Load) -> Floats:
-        """(M,) probability that a new allocation swaps successfully at its first try, within `seconds`.
+        """(..., M) probability that a new allocation swaps successfully at its first try, within (..., M) `seconds`.
 
         Each source is shared evenly among the links that claim it, so that a link of quality q completes after an
         Erlang time of q stages; a relay has the swaps left by the allocations that are open.
@@ -92,19 +91,20 @@ class RouteModel:
         c = candidates
         at = (c.node, c.place, c.route)
         emitter, relays = self.emitter[at], self.relays[at]
-        needed = self.pairs_per_link[c.quality - 1]
-        share = self.generation_rate[emitter] / (self.sharers[at] + load.source_claims[emitter]).clip(1.0)
-        stages = share * self.transmission[at] * (c.quality / needed * seconds)[:, None]
-        links: Floats = np.where(emitter >= 0, gammainc(c.quality[:, None], stages), 1.0).prod(axis=1)
-        swaps = load.swap_tokens[relays] + self.swap_rate[relays] * seconds[:, None] - load.swap_claims[relays]
-        relayed: Floats = np.where(relays >= 0, swaps.clip(0.0, 1.0), 1.0).prod(axis=1)
-        return links * relayed * self.swapped[at]
+        share = self.arriving[at] / (self.sharers[at] + load.source_claims[emitter]).clip(1.0)
+        stages = share * (c.quality / self.pairs_per_link[c.quality - 1])[:, None] * seconds[..., None]
+        candidate, hop = np.nonzero(emitter >= 0)
+        complete = np.ones(stages.shape)
+        complete[..., candidate, hop] = gammainc(c.quality[candidate], stages[..., candidate, hop])
+        swaps = load.swap_tokens[relays] + self.swap_rate[relays] * seconds[..., None] - load.swap_claims[relays]
+        relayed: Floats = np.where(relays >= 0, swaps.clip(0.0, 1.0), 1.0).prod(axis=-1)
+        return complete.prod(axis=-1) * relayed * self.swapped[at]
 
     def worth(self, candidates: Candidates, load: Load) -> Floats:
         """(M,) requests each candidate is expected to serve."""
-        lifetime = np.full(len(candidates), self.time_to_live)
-        seconds = np.minimum(candidates.slack * self.scenario.control.slot_duration, lifetime)
-        in_time, at_all = (self.success(candidates, s, load) for s in (seconds, lifetime))
+        slack = candidates.slack * self.scenario.control.slot_duration
+        seconds = np.minimum((slack, np.full(len(slack), np.inf)), self.time_to_live)
+        in_time, at_all = self.success(candidates, seconds, load)
         return in_time * candidates.worth_in_time + (at_all - in_time) * candidates.worth_late
 
     def with_allocation(self, load: Load, candidate: Candidates) -> Load:
@@ -117,39 +117,22 @@ class RouteModel:
             load.swap_tokens,
         )
 
-    def usage(self, candidates: Candidates) -> sparse.csr_array:
-        """(4N, M) expected use of sources (emitted pairs), swap engines (swaps), memories (qubits), commands.
+    def needs(self, candidates: Candidates) -> tuple[Ints, Floats]:
+        """(M, W) expected use of resources by each candidate, and which they are; 4N where there is none.
 
-        A pair takes 1/p_swap^(hops - 1) tries; in each, a link of transmission η takes 1/η emissions per arriving pair.
+        The N sources (emitted pairs) come first, then swap engines (swaps), memories (qubits) and commands.
         """
         c = candidates
-        n, m = len(self.generation_rate), len(c)
         at = (c.node, c.place, c.route)
-        emitter, relays = self.emitter[at], self.relays[at]
-        tries = 1.0 / self.swapped[at]
-        emissions = (tries * self.pairs_per_link[c.quality - 1])[:, None] / self.transmission[at]
-        nodes = self.routes.nodes[at]
-        hops = self.routes.hops[at][:, None]
-        qubits = np.where((np.arange(nodes.shape[1]) % np.maximum(hops, 1)) == 0, 1.0, 2.0)
-        column = np.arange(m)[:, None]
-        entries = [
-            (emitter, emissions),
-            (np.where(relays >= 0, n + relays, -1), tries[:, None]),
-            (np.where(nodes >= 0, 2 * n + nodes, -1), qubits),
-            (3 * n + c.node[:, None], np.ones((1, 1))),
-        ]
-        rows, columns, values = (
-            np.concatenate([part.ravel() for part in parts])
-            for parts in zip(*(np.broadcast_arrays(row, column, value) for row, value in entries), strict=True)
-        )
-        real = rows >= 0
-        return sparse.csr_array((values[real], (rows[real], columns[real])), shape=(4 * n, m))
+        need = self.need[at]
+        need[:, : self.emitter.shape[-1]] *= self.pairs_per_link[c.quality - 1][:, None]
+        return self.resource[at], need
 
-    def capacity(self, view: NetworkView, utilisation: float, slots: int, usage: sparse.csr_array) -> Floats:
+    def capacity(self, view: NetworkView, utilisation: float, slots: int, resource: Ints, need: Floats) -> Floats:
         """(4N,) what new allocations may use of each resource, beside those that are open.
 
         `utilisation` is the share of a time-to-live's emissions and swaps that may be planned. A source or swap engine
-        that nobody claims takes one allocation, however much it asks for.
+        that nobody claims takes one allocation, however much it asks for: up to the largest of the (M, W) needs.
         """
         open_rows = view.observations.open_rows
         budget = np.concatenate(
@@ -168,5 +151,27 @@ class RouteModel:
                 np.zeros(2 * n, dtype=bool),
             )
         )
-        largest = usage.max(axis=1).toarray().ravel() if usage.shape[1] else np.zeros(4 * n)
-        return np.maximum(np.where(idle, np.maximum(budget, largest), budget), 0.0)
+        largest = np.zeros(4 * n + 1)
+        np.maximum.at(largest, resource, need)
+        return np.maximum(np.where(idle, np.maximum(budget, largest[:-1]), budget), 0.0)
+
+    def _usage(self, same: NDArray[np.bool_], transmission: Floats) -> tuple[Ints, Floats]:
+        """(N, D, k, W) resources of a pair of quality 1 over every route, and its expected use of them.
+
+        A pair takes 1/p_swap^(hops - 1) tries; in each, a link of transmission η takes 1/η emissions per arriving pair.
+        A source that feeds several links of a route, as (N, D, k, H, H) `same` tells, is listed at the first of them.
+        """
+        n, nodes, hops = len(self.generation_rate), self.routes.nodes, self.routes.hops[..., None]
+        tries = 1.0 / self.swapped[..., None]
+        emissions = tries * (same / transmission[..., None, :]).sum(axis=-1)
+        listed = (self.emitter >= 0) & ~np.tril(same, -1).any(axis=-1)
+        qubits = np.where((np.arange(nodes.shape[-1]) % np.maximum(hops, 1)) == 0, 1.0, 2.0)
+        node = np.arange(n)[:, None, None, None]
+        resource, need = zip(
+            (np.where(listed, self.emitter, 4 * n), emissions),
+            (np.where(self.relays >= 0, n + self.relays, 4 * n), np.broadcast_to(tries, self.relays.shape)),
+            (np.where(nodes >= 0, 2 * n + nodes, 4 * n), qubits),
+            (np.broadcast_to(3 * n + node, hops.shape), np.ones(hops.shape)),
+            strict=True,
+        )
+        return np.concatenate(resource, axis=-1), np.concatenate(need, axis=-1)

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
+from dpem_baselines.limits import Limits
 from dpem_baselines.linear_program import CentralLP
 from dpem_baselines.planning import PathPlanner
 from dpem_env.envs.session import Session
@@ -44,5 +44,11 @@ def played(planner: PathPlanner, session: Session, slots: int, delay: float = 0.
 def choice(planner: CentralLP, worth: list[float], limits: list[list[float]], capacity: list[float]) -> list[int]:
     """What a planner that needs no more than these arrays chooses."""
     unused: Any = None
-    matrix = sparse.csc_array(np.array(limits))
-    return planner.choose(unused, np.array(worth), matrix, np.array(capacity), unused).tolist()
+    return planner.choose(unused, np.array(worth), limits_of(limits, capacity), unused).tolist()
+
+
+def limits_of(needs: Any, capacity: Any) -> Limits:
+    """Limits from a matrix, one row per thing and one column per candidate."""
+    matrix = np.array(needs, dtype=np.float64)
+    things = np.broadcast_to(np.arange(len(matrix)), matrix.T.shape)
+    return Limits(np.where(matrix.T == 0, len(matrix), things), matrix.T, np.append(capacity, np.inf))

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from planners import choice
-from scipy import sparse
+from planners import choice, limits_of
 
 from dpem_baselines.linear_program import CentralLP, solve
 
@@ -34,7 +33,7 @@ def best_vertex(worth: NDArray[Any], limits: NDArray[Any], capacity: NDArray[Any
 def test_the_objective_is_the_brute_force_optimum(seed: int) -> None:
     rng = np.random.default_rng(seed)
     worth, limits, capacity = rng.random(4), rng.random((3, 4)) * (rng.random((3, 4)) < 0.7), 0.5 + rng.random(3)
-    share = solve(worth, sparse.csc_array(limits), capacity)
+    share = solve(worth, limits_of(limits, capacity))
     assert (limits @ share <= capacity + 1e-9).all()
     assert worth @ share == pytest.approx(best_vertex(worth, limits, capacity))
 

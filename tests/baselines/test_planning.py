@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planners import planned, played, star
-from scipy import sparse
+from planners import limits_of, planned, played, star
 
+from dpem_baselines.limits import Limits
 from dpem_baselines.linear_program import CentralLP
-from dpem_baselines.planning import PathPlanner, first_that_fit
+from dpem_baselines.planning import PathPlanner
 from dpem_baselines.q_cast import QCast
 from dpem_baselines.reps import Reps
 from dpem_baselines.route_choice import Orders
@@ -115,10 +115,10 @@ def test_a_plan_never_exceeds_what_there_is(planner: type[PathPlanner], monkeypa
     choose = planner.choose
     plans = []
 
-    def checked(self: Any, candidates: Candidates, worth: Any, limits: Any, capacity: Any, load: Load) -> Any:
-        chosen = choose(self, candidates, worth, limits, capacity, load)
+    def checked(self: Any, candidates: Candidates, worth: Any, limits: Limits, load: Load) -> Any:
+        chosen = choose(self, candidates, worth, limits, load)
         assert len(set(chosen.tolist())) == len(chosen)
-        assert (limits[:, chosen].sum(axis=1) <= capacity + 1e-6).all()
+        assert (limits.total(chosen) <= limits.capacity + 1e-6).all()
         plans.append(len(chosen))
         return chosen
 
@@ -301,7 +301,8 @@ def test_purification_takes_the_pairs_that_pumping_takes_on_average() -> None:
 def test_usage_counts_emissions_swaps_qubits_and_commands() -> None:
     session = star()
     model = RouteModel(session.scenario, session.network)
-    usage = model.usage(candidate(1, 0)).toarray()[:, 0].reshape(4, 8)
+    resource, need = model.needs(candidate(1, 0))
+    usage = np.bincount(resource[0], need[0], minlength=33)[:-1].reshape(4, 8)
     peer = session.network.peers[1, 0]
     expected = np.zeros((4, 8))
     expected[:, 0] = (2 / (ETA * 0.9), 1 / 0.9, 2, 0)
@@ -310,6 +311,32 @@ def test_usage_counts_emissions_swaps_qubits_and_commands() -> None:
     assert usage == pytest.approx(expected)
 
 
+def test_usage_adds_up_link_by_link_over_every_route_and_quality() -> None:
+    session = session_with([], "mesh20-v0")
+    network, routes = session.network, session.network.routes
+    model, swap_success = RouteModel(session.scenario, network), session.scenario.hardware.swap_success
+    node, place, route = np.nonzero(routes.hops)
+    fed_twice = 0
+    for quality in (1, 3):
+        same = np.full(len(node), quality)
+        resource, need = model.needs(replace(candidate(0, 0), node=node, place=place, route=route, quality=same))
+        for m, at in enumerate(zip(node, place, route, strict=True)):
+            hops = routes.hops[at]
+            tries = swap_success ** (1 - hops)
+            expected = np.zeros((4, 20))
+            for link in routes.links[at][:hops]:
+                feeds = network.topology.emitter[link]
+                fed_twice += expected[0, feeds] > 0
+                expected[0, feeds] += tries * model.pairs_per_link[quality - 1] / network.topology.transmission[link]
+            path = routes.nodes[at][: hops + 1]
+            expected[1, path[1:-1]] = tries
+            expected[2, path] = 2
+            expected[2, path[[0, -1]]] = 1
+            expected[3, at[0]] = 1
+            assert np.bincount(resource[m], need[m], minlength=81)[:-1] == pytest.approx(expected.ravel())
+    assert fed_twice
+
+
 def test_first_that_fit_passes_over_what_does_not() -> None:
-    limits = sparse.csc_array(np.array([[2.0, 2.0, 1.0]]))
-    assert first_that_fit(np.array([1, 0, 2]), limits, np.array([3.0])).tolist() == [1, 2]
+    limits = limits_of([[2.0, 2.0, 1.0]], [3.0])
+    assert limits.first_that_fit(np.array([1, 0, 2])).tolist() == [1, 2]
