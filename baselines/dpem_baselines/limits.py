@@ -35,11 +35,13 @@ class Limits:
 
     def total(self, made: Any = slice(None)) -> Floats:
         """(R + 1,) what the candidates of these numbers need together."""
-        return np.bincount(self.thing[made].ravel(), self.need[made].ravel(), minlength=len(self.capacity))
+        thing, need = self.thing[made].ravel(), self.need[made].ravel()
+        total: NDArray[Any] = np.bincount(thing, need, minlength=len(self.capacity))
+        return total
 
     def fits(self) -> NDArray[np.bool_]:
         """(M,) whether each candidate fits by itself."""
-        fits: NDArray[np.bool_] = (self.need <= self.capacity[self.thing] + TOLERANCE).all(axis=1)
+        fits: NDArray[Any] = np.all(self.need <= self.capacity[self.thing] + TOLERANCE, axis=1)
         return fits
 
     def first_that_fit(self, order: Ints) -> Ints:

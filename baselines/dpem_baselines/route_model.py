@@ -98,14 +98,16 @@ class RouteModel:
         complete[..., candidate, hop] = gammainc(c.quality[candidate], stages[..., candidate, hop])
         swaps = load.swap_tokens[relays] + self.swap_rate[relays] * seconds[..., None] - load.swap_claims[relays]
         relayed: Floats = np.where(relays >= 0, swaps.clip(0.0, 1.0), 1.0).prod(axis=-1)
-        return complete.prod(axis=-1) * relayed * self.swapped[at]
+        success: Floats = complete.prod(axis=-1) * relayed * self.swapped[at]
+        return success
 
     def worth(self, candidates: Candidates, load: Load) -> Floats:
         """(M,) requests each candidate is expected to serve."""
         slack = candidates.slack * self.scenario.control.slot_duration
         seconds = np.minimum((slack, np.full(len(slack), np.inf)), self.time_to_live)
         in_time, at_all = self.success(candidates, seconds, load)
-        return in_time * candidates.worth_in_time + (at_all - in_time) * candidates.worth_late
+        worth: Floats = in_time * candidates.worth_in_time + (at_all - in_time) * candidates.worth_late
+        return worth
 
     def with_allocation(self, load: Load, candidate: Candidates) -> Load:
         """The load with one more open allocation."""
