@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
-from scipy import sparse
-from scipy.optimize import linprog
+from highspy import Highs, HighsModelStatus, MatrixFormat, ObjSense
 
 from dpem_baselines.limits import TOLERANCE, Floats, Ints, Limits
 from dpem_baselines.planning import PathPlanner
@@ -29,15 +30,33 @@ class CentralLP(PathPlanner):
 
 
 def solve(worth: Floats, limits: Limits) -> Floats:
-    """(M,) shares x in [0, 1] of greatest worth · x within the limits (HiGHS); 0 for what does not fit whole."""
+    """(M,) shares x in [0, 1] of greatest worth · x within the limits; 0 for what does not fit whole."""
     if len(worth) == 0:
         return np.zeros(0)
     tight = limits.total() > limits.capacity + TOLERANCE  # others hold whatever the shares are
-    bounds = np.stack((np.zeros(len(worth)), limits.fits()), axis=1)
     entries = tight[limits.thing]
-    columns = np.concatenate(([0], entries.sum(axis=1).cumsum()))
+    starts = np.concatenate(([0], entries.sum(axis=1).cumsum()))
     rows = (tight.cumsum() - 1)[limits.thing[entries]]
-    needs = sparse.csc_array((limits.need[entries], rows, columns), shape=(tight.sum(), len(worth)))
-    solution = linprog(-worth, A_ub=needs, b_ub=limits.capacity[tight], bounds=bounds, method="highs")
-    assert solution.success, solution.message  # 0 is feasible, and everything is bounded
-    return np.asarray(solution.x)
+    columns, none = len(worth), np.zeros(len(worth))
+    capacity, need = limits.capacity[tight], limits.need[entries]
+    highs = SOLVER.highs
+    highs.passModel(
+        *(columns, len(capacity), len(need), MatrixFormat.kColwise.value, ObjSense.kMaximize.value, 0.0),
+        *(worth, none, limits.fits().astype(np.float64), np.full(len(capacity), -np.inf), capacity),
+        *(starts.astype(np.int32), rows.astype(np.int32), need, none.astype(np.int32)),
+    )
+    highs.run()
+    assert highs.getModelStatus() == HighsModelStatus.kOptimal  # 0 is feasible, and everything is bounded
+    return np.array(highs.getSolution().col_value)
+
+
+class Solver(threading.local):
+    """HiGHS, for each thread its own, as making one takes as long as solving."""
+
+    def __init__(self) -> None:
+        self.highs = Highs()  # type: ignore[no-untyped-call]
+        self.highs.silent()
+        self.highs.setOptionValue("presolve", "off")  # takes as long as solving, too, for some dozens of candidates
+
+
+SOLVER = Solver()
