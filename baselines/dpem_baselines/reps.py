@@ -37,12 +37,13 @@ class Reps(CentralLP):
             share = solve(worth[rest], limits)
             order = np.lexsort((-worth[rest], -share))
             order = order[share[order] > TOLERANCE]
-            if solves_left:
-                order = order[: max((share > 1.0 - TOLERANCE).sum(), 1)]
-            if len(order) == 0:
-                break
+            whole = share[order] > 1.0 - TOLERANCE
+            if solves_left and not whole.all():
+                order = order[: max(whole.sum(), 1)]
             made = limits.first_that_fit(order)
             chosen = np.concatenate((chosen, rest[made]))
+            if whole.all() and len(made) == len(order):  # with more, this optimum would be none
+                break
             others = np.delete(np.arange(len(rest)), order)
             rest, limits = rest[others], limits.after(made).take(others)
         return chosen

@@ -7,7 +7,7 @@ import pytest
 from planners import choice
 
 from dpem_baselines import reps
-from dpem_baselines.linear_program import CentralLP
+from dpem_baselines.linear_program import CentralLP, solve
 from dpem_baselines.reps import Reps
 
 # Any two of the first three share a resource, so that half of each is the relaxed optimum; the fourth asks only for
@@ -32,6 +32,15 @@ def test_no_more_programs_are_solved_than_allowed(monkeypatch: pytest.MonkeyPatc
     # Ten allocations one after the other would take ten programs.
     assert choice(Reps(solves=4), [1.0] * 10, [[1.0] * 10], [6.0]) == [0, 1, 2, 3, 4, 5]
     assert len(calls) == 4
+
+
+def test_an_optimum_in_whole_shares_is_not_planned_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved = []
+    monkeypatch.setattr(reps, "solve", lambda worth, limits: solved.append(solve(worth, limits)) or solved[-1])
+    assert sorted(choice(Reps(), [0.9, 0.6, 0.6, 0.1], [[1, 1, 0, 1], [1, 0, 1, 0]], [1.0, 1.0])) == [1, 2]
+    assert len(solved) == 1
+    choice(Reps(), WORTH, LIMITS, CAPACITY)
+    assert len(solved) == 3
 
 
 @pytest.mark.parametrize("seed", range(6))
