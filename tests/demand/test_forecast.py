@@ -333,6 +333,16 @@ def test_installed_forecasters_are_found_by_name_and_given_their_argument() -> N
     assert type(get_forecaster("oracle")) is Oracle  # no package takes the name of a built-in one
 
 
+def test_what_is_installed_is_not_looked_through_for_a_built_in_forecaster(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+    monkeypatch.setattr(plugins, "entry_points", lambda **selected: looked.append(selected) or EntryPoints())
+    get_forecaster("moving-average:40")
+    assert not looked
+    with pytest.raises(PolicyError, match="did you mean 'oracle'"):
+        get_forecaster("orakle")
+    assert looked
+
+
 @pytest.mark.usefixtures("announced")
 @pytest.mark.parametrize(
     ("name", "told"),
