@@ -566,6 +566,7 @@ def _illegal(trial: Trial) -> Complaints:
         for returned in (found, expected):
             for info in returned.infos.values():
                 info.pop("illegal_actions")
+                info.pop("metrics", None)  # which count them
         yield from _differences(expected.prints(), found.prints(), where, "those after a wait")
         states = [env.session.simulator.state_of(0) for env in (erring, waiting)]
         for name in states[0].keys() - {"verdict", "tally"}:
@@ -644,6 +645,9 @@ def _refused(call: Callable[[], Any]) -> str:
     return "is answered"
 
 
+_RENDERED = {"rgb_array": ("uint8, 3 axes", "an array uint8 (height, width, 3)"), "ansi": ("str", "a text")}
+
+
 def _looking(trial: Trial) -> Complaints:
     """state() and render() change nothing, and render() returns what render_mode says."""
     env = trial.fresh()
@@ -656,8 +660,9 @@ def _looking(trial: Trial) -> Complaints:
     before, state = env.session.simulator.digest(), _fingerprint(env.state())
     picture = env.render()
     kind = f"{picture.dtype}, {picture.ndim} axes" if isinstance(picture, np.ndarray) else type(picture).__name__
-    if kind != ("NoneType" if mode is None else "uint8, 3 axes"):
-        yield f"render() returns {kind}; expected {'None' if mode is None else 'an array uint8 (height, width, 3)'}"
+    wanted, told = _RENDERED.get(mode, ("NoneType", "None"))
+    if kind != wanted:
+        yield f"render() returns {kind}; expected {told}"
     if env.session.simulator.digest() != before or _fingerprint(env.state()) != state:
         yield "the environment differs after state() and render(); expected that they change nothing"
 
@@ -744,9 +749,10 @@ def _deviations(table: FeatureTable, found: Returned, expected: Returned) -> Com
             yield f"{agent}: found {own[column]} in column {column}, {names[column]}; expected {row[column]}"
         if not np.array_equal(found.masks[agent], expected.masks[agent]):
             yield f"{agent}: another action_mask than expected"
-        counted, count = (returned.infos[agent]["illegal_actions"] for returned in (found, expected))
-        if counted != count:
-            yield f"{agent}: found {counted} illegal actions; expected {count}"
+        for name in ("illegal_actions", "delivered", "contended"):
+            told, right = (returned.infos[agent].get(name) for returned in (found, expected))
+            if told != right and name in found.infos[agent]:
+                yield f"{agent}: found {told} as {name} in the info; expected {right}"
         for part in ("rewards", "terminated", "truncated"):
             own_part, standard_part = (getattr(returned, part).get(agent) for returned in (found, expected))
             if own_part != standard_part:

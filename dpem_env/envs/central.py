@@ -9,11 +9,12 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dpem_env.envs.metrics import contention, delivery_rate
+from dpem_env.envs.rendering import FPS, MODES, Rendering
 from dpem_env.envs.rewards import earned
 from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
+from dpem_env.envs.sums import EpisodeSums
 from dpem_env.scenarios import Scenario
-from dpem_env.support.errors import ScenarioError, require_one_of
+from dpem_env.support.errors import ScenarioError
 
 
 class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
@@ -34,20 +35,18 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
     the first δ/dt slots nothing is known: zeros, and only waiting is legal.
 
     **Reward.** Sum over nodes of earned - β·contended; ``info["delivered"]``, ``info["earned"]`` and
-    ``info["contended"]`` are (N,). The
-    last info also has the episode's ``delivery_rate`` and ``contention``.
+    ``info["contended"]`` are (N,). The last info has the episode's ``metrics``, a dict with all that tables tell.
 
     **Episode.** Truncated after ``episode.slots`` slots; ``reset(seed=s)`` as in `EntanglementEnv`.
 
-    **Arguments.** ``delay``: δ in s, taken to the nearest slot, halves down. ``render_mode``: None or ``"rgb_array"``.
-    ``scenario``, ``split``, ``routes``, ``conditional``, ``forecaster``, ``max_cycles`` and overrides as in
-    `EntanglementEnv`.
+    **Arguments.** ``delay``: δ in s, taken to the nearest slot, halves down. ``scenario``, ``split``, ``routes``,
+    ``conditional``, ``forecaster``, ``max_cycles``, ``render_mode`` and overrides as in `EntanglementEnv`.
 
     **Version history.** v0: first rules; v1: noisy purification, swapping as soon as possible, deadlines by
     class (docs/reproduce-paper.md, 2026-11-29). Provisional until release 0.1.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
+    metadata = {"render_modes": list(MODES), "render_fps": FPS}  # noqa: RUF012
 
     @shows_arguments
     def __init__(
@@ -58,12 +57,11 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         render_mode: str | None = None,
         **arguments: Any,
     ) -> None:
-        require_one_of("render_mode", render_mode, (None, "rgb_array"))
         if delay is None:  # to a session: nodes decide
             raise ScenarioError("delay is None; expected seconds >= 0")
         self.session = Session(scenario, 1, delay, 1, **arguments)
         self.scenario = self.session.scenario
-        self.render_mode = render_mode
+        self.render_mode, self._rendering = render_mode, Rendering(self.session, render_mode)
         nodes, observer = self.session.num_nodes, self.session.observer
         self.observation_space = spaces.Box(0.0, 1.0, (nodes, observer.table.width), np.float32)
         self.action_space = spaces.MultiDiscrete(np.full(nodes, observer.code.num_actions))
@@ -75,8 +73,10 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         """Begin an episode."""
         self.session.reset(seed, options)
         super().reset(seed=None if seed is None else int(seed))  # which takes no integers of NumPy
-        self._illegal = 0
-        return self._shown(self.session.look())
+        self._illegal, self._sums = 0, EpisodeSums(self.session)
+        shown = self._shown(self.session.look())
+        self._rendering.played()
+        return shown
 
     def step(self, action: NDArray[np.int64]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Play one slot; raises ActionError unless `action` is (N,) integers, and after the last slot."""
@@ -85,13 +85,18 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         chosen = as_actions("action", action, (session.num_nodes,))
         look = session.play(*session.observer.code.commands(chosen))
         self._illegal += int(session.simulator.refused.sum())
+        reward = self._sums.add()
         observation, info = self._shown(look)
-        return observation, float(session.rewards().sum()), False, session.done, info
+        self._rendering.played()
+        return observation, float(reward.sum()), False, session.done, info
 
     def render(self) -> Any:
         """As `EntanglementEnv.render`."""
-        self.session.require_begun()
-        return None if self.render_mode is None else self.session.picture()
+        return self._rendering.render()
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        self._rendering.close()
 
     def _shown(self, look: Look) -> tuple[NDArray[np.float32], dict[str, Any]]:
         simulator = self.session.simulator
@@ -103,5 +108,5 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
             "contended": simulator.state.contended[0].copy(),
         }
         if self.session.done:
-            info |= {"delivery_rate": delivery_rate(simulator), "contention": contention(simulator)}
+            info["metrics"] = self._sums.metrics().as_dict()
         return look.observations[0], info

@@ -14,7 +14,9 @@ from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import parallel_to_aec, parallel_to_aec_wrapper
 
 from dpem_env import scenarios
+from dpem_env.envs.rendering import FPS, MODES, Rendering
 from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
+from dpem_env.envs.sums import EpisodeSums
 from dpem_env.observations.features import FeatureTable
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import ActionError, ScenarioError, require_one_of
@@ -68,7 +70,8 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     libraries look for it in one of the two places.
 
     **Reward.** Requested pairs delivered to the node in the slot (weighted by ``class_values``, if any) minus
-    β = 0.05 times the contended resources it claimed.
+    β = 0.05 times the contended resources it claimed; ``info["delivered"]`` and ``info["contended"]`` count both. The
+    infos of the last slot have the episode's ``metrics``, a dict with all that tables tell.
 
     **Episode.** 400 slots of 0.25 s. ``reset(seed=s)`` plays episode ``s`` of the ``split``'s frozen seed lists, which
     fixes topology, demand and every random outcome; ``reset()`` draws one. ``options={"topology_seed": …,
@@ -79,14 +82,15 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     have actions that ask only if it is free. ``forecaster``: fills the forecast features: a name of
     `dpem_env.demand.forecast.FORECASTERS`, an object, or None. ``news``: names of those of the features of candidate
     routes, the last ten, that are wanted: others take neither room nor time. None is all of them, ``()`` none.
-    ``max_cycles``: slots per episode (default: the scenario's). ``render_mode``: None or ``"rgb_array"``. Further
-    keyword arguments override fields of the scenario, ``data_dir``, the folder of data that is not shipped, among them.
+    ``max_cycles``: slots per episode (default: the scenario's). ``render_mode``: None, ``"human"`` (a window of
+    matplotlib), ``"rgb_array"`` or ``"ansi"`` (a text). Further keyword arguments override fields of the scenario,
+    ``data_dir``, the folder of data that is not shipped, among them.
 
     **Version history.** v0: first rules; v1: noisy purification, swapping as soon as possible, deadlines by
     class (docs/reproduce-paper.md, 2026-11-29). Provisional until release 0.1.
     """
 
-    metadata = {"name": "dpem_env", "render_modes": ["rgb_array"], "is_parallelizable": True, "render_fps": 4}  # noqa: RUF012
+    metadata = {"name": "dpem_env", "render_modes": list(MODES), "is_parallelizable": True, "render_fps": FPS}  # noqa: RUF012
 
     @shows_arguments
     def __init__(
@@ -98,13 +102,12 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         **arguments: Any,
     ) -> None:
         require_one_of("observation", observation, ("flat", "dict"))
-        require_one_of("render_mode", render_mode, (None, "rgb_array"))
         if "delay" in arguments:
             raise ScenarioError('delay is of central control: CentralEnv, or make_vec(..., control="central")')
         self.session = Session(scenario, 1, None, 1, **arguments)
         self.scenario, self.split, self.max_cycles = self.session.scenario, self.session.split, self.session.max_cycles
         self.metadata = {**self.metadata, "name": self.scenario.name}
-        self.render_mode = render_mode
+        self.render_mode, self._rendering = render_mode, Rendering(self.session, render_mode)
         self.possible_agents = [f"agent_{i}" for i in range(self.session.num_nodes)]
         self._in_order = itemgetter(*self.possible_agents)
         self.agents: list[AgentID] = []
@@ -129,7 +132,10 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         self.agents = self.possible_agents[:]
         self._illegal = [0] * len(self.agents)
         self._not_over = dict.fromkeys(self.agents, False)
-        return self._shown(self.session.look())
+        self._sums = EpisodeSums(self.session)
+        shown = self._shown(self.session.look())
+        self._rendering.played()
+        return shown
 
     def step(
         self, actions: dict[AgentID, int]
@@ -153,13 +159,18 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         refused = session.simulator.refused[0]
         if refused.any():
             self._illegal = [count + int(illegal) for count, illegal in zip(self._illegal, refused, strict=True)]
+        reward = self._sums.add()
         observations, infos = self._shown(look)
         over = session.done
         if over:
             self.agents = []
+            metrics = self._sums.metrics().as_dict()
+            for info in infos.values():
+                info["metrics"] = metrics
+        self._rendering.played()
         return (
             observations,
-            dict(zip(agents, session.rewards().tolist(), strict=True)),
+            dict(zip(agents, reward.tolist(), strict=True)),
             self._not_over.copy(),
             dict.fromkeys(agents, True) if over else self._not_over.copy(),
             infos,
@@ -177,25 +188,29 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         """The same space object at every call."""
         return self.action_spaces[agent]
 
-    def render(self) -> NDArray[np.uint8] | None:
-        """(height, width, 3) picture of the network, coloured by load, if ``render_mode="rgb_array"``."""
-        self.session.require_begun()
-        return None if self.render_mode is None else self.session.picture()
+    def render(self) -> NDArray[np.uint8] | str | None:
+        """The network in this slot: (640, 900, 3) uint8 or a text, by ``render_mode``; a window shows itself."""
+        return self._rendering.render()
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Close the window, if there is one."""
+        self._rendering.close()
 
     def _shown(self, look: Look) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
-        rows = list(zip(self.possible_agents, look.observations[0], look.masks[0], self._illegal, strict=True))
+        state = self.session.simulator.state
+        told = zip(self._illegal, state.delivered[0].tolist(), state.contended[0].tolist(), strict=True)
+        infos: dict[AgentID, dict[str, Any]] = {
+            agent: {"illegal_actions": illegal, "delivered": delivered, "contended": contended}
+            for agent, (illegal, delivered, contended) in zip(self.possible_agents, told, strict=True)
+        }
+        rows = zip(self.possible_agents, look.observations[0], look.masks[0], strict=True)
         if self._dict_observation:
-            return (
-                {agent: {"observation": row, "action_mask": mask} for agent, row, mask, _ in rows},
-                {agent: {"illegal_actions": illegal} for agent, _, _, illegal in rows},
-            )
-        return (
-            {agent: row for agent, row, _, _ in rows},
-            {agent: {"action_mask": mask, "illegal_actions": illegal} for agent, _, mask, illegal in rows},
-        )
+            return {agent: {"observation": row, "action_mask": mask} for agent, row, mask in rows}, infos
+        observations = {}
+        for agent, row, mask in rows:
+            observations[agent] = row
+            infos[agent]["action_mask"] = mask
+        return observations, infos
 
     def _as_array(self, actions: dict[AgentID, int]) -> NDArray[np.int64]:
         try:

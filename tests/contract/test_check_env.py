@@ -814,7 +814,7 @@ DEFECTS = [
     (ForbidsWaiting, "mask form", "agent_1: action_mask begins with 0"),
     (WideMask, "mask form", "agent_1: action_mask is int64 (7,); expected int8 (7,)"),
     (ContinuousActions, "mask form", "agent_1: action space is Box(0.0, 1.0, (1,), float32); expected Discrete"),
-    (NoMask, "infos", "agent_1: found illegal_actions; expected 'action_mask'"),
+    (NoMask, "infos", "agent_1: found illegal_actions, delivered, contended; expected 'action_mask'"),
     (TruncatedEarly, "end of the episode", "slot 7: agent_1 is truncated"),
     (Terminated, "end of the episode", f"slot {SLOTS}: agent_1 is terminated"),
     (NeverOver, "end of the episode", f"slot {SLOTS}: agents holds 3 agents; expected 0"),
@@ -918,7 +918,7 @@ class ForbidsInADictNowAndThen(Unchanged):
 DEFECTS_OF_DICTS = [
     (VectorsAlone, "observations", "agent_1: found ndarray; expected a dict of"),
     (OutsideInADict, "observations", "agent_1: observation: column 3: found"),
-    (TwoMasks, "infos", "agent_1: found illegal_actions, action_mask; expected 'action_mask' in the observation alone"),
+    (TwoMasks, "infos", "contended, action_mask; expected 'action_mask' in the observation alone"),
     (ForbidsInADictNowAndThen, "masks", "slot 6: agent_2: mask of action 1 is 0; the simulator accepts it"),
 ]
 

@@ -1,0 +1,29 @@
+"""What metrics need of every slot of an episode, summed up while it is played."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_env.envs.metrics import EpisodeMetrics, episode_metrics
+from dpem_env.envs.session import Session
+
+
+class EpisodeSums:
+    """Rewards and charges of every agent of a session's first network, from the beginning of an episode."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.reward = np.zeros(session.num_nodes)
+        self.charged = np.zeros(session.num_nodes, dtype=np.int64)
+
+    def add(self) -> NDArray[np.float64]:
+        """Add the slot that was played; returns its (N,) rewards."""
+        reward = self.session.rewards()
+        self.reward += reward
+        self.charged += self.session.simulator.state.contended[0]
+        return reward
+
+    def metrics(self) -> EpisodeMetrics:
+        """Those of the episode, once it is over."""
+        return episode_metrics(self.session, self.reward, self.charged)
