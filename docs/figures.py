@@ -30,9 +30,11 @@ TRAININGS = {
 
 def main() -> None:
     """All of them."""
-    [mesh] = results.read(BASELINES / "results" / "delay-curve").summary["scenarios"]
-    shown = [each for each in mesh["contestants"] if each["policy"] in SHOWN and not each["forecaster"]]
-    save_results_figure(DOCS / "delay-curve.png", {"scenarios": [mesh | {"contestants": shown}]}, PANELS)
+    [mesh] = results.panelled(results.read(BASELINES / "results" / "delay-curve"))
+    points = [point for point in mesh.points if point.name in SHOWN]
+    compared = [each for each in mesh.summary["differences"] if each["label"] in {p.summary["label"] for p in points}]
+    mesh = mesh._replace(points=points, summary=mesh.summary | {"differences": compared})
+    save_results_figure(DOCS / "delay-curve.png", [mesh], PANELS, METRICS["reward"])
     save_privacy_curve(DOCS / "privacy-curve.png")
 
 

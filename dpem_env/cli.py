@@ -91,6 +91,7 @@ def app() -> App:
         "forecast": commands.forecast,
         "reproduce": commands.reproduce,
         "table": commands.table,
+        "figure": commands.figure,
         "replay": commands.replay,
     }
     return options.commands("dpem", ABOUT, own | _others(), version=f"dpem {__version__}", help_epilogue=EXAMPLES)

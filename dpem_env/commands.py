@@ -349,6 +349,44 @@ def table(
     return 0
 
 
+def figure(
+    results: Annotated[Path, told("a folder that dpem run or benchmark has written")],
+    /,
+    *,
+    metric: Annotated[
+        tuple[str, ...], told(f"what is drawn against control delay{REPEATED} (default: delivery, contention)")
+    ] = (),
+    front: Annotated[bool, told("draw delivery against contention instead, a line through all scenarios")] = False,
+    out: Annotated[Path, told("a .png, .pdf or .svg file; replaced if it exists")],
+) -> int:
+    r"""Draw results for a paper.
+
+    Metrics of every contestant against control delay, and its paired difference of reward to the reference. Intervals
+    are of 95 %; of fewer than five episodes every one is a dot instead. The best eight policies by reward are drawn.
+
+      dpem figure results --out figure.pdf
+      dpem figure baselines/results/fronts --front --out front.svg
+    """
+    from dpem_env.envs.metric_labels import METRICS
+    from dpem_env.experiments.results import panelled, read
+    from dpem_env.report.results_figure import FORMATS, save_front_figure, save_results_figure
+    from dpem_env.support.errors import nearest
+
+    if out.suffix.lower() not in FORMATS:
+        raise DpemError(f"--out is {str(out)!r}; expected a name that ends with {', '.join(FORMATS)}")
+    for name in metric:
+        if name not in METRICS:
+            raise DpemError(f"unknown metric {name!r}; {nearest(name, METRICS)}")
+    found = panelled(read(results))
+    if front:
+        save_front_figure(out, found, METRICS["contention"], METRICS["delivery_rate"])
+    else:
+        drawn = [METRICS[name] for name in metric or ("delivery_rate", "contention")]
+        save_results_figure(out, found, drawn, METRICS["reward"])
+    print(f"wrote {out}")
+    return 0
+
+
 def replay(log: Annotated[File, told("an episode log written by dpem run")], /, *, data: Data = None) -> int:
     """Run an episode again from its log and verify it."""
     from dpem_env.logs.recorder import read_log

@@ -235,7 +235,7 @@ def conclude(plan: Plan, episodes: Episodes, out: Path, loads: Mapping[str, Load
         found = summarise(plan, episodes)
     results.write(out, found)
     pictured = [METRICS["delivery_rate"], METRICS["contention"]]
-    save_results_figure(out / PICTURE, found.summary, pictured, loads)
+    save_results_figure(out / PICTURE, results.panelled(found), pictured, METRICS["reward"], loads)
     scored = [SCORE] * (plan.bound is not None)
     headline = [METRICS[metric] for metric in (*HEADLINE, "latency")]
     print_results(found.summary, results.records(found), [*METRICS.values(), *scored], headline + scored)

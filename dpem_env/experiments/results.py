@@ -29,6 +29,8 @@ from dpem_env.support.provenance import UNKNOWN
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from dpem_env.report.results_figure import Panelled
+
 FORMAT = "dpem-results-2"
 FRAME, SUMMARY, PICTURE = "results.parquet", "summary.json", "results.png"
 PER_CENT = Quantity("per_cent", "per cent", 0)
@@ -221,6 +223,21 @@ def records(*found: Results) -> list[dict[str, Any]]:
                         others[each["label"]] = record[metric] = measured
                 told.append(record)
     return told
+
+
+def panelled(found: Results) -> list[Panelled]:
+    """Every scenario as figures take it: contestants with the means of their episodes over training seeds."""
+    from dpem_env.report.results_figure import Panelled, Point
+
+    drawn = []
+    for scenario in found.summary["scenarios"]:
+        values = arrays(found.frame, scenario["name"])
+        points = [
+            Point(each, {name: array.mean(axis=0) for name, array in values.get(Key.of(each), {}).items()})
+            for each in scenario["contestants"]
+        ]
+        drawn.append(Panelled(scenario | {"reference": found.summary["reference"]}, points))
+    return drawn
 
 
 def _bound(bound: dict[str, Any] | None) -> Iterator[dict[str, Any]]:

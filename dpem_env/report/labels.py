@@ -16,6 +16,7 @@ class Quantity(NamedTuple):
     label: str
     decimals: int
     unit: str = ""
+    possible: tuple[float, float] = (-math.inf, math.inf)  # values
 
     @property
     def title(self) -> str:
