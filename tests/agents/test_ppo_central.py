@@ -47,7 +47,7 @@ def test_sub_environments_are_the_nodes_of_central_networks(delay: float) -> Non
         if over.all():
             last = np.concatenate([observation for observation, _ in seen])
             assert np.array_equal([info["terminal_observation"] for info in infos], last)
-            assert together.finished["contention"] == np.mean([info["contention"] for _, info in seen])
+            assert together.finished["contention"] == np.mean([info["metrics"]["contention"] for _, info in seen])
             seen = [env.reset() for env in alone]
     assert earned.any()
 

@@ -139,7 +139,8 @@ def test_under_central_control_it_plays_the_episodes_of_controllers(arguments: d
         if truncations.all():
             assert np.array_equal(infos["final_obs"], np.concatenate([seen for seen, _ in began]))
             for name in ("delivery_rate", "contention"):
-                assert infos["final_info"][name].tolist() == np.repeat([info[name] for _, info in began], 20).tolist()
+                expected = [info["metrics"][name] for _, info in began]
+                assert infos["final_info"][name].tolist() == np.repeat(expected, 20).tolist()
             began = [env.reset() for env in alone]
 
 
