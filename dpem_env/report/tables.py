@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +37,7 @@ from dpem_env.support.console import printable
 from dpem_env.support.errors import DpemError, DpemWarning
 
 Record = Mapping[str, Any]
+SILENCE = 10.0  # s, at most, while something is done
 SIDE_BY_SIDE = 6  # contestants, at most
 RELATIVE = Quantity("relative", "relative", 3)
 DIFFERENCES = (
@@ -67,8 +78,43 @@ def _terminal() -> Console:
     return terminal
 
 
+class _Lines(Progress):
+    """Progress where nobody watches a bar, as in a log: a line on standard error every ten seconds."""
+
+    def __init__(self) -> None:
+        super().__init__(disable=True)
+        self._told = time.monotonic()
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """As of every progress."""
+        super().update(task_id, **changes)
+        self._tell()
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """As of every progress."""
+        super().advance(task_id, advance)
+        self._tell()
+
+    def _tell(self) -> None:
+        if time.monotonic() - self._told < SILENCE:
+            return
+        self._told = time.monotonic()
+        for task in self.tasks:
+            if not task.finished:
+                done = f"{task.completed:,.0f}" + ("" if task.total is None else f" of {task.total:,.0f}")
+                share = "" if not task.total else f" ({task.completed / task.total:.0%})"
+                left = (
+                    "" if task.time_remaining is None else f", about {timedelta(seconds=int(task.time_remaining))} left"
+                )
+                line = printable(f"{task.description or 'at work'}: {done}{share}{left}")
+                with suppress(OSError, ValueError):  # whoever reads has gone
+                    print(line, file=sys.stderr, flush=True)
+
+
 def progress(shown: bool = True) -> Progress:
-    """A progress bar on standard error, gone when done."""
+    """A progress bar on standard error, gone when done; without a terminal, a line every ten seconds."""
+    if shown and not _terminal().is_terminal:
+        return _Lines()
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -22,6 +22,7 @@ from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
 from dpem_env import scenarios
 from dpem_env.demand.forecast import get_forecaster
 from dpem_env.envs.control import played_delay, warn_if_rounded
+from dpem_env.envs.metric_labels import METRICS
 from dpem_env.envs.session import EpisodeSeeds, episode_seeds
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.report.tables import progress
@@ -296,7 +297,10 @@ class Training:
 
     def _description(self, speed: float) -> str:
         told = [f"{self.learner.scenario.name}, {self.learner.settings.mode}"]
-        told += [f"{name.replace('_', ' ')} {mean:.4f}" for name, mean in self.learner.env.finished.items()]
+        finished = self.learner.env.finished.items()
+        told += [f"{METRICS[name].label} {mean:.{METRICS[name].decimals}f}" for name, mean in finished]
+        if self.curve and self.curve[-1]["reward"] is not None:
+            told.append(f"validation reward {self.curve[-1]['reward']:.2f}")
         if self.learner.averaging is not None:
             told.append(self.learner.averaging.told())
         return ", ".join([*told, f"{speed:,.0f} steps/s"])

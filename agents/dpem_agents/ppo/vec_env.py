@@ -85,6 +85,7 @@ class NodeVecEnv(VecEnv):
             self._masks = infos["action_mask"]
             return observations, rewards, over, [{}] * self.num_envs
         self.finished = {name: float(np.mean(last[name])) for name in ("delivery_rate", "contention")}
+        self.finished["reward"] = float(np.mean(self._earned))
         told: list[dict[str, Any]] = [
             {
                 "TimeLimit.truncated": True,
