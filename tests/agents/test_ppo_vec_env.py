@@ -187,7 +187,7 @@ def test_it_reports_the_metrics_of_episodes_as_evaluation_does() -> None:
     played = [run_episode(scenario, rule, episode_seeds(scenario, "train", 4 + e))[0] for e in range(NETWORKS)]
     for name, mean in env.finished.items():
         assert mean == pytest.approx(np.mean([getattr(metrics, name) for metrics in played])), name
-    assert set(env.finished) == {"delivery_rate", "contention"}
+    assert set(env.finished) == {"delivery_rate", "contention", "reward"}
 
 
 @pytest.mark.parametrize("slots", [0, 7, SLOTS, 2 * SLOTS + 4])
