@@ -34,6 +34,7 @@ from support.command_line import Interrupt, but, complaint, dpem
 SLOTS = 16
 SEEDS = 3
 QUICK = ["--scenario", "chain3-v0", "--policy", "local-reactive", "--seeds", "1", "--set", "slots=8"]
+ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(sys.executable).with_name("dpem")
 
 
