@@ -1,4 +1,4 @@
-# make setup   create .venv and install everything, pinned     make demo    run the main job, results in demo/
+# make setup   create .venv and install everything, pinned     make demo    play a small network, results in demo/
 # make quick   lint, types and the quickest tests (a minute)   make test    lint, types, tests (minutes)
 # make test-all  slow suites, and those that need Flower or Ray, too; the dated result is committed
 # make test-adapters   train with every RL library there is an adapter for
@@ -10,7 +10,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := python -m pip install --quiet --disable-pip-version-check
-RUN := $(BIN)/dpem run --policy local-reactive --policy central-reactive --delay 0 --delay 0.5 --seeds 5
 REPRODUCE := $(BIN)/dpem reproduce
 SLOW := baselines/results/test-all.txt
 
@@ -29,10 +28,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/$(PIP) --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: setup
-	$(RUN) --scenario mesh100-v0 --out demo/mesh100
-	$(RUN) --scenario surfnet-v0 --out demo/surfnet
-	$(if $(DPEM_DATA),$(RUN) --scenario abilene-trace-v0 --out demo/abilene-trace,@echo "abilene-trace-v0 left out: set DPEM_DATA to the folder that holds the trace ($(BIN)/dpem list says where to get it)")
+demo: $(VENV)/playable
+	$(BIN)/dpem demo --out demo
+
+# Enough to play with: no torch, and no tools of those who build it.
+$(VENV)/playable: pyproject.toml constraints.txt
+	test -e $(VENV)/installed || ($(PYTHON) -m venv $(VENV) && $(BIN)/$(PIP:--quiet=) --constraint constraints.txt --editable .)
+	touch $@
 
 lint: setup
 	$(BIN)/ruff check .

@@ -83,6 +83,7 @@ def _answered(words: list[str]) -> int:
 def app() -> App:
     """All commands: those of this package, and what others announce."""
     own: dict[str, Callable[..., int]] = {
+        "demo": commands.demo,
         "list": commands.list_,
         "show": commands.show,
         "run": commands.run,

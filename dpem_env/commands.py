@@ -27,6 +27,7 @@ from dpem_env.support.options import (
     Scenario,
     Split,
     Trusted,
+    Tunings,
     Workers,
     overrides,
     told,
@@ -34,6 +35,8 @@ from dpem_env.support.options import (
 
 if TYPE_CHECKING:
     from dpem_env.scenarios import Scenario as Played
+
+DEMO, DEMO_SEEDS, SHIPPED = Path("demo"), 5, Path("shipped")
 
 
 @Parameter(name="*")
@@ -50,6 +53,17 @@ class World:
         from dpem_env import scenarios
 
         return scenarios.get(self.scenario, **{"data_dir": self.data} | overrides(self.changes))
+
+
+def demo(*, out: Annotated[Folder, told("folder for results; made if missing")] = DEMO) -> int:
+    """Play a small network with policies that come with the package: a table and a picture in a minute.
+
+    Nodes that decide by themselves, by a rule and by what they have learned, against a controller that is half a second
+    late. The first time, the simulator is compiled. What is played is: dpem run --scenario mesh20-v0 --tuned shipped
+    --policy local-reactive --policy maxweight --policy ppo:mesh20 --policy central-maxweight --delay 0.5 --seeds 5
+    """
+    played = ("local-reactive", "maxweight", "ppo:mesh20", "central-maxweight")
+    return run(world=World(scenario="mesh20-v0"), policy=played, delay=(0.5,), seeds=DEMO_SEEDS, tuned=SHIPPED, out=out)
 
 
 def list_(
@@ -98,6 +112,7 @@ def run(
     topology: Network = None,
     split: Split = "evaluation",
     seeds: Annotated[Count, told("episodes per policy")] = 5,
+    tuned: Tunings = None,
     logs: Annotated[Literal["first", "all"], told("episodes to log", metavar="WHICH")] = "first",
     out: Out,
 ) -> int:
@@ -116,6 +131,7 @@ def run(
     from dpem_env.experiments.benchmark import Plan
     from dpem_env.experiments.contestants import contestants, played_delays, require_delays
     from dpem_env.experiments.logged_run import run_and_log
+    from dpem_env.experiments.tuning import Tuned
 
     chosen = world.get()
     if topology is not None:
@@ -125,7 +141,8 @@ def run(
     played = contestants(policy, delays, forecaster, trust)
     if delay and all(each.delay is None for each in played):
         raise DpemError("--delay is given, but no --policy is central; central:NAME puts a local one under control")
-    plan = Plan(chosen.name, (chosen,), tuple(played), played[0], seeds, split)
+    options = Tuned(tuned, [world.scenario]) if tuned else None
+    plan = Plan(chosen.name, (chosen,), tuple(played), played[0], seeds, split, options)
     return run_and_log(plan, out, log_all=logs == "all")
 
 
@@ -144,9 +161,7 @@ def benchmark(
     topology: Network = None,
     split: Split = "evaluation",
     seeds: Annotated[Count, told("episodes per scenario and policy")],
-    tuned: Annotated[
-        Folder | None, told("play policies with the options that dpem tune found there (default: their own)")
-    ] = None,
+    tuned: Tunings = None,
     score: Annotated[
         bool, told("bound every episode and score policies: 0 acts at random, 1 reaches the bound")
     ] = False,

@@ -34,6 +34,7 @@ from support.command_line import Interrupt, but, complaint, dpem
 SLOTS = 16
 SEEDS = 3
 QUICK = ["--scenario", "chain3-v0", "--policy", "local-reactive", "--seeds", "1", "--set", "slots=8"]
+ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(sys.executable).with_name("dpem")
 
 
@@ -223,6 +224,22 @@ def test_a_run_replaces_the_results_of_an_earlier_one(tmp_path: Path) -> None:
         assert dpem("run", *QUICK, "--set", f"slots={slots}", "--out", str(tmp_path)) == 0
     assert results_in(tmp_path)["scenarios"][0]["scenario"]["episode"]["slots"] == 12
     assert len(read_log(tmp_path / "local-reactive-0.parquet").rows) == 12
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_demo_plays_what_comes_with_the_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dpem_env.commands.DEMO_SEEDS", 1)
+    assert dpem("demo") == 0
+    [played] = results_in(tmp_path / "demo")["scenarios"]
+    options = {each["label"]: each["options"] for each in played["contestants"]}
+    assert set(options) == {"local-reactive", "maxweight", "ppo:mesh20", "central-maxweight (delay 0.5 s)"}
+    tuned = json.loads((ROOT / "baselines" / "tuned" / "mesh20-v0.json").read_text())["tuned"]
+    [best] = [each["best"]["options"] for each in tuned if each["policy"] == "maxweight" and not each["forecaster"]]
+    assert options["maxweight"] == best
+    assert "wrote demo/results.parquet" in capsys.readouterr().out
 
 
 def test_names_are_shown_as_they_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,9 @@ def test_wheel_holds_three_typed_packages_and_no_results_or_tests(distributions:
     assert packages == {"dpem_env", "dpem_agents", "dpem_baselines"}
     assert {f"{package}/py.typed" for package in packages} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    tuned = {path.name for path in (ROOT / "baselines" / "tuned").glob("*.json")}
+    assert {f"dpem_env/shipped/tuned/{name}" for name in tuned} <= set(names)
+    assert {f"dpem_env/shipped/policies/ppo-{name}/seed0/policy.npz" for name in ("mesh20", "mesh100")} <= set(names)
 
 
 def test_sdist_holds_tests_docs_and_licence(distributions: tuple[Path, Path]) -> None:
@@ -67,5 +70,7 @@ def test_wheel_installs_into_an_empty_environment(distributions: tuple[Path, Pat
     _outside(tmp_path, *pip)
     _outside(tmp_path, str(home / "bin" / "dpem"), *RUN, "--out", "results", DPEM_CACHE=str(tmp_path / "cache"))
     assert (tmp_path / "results" / "results.png").is_file()
+    demo = _outside(tmp_path, str(home / "bin" / "dpem"), "demo", DPEM_CACHE=str(tmp_path / "cache"))
+    assert all(name in demo.stdout for name in ("ppo:mesh20", "maxweight", "central-maxweight (delay 0.5 s)"))
     replayed = _outside(tmp_path, str(home / "bin" / "dpem"), "replay", "results/local-reactive-0.parquet")
     assert "verified" in replayed.stdout

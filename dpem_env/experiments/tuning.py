@@ -35,6 +35,7 @@ from dpem_env.support.errors import nearest as suggest
 from dpem_env.support.files import checked, file_name, read_json, reading, sole_writer, staying, write_json
 from dpem_env.support.provenance import UNKNOWN, stamp, warn_of_other_code
 from dpem_env.support.seeding import generator
+from dpem_env.support.shipped import TUNED
 
 FORMAT = "dpem-tuning-2"
 TRIALS, EPISODES = 16, 3  # per policy and control delay; per trial
@@ -160,12 +161,17 @@ def finished(path: Path, made_with: Found) -> list[Found]:
 class Tuned:
     """The tuned options in a folder that holds one file per scenario, SCENARIO.json.
 
-    `asked_for` are scenarios as the user names them, by path perhaps: an error tells what to type.
+    "shipped" stands for those that come with the package. `asked_for` are scenarios as the user names them, by path
+    perhaps: an error tells what to type.
     """
 
     def __init__(self, folder: Path, asked_for: Sequence[str] = ()) -> None:
+        if str(folder) == "shipped" and not folder.exists():
+            folder = TUNED
         if not folder.is_dir():
-            raise DpemError(f"--tuned {str(folder)!r} is no folder; expected one with files written by dpem tune")
+            raise DpemError(
+                f"--tuned {str(folder)!r} is no folder; expected one with files written by dpem tune, or 'shipped'"
+            )
         self.folder, self.asked_for = folder, asked_for
         self._files: dict[Path, Found] = {}
 

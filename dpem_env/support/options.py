@@ -138,6 +138,13 @@ Workers = Annotated[Count, told("processes")]
 Folder = Annotated[Path, A_PATH, Parameter(metavar="DIR")]
 File = Annotated[Path, A_PATH, Parameter(metavar="FILE")]
 Data = Annotated[Folder | None, told("folder of data that is not shipped (default: $DPEM_DATA)")]
+Tunings = Annotated[
+    Folder | None,
+    told(
+        "play policies with the options that dpem tune found there; shipped: those that come with the package"
+        " (default: their own)"
+    ),
+]
 Out = Annotated[Folder, told("folder for results; made if missing")]
 
 

@@ -26,6 +26,7 @@ from dpem_env.scenarios.schema import MAX_SLOTS, Count, Natural
 from dpem_env.simulator.simulator import fingerprint
 from dpem_env.support.errors import PolicyError
 from dpem_env.support.files import ArrayFile, Part, reading
+from dpem_env.support.shipped import POLICIES
 
 FORMAT = "dpem-ppo-2"
 FILE = "checkpoint.npz"  # in the folder of a training
@@ -95,9 +96,10 @@ def load(path: str | os.PathLike[str], training: bool = False) -> Checkpoint:
 
 
 def file_of(path: str | os.PathLike[str]) -> Path:
-    """The file that is read where a checkpoint, or the folder of a training, is asked for."""
-    in_folder = (Path(path) / FILE, Path(path) / POLICY_FILE)
-    return next(filter(Path.exists, in_folder), Path(path))
+    """The file that is read where a checkpoint, the folder of a training, or a shipped policy is asked for."""
+    wanted = Path(path)
+    shipped = POLICIES / f"ppo-{wanted}" / "seed0" / POLICY_FILE
+    return next(filter(Path.exists, (wanted / FILE, wanted / POLICY_FILE, wanted, shipped)), wanted)
 
 
 def interface(scenario: Scenario, news: tuple[str, ...] = NEWS) -> dict[str, Any]:
