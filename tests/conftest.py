@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -22,20 +24,52 @@ def data_dir() -> Path:
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty file stands for the picture of the results, which takes a second to draw: for tests of other things."""
+def drawn() -> None:
+    """For tests of the picture of results, which takes a second to draw: in all others an empty file stands for it."""
 
+
+@pytest.fixture(autouse=True)
+def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     def touch(path: Path, *_: object) -> None:
         path.touch()
 
-    monkeypatch.setattr("dpem_env.report.results_figure.save_results_figure", touch)
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr("dpem_env.report.results_figure.save_results_figure", touch)
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Compile once, before there are workers and before a test listens to what is said while it is done."""
-    if hasattr(session.config, "workerinput") or session.config.option.collectonly:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever plays single phases of a slot goes to one worker, so that the other goes on while they are compiled."""
+    for item in items:
+        if plays_phases(item.module):  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.xdist_group("phases"))
+
+
+@cache
+def plays_phases(module: ModuleType) -> bool:
+    """Whether tests there have anything of the modules that call `play_phase`."""
+    origins = {getattr(value, "__module__", None) for value in vars(module).values()}
+    return not origins.isdisjoint(("simulator.hand_drawn", "golden.phases"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Compile what tests play, before any of them listens to what is said meanwhile; workers begin with one each."""
+    if session.config.option.collectonly or not session.items:
         return
+    parts = [play_a_slot]
+    if any(plays_phases(item.module) for item in session.items):  # type: ignore[attr-defined]
+        parts.append(play_a_phase)
+    for part in reversed(parts) if os.environ.get("PYTEST_XDIST_WORKER") == "gw1" else parts:
+        part()
+
+
+def play_a_phase() -> None:
+    from simulator.hand_drawn import Phase, draw
+
+    draw().play(Phase.AGE)
+
+
+def play_a_slot() -> None:
     from dpem_env import CentralEnv, parallel_env
 
     nodes, controller = parallel_env("chain3-v0", routes=True), CentralEnv("chain3-v0", delay=0.25)

@@ -16,8 +16,6 @@ from dpem_agents.ppo.learner import Learner
 from dpem_env import scenarios
 from support.command_line import but, complaint, dpem
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 SMALL = ("--scenario", "chain3-v0", "--set", "slots=20")
 QUICK = ("--timesteps", "48", "--learn.slots", "8", "--learn.networks", "2", "--validation-episodes", "0")
 OPEN = ("--federate.privacy", "off", "--federate.period", "1")

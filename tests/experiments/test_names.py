@@ -22,8 +22,6 @@ from dpem_env.support import plugins
 from support.command_line import complaint, dpem, given
 from support.suites import few
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 TINY = scenarios.get("chain3-v0", slots=8, request_rate=4.0, name="tiny")
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -27,8 +27,6 @@ from dpem_env.support import plugins
 from dpem_env.support.errors import DpemError
 from support.command_line import complaint, dpem, given
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 CHAIN = scenarios.get("chain3-v0", slots=8, request_rate=4.0, name="tiny")
 
 
@@ -239,7 +237,8 @@ def test_options_that_were_tuned_anew_play_again(capsys: pytest.CaptureFixture[s
     assert benchmark(*arguments, policies=("acp",)) == 0
     file = Path("tuned/tiny.json")
     found = json.loads(file.read_text())
-    found["tuned"][0]["best"]["options"] = {"eagerness": 3.5}
+    for trial in found["tuned"][0]["trials"]:
+        trial["options"] = {"eagerness": 3.5}
     file.write_text(json.dumps(found))
     capsys.readouterr()
     assert benchmark(*arguments, policies=("acp",)) == 0
