@@ -24,7 +24,7 @@ from dpem_env.simulator import Tally
 from dpem_env.simulator.simulator import fingerprint
 from dpem_env.simulator.state import State, Workspace, World
 from dpem_env.support.files import whole_file
-from support.phases import Phase, play_phase
+from phases import Phase, play_phase
 
 TOLERANCE = 1e-6  # relative
 

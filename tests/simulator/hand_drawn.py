@@ -23,7 +23,7 @@ from dpem_env.simulator.actions import ActionCode
 from dpem_env.simulator.simulator import Episode, Simulator
 from dpem_env.simulator.state import State, Status, Tally, Verdict, Workspace, World
 from dpem_env.support.compiled import cached
-from support.phases import Look, Phase, play_phase
+from phases import Look, Phase, play_phase
 
 WAIT, ADMITTED, DENIED, ILLEGAL, WITHHELD = Verdict
 PENDING, EXPIRED, NOT_ARRIVED = Status

@@ -11,7 +11,7 @@ from dpem_env.scenarios import get
 from dpem_env.simulator.randomness import SWAP
 from dpem_env.simulator.state import Tally
 from dpem_env.support.errors import ScenarioError
-from support.phases import Look
+from phases import Look
 
 from .hand_drawn import Changes, HandDrawn, Hop, Phase, Segment, draw
 from .test_swap import finished

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.phases import Look
+from phases import Look
 
 from .hand_drawn import HandDrawn, draw
 

@@ -1,4 +1,7 @@
-"""The parts of a slot, each of which tests can play by itself: compiled together, once for all of them."""
+"""The parts of a slot, each of which tests can play by itself: compiled together, once for all of them.
+
+A file by itself, so that what was compiled from it is kept until it changes or the rules do.
+"""
 
 from __future__ import annotations
 
