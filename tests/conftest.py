@@ -39,10 +39,13 @@ def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever plays single phases of a slot goes to one worker, so that the other goes on while they are compiled."""
+    """Of two workers, one does all that shares something dear: a fixture of a module, or single phases, compiled."""
     for item in items:
-        if plays_phases(item.module):  # type: ignore[attr-defined]
+        module: ModuleType = item.module  # type: ignore[attr-defined]
+        if plays_phases(module):
             item.add_marker(pytest.mark.xdist_group("phases"))
+        elif any(fixture[-1].scope == "module" for fixture in item._fixtureinfo.name2fixturedefs.values()):  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.xdist_group(module.__name__))
 
 
 @cache
@@ -53,7 +56,7 @@ def plays_phases(module: ModuleType) -> bool:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Compile what tests play, before any of them listens to what is said meanwhile; workers begin with one each."""
+    """Compile what tests play before any of them listens to what is said meanwhile; two workers begin with one each."""
     if session.config.option.collectonly or not session.items:
         return
     parts = [play_a_slot]

@@ -160,10 +160,14 @@ CASES = {
         SOURCE_PER_LINK, hops=4, cutoff=2, regenerate=True
     ),
 }
-# A worker that has sampled a case tries all that is said of it.
-of_case = pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.xdist_group(f"the sample of {case}")) for case in CASES]
-)
+
+
+def of(case: str, *more: Any) -> Any:
+    """A case to try: the worker that has sampled it tries all that is said of it."""
+    return pytest.param(case, *more, marks=pytest.mark.xdist_group(f"the sample of {case}"))
+
+
+of_case = pytest.mark.parametrize("case", [of(case) for case in CASES])
 
 
 # ------------------------------------------------------------------------------------- the chains and closed forms
@@ -341,15 +345,15 @@ def test_waiting_times_and_time_outs_are_distributed_as_in_the_chain(case: str) 
 @pytest.mark.parametrize(
     ("case", "slightly"),
     [
-        ("one link", {"arrival": 0.98 * ARRIVAL}),
-        ("two links, a source each, fast decay", {"decay": math.exp(-2 * SLOT / 2.1)}),
-        ("two links, one source, swaps fail", {"swap_success": 0.49}),
-        ("a relay short of swap tokens", {"swap_success": 0.88}),
-        ("a relay short of swap tokens", {"token_cap": 1.5}),
-        ("a relay short of swap tokens", {"fresh": 0.97}),
-        ("two links as soon as possible, with a cutoff", {"cutoff": 2}),
-        ("three links as soon as possible", {"cutoff": 3}),
-        ("four links as soon as possible, made again, with a cutoff", {"cutoff": 3}),
+        of("one link", {"arrival": 0.98 * ARRIVAL}),
+        of("two links, a source each, fast decay", {"decay": math.exp(-2 * SLOT / 2.1)}),
+        of("two links, one source, swaps fail", {"swap_success": 0.49}),
+        of("a relay short of swap tokens", {"swap_success": 0.88}),
+        of("a relay short of swap tokens", {"token_cap": 1.5}),
+        of("a relay short of swap tokens", {"fresh": 0.97}),
+        of("two links as soon as possible, with a cutoff", {"cutoff": 2}),
+        of("three links as soon as possible", {"cutoff": 3}),
+        of("four links as soon as possible, made again, with a cutoff", {"cutoff": 3}),
     ],
 )
 def test_the_samples_are_large_enough_to_tell_a_slightly_different_world(case: str, slightly: dict[str, Any]) -> None:
