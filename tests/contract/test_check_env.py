@@ -30,15 +30,14 @@ SLOTS = 40
     ("scenario", "slots", "arguments"),
     few(
         [
-            ("chain3-v0", 120, {}),
             ("mesh20-v0", 60, {"routes": True}),
+            ("chain3-v0", 120, {}),
             ("star8-v0", 120, {}),
             ("mesh20-v0", 60, {}),
             ("mesh20-v0", 60, {"observation": "dict"}),
             ("mesh20-v0", 60, {"forecaster": "moving-average"}),
             ("mesh100-outages-v0", 12, {}),
-        ],
-        2,
+        ]
     ),
 )
 def test_the_environment_keeps_its_contract(scenario: str, slots: int, arguments: dict[str, Any]) -> None:

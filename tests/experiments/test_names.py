@@ -175,7 +175,7 @@ def test_a_trained_policy_may_lie_at_any_path() -> None:
     assert set(logs()) == {f"ppo:{trained}", f"ppo:{trained} +mean-rates"}
 
 
-@pytest.mark.parametrize("out", [None, "q[1], $x*", "runs/a,idle+oracle"])
+@pytest.mark.parametrize("out", few(["runs/a,idle+oracle", "q[1], $x*", None]))
 def test_the_hint_of_a_training_works_as_it_stands(out: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sb3_contrib", reason="needs the extra agents")
     world = ("--scenario", "chain3-v0", "--set", "slots=20")

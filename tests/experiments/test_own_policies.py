@@ -227,6 +227,7 @@ def test_objects_are_compared_as_a_run_compares_them() -> None:
     assert dpem_env.evaluate(["local-reactive"], "tiny.toml", seeds=2).frame.equals(read(Path("out")).frame)
 
 
+@pytest.mark.slow
 def test_they_may_play_in_other_processes_by_their_file() -> None:
     players = {"me": "./mine.py:Stock", "idle": "idle"}
     one, two = (dpem_env.evaluate(players, TINY, seeds=2, workers=workers).frame for workers in (1, 2))
