@@ -161,6 +161,7 @@ def _as_toml(value: Any) -> str:
         return repr(type(value))
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_refused_run_leaves_no_folder_and_another_one_whole_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

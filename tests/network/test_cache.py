@@ -100,14 +100,14 @@ def test_no_flipped_bit_and_no_missing_end_makes_another_network(folder: Path, m
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     monkeypatch.setattr(networks, "_draw", lambda *arguments: drawn)
-    for bit in rng.choice(8 * len(whole), 300, replace=False):
+    for bit in rng.choice(8 * len(whole), 100, replace=False):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         forget()
         assert build_network(BIG, 0) is drawn
         assert path.read_bytes() == whole
-    for length in rng.choice(len(whole), 50, replace=False):
+    for length in rng.choice(len(whole), 20, replace=False):
         path.write_bytes(whole[:length])
         forget()
         assert build_network(BIG, 0) is drawn
