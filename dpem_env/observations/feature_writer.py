@@ -16,6 +16,7 @@ from dpem_env.simulator.state import state_of, work_of, world_of
 from dpem_env.simulator.telemetry import (
     UNSEEN,
     Reading,
+    claims_in,
     count_claims,
     list_allocations,
     reading_known,
@@ -58,7 +59,8 @@ def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divi
         reading = Reading(work.allocations, state.free_memory, state.link_up)
     if read:
         route, up, load = work.survey_route, work.survey_up, work.survey_load
-        survey(rules, world, reading, work, route, up, load)
+        claims = (work.source_claims, work.swap_claims) if fresh else claims_in(world, reading, work)
+        survey(rules, world, reading, claims, work, route, up, load)
     else:
         route, up, load = state.seen_route, state.seen_up, state.seen_load
     some_down = read and some_link_down(reading)

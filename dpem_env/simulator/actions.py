@@ -91,6 +91,8 @@ class ActionCode(NamedTuple):
         illegal actions stay as they are.
         """
         action = np.asarray(action, dtype=np.int64)
+        if self.routes is None and not self.condition:
+            return action, None, None, None
         known = (action > 0) & (action < self.num_actions)
         route = condition = None
         if self.condition:

@@ -45,7 +45,7 @@ from dpem_env.simulator.telemetry import (
     reading_known,
     route_up,
 )
-from dpem_env.support.compiled import entry, inner
+from dpem_env.support.compiled import entry, inlined, inner
 
 _purification_success = njit(physics.purification_success)
 _purified_werner = njit(physics.purified_werner)
@@ -661,15 +661,17 @@ def _offer_pairs(rules, world, state, work, e, pairs, outcome):
             else:
                 _receive(rules, state, i, row, h, uniform(outcome, PURIFICATION, i, row, h, attempt))
                 if is_complete(state, i, row, h):
-                    state.alloc_complete[i, row] = links_complete(state, i, row, num_hops(world, i, d, r))
                     incomplete -= 1
+                    state.alloc_complete[i, row] += 1
+                    if rules.regenerate:  # it may lie in a longer segment
+                        state.alloc_complete[i, row] = links_complete(state, i, row, num_hops(world, i, d, r))
         claim = work.claim_next[claim]
         if claim < 0:
             claim = work.claim_head[e]
     return pairs
 
 
-@inner
+@inlined
 def _receive(rules, state, i, row, h, u):
     """A fresh pair arrives: it fills an empty link or is spent in one pumping round on the link's aged pair."""
     held = state.link_werner[i, row, h]

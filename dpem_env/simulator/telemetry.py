@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dpem_env.simulator.segments import links_wanted, num_hops, relays_ready, swaps_awaited
-from dpem_env.support.compiled import inner
+from dpem_env.support.compiled import inlined, inner
 
 UNSEEN = -2
 PEER, ROUTE, WANTED, AWAITED, READY = 0, 1, 2, 3, 4  # of an allocation in a reading
@@ -109,9 +109,10 @@ def list_allocations(rules, world, state, allocations):
 @inner
 def take_snapshot(rules, world, state, work, slot):
     """Remember the state of all routes after phase 6 of `slot`."""
-    list_allocations(rules, world, state, work.allocations)
+    count_claims(rules, world, state, work)
     reading = Reading(work.allocations, state.free_memory, state.link_up)
-    survey(rules, world, reading, work, state.flying_route, state.flying_up, state.flying_load)
+    claims = work.source_claims, work.swap_claims
+    survey(rules, world, reading, claims, work, state.flying_route, state.flying_up, state.flying_load)
     state.flying_slot[0] = slot
 
 
@@ -150,10 +151,12 @@ def count_claims(rules, world, state, work):
 
 
 @inner
-def survey(rules, world, reading, work, route, up, load):
-    """Current route, up or down and worst load of every (node, peer) in a reading, into the (N, D) tables given."""
-    _measure_loads(rules, world, reading, work)
-    memory_load, relay_load, link_load = work.memory_load, work.relay_load, work.link_load
+def survey(rules, world, reading, claims, work, route, up, load):
+    """Current route, up or down and worst load of every (node, peer) in a reading, into the (N, D) tables given.
+
+    `claims` are those on every source and swap engine then: of `count_claims` or `claims_in`.
+    """
+    _measure_loads(rules, world, reading, claims, work)
     some_down = some_link_down(reading)
     for i in range(world.peers.shape[0]):
         for d in range(world.peers.shape[1]):
@@ -161,8 +164,7 @@ def survey(rules, world, reading, work, route, up, load):
             r = max(first_up, 0)
             route[i, d] = r
             up[i, d] = first_up >= 0
-            hops, links, nodes = world.route_hops[i, d, r], world.route_links[i, d, r], world.route_nodes[i, d, r]
-            load[i, d] = _worst_load(i, hops, links, nodes, memory_load, relay_load, link_load) if hops > 0 else 0.0
+            load[i, d] = _worst_load(world, work, i, d, r)
 
 
 @inner
@@ -175,7 +177,7 @@ def some_link_down(reading):
 
 
 @inner
-def _count_in(world, reading, work):
+def claims_in(world, reading, work):
     """Links that want pairs on every source and allocations relayed through every node, in a reading."""
     work.waiting[:] = 0
     work.relayed[:] = 0
@@ -190,19 +192,20 @@ def _count_in(world, reading, work):
                     work.waiting[world.link_emitter[world.route_links[i, d, r, h]]] += 1
                 if h > 0:
                     work.relayed[world.route_nodes[i, d, r, h]] += 1
+    return work.waiting, work.relayed
 
 
 @inner
-def _measure_loads(rules, world, reading, work):
+def _measure_loads(rules, world, reading, claims, work):
     """Load of every memory, of every relay (memory or swap engine) and of every link's source."""
-    _count_in(world, reading, work)
+    waiting, relayed = claims
     for i in range(len(work.memory_load)):
         work.memory_load[i] = 1.0 - reading.free_memory[i] / world.memory[i]
-        swaps = _share(work.relayed[i], world.swap_rate[i] * rules.lifetime)
+        swaps = _share(relayed[i], world.swap_rate[i] * rules.lifetime)
         work.relay_load[i] = max(work.memory_load[i], swaps)
     for link in range(len(work.link_load)):
         e = world.link_emitter[link]
-        work.link_load[link] = _share(work.waiting[e], world.generation_rate[e] * rules.lifetime)
+        work.link_load[link] = _share(waiting[e], world.generation_rate[e] * rules.lifetime)
 
 
 @inner
@@ -223,13 +226,17 @@ def route_up(world, known, i, d, r):
     return up
 
 
-@inner
-def _worst_load(i, hops, links, nodes, memory_load, relay_load, link_load):
-    worst = max(memory_load[i], memory_load[nodes[hops]])
+@inlined
+def _worst_load(world, work, i, d, r):
+    """Load of the worst resource of a route, 0 where there is none."""
+    hops = num_hops(world, i, d, r)
+    if hops == 0:
+        return np.float32(0.0)
+    worst = max(work.memory_load[i], work.memory_load[world.route_nodes[i, d, r, hops]])
     for h in range(hops):
-        worst = max(worst, link_load[links[h]])
+        worst = max(worst, work.link_load[world.route_links[i, d, r, h]])
         if h > 0:
-            worst = max(worst, relay_load[nodes[h]])
+            worst = max(worst, work.relay_load[world.route_nodes[i, d, r, h]])
     return np.float32(min(worst, 1.0))
 
 

@@ -222,7 +222,7 @@ def test_inside_a_longer_segment_links_are_made_again_only_where_both_qubits_are
 def test_telemetry_counts_the_links_that_ask_for_pairs(regenerate: bool, backlog: list[int]) -> None:
     drawn = line([Segment(hops=3), None, None, None], regenerate=regenerate)
     drawn.play(Look.SNAPSHOT)
-    assert drawn.work.waiting.tolist() == backlog
+    assert drawn.work.source_claims.tolist() == backlog
 
 
 def test_links_inside_a_longer_segment_swap_with_each_other_alone() -> None:
