@@ -258,7 +258,7 @@ class Requests(Section):
         tuple[Fidelity, ...], Field(max_length=MAX_CLASSES), "fidelities that requests may ask for"
     ] = (0.75, 0.85, 0.91)
     class_weights: Annotated[
-        tuple[Weight, ...], Field(max_length=MAX_CLASSES), "how often each class is asked for, relatively"
+        tuple[Weight, ...], Field(max_length=MAX_CLASSES), "how often each class within reach is asked for, relatively"
     ] = (0.5, 0.3, 0.2)
     deadline: Annotated[PerClass, "s after arrival; one for all classes, or one for each"] = (1.0, 2.0, 2.0)
     pairs_per_request: Annotated[
@@ -353,7 +353,7 @@ class Control(Section):
 
     With `swapping` "all" an allocation swaps at all its relays at once, when all its links are there; with "asap" every
     relay swaps as soon as it holds a pair on either side, and with `regenerate` links are made again where that leaves
-    both their qubits free, inside longer segments. What is older than `cutoff` is discarded.
+    both their qubits free, inside longer segments. Segments older than `cutoff` are discarded.
     """
 
     slot_duration: Annotated[
@@ -370,7 +370,7 @@ class Control(Section):
     ] = False
     cutoff: Annotated[
         Annotated[int, Field(strict=True, ge=0, le=MAX_SLOTS)] | None,
-        "slots after which a pair is discarded; not set: no pair is too old",
+        "slots after which a link or segment is discarded, stored pairs are not; not set: none is too old",
     ] = None
     telemetry_period: Annotated[Positive, "s between snapshots of the network"] = 1.0
     telemetry_delay: Annotated[Count, "slots until nodes can read a snapshot"] = 2

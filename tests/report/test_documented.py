@@ -36,7 +36,7 @@ def test_every_field_stands_in_a_line_with_its_meaning(name: str) -> None:
 
 def test_what_is_not_set_stands_there_to_be_set() -> None:
     text = documented_toml(scenarios.get("mesh20-v0"))
-    assert "# cutoff =  # slots after which a pair is discarded" in text
+    assert "# cutoff =  # slots after which a link or segment is discarded" in text
     assert "\n# [outages]\n# mean_up = 200.0  # s;" in text
     uncommented = re.sub(r"^# (\[outages\]|mean_\w+ = )", r"\1", text, flags=re.MULTILINE)
     assert scenarios.from_toml(uncommented).outages == schema.Outages()
