@@ -339,13 +339,6 @@ class Session:
         episode = self._episode(network)
         return NewRequests.of_slot(self.scenario, episode.network, episode.demand, slot)
 
-    def picture(self) -> NDArray[np.uint8]:
-        """(height, width, 3) the first network, coloured by load."""
-        self.require_begun()
-        from dpem_env.report.network_map import network_image
-
-        return network_image(self.network, self.simulator.state, self.slot)
-
     def _start(self, episodes: list[Episode], seeds: Sequence[EpisodeSeeds]) -> None:
         self.simulator.begin(episodes)
         self.all_seeds, self.slots = list(seeds), episodes[0].slots

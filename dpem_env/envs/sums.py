@@ -14,8 +14,8 @@ class EpisodeSums:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.reward = np.zeros(session.num_nodes)
-        self.charged = np.zeros(session.num_nodes, dtype=np.int64)
+        self.reward = np.zeros(session.network.num_nodes)
+        self.charged = np.zeros(session.network.num_nodes, dtype=np.int64)
 
     def add(self) -> NDArray[np.float64]:
         """Add the slot that was played; returns its (N,) rewards."""

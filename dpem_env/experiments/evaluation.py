@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.envs.decisions import require_decision
-from dpem_env.envs.metrics import EpisodeMetrics, episode_metrics
+from dpem_env.envs.metrics import EpisodeMetrics
 from dpem_env.envs.session import EpisodeSeeds, Session
+from dpem_env.envs.sums import EpisodeSums
 from dpem_env.policies import CentralPolicy, Decision, HybridPolicy, Policy
 from dpem_env.scenarios import Scenario
 
@@ -44,15 +45,14 @@ def run_episode(
     policy.reset(scenario, session.network, seeds.demand)
     if recorder is not None:
         recorder.begin(session, label)
-    total, charged = np.zeros(session.network.num_nodes), np.zeros(session.network.num_nodes, dtype=np.int64)
+    sums = EpisodeSums(session)
     while not session.done:
         decision, forecast = _decided(session, policy)
         session.step(*decision)
-        total += session.rewards()
-        charged += session.simulator.state.contended[0]
+        sums.add()
         if recorder is not None:
             recorder.record(session, decision, forecast)
-    return episode_metrics(session, total, charged), session
+    return sums.metrics(), session
 
 
 def _decided(session: Session, policy: Policy) -> tuple[Decision, NDArray[np.float32] | None]:

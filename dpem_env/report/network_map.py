@@ -67,15 +67,6 @@ def name_nodes(axes: Any, network: Network) -> None:
             )
 
 
-def network_image(network: Network, state: Any, slot: int) -> NDArray[np.uint8]:
-    """(height, width, 3) picture of a network in a simulator's first state."""
-    figure = Figure(figsize=(8, 6), dpi=100, layout="constrained")
-    canvas: Any = FigureCanvasAgg(figure)
-    draw_network(figure.add_subplot(), network, *current_load(network, state), title=f"slot {slot}")
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
 def save_map(path: Path, network: Network, least_rate: float) -> None:
     """Draw a network that nobody plays in: links by the pairs that arrive over them, nodes by their partners."""
     topology = network.topology

@@ -50,6 +50,7 @@ PLAY = (
     "envs/metrics",
     "envs/rewards",
     "envs/session",
+    "envs/sums",
     "experiments/evaluation",
     "policies",
     "policy_names",
