@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 
 from dpem_env.envs.metric_labels import METRICS
 from dpem_env.experiments import results
-from dpem_env.report.results_figure import save_results_figure
+from dpem_env.report.results_figure import save_front_figure, save_results_figure
 from dpem_env.support.files import whole_file
 
 DOCS = Path(__file__).resolve().parent
 SHOWN = ("local-reactive", "local-predictive", "maxweight", "central-reactive", "central-lp", "central-maxweight")
+SHOWN += ("hybrid-maxweight", "q-cast")
+FRONTS = ("local-reactive", "maxweight", "hybrid-maxweight", "central-reactive", "central-lp", "central-maxweight")
 PANELS = [METRICS["delivery_rate"], METRICS["contention"]]
 EPSILONS = ("ε = 2", "ε = 8", "no privacy")
 # Federated trainings by what nodes share, in the order of ε.
@@ -35,6 +37,8 @@ def main() -> None:
     compared = [each for each in mesh.summary["differences"] if each["label"] in {p.summary["label"] for p in points}]
     mesh = mesh._replace(points=points, summary=mesh.summary | {"differences": compared})
     save_results_figure(DOCS / "delay-curve.png", [mesh], PANELS, METRICS["reward"])
+    fronts = results.panelled(results.read(BASELINES / "results" / "fronts"))
+    save_front_figure(DOCS / "fronts.png", fronts, METRICS["contention"], METRICS["delivery_rate"], FRONTS)
     save_privacy_curve(DOCS / "privacy-curve.png")
 
 
