@@ -30,9 +30,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/playable
 	$(BIN)/dpem demo --out demo
-
-# Enough to play with: no torch, and no tools of those who build it.
-$(VENV)/playable: pyproject.toml constraints.txt
+$(VENV)/playable: pyproject.toml constraints.txt # no torch, and no tools of those who build it
 	test -e $(VENV)/installed || ($(PYTHON) -m venv $(VENV) && $(BIN)/$(PIP:--quiet=) --constraint constraints.txt --editable .)
 	touch $@
 

@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from dpem_env.envs.metric_labels import HEADLINE, SCORE
 from dpem_env.envs.session import EpisodeSeeds, episode_seeds
 from dpem_env.experiments import forecast_skill, results, tuning
@@ -138,7 +136,7 @@ def of_tuned(path: Path, found: dict[str, Any], data_dir: str | None) -> Iterato
     for each in found["tuned"]:
         policy = _with_options(PolicySpec(each["policy"], each["delay"], each["forecaster"]), each["best"]["options"])
         items = [WorkItem(scenario, found["split"], index, policy) for index in range(found["episodes"])]
-        reward = float(np.mean([item.play()["metrics"]["reward"] for item in items]))
+        reward = math.fsum(item.play()["metrics"]["reward"] for item in items) / len(items)
         yield Compared(policy.label, {"reward": each["best"]["reward"]}, {"reward": reward})
 
 

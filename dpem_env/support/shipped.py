@@ -14,4 +14,4 @@ def _place(name: str, in_clone: str) -> Path:
 
 
 TUNED = _place("tuned", "baselines/tuned")  # a file for every scenario
-POLICIES = _place("policies", "agents/checkpoints")  # folders of trainings
+POLICIES = _place("policies", "agents/checkpoints/shipped")  # folders of trainings

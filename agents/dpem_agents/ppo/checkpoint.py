@@ -98,8 +98,8 @@ def load(path: str | os.PathLike[str], training: bool = False) -> Checkpoint:
 def file_of(path: str | os.PathLike[str]) -> Path:
     """The file that is read where a checkpoint, the folder of a training, or a shipped policy is asked for."""
     wanted = Path(path)
-    shipped = POLICIES / f"ppo-{wanted}" / "seed0" / POLICY_FILE
-    return next(filter(Path.exists, (wanted / FILE, wanted / POLICY_FILE, wanted, shipped)), wanted)
+    places = (wanted / FILE, wanted / POLICY_FILE, wanted, POLICIES / wanted / POLICY_FILE)
+    return next(filter(Path.exists, places), wanted)
 
 
 def interface(scenario: Scenario, news: tuple[str, ...] = NEWS) -> dict[str, Any]:
