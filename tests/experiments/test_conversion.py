@@ -18,7 +18,11 @@ from dpem_env.support.errors import DpemError
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "baselines" / "results"
 BEFORE = "e54f87ebe0c9"  # the last commit with results in the formats of before
-FOLDERS = sorted(path.parent.relative_to(ROOT).as_posix() for path in RESULTS.glob("**/summary.json"))
+FOLDERS = sorted(  # of results that were not made anew since
+    path.parent.relative_to(ROOT).as_posix()
+    for path in RESULTS.glob("**/summary.json")
+    if json.loads(path.read_text())["version"]["rules"] == "v0"
+)
 
 
 def of_before(path: str) -> dict[str, Any]:

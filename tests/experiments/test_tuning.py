@@ -11,6 +11,7 @@ import pytest
 from dpem_env import scenarios
 from dpem_env.envs.session import episode_seeds
 from dpem_env.experiments import tuning
+from dpem_env.experiments.checking import named
 from dpem_env.experiments.contestants import PolicySpec
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.experiments.tuning import Tuned, tune
@@ -299,7 +300,7 @@ SHIPPED = sorted((Path(__file__).resolve().parents[2] / "baselines" / "tuned").g
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_committed_file_can_be_played_or_is_refused_by_its_rules(path: Path) -> None:
-    tuned, scenario = Tuned(path.parent), scenarios.get(path.stem)
+    tuned, scenario = Tuned(path.parent), named(path.stem, "validation")
     file = json.loads(path.read_text())
     assert file["tuned"]
     if (rules := file["version"]["rules"]) != RULES_VERSION:
