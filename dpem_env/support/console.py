@@ -30,10 +30,15 @@ def interruptible() -> Iterator[None]:
     """While a command works, Ctrl-C is a KeyboardInterrupt, and one that is swallowed comes again.
 
     Numba compiles through callbacks that swallow it, others meet it in destructors; some compilations then fail, others
-    just go on.
+    just go on. Pydantic makes an error of its own of it. So whatever fails after Ctrl-C has been interrupted.
     """
     repeats: list[threading.Timer] = []
+    pressed: list[int] = []
     usual, ours = sys.unraisablehook, signal.getsignal(signal.SIGINT) is end
+
+    def press(signum: int, frame: Any) -> None:
+        pressed.append(signum)
+        signal.default_int_handler(signum, frame)
 
     def repeat_interrupt(problem: Any) -> None:
         if issubclass(problem.exc_type, KeyboardInterrupt):
@@ -45,10 +50,10 @@ def interruptible() -> Iterator[None]:
     sys.unraisablehook = repeat_interrupt
     try:
         if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, press)
         yield
     except Exception:
-        if repeats:
+        if repeats or pressed:
             raise KeyboardInterrupt from None
         raise
     finally:

@@ -136,7 +136,7 @@ def test_the_command_writes_all_trials(training: Path, tmp_path: Path, capsys: p
         "--period",
         "1",
         "--episodes",
-        "1",
+        "4",
         "--seeds",
         "1",
         "--training",

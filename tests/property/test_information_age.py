@@ -213,12 +213,14 @@ def own_state(simulator: Simulator) -> list[NDArray[Any]]:
     state, world = simulator.state, simulator.world
     waiting = state.request_status[0] == Status.PENDING
     queued = np.where(world.request_source[0] == np.arange(NODES)[:, None], waiting, False)
-    i, row = np.nonzero(state.alloc_peer[0] >= 0)
-    route = (0, i, state.alloc_peer[0, i, row], state.alloc_route[0, i, row])
-    incomplete = state.link_rounds[0, i, row] < state.alloc_quality[0, i, row][:, None] - 1
-    incomplete &= np.arange(incomplete.shape[1]) < world.route_hops[route][:, None]
-    claimed = world.link_emitter[0, world.route_links[route][incomplete]]
-    return [*(getattr(state, name)[0] for name in OWN), queued, np.bincount(claimed, minlength=NODES)]
+    claims = np.zeros(NODES, dtype=np.int64)
+    for i, row in np.argwhere(state.alloc_peer[0] >= 0):
+        route = (0, i, state.alloc_peer[0, i, row], state.alloc_route[0, i, row])
+        asks = np.arange(state.link_hops.shape[3]) < world.route_hops[route]
+        for h in np.flatnonzero(state.link_rounds[0, i, row] == state.alloc_quality[0, i, row] - 1):
+            asks[h : h + state.link_hops[0, i, row, h]] = False  # what lies in a complete segment
+        np.add.at(claims, world.link_emitter[0, world.route_links[route][asks]], 1)
+    return [*(getattr(state, name)[0] for name in OWN), queued, claims]
 
 
 def untouched_nodes(one: Simulator, other: Simulator) -> NDArray[np.bool_]:

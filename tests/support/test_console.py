@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ import pytest
 from dpem_env import scenarios
 from dpem_env.scenarios import from_toml
 from dpem_env.support import interrupts
-from dpem_env.support.console import printable
-from dpem_env.support.interrupts import EXIT_INTERRUPTED
+from dpem_env.support.console import interruptible, printable
+from dpem_env.support.interrupts import EXIT_INTERRUPTED, end
 from support.command_line import complaint, dpem
 from support.suites import few
 from support.terminals import in_shell, interrupted_after, told
@@ -183,6 +184,24 @@ def test_streams_are_given_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert dpem("list") == 0
     assert dpem("show", "nowhere") == 2
     assert (sys.stdout, sys.stderr, signal.getsignal(signal.SIGINT), sys.unraisablehook) == before
+
+
+def test_whatever_fails_after_ctrl_c_was_interrupted() -> None:
+    def work(press: bool) -> None:
+        with interruptible():
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT) if press else None
+            raise ValueError("what a library makes of it")
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work(press=True)
+        with pytest.raises(ValueError, match="of it"):
+            work(press=False)
+        assert signal.getsignal(signal.SIGINT) is end
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 INTERRUPTED = {
