@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 
 from dpem_env.envs.metric_labels import METRICS
 from dpem_env.experiments import results
-from dpem_env.report.results_figure import save_front_figure, save_results_figure
-from dpem_env.support.files import whole_file
+from dpem_env.report.results_figure import save, save_front_figure, save_results_figure
 
 DOCS = Path(__file__).resolve().parent
 SHOWN = ("local-reactive", "local-predictive", "maxweight", "central-reactive", "central-lp", "central-maxweight")
@@ -60,8 +59,7 @@ def save_privacy_curve(path: Path) -> None:
         axes.set_ylabel(quantity.title)
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    with whole_file(path) as partial:
-        figure.savefig(partial, format="png")
+    save(figure, path)
 
 
 def _best_first() -> list[dict[str, object]]:

@@ -66,7 +66,7 @@ class Rendering:
         self._view = None
 
     def _new_view(self) -> Any:
-        from dpem_env.report.episode_view import EpisodeView
+        from dpem_env.report.episode_view import SIZE, EpisodeView
 
         if self.mode != "human":
             return EpisodeView(self.session.network)
@@ -74,7 +74,7 @@ class Rendering:
         from matplotlib import pyplot
 
         title = self.session.scenario.name
-        return EpisodeView(self.session.network, pyplot.figure(title, figsize=(9, 6.4), clear=True))
+        return EpisodeView(self.session.network, pyplot.figure(title, figsize=SIZE, clear=True))
 
     def _moment(self) -> Any:
         from dpem_env.report.episode_view import Moment

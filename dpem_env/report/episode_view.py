@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dpem_env.network.network import Network
 from dpem_env.report.network_map import name_nodes
 
+SIZE = (9, 6.4)  # of a figure, in inches
 MOST = 8  # allocations over a link; more look the same
 FATES = {"pending": ("tab:orange", "-"), "served": ("tab:green", "-"), "expired": ("tab:red", ":")}
 POINTS = np.linspace(0.0, 1.0, 16)  # along an arc
@@ -41,7 +42,7 @@ class EpisodeView:
     def __init__(self, network: Network, figure: Any = None) -> None:
         topology = network.topology
         self.network = network
-        self.figure = figure or Figure(figsize=(9, 6.4), dpi=100)
+        self.figure = figure or Figure(figsize=SIZE, dpi=100)
         if figure is None:
             FigureCanvasAgg(self.figure)
         axes: Any = self.figure.add_axes((0.03, 0.03, 0.78, 0.87))

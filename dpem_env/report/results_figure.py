@@ -114,7 +114,6 @@ def save_front_figure(
     figure = Figure(figsize=(7.5, 5.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    ends: list[tuple[float, str, str]] = []
     for name, colour in colours.items():
         found = [point for scenario in prices for point in scenario.points if point.name == name]
         for delay in dict.fromkeys(point.summary["delay"] for point in found):
@@ -124,10 +123,8 @@ def save_front_figure(
             error = {"xerr": np.nan_to_num([x - low_x, high_x - x]), "yerr": np.nan_to_num([y - low_y, high_y - y])}
             line = "-" if delay is None else (":" if delay else "--")
             axes.errorbar(x, y, **error, color=colour, linestyle=line, marker="o", markersize=4, linewidth=1.2)
-            ends.append((y[0], shown(name) + ("" if delay is None else f", δ = {delay:g} s"), colour))
-            axes.annotate(
-                ends[-1][1], (x[0], y[0]), (5, -3), textcoords="offset points", fontsize=7, color=colour, va="top"
-            )
+            label = shown(name) + ("" if delay is None else f", δ = {delay:g} s")
+            axes.annotate(label, (x[0], y[0]), (5, -3), textcoords="offset points", fontsize=7, color=colour, va="top")
     axes.set_xlabel(across.title)
     axes.set_ylabel(up.title)
     axes.spines[["top", "right"]].set_visible(False)

@@ -33,7 +33,7 @@ from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.scenarios import OFFERED_LOADS, SCENARIOS, Scenario
 from dpem_env.scenarios.data import SOURCES, checksum, data_folder, data_needed
 from dpem_env.scenarios.schema import CoronetNetwork, FileNetwork, TopohubNetwork
-from dpem_env.support.console import printable
+from dpem_env.support.console import complain, printable
 from dpem_env.support.errors import DpemError, DpemWarning
 
 Record = Mapping[str, Any]
@@ -103,12 +103,10 @@ class _Lines(Progress):
             if not task.finished:
                 done = f"{task.completed:,.0f}" + ("" if task.total is None else f" of {task.total:,.0f}")
                 share = "" if not task.total else f" ({task.completed / task.total:.0%})"
-                left = (
-                    "" if task.time_remaining is None else f", about {timedelta(seconds=int(task.time_remaining))} left"
-                )
-                line = printable(f"{task.description or 'at work'}: {done}{share}{left}")
+                remaining = task.time_remaining
+                left = "" if remaining is None else f", about {timedelta(seconds=int(remaining))} left"
                 with suppress(OSError, ValueError):  # whoever reads has gone
-                    print(line, file=sys.stderr, flush=True)
+                    complain(f"{task.description or 'at work'}: {done}{share}{left}")
 
 
 def progress(shown: bool = True) -> Progress:
