@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_baselines.local import LocalRule, most_urgent, needed_quality, spare_pairs, stock_quality, uncovered
+from dpem_baselines.local import LocalRule, spare_pairs, stock_quality
 from dpem_baselines.route_choice import RouteChoice
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.network.network import Network
@@ -64,16 +64,11 @@ class AdaptiveContinuous(LocalRule):
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """One allocation per node at most, from its own row alone."""
         seen, offers = observations, self.choice.offers(observations)
-        urgent = most_urgent(seen.slack, uncovered(seen) & offers.taken.any(axis=2))
         near = offers.taken & (offers.chance > 0) & (offers.hops <= self.max_hops)
         has_room = spare_pairs(seen).sum(axis=1) < self.quota
         drawn = np.where(has_room, self._draw(seen, near), -1)
-        serves = (urgent >= 0)[:, None, None]
-        needed = needed_quality(seen.pending, offers.min_quality, seen.table.scenario.control.qualities)
         stocked = stock_quality(offers.min_quality, self.stock_class)
-        worth = offers.chance * np.where(serves, offers.taken, near)
-        place = np.where(urgent >= 0, urgent, drawn)
-        return self.choice.decide(seen, masks, offers, place, np.where(serves, needed, stocked), worth)
+        return self.serve(seen, masks, offers, drawn, stocked, offers.chance * near)
 
     def _draw(self, seen: Observations, near: NDArray[np.bool_]) -> NDArray[np.int64]:
         """(N,) a peer's place, drawn from each node's table of probabilities; -1 for nobody. `near` (N, D, R)."""

@@ -19,8 +19,6 @@ from scipy.special import pdtrc
 from dpem_baselines.central import CentralReactive, CentralScheduler
 from dpem_baselines.local import (
     LocalRule,
-    most_urgent,
-    needed_quality,
     spare_pairs,
     stock_quality,
     uncovered,
@@ -89,16 +87,11 @@ class LocalPredictive(LocalRule):
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """One allocation per node at most, from its own row alone."""
-        seen, offers = observations, self.choice.offers(observations)
-        urgent = most_urgent(seen.slack, uncovered(seen) & offers.taken.any(axis=2))
-        gain = self.stock.gain(seen, offers)
+        offers = self.choice.offers(observations)
+        gain = self.stock.gain(observations, offers)
         best = gain.max(axis=2)
         stocked = np.where(best.any(axis=1), best.argmax(axis=1), -1)
-        serves = (urgent >= 0)[:, None, None]
-        needed = needed_quality(seen.pending, offers.min_quality, seen.table.scenario.control.qualities)
-        quality = np.where(serves, needed, self.stock.quality(offers))
-        worth = np.where(serves, offers.chance * offers.taken, gain)
-        return self.choice.decide(seen, masks, offers, np.where(urgent >= 0, urgent, stocked), quality, worth)
+        return self.serve(observations, masks, offers, stocked, self.stock.quality(offers), gain)
 
 
 class CentralPredictive(CentralScheduler):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_baselines.route_choice import RouteChoice
+from dpem_baselines.route_choice import Offers, RouteChoice
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
@@ -25,6 +25,31 @@ class LocalRule(LocalPolicy):
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """The candidate routes of a new episode."""
         self.choice.reset(network)
+
+    def serve(
+        self,
+        seen: Observations,
+        masks: NDArray[np.int8],
+        offers: Offers,
+        otherwise: NDArray[np.int64],
+        quality: NDArray[np.int64],
+        worth: NDArray[np.float64],
+    ) -> Decision:
+        """The most urgent peer whose requests no open allocation covers; where there is none, what to do otherwise.
+
+        `otherwise`: (N,) place of a peer, -1 for none, at (N, D, R) `quality` over the routes of most `worth`.
+        """
+        place = most_urgent(seen.slack, uncovered(seen) & offers.taken.any(axis=2))
+        serves = (place >= 0)[:, None, None]
+        needed = needed_quality(seen.pending, offers.min_quality, seen.table.scenario.control.qualities)
+        return self.choice.decide(
+            seen,
+            masks,
+            offers,
+            np.where(place >= 0, place, otherwise),
+            np.where(serves, needed, quality),
+            np.where(serves, offers.chance * offers.taken, worth),
+        )
 
 
 class LocalReactive(LocalRule):
