@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit
 
 from dpem_env import physics
-from dpem_env.observations.cells import ABSENT, scaled, write_each
+from dpem_env.observations.cells import ABSENT, scaled
 from dpem_env.simulator.segments import num_hops
 from dpem_env.simulator.telemetry import AWAITED, PEER, ROUTE, WANTED, route_up
 from dpem_env.support.compiled import inlined, inner
@@ -91,114 +91,76 @@ def _share_link(rules, world, work, link):
 
 @inner
 def describe_candidates(rules, world, reading, known, some_down, work, i, divisor, columns, peers):
-    """Write the block of all candidate routes of node i, into the blocks of its peers."""
-    _describe_fixed(world, i, divisor, columns, peers)
-    if times_wanted(columns):
-        _describe_times(rules, world, reading, some_down, work, i, divisor, columns, peers)
-    if not known:
+    """Write what changes about the candidate routes of node i, into the blocks of its peers: one walk along each."""
+    of_claims, of_times = known and claims_wanted(columns), times_wanted(columns)
+    of_room, of_links = known and columns.room != ABSENT, known and columns.candidate_up != ABSENT
+    if not (of_claims or of_times or of_room or of_links):
         return
-    if claims_wanted(columns):
+    if of_claims:
         _claim(world, reading, i, -1, work)  # what is left is claimed by others
-        _describe_claims(world, work, i, divisor, columns, peers)
-        _claim(world, reading, i, 1, work)
-    if columns.candidate_up != ABSENT:
-        _describe_links(world, reading, some_down, i, divisor, columns, peers)
-    if columns.room != ABSENT:
-        _describe_room(world, reading, i, divisor, columns, peers)
-
-
-@inner
-def _describe_fixed(world, i, divisor, columns, peers):
-    """Length and build time of every route."""
-    width = len(divisor)
-    for d in range(world.peers.shape[1]):
-        block = peers[d * width : (d + 1) * width]
-        if world.peers[i, d] >= 0 and columns.candidate_hops != ABSENT:
-            write_each(block, divisor, columns.candidate_hops, world.route_hops[i, d])
-        if world.peers[i, d] >= 0 and columns.candidate_build_time != ABSENT:
-            write_each(block, divisor, columns.candidate_build_time, world.route_build_time[i, d])
-
-
-@inner
-def _describe_links(world, reading, some_down, i, divisor, columns, peers):
-    """Whether all links of every route are up."""
-    for d in range(world.peers.shape[1]):
+    for d in range(world.route_hops.shape[1]):
         for r in range(world.route_hops.shape[2]):
-            if world.route_hops[i, d, r] > 0:
-                up = not some_down or route_up(world, reading, i, d, r)
-                peers[d * len(divisor) + columns.candidate_up + r] = up
-
-
-@inner
-def _describe_claims(world, work, i, divisor, columns, peers):
-    """Claims by others at the sources and at the swap engines of every route."""
-    sources, engines, emitter = work.source_claimed, work.swap_claimed, world.link_emitter
-    all_hops, all_links, all_nodes = world.route_hops[i], world.route_links[i], world.route_nodes[i]
-    for d in range(all_hops.shape[0]):
-        for r in range(all_hops.shape[1]):
-            hops = all_hops[d, r]
-            worst = total = worst_swap = total_swap = 0
-            for h in range(hops):
-                others = sources[np.uint32(emitter[np.uint32(all_links[d, r, h])])]
-                worst = max(worst, others)
-                total += others
-            for h in range(1, hops):
-                others = engines[np.uint32(all_nodes[d, r, h])]
-                worst_swap = max(worst_swap, others)
-                total_swap += others
-            place = d * len(divisor) + r
-            if columns.source_claims_worst != ABSENT:
-                peers[place + columns.source_claims_worst] = scaled(worst, divisor[columns.source_claims_worst])
-            if columns.source_claims_sum != ABSENT:
-                peers[place + columns.source_claims_sum] = scaled(total, divisor[columns.source_claims_sum])
-            if columns.swap_claims_worst != ABSENT:
-                peers[place + columns.swap_claims_worst] = scaled(worst_swap, divisor[columns.swap_claims_worst])
-            if columns.swap_claims_sum != ABSENT:
-                peers[place + columns.swap_claims_sum] = scaled(total_swap, divisor[columns.swap_claims_sum])
-
-
-@inner
-def _describe_times(rules, world, reading, some_down, work, i, divisor, columns, peers):
-    """How long the slowest link of every route takes, and whether all of it may come in time."""
-    waits, chances, emitter = work.link_wait, work.link_chance, world.link_emitter
-    all_hops, all_links = world.route_hops[i], world.route_links[i]
-    for d in range(all_hops.shape[0]):
-        for r in range(all_hops.shape[1]):
-            hops = all_hops[d, r]
+            hops = np.uint32(world.route_hops[i, d, r])
             if hops == 0:
                 continue
-            wait, chance, swaps = 0.0, 1.0, 1.0
-            previous = np.int32(-1)
-            link = np.uint32(all_links[d, r, 0])
-            source = emitter[link]
-            for h in range(1, hops + 1):
-                after = link if h == hops else np.uint32(all_links[d, r, h])
-                following = np.int32(-1) if h == hops else emitter[after]
-                more = np.uint32(source == previous) | np.uint32(source == following)  # of a loopless route two at most
-                wait = max(wait, waits[link, more])
-                chance *= chances[link, more]
-                if h > 1:
-                    swaps *= rules.swap_success
-                previous, source, link = source, following, after
-            if some_down and not route_up(world, reading, i, d, r):
-                chance = 0.0
+            sources, engines, wait, chance, room = _walk(
+                rules, world, reading, work, i, d, r, hops, of_claims, of_times
+            )
+            up = not some_down or route_up(world, reading, i, d, r)
             place = d * len(divisor) + r
-            if columns.slowest_link != ABSENT:
-                peers[place + columns.slowest_link] = scaled(wait, divisor[columns.slowest_link])
-            if columns.useful_in_time != ABSENT:
-                peers[place + columns.useful_in_time] = scaled(chance * swaps, divisor[columns.useful_in_time])
+            if of_claims:
+                _put(peers, place, divisor, columns.source_claims_worst, sources[0])
+                _put(peers, place, divisor, columns.source_claims_sum, sources[1])
+                _put(peers, place, divisor, columns.swap_claims_worst, engines[0])
+                _put(peers, place, divisor, columns.swap_claims_sum, engines[1])
+            if of_times:
+                _put(peers, place, divisor, columns.slowest_link, wait)
+                _put(peers, place, divisor, columns.useful_in_time, chance if up else 0.0)
+            if of_room:
+                _put(peers, place, divisor, columns.room, room)
+            if of_links:
+                peers[place + columns.candidate_up] = up
+    if of_claims:
+        _claim(world, reading, i, 1, work)
+
+
+@inlined
+def _walk(rules, world, reading, work, i, d, r, hops, of_claims, of_times):
+    """Along a route: worst and sum of claims on sources and on swap engines, slowest link, chance in time, room."""
+    links, nodes = world.route_links[i, d, r], world.route_nodes[i, d, r]
+    claimed, relayed, free = work.source_claimed, work.swap_claimed, reading.free_memory
+    worst = total = worst_swap = total_swap = np.int32(0)
+    wait, chance, swaps = 0.0, 1.0, 1.0
+    room = min(free[i], free[nodes[hops]])  # two qubits at a relay, one at an end
+    shared = world.route_shared[i, d, r]
+    for h in range(hops):
+        link = np.uint32(links[h])
+        if of_claims:
+            claims = claimed[np.uint32(world.link_emitter[link])]
+            worst, total = max(worst, claims), total + claims
+        if of_times:
+            more = np.uint32(shared >> h & 1)  # of a loopless route two at most draw on one source
+            wait = max(wait, work.link_wait[link, more])
+            chance *= work.link_chance[link, more]
+        if h > 0:
+            relay = np.uint32(nodes[h])
+            claims = relayed[relay]
+            worst_swap, total_swap = max(worst_swap, claims), total_swap + claims
+            room = min(room, free[relay] >> 1)
+            swaps *= rules.swap_success
+    return (worst, total), (worst_swap, total_swap), wait, chance * swaps, room
 
 
 @inner
-def _describe_room(world, reading, i, divisor, columns, peers):
-    """For how many allocations every node of every route has memory: two qubits at a relay, one at an end."""
-    free, all_hops, all_nodes = reading.free_memory, world.route_hops[i], world.route_nodes[i]
-    for d in range(all_hops.shape[0]):
-        for r in range(all_hops.shape[1]):
-            hops = all_hops[d, r]
-            if hops == 0:
-                continue
-            room = min(free[i], free[np.uint32(all_nodes[d, r, hops])])
-            for h in range(1, hops):
-                room = min(room, free[np.uint32(all_nodes[d, r, h])] >> 1)
-            peers[d * len(divisor) + columns.room + r] = scaled(room, divisor[columns.room])
+def describe_lengths(world, i, d, divisor, columns, block):
+    """Length and build time of all candidate routes to a peer, into its block."""
+    for r in range(world.route_hops.shape[2]):
+        _put(block, r, divisor, columns.candidate_hops, world.route_hops[i, d, r])
+        _put(block, r, divisor, columns.candidate_build_time, world.route_build_time[i, d, r])
+
+
+@inlined
+def _put(peers, place, divisor, column, x):
+    """A feature of a candidate route, if it is wanted; `place` is the route's in a column of its peer's block."""
+    if column != ABSENT:
+        peers[place + column] = scaled(x, divisor[column])

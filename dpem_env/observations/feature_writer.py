@@ -1,14 +1,15 @@
 """Compiled writers of observations and masks; `columns` are those that `features` declares.
 
-A row is the node block, then one block per peer. What is not written is 0: nothing, or unknown. Columns are unsigned:
-of others compiled code asks at every index whether it counts from the end.
+A row is the node block, then one block per peer. It begins as a copy of what never changes in a network; what is not
+written at all is 0: nothing, or unknown. Columns are unsigned: of others compiled code asks at every index whether it
+counts from the end.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from dpem_env.observations.candidates import describe_candidates, survey_candidates
+from dpem_env.observations.candidates import describe_candidates, describe_lengths, survey_candidates
 from dpem_env.observations.cells import scaled, write, write_each
 from dpem_env.simulator.actions import code_of
 from dpem_env.simulator.kernel import can_name, free_row
@@ -27,8 +28,31 @@ from dpem_env.support.compiled import Entry, entry, inlined, inner
 
 
 @entry
+def _describe_fixed_batch(rules, worlds, states, works, first, last, node_divisor, peer_divisor, columns, out):
+    for b in range(first, last):
+        _describe_fixed(world_of(worlds, b), node_divisor, peer_divisor, columns, out[b])
+
+
+@inner
+def _describe_fixed(world, node_divisor, peer_divisor, columns, out):
+    """What every row of a network begins with: the node's hardware, each peer's first route, all candidate routes."""
+    out[:] = 0.0
+    node_width, width = len(node_divisor), len(peer_divisor)
+    for i in range(world.peers.shape[0]):
+        row = out[i]
+        write(row, node_divisor, columns.generation_rate, world.generation_rate[i])
+        write(row, node_divisor, columns.swap_rate, world.swap_rate[i])
+        write(row, node_divisor, columns.coherence_time, world.coherence_time[i])
+        for d in range(world.peers.shape[1]):
+            if world.peers[i, d] >= 0:
+                block = row[node_width + d * width : node_width + (d + 1) * width]
+                _describe_route(world, i, d, 0, peer_divisor, columns, block)
+                describe_lengths(world, i, d, peer_divisor, columns, block)
+
+
+@entry
 def _observe_batch(
-    rules, worlds, states, works, first, last, forecast, fresh, node_divisor, peer_divisor, columns, out
+    rules, worlds, states, works, first, last, forecast, fresh, node_divisor, peer_divisor, columns, fixed, out
 ):
     for b in range(first, last):
         _observe(
@@ -41,13 +65,14 @@ def _observe_batch(
             node_divisor,
             peer_divisor,
             columns,
+            fixed[b],
             out[b],
         )
 
 
 @inner
-def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divisor, columns, out):
-    """One environment's rows."""
+def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divisor, columns, fixed, out):
+    """One environment's rows, onto what is fixed of them."""
     known = fresh or state.seen_slot[0] > UNSEEN
     read = fresh or (rules.news and known)
     count_claims(rules, world, state, work)
@@ -66,15 +91,13 @@ def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divi
     some_down = read and some_link_down(reading)
     if columns.any_news:
         survey_candidates(rules, world, reading, read, work, columns)
-    out[:] = 0.0
     nodes, places = world.peers.shape
     node_width, width = len(node_divisor), len(peer_divisor)
     for i in range(nodes):
         row = out[i]
+        for column in range(row.shape[0]):
+            row[column] = fixed[i, column]
         write(row, node_divisor, columns.free_memory, state.free_memory[i])
-        write(row, node_divisor, columns.generation_rate, world.generation_rate[i])
-        write(row, node_divisor, columns.swap_rate, world.swap_rate[i])
-        write(row, node_divisor, columns.coherence_time, world.coherence_time[i])
         write(row, node_divisor, columns.swap_tokens, state.tokens[i])
         write(row, node_divisor, columns.source_backlog, work.source_claims[i])
         if known and not fresh:
@@ -83,7 +106,8 @@ def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divi
             if world.peers[i, d] >= 0:
                 block = row[node_width + d * width : node_width + (d + 1) * width]
                 _describe_demand(world, state, i, d, peer_divisor, columns, block)
-                _describe_route(world, i, d, route[i, d], peer_divisor, columns, block)
+                if route[i, d] > 0:
+                    _describe_route(world, i, d, route[i, d], peer_divisor, columns, block)
                 if known:
                     block[columns.route_up] = up[i, d]
                     block[columns.route_load] = load[i, d]
@@ -116,7 +140,7 @@ def _describe_demand(world, state, i, d, divisor, columns, block):
 
 @inlined
 def _describe_route(world, i, d, route, divisor, columns, block):
-    """What is fixed about the current route to a peer: the first until there is news of links."""
+    """Length, build time and qualities of the current route to a peer: the first until there is news of links."""
     write(block, divisor, columns.hops, world.route_hops[i, d, route])
     write(block, divisor, columns.build_time, world.route_build_time[i, d, route])
     write_each(block, divisor, columns.min_quality, world.route_quality[i, d, route])
@@ -143,19 +167,18 @@ def _describe_own(state, i, node_divisor, peer_divisor, columns, row):
 
 
 @entry
-def _mask_batch(rules, worlds, states, works, first, last, routes, conditional, out):
+def _allow_batch(rules, worlds, states, works, first, last, routes, conditional, out):
     for b in range(first, last):
-        _mask(rules, world_of(worlds, b), state_of(states, b), routes, conditional, out[b])
+        _allow(rules, world_of(worlds, b), routes, conditional, out[b])
 
 
 @inner
-def _mask(rules, world, state, routes, conditional, out):
-    """1 for waiting, and for every allocation the simulator would take up while a row is free."""
+def _allow(rules, world, routes, conditional, out):
+    """1 for waiting, and for every allocation the simulator would take up from a node with a free row."""
+    out[:] = 0
     choices = world.route_hops.shape[2] if routes else 1
     for i in range(world.peers.shape[0]):
         out[i, 0] = 1
-        if free_row(state, i) < 0:
-            continue
         for d in range(world.peers.shape[1]):
             for r in range(choices):
                 if can_name(world, i, d, r if routes else -1):
@@ -166,4 +189,23 @@ def _mask(rules, world, state, routes, conditional, out):
                             out[i, action + (out.shape[1] - 1) // 2] = 1
 
 
+@entry
+def _mask_batch(rules, worlds, states, works, first, last, allowed, out):
+    for b in range(first, last):
+        _mask(state_of(states, b), allowed[b], out[b])
+
+
+@inner
+def _mask(state, allowed, out):
+    """What a node may ever do while it has a free row, else waiting."""
+    for i in range(out.shape[0]):
+        if free_row(state, i) >= 0:
+            for action in range(out.shape[1]):
+                out[i, action] = allowed[i, action]
+        else:
+            out[i, :] = 0
+            out[i, 0] = 1
+
+
+write_fixed, write_allowed = Entry(_describe_fixed_batch), Entry(_allow_batch)
 write_observations, write_masks = Entry(_observe_batch), Entry(_mask_batch)

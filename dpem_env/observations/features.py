@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.observations.cells import ABSENT
-from dpem_env.observations.feature_writer import write_masks, write_observations
+from dpem_env.observations.feature_writer import write_allowed, write_fixed, write_masks, write_observations
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator.actions import ActionCode
 from dpem_env.simulator.simulator import Call, Simulator
@@ -301,7 +301,10 @@ class Observer:
         self.table = FeatureTable(simulator.scenario, chosen_news(news))
         self.routes = routes
         self.code = ActionCode.of(simulator.scenario, routes, condition)
+        self._features = (*self.table.divisors, self.table.columns)
         self._no_forecast = np.zeros((1, 1, 1, 0), dtype=np.float32)
+        self._fixed: tuple[F32, I8]  # (B, N, F) what rows begin with, (B, N, actions) what a free row allows
+        self._described = 0  # networks loaded when these were written
 
     def observe(self, forecast: F32 | None = None, fresh: bool = False) -> F32:
         """A fresh (B, N, F) float32 matrix; `forecast` is (B, N, D, H) expected requests.
@@ -317,7 +320,7 @@ class Observer:
         sim = self.simulator
         out = np.empty((sim.num_envs, sim.num_nodes, self.table.width), dtype=np.float32)
         forecast = self._no_forecast if forecast is None else forecast
-        return (write_observations, forecast, fresh, *self.table.divisors, self.table.columns, out), out
+        return (write_observations, forecast, fresh, *self._features, self._of_networks()[0], out), out
 
     def masks(self) -> I8:
         """A fresh (B, N, actions) int8 matrix: 1 where the simulator would accept the action for admission."""
@@ -328,5 +331,17 @@ class Observer:
     def masking(self) -> tuple[Call, I8]:
         """The call that `masks` runs, to be run together with others, and the matrix it fills."""
         sim = self.simulator
-        out = np.zeros((sim.num_envs, sim.num_nodes, self.code.num_actions), dtype=np.int8)
-        return (write_masks, self.routes, bool(self.code.condition), out), out
+        out = np.empty((sim.num_envs, sim.num_nodes, self.code.num_actions), dtype=np.int8)
+        return (write_masks, self._of_networks()[1], out), out
+
+    def _of_networks(self) -> tuple[F32, I8]:
+        """What never changes in the networks that are played."""
+        sim = self.simulator
+        if self._described < sim.networks_loaded:
+            shape = (sim.num_envs, sim.num_nodes)
+            rows = np.empty((*shape, self.table.width), dtype=np.float32)
+            allowed = np.empty((*shape, self.code.num_actions), dtype=np.int8)
+            describing = (write_fixed, *self._features, rows)
+            sim.run(describing, (write_allowed, self.routes, bool(self.code.condition), allowed))
+            self._fixed, self._described = (rows, allowed), sim.networks_loaded
+        return self._fixed

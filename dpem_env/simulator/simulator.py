@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from dpem_env import physics
 from dpem_env.demand.requests import Demand
 from dpem_env.network.network import Network
+from dpem_env.network.routes import RouteTable
 from dpem_env.network.topology import Topology
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import MAX_SLOTS
@@ -59,6 +60,7 @@ class Simulator:
         self.threads = Threads(threads, num_envs)
         self.rules = rules_of(scenario)
         self.episodes: list[Episode | None] = [None] * num_envs
+        self.networks_loaded = 0  # so often has an environment been given another one
         self._sizes: dict[str, int] = {}
         self.world: World
         self.state: State
@@ -196,6 +198,7 @@ class Simulator:
         previous = self.episodes[b]
         if previous is None or previous.network is not episode.network:
             _fill(self.world, b, _network_arrays(self.scenario, episode.network))
+            self.networks_loaded += 1
         requests = episode.demand.requests
         _fill(self.world, b, {f"request_{name}": getattr(requests, field) for name, field in _REQUEST_FIELDS.items()})
         self.world.num_requests[b] = len(requests.slot)
@@ -302,9 +305,18 @@ def _network_arrays(scenario: Scenario, network: Network) -> dict[str, NDArray[A
         "route_hops": routes.hops,
         "route_links": routes.links,
         "route_nodes": routes.nodes,
+        "route_shared": _shared_sources(routes, topology),
         "route_build_time": routes.build_time,
         "route_quality": routes.quality,
     }
+
+
+def _shared_sources(routes: RouteTable, topology: Topology) -> NDArray[np.int32]:
+    """(N, D, k) bit h is set if the link of hop h draws on the source that an adjacent one of the route draws on."""
+    source = np.where(routes.links >= 0, topology.emitter[routes.links], -1)
+    same = (source[..., :-1] == source[..., 1:]) & (source[..., 1:] >= 0)
+    after = (same << np.arange(same.shape[-1])).sum(axis=-1)
+    return (after | after << 1).astype(np.int32)
 
 
 def _arrival(scenario: Scenario, topology: Topology) -> NDArray[np.float64]:

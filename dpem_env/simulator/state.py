@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dpem_env.simulator.addresses import environment
 
 I8 = NDArray[np.int8]
+U16 = NDArray[np.uint16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
@@ -63,11 +64,12 @@ class World(NamedTuple):
     link_transmission: Annotated[F64, "L"]
     link_decay: Annotated[F64, "L"]  # factor on w per slot
     peers: Annotated[I32, "N D"]  # node index
-    route_hops: Annotated[I32, "N D k"]  # 0 where there is no route
+    route_hops: Annotated[I8, "N D k"]  # 0 where there is no route
     route_links: Annotated[I32, "N D k H"]
-    route_nodes: Annotated[I32, "N D k H1"]
+    route_nodes: Annotated[U16, "N D k H1"]
+    route_shared: Annotated[U16, "N D k"]  # the hops whose link shares its source with another of the route, as bits
     route_build_time: Annotated[F64, "N D k"]  # s
-    route_quality: Annotated[I32, "N D k C"]  # smallest quality that meets each class fresh, 0 if none
+    route_quality: Annotated[I8, "N D k C"]  # smallest quality that meets each class fresh, 0 if none
     request_slot: Annotated[I32, "R"]  # slot of arrival; the requests of the episode, in order of arrival
     request_source: Annotated[I32, "R"]
     request_peer: Annotated[I32, "R"]  # place among the source's peers

@@ -13,7 +13,7 @@ import pytest
 from dpem_env import parallel_env, scenarios
 from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.network.network import build_network
-from dpem_env.observations.feature_writer import write_observations
+from dpem_env.observations.feature_writer import write_fixed, write_observations
 from dpem_env.observations.features import (
     NODE_FEATURES,
     PEER_FEATURES,
@@ -222,8 +222,11 @@ def test_features_are_written_where_their_declaration_says() -> None:
     for feature in (*NODE_FEATURES, *PEER_FEATURES):
         start = where[feature.name]
         inverse[feature in PEER_FEATURES][start : start + sizes[feature.name]] = 1.0 / table.scale[feature.name]
-    turned = np.empty_like(usual)[None]
-    simulator.run((write_observations, forecast, False, *inverse, Columns(any_news=True, **where), turned))
+    fixed, turned = np.empty_like(usual)[None], np.empty_like(usual)[None]
+    turned_table = (*inverse, Columns(any_news=True, **where))
+    simulator.run(
+        (write_fixed, *turned_table, fixed), (write_observations, forecast, False, *turned_table, fixed, turned)
+    )
     for feature in (*NODE_FEATURES, *PEER_FEATURES):
         for block in [-1] if feature in NODE_FEATURES else range(8):
             first = 0 if block < 0 else len(NODE_FEATURES) + block * table.peer_width
