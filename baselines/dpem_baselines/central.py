@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -23,11 +24,9 @@ Ints = NDArray[np.int64]
 class Needs(NamedTuple):
     """What one allocation takes from the network on a given route."""
 
-    links: NDArray[np.int32]
-    sources: NDArray[np.int32]  # that feed the links, each once
-    claims: NDArray[np.int64]  # links that each of them feeds
-    nodes: NDArray[np.int32]
-    qubits: NDArray[np.int64]  # held at each of them
+    links: list[int]
+    claims: list[tuple[int, int]]  # sources that feed the links, and how many of them
+    qubits: list[tuple[int, int]]  # nodes, and how many are held there
 
 
 class CentralScheduler(CentralPolicy):
@@ -52,11 +51,11 @@ class CentralScheduler(CentralPolicy):
         self.scenario, self.network = scenario, network
         topology = network.topology
         capacity = topology.generation_rate * scenario.control.time_to_live
-        self.limit = np.maximum(self.utilisation_limit * capacity, 1.0)
+        self.limit = np.maximum(self.utilisation_limit * capacity, 1.0).tolist()
         self.routes = network.routes
         self.emitter = topology.emitter
         self.rng = generator("central reactive", seed)
-        self._known: dict[tuple[int, int, int], Needs] = {}
+        self._known: dict[tuple[int, int], list[Needs]] = {}
 
     def schedule(self, view: NetworkView, node: Ints, place: Ints, quality: Ints, *keys: NDArray[Any]) -> Decision:
         """At most one allocation per node: its first candidate that fits.
@@ -72,15 +71,15 @@ class CentralScheduler(CentralPolicy):
         waited_for = np.zeros(len(action), dtype=np.bool_)
         can_be_served = uncovered(seen) & (seen.slack > 0)
         route = np.full(len(action), -1, dtype=np.int64)
-        claims, memory = view.source_claims.copy(), view.free_memory.copy()
+        up, claims, memory = view.link_up.tolist(), view.source_claims.tolist(), view.free_memory.tolist()
         for rank, candidate in enumerate(in_order.tolist()):
-            i = node[candidate]
+            i, d = int(node[candidate]), int(place[candidate])
             if action[i] == 0:
-                route[i] = self._admit(int(i), int(place[candidate]), view.link_up, claims, memory)
+                route[i] = self._admit(i, d, up, claims, memory)
                 if route[i] >= 0:
-                    action[i] = code.encode(place[candidate], quality[candidate, route[i]])
+                    action[i] = code.encode(d, quality[candidate, route[i]])
                     priority[i] = rank
-                    waited_for[i] = can_be_served[i, place[candidate]]
+                    waited_for[i] = can_be_served[i, d]
         decision = Decision(action, route, priority)
         return self.orders.worded(decision, self.network, code.qualities, waited_for)
 
@@ -90,39 +89,34 @@ class CentralScheduler(CentralPolicy):
         needed = needed_quality(seen.pending[node, place], min_quality, self.scenario.control.qualities)
         return np.where(np.reshape(waits, (-1, 1)), needed, stock_quality(min_quality, hardest_class))
 
-    def _admit(
-        self,
-        i: int,
-        d: int,
-        link_up: NDArray[np.int8],
-        claims: NDArray[np.int32],
-        memory: NDArray[np.int32],
-    ) -> int:
+    def _admit(self, i: int, d: int, up: list[int], claims: list[int], memory: list[int]) -> int:
         """The cheapest route that fits, charged to `claims` and `memory`; -1 if none does."""
-        for r in range(self.routes.hops.shape[2]):
-            if self.routes.hops[i, d, r] == 0:
-                break
-            needs = self._needs(i, d, r)
-            claimed = claims[needs.sources] + needs.claims
+        for r, needs in enumerate(self._needs(i, d)):
             if (
-                (memory[needs.nodes] >= needs.qubits).all()
-                and (claimed <= np.maximum(self.limit[needs.sources], needs.claims)).all()
-                and link_up[needs.links].all()
+                all(memory[node] >= qubits for node, qubits in needs.qubits)
+                and all(claims[source] + more <= max(self.limit[source], more) for source, more in needs.claims)
+                and all(up[link] for link in needs.links)
             ):
-                claims[needs.sources] = claimed
-                memory[needs.nodes] -= needs.qubits.astype(memory.dtype)
+                for source, more in needs.claims:
+                    claims[source] += more
+                for node, qubits in needs.qubits:
+                    memory[node] -= qubits
                 return r
         return -1
 
-    def _needs(self, i: int, d: int, r: int) -> Needs:
-        """Looked up once per episode."""
-        if (i, d, r) not in self._known:
-            hops = self.routes.hops[i, d, r]
-            links, nodes = self.routes.links[i, d, r, :hops], self.routes.nodes[i, d, r, : hops + 1]
-            sources, claims = np.unique(self.emitter[links], return_counts=True)
-            qubits = np.where((nodes == nodes[0]) | (nodes == nodes[-1]), 1, 2)
-            self._known[i, d, r] = Needs(links, sources, claims, nodes, qubits)
-        return self._known[i, d, r]
+    def _needs(self, i: int, d: int) -> list[Needs]:
+        """Of every candidate route to a peer; looked up once per episode."""
+        if (i, d) not in self._known:
+            hops = self.routes.hops[i, d]
+            routes = zip(hops[hops > 0].tolist(), self.routes.links[i, d], self.routes.nodes[i, d], strict=False)
+            self._known[i, d] = [
+                self._needs_of(links[:h].tolist(), nodes[: h + 1].tolist()) for h, links, nodes in routes
+            ]
+        return self._known[i, d]
+
+    def _needs_of(self, links: list[int], nodes: list[int]) -> Needs:
+        qubits = [1, *[2] * (len(nodes) - 2), 1]
+        return Needs(links, [*Counter(self.emitter[links].tolist()).items()], [*zip(nodes, qubits, strict=True)])
 
 
 class CentralReactive(CentralScheduler):

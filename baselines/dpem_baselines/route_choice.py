@@ -39,8 +39,9 @@ class Offers:
 
 def by_network(seen: Observations) -> Offers:
     """The one route that the network would pick, as of the last answer."""
-    hops = seen.hops[..., None]
-    swaps = seen.table.scenario.hardware.swap_success ** np.maximum(hops - 1, 0)
+    hops, scenario = seen.hops[..., None], seen.table.scenario
+    no_swap_fails = scenario.hardware.swap_success ** np.maximum(np.arange(-1.0, scenario.routing.max_hops), 0.0)
+    swaps = no_swap_fails[hops.astype(np.intp)]
     return Offers(
         ranked=False,
         taken=np.ones(hops.shape, dtype=np.bool_),
@@ -104,15 +105,15 @@ class RouteChoice:
         """
         code, nodes = ActionCode.of(seen.table.scenario), np.arange(len(place))
         at = (nodes, np.maximum(place, 0))
-        order = np.argsort(-worth[at], axis=1, kind="stable")
-        needed = np.take_along_axis(quality[at], order, axis=1)
+        order = np.argsort(-worth[at], axis=1, kind="stable") if offers.ranked else np.zeros((len(place), 1), np.int64)
+        needed = quality[at][nodes[:, None], order]
         action = code.encode(at[1], needed[:, 0])
         legal = (place >= 0) & (masks[nodes, np.where(place >= 0, action, 0)] == 1)
         condition = np.full(len(place), Condition.FREE) if self.only_if_free else None
         decision = Decision(np.where(legal, action, 0), condition=condition)
         if not offers.ranked:
             return decision
-        alternative = (np.take_along_axis(worth[at], order, axis=1) > 0) & (needed <= needed[:, :1])
+        alternative = (worth[at][nodes[:, None], order] > 0) & (needed <= needed[:, :1])
         return decision._replace(route=order[:, 0], fallback=in_front(order, alternative)[:, 1:])
 
 

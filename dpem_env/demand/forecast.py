@@ -43,7 +43,7 @@ class NewRequests:
     def of_slot(cls, scenario: Scenario, network: Network, demand: Demand, slot: int) -> NewRequests:
         """The requests of `demand` that arrive in `slot`."""
         table = demand.requests
-        low, high = np.searchsorted(table.slot, (slot, slot + 1))
+        low, high = np.searchsorted(table.slot, np.array((slot, slot + 1), dtype=table.slot.dtype))
         source, peer = table.source[low:high].astype(np.int64), table.peer[low:high]
         return cls(
             slot=slot,

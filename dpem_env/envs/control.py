@@ -12,9 +12,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from numbers import Real
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,15 +76,9 @@ class CentralControl:
     def begin(self) -> None:
         """Call after the simulator has begun episodes in all networks."""
         episodes = [episode for episode in self.simulator.episodes if episode is not None]
-        self._shadow.begin(episodes)
+        self._shadow.follow(self.simulator)
         self._slots = episodes[0].slots
-        # Either may have more room than the episodes need, left over from earlier ones.
-        shapes = [
-            zip(mine.shape, theirs.shape, strict=True)
-            for mine, theirs in zip(_arrays(self._shadow), _arrays(self.simulator), strict=True)
-        ]
-        self._shared = [tuple(slice(min(sizes)) for sizes in axes) for axes in shapes]
-        self._past: deque[list[NDArray[Any]]] = deque(maxlen=self.delay + 1)  # what both have room for
+        self._past: deque[NDArray[np.uint8]] = deque(maxlen=self.delay + 1)  # states, oldest first
         self._commands: deque[tuple[NDArray[np.int64], ...]] = deque(maxlen=self.delay)
         self.forecasts.begin(episodes)
         self.forecast = None
@@ -149,8 +142,7 @@ class CentralControl:
 
     def _news(self) -> list[Call]:
         """Put the oldest state into the picture; returns the calls that bring it forward to the current slot."""
-        for mine, shared, past in zip(_arrays(self._shadow), self._shared, self._past[0], strict=True):
-            mine[shared] = past
+        self._shadow.memory[:] = self._past[0]
         self.forecast = self.forecasts.predict(self.delay)
         now = self._slot
         calls: list[Call] = []
@@ -159,13 +151,7 @@ class CentralControl:
         return [*calls, (wait_until, now)]
 
     def _remember(self) -> None:
-        theirs = zip(_arrays(self.simulator), self._shared, strict=True)
-        self._past.append([array[shared].copy() for array, shared in theirs])
+        self._past.append(self.simulator.memory.copy())
         seen = self._slot - self.delay
         if 0 <= seen < self._slots:
             self.forecasts.observe(seen)
-
-
-def _arrays(simulator: Simulator) -> Sequence[NDArray[Any]]:
-    """Those of the state, in its order."""
-    return cast("Sequence[NDArray[Any]]", simulator.state)

@@ -197,19 +197,16 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         self._rendering.close()
 
     def _shown(self, look: Look) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
-        state = self.session.simulator.state
-        told = zip(self._illegal, state.delivered[0].tolist(), state.contended[0].tolist(), strict=True)
+        state, agents = self.session.simulator.state, self.possible_agents
+        told = (agents, self._illegal, state.delivered[0].tolist(), state.contended[0].tolist(), look.masks[0])
         infos: dict[AgentID, dict[str, Any]] = {
-            agent: {"illegal_actions": illegal, "delivered": delivered, "contended": contended}
-            for agent, (illegal, delivered, contended) in zip(self.possible_agents, told, strict=True)
+            agent: {"illegal_actions": illegal, "delivered": delivered, "contended": contended, "action_mask": mask}
+            for agent, illegal, delivered, contended, mask in zip(*told, strict=True)
         }
-        rows = zip(self.possible_agents, look.observations[0], look.masks[0], strict=True)
+        observations: dict[AgentID, Any] = dict(zip(agents, look.observations[0], strict=True))
         if self._dict_observation:
-            return {agent: {"observation": row, "action_mask": mask} for agent, row, mask in rows}, infos
-        observations = {}
-        for agent, row, mask in rows:
-            observations[agent] = row
-            infos[agent]["action_mask"] = mask
+            for agent, info in infos.items():
+                observations[agent] = {"observation": observations[agent], "action_mask": info.pop("action_mask")}
         return observations, infos
 
     def _as_array(self, actions: dict[AgentID, int]) -> NDArray[np.int64]:

@@ -76,6 +76,13 @@ class Simulator:
                 chosen[b] = True
         self.run((_begin, chosen))
 
+    def follow(self, other: Simulator) -> None:
+        """Play what the other one plays, in its world, from whatever is copied from its `memory` to this one's."""
+        if self._sizes != other._sizes or self.world is not other.world:
+            own = (allocate(struct, self.num_envs, other._sizes) for struct in (State, Workspace))
+            self._hold(other._sizes, other.world, *own)
+        self.episodes, self.networks_loaded = other.episodes.copy(), other.networks_loaded
+
     def step(
         self,
         action: ArrayLike,
@@ -139,6 +146,13 @@ class Simulator:
         return self._sizes["N"]
 
     @property
+    def memory(self) -> NDArray[np.uint8]:
+        """All of the state as bytes; what is written to it is the state."""
+        memory = self.state.slot.base
+        assert memory is not None
+        return memory
+
+    @property
     def refused(self) -> NDArray[np.bool_]:
         """(B, N) whose decision in the last slot was illegal."""
         illegal: NDArray[np.bool_] = self.state.verdict == ILLEGAL
@@ -176,11 +190,13 @@ class Simulator:
         world, state, work = (allocate(struct, self.num_envs, sizes) for struct in STRUCTS)
         if self._sizes:
             for struct, bigger in ((self.world, world), (self.state, state)):
-                for name, array in struct._asdict().items():
-                    getattr(bigger, name)[tuple(slice(n) for n in array.shape)] = array
-        self.world, self.state, self.work = world, state, work
+                _copy(struct, bigger)
+        self._hold(sizes, world, state, work)
+
+    def _hold(self, sizes: dict[str, int], world: World, state: State, work: Workspace) -> None:
+        """Work on these arrays."""
+        self._sizes, self.world, self.state, self.work = sizes, world, state, work
         self._tabulate()
-        self._sizes = sizes
         self._auto = np.full((self.num_envs, sizes["N"]), -1, dtype=np.int64)
         self._none = np.zeros((self.num_envs, sizes["N"]), dtype=np.int64)
         self._no_fallback = np.full((self.num_envs, sizes["N"], sizes["k"] - 1), -1, dtype=np.int64)
@@ -191,8 +207,10 @@ class Simulator:
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
         self.__dict__ |= attributes
-        if self._sizes:
-            self._tabulate()  # a copy's arrays lie elsewhere
+        if self._sizes:  # a copy's arrays lie elsewhere, each by itself
+            copied, self.state = self.state, allocate(State, self.num_envs, self._sizes)
+            _copy(copied, self.state)
+            self._tabulate()
 
     def _load(self, b: int, episode: Episode) -> None:
         previous = self.episodes[b]
@@ -315,8 +333,9 @@ def _shared_sources(routes: RouteTable, topology: Topology) -> NDArray[np.int32]
     """(N, D, k) bit h is set if the link of hop h draws on the source that an adjacent one of the route draws on."""
     source = np.where(routes.links >= 0, topology.emitter[routes.links], -1)
     same = (source[..., :-1] == source[..., 1:]) & (source[..., 1:] >= 0)
-    after = (same << np.arange(same.shape[-1])).sum(axis=-1)
-    return (after | after << 1).astype(np.int32)
+    first = (same << np.arange(same.shape[-1])).sum(axis=-1)
+    shared: NDArray[np.int32] = (first | first << 1).astype(np.int32)
+    return shared
 
 
 def _arrival(scenario: Scenario, topology: Topology) -> NDArray[np.float64]:
@@ -324,6 +343,12 @@ def _arrival(scenario: Scenario, topology: Topology) -> NDArray[np.float64]:
     if scenario.hardware.emission == "poisson":
         return topology.transmission
     return topology.transmission * topology.generation_rate[topology.emitter] * scenario.control.slot_duration
+
+
+def _copy(struct: Any, bigger: Any) -> None:
+    """Copy arrays into others that have room for them."""
+    for array, room in zip(struct, bigger, strict=True):
+        room[tuple(slice(n) for n in array.shape)] = array
 
 
 def _fill(struct: World, b: int, values: dict[str, NDArray[Any]]) -> None:

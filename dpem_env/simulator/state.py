@@ -8,6 +8,7 @@ without the leading axis (`world_of`, `state_of`, `work_of`). Empty places hold 
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from functools import cache
 from typing import Annotated, Any, NamedTuple, get_type_hints
@@ -24,6 +25,9 @@ I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
+
+
+ALIGNMENT = 64  # bytes; of arrays, as long as a line of the processor's cache
 
 
 class Rules(NamedTuple):
@@ -259,9 +263,15 @@ def shapes(struct: Any, sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
 
 
 def allocate(struct: Any, batch: int, sizes: dict[str, int]) -> Any:
-    """A struct of zeroed arrays with a leading axis of `batch` environments."""
+    """A struct of zeroed arrays with a leading axis of `batch` environments, all in one piece of memory, its base."""
     own = shapes(struct, sizes)
-    return struct(**{name: np.zeros((batch, *own[name]), dtype) for name, (dtype, _) in _fields(struct).items()})
+    wanted = {name: ((batch, *own[name]), np.dtype(dtype)) for name, (dtype, _) in _fields(struct).items()}
+    taken = [-(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT for shape, dtype in wanted.values()]
+    memory, start = np.zeros(sum(taken), dtype=np.uint8), np.cumsum([0, *taken])
+    arrays = {}
+    for (name, (shape, dtype)), first in zip(wanted.items(), start.tolist(), strict=False):
+        arrays[name] = memory[first : first + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+    return struct(**arrays)
 
 
 @cache
