@@ -14,6 +14,7 @@ import pytest
 import torch
 from forecasting import LEARNED, PEERS, drawn_checkpoint, drawn_counts, observed, setting
 
+from dpem_agents.forecasters import recurrent
 from dpem_agents.forecasters.bayes_filter import BayesFilter
 from dpem_agents.forecasters.checkpoint import GATES, Checkpoint, load
 from dpem_agents.forecasters.history import History, counts_of, draw_history
@@ -449,3 +450,15 @@ def test_inference_needs_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DpemError, match=r"pip install 'dpem-env\[agents\]'") as error:
         KINDS["gru-online"]()
     one_line(error)
+
+
+def test_exponential_and_softplus_are_as_exact_as_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recurrent, "exponential", recurrent.exponential.py_func)
+    points = np.concatenate((np.linspace(-87.0, 87.0, 4001), [0.0, -0.0, 1e-30])).astype(np.float32)
+    powers = np.array([recurrent.exponential(x) for x in points])
+    assert powers.dtype == np.float32
+    assert powers == pytest.approx(np.exp(points.astype(np.float64)), rel=3e-7)
+    assert recurrent.exponential(np.float32(1e9)) == recurrent.exponential(np.float32(87.0))
+    assert recurrent.exponential(np.float32(-1e9)) == recurrent.exponential(np.float32(-87.0))
+    softened = [recurrent.softplus.py_func(x) for x in points]
+    assert softened == pytest.approx(np.logaddexp(0.0, points.astype(np.float64)), rel=3e-7)

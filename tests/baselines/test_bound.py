@@ -241,7 +241,7 @@ def test_the_stated_load_of_a_scenario_is_its_offered_load(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", scenarios.OFFERED_LOADS)
 def test_the_stated_load_of_every_scenario_is_its_offered_load(name: str) -> None:
-    if missing := data_missing(scenarios.get(name), None):
+    if missing := data_missing(scenarios.get(name)):
         pytest.skip(f"no {missing} data")
     assert_load_is_as_stated(name)
 

@@ -32,7 +32,7 @@ from dpem_env.network import network as networks
 from dpem_env.network.network import build_network
 from dpem_env.policies import LocalPolicy, get_policy
 
-NETWORKS, BATCH_SLOTS = 64, 50
+FEW, NETWORKS, BATCH_SLOTS = 8, 64, 50
 SIZES, SIZE_SLOTS = (100, 1_000, 10_000), 40
 
 START = """
@@ -86,18 +86,23 @@ def time_batch(envs: EntanglementVectorEnv, actions: list[NDArray[np.int64]]) ->
 
 
 def measure_batches(repeats: int) -> dict[str, Any]:
-    """64 networks of mesh100-v0 on one thread and on two."""
-    one, two = (make_vec("mesh100-v0", NETWORKS, threads=threads) for threads in (1, 2))
-    actions = record_batch(one)
-    pairs = [
-        (time_batch(one, actions), time_batch(two, actions))
+    """64 networks of mesh100-v0 on one thread and on two, and eight on one; no features of candidate routes."""
+    few, one, two = (
+        make_vec("mesh100-v0", networks, threads=threads, news=())
+        for networks, threads in ((FEW, 1), (NETWORKS, 1), (NETWORKS, 2))
+    )
+    actions, of_few = record_batch(one), record_batch(few)
+    rounds = [
+        (time_batch(few, of_few), time_batch(one, actions), time_batch(two, actions))
         for _ in track(range(repeats), "64 networks at once", transient=True)
     ]
     return {
         "networks": NETWORKS,
-        "env_steps_per_s_1_thread": statistics.median(a for a, _ in pairs),
-        "env_steps_per_s_2_threads": statistics.median(b for _, b in pairs),
-        "speedup": statistics.median(b / a for a, b in pairs),
+        "env_steps_per_s_few": statistics.median(few for few, _, _ in rounds),
+        "env_steps_per_s_1_thread": statistics.median(one for _, one, _ in rounds),
+        "env_steps_per_s_2_threads": statistics.median(two for _, _, two in rounds),
+        "speedup": statistics.median(two / one for _, one, two in rounds),
+        "of_few": statistics.median(one / few for few, one, _ in rounds),
     }
 
 
@@ -158,7 +163,15 @@ def measure_start() -> dict[str, Any]:
             runs.append((json.loads(done.stdout), done.stderr.strip()))
     (first, said), *warm = runs
     result: dict[str, Any] = {name: statistics.median(run[name] for run, _ in warm) for name in first}
+    result["help_s"] = statistics.median(_seconds_of("--help") for _ in range(5))
     return result | {"first_ever_s": first["import_and_first_step_s"], "first_ever_says": said}
+
+
+def _seconds_of(*words: str) -> float:
+    """How long the command takes to answer."""
+    start = time.perf_counter()
+    subprocess.run([str(Path(sys.executable).parent / "dpem"), *words], stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
 
 
 def main() -> None:

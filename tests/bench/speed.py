@@ -1,6 +1,7 @@
 """How fast the environment is, beside the fastest it could be: an empty ParallelEnv with the same spaces and masks.
 
-All figures come from one run, each the median of repeated runs taken in turn (A B C A B C …), so that a machine that
+Observations are measured without features of candidate routes, with those that rules rank routes by, and with all. All
+figures come from one run, each the median of repeated runs taken in turn (A B C A B C …), so that a machine that
 slows down slows everything. Actions are recorded beforehand: those of local-reactive (typical) and random legal ones
 (worst case); none is drawn inside a timed loop.
 """
@@ -21,11 +22,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from dpem_baselines.route_choice import READ
 from dpem_env import parallel_env
 from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.policies import LocalPolicy, get_policy
 
 SEED = 0
+EMPTY = "empty ParallelEnv"
+NEWS = {"none": (), "to rank routes": READ, "all": None}  # features of candidate routes in an observation
 
 
 class EmptyEnv(ParallelEnv):  # type: ignore[misc]
@@ -102,35 +106,44 @@ def time_arrays(env: EntanglementEnv, matrix: np.ndarray, what: str) -> float:
     return (time.perf_counter() - start) / len(matrix)
 
 
-def measure(scenario: str, repeats: int) -> dict[str, Any]:
-    """Medians over `repeats` rounds, every contestant once per round."""
-    env = parallel_env(scenario)
+def contestants(scenario: str, news: str) -> dict[tuple[str, ...], Callable[[], float]]:
+    """What is timed, by news, path and actions; the floor has observations of the same width."""
+    env = parallel_env(scenario, news=NEWS[news])
     actions = {kind: record_actions(env, kind) for kind in ("local-reactive", "random legal")}
     env.reset(seed=SEED)
-    floor = EmptyEnv(env)
-    contestants: dict[tuple[str, str], Callable[[], float]] = {}
+    floor, found = EmptyEnv(env), {}
     for kind, recorded in actions.items():
         matrix = np.array([list(slot.values()) for slot in recorded])
-        contestants["parallel API", kind] = lambda r=recorded: time_dicts(env, r)
-        contestants["array API", kind] = lambda m=matrix: time_arrays(env, m, "array API")
-        contestants["simulator alone", kind] = lambda m=matrix: time_arrays(env, m, "simulator alone")
-    contestants["empty ParallelEnv", "local-reactive"] = lambda: time_dicts(floor, actions["local-reactive"])
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in contestants}
+        found[news, "parallel API", kind] = lambda r=recorded: time_dicts(env, r)
+        found[news, "array API", kind] = lambda m=matrix: time_arrays(env, m, "array API")
+        if news == "none":
+            found[news, "simulator alone", kind] = lambda m=matrix: time_arrays(env, m, "simulator alone")
+    found[news, EMPTY, "local-reactive"] = lambda: time_dicts(floor, actions["local-reactive"])
+    return found
+
+
+def measure(scenario: str, repeats: int) -> dict[str, Any]:
+    """Medians over `repeats` rounds, every contestant once per round."""
+    timed = {key: run for news in NEWS for key, run in contestants(scenario, news).items()}
+    seconds: dict[tuple[str, ...], list[float]] = {key: [] for key in timed}
     for _ in track(range(repeats), f"timing {scenario}", transient=True):
-        for key, run in contestants.items():
+        for key, run in timed.items():
             seconds[key].append(run())
-    floor_seconds = seconds["empty ParallelEnv", "local-reactive"]
+    agents = len(parallel_env(scenario).possible_agents)
     rows = [
         {
+            "news": news,
             "path": path,
             "actions": kind,
             "env_steps_per_s": 1.0 / statistics.median(times),
-            "agent_steps_per_s": len(env.possible_agents) / statistics.median(times),
-            "ratio_to_empty": statistics.median(f / t for f, t in zip(floor_seconds, times, strict=True)),
+            "agent_steps_per_s": agents / statistics.median(times),
+            "ratio_to_empty": statistics.median(
+                floor / own for floor, own in zip(seconds[news, EMPTY, "local-reactive"], times, strict=True)
+            ),
         }
-        for (path, kind), times in seconds.items()
+        for (news, path, kind), times in seconds.items()
     ]
-    return {"scenario": scenario, "agents": len(env.possible_agents), "repeats": repeats, "rows": rows}
+    return {"scenario": scenario, "agents": agents, "repeats": repeats, "rows": rows}
 
 
 def main() -> None:
@@ -141,10 +154,11 @@ def main() -> None:
     arguments = parser.parse_args()
     result = measure(arguments.scenario, arguments.repeats)
     table = Table(title=f"{result['scenario']}: medians of {result['repeats']} runs")
-    for column in ("path", "actions", "env-steps/s", "agent-steps/s", "of empty"):
-        table.add_column(column, justify="left" if column in ("path", "actions") else "right")
+    for column in ("news", "path", "actions", "env-steps/s", "agent-steps/s", "of empty"):
+        table.add_column(column, justify="left" if column in ("news", "path", "actions") else "right")
     for row in result["rows"]:
         table.add_row(
+            row["news"],
             row["path"],
             row["actions"],
             f"{row['env_steps_per_s']:,.0f}",

@@ -11,7 +11,7 @@ knows of an episode is its hidden state. Inference is compiled and needs no torc
 
 from __future__ import annotations
 
-from math import exp, log
+from math import factorial, log
 from typing import ClassVar
 
 import numpy as np
@@ -20,10 +20,15 @@ from numpy.typing import NDArray
 from dpem_agents.checkpoints import Arrays
 from dpem_agents.forecasters.checkpoint import INPUTS, Learned
 from dpem_env.demand.forecast import F64, ForecastSetting, NewRequests
-from dpem_env.support.compiled import Entry, entry, inlined
+from dpem_env.support.compiled import Entry, cached, inlined
 
 F32 = NDArray[np.float32]
 ONE, TWO = np.float32(1.0), np.float32(2.0)
+LARGEST = np.float32(87.0)  # of exponents: float32 holds e to the 88th
+LOG2_E = np.float32(1.0 / log(2.0))
+LN2 = np.float32(355.0 / 512.0)  # with few digits, so that whole multiples of it are exact
+LN2_REST = np.float32(log(2.0) - 355.0 / 512.0)
+EXPONENT_BIAS, MANTISSA_BITS = np.int32(127), np.int32(23)  # of float32
 CELLS = ("gru", "lstm", "rnn")  # in the order of `advance`
 WEIGHTS = ("input", "recurrent", "input_bias", "recurrent_bias", "output", "output_bias")
 
@@ -49,10 +54,11 @@ class RecurrentForecaster(Learned):
 
     def predict(self, lead: int = 0) -> F64:
         """What the hidden states say of the slots ahead."""
-        forecast = np.empty((*self.setting.peers.shape, self.setting.horizon))
         steps = self.steps(self.setting, lead)
-        _read_out(self._hidden, self._weights[4], self._weights[5], self._scale, steps, forecast)
-        return forecast
+        answering = (np.take(part, steps, axis=-1) for part in self._weights[4:])
+        forecast = np.empty((*self.setting.peers.shape, self.setting.horizon), dtype=np.float32)
+        _read_out(self._hidden, *answering, self._scale, forecast)
+        return forecast.astype(np.float64)
 
     def _use(self, arrays: Arrays) -> None:
         """Take weights: copies, since compiled code takes writable arrays."""
@@ -94,19 +100,49 @@ def inputs_of(counts: NDArray[np.generic], size: F32) -> F32:
     return inputs
 
 
+# The functions of libraries are calls, one number at a time; these are sums and products, of which compiled loops do
+# several at once. Their errors are those of rounding (tested against the libraries').
+TAYLOR = tuple(np.float32(1.0 / factorial(k)) for k in range(8))
+ATANH = tuple(np.float32(2.0 / (2 * k + 1)) for k in range(8))
+
+
+@inlined
+def exponential(x):
+    """e^x, up to e^±87: 2^n·e^r with |r| <= ln(2)/2, the latter by its series."""
+    x = min(max(x, -LARGEST), LARGEST)
+    n = np.floor(x * LOG2_E + np.float32(0.5))
+    r = x - n * LN2 - n * LN2_REST
+    series = TAYLOR[6] + r * TAYLOR[7]
+    series = TAYLOR[4] + r * (TAYLOR[5] + r * series)
+    series = ONE + r * (ONE + r * (TAYLOR[2] + r * (TAYLOR[3] + r * series)))
+    power = (np.int32(n) + EXPONENT_BIAS) << MANTISSA_BITS
+    return series * np.int32(power).view(np.float32)
+
+
+@inlined
+def softplus(x):
+    """ln(1 + e^x) = max(x, 0) + 2·artanh(z) with z = y/(2 + y), y = e^-|x|, the latter by its series."""
+    y = exponential(-abs(x))
+    z = y / (TWO + y)
+    square = z * z
+    series = ATANH[5] + square * (ATANH[6] + square * ATANH[7])
+    series = ATANH[3] + square * (ATANH[4] + square * series)
+    return max(x, np.float32(0.0)) + z * (TWO + square * (ATANH[1] + square * (ATANH[2] + square * series)))
+
+
 @inlined
 def sigmoid(x):
     """Logistic function."""
-    return ONE / (ONE + exp(-x))
+    return ONE / (ONE + exponential(-x))
 
 
 @inlined
 def tangent(x):
     """Hyperbolic tangent."""
-    return TWO / (ONE + exp(-TWO * x)) - ONE
+    return TWO / (ONE + exponential(-TWO * x)) - ONE
 
 
-@entry
+@cached(_nrt=False, nogil=True, error_model="numpy")
 def advance(cell, inputs, w_input, w_recurrent, b_input, b_recurrent, hidden, memory, given, kept):
     """One step of all cells, in place. `given` and `kept` are room for the gates' sums over inputs and hidden state."""
     nodes, places, units = hidden.shape
@@ -144,18 +180,19 @@ def advance(cell, inputs, w_input, w_recurrent, b_input, b_recurrent, hidden, me
                     hidden[i, d, u] = tangent(given[u] + kept[u])
 
 
-@entry
-def read_out(hidden, weights, bias, scale, steps, forecast):
-    """scale · softplus(hidden·weights + bias) at the given steps ahead."""
+@cached(_nrt=False, nogil=True, error_model="numpy")
+def read_out(hidden, weights, bias, scale, forecast):
+    """scale · softplus(hidden·weights + bias) of every step ahead."""
     nodes, places, units = hidden.shape
     for i in range(nodes):
         for d in range(places):
-            for h in range(len(steps)):
-                k = steps[h]
-                total = bias[i, k]
-                for u in range(units):
-                    total += hidden[i, d, u] * weights[i, u, k]
-                forecast[i, d, h] = scale[i, d] * (max(total, np.float32(0.0)) + log(ONE + exp(-abs(total))))
+            for h in range(forecast.shape[2]):
+                forecast[i, d, h] = bias[i, h]
+            for u in range(units):
+                for h in range(forecast.shape[2]):
+                    forecast[i, d, h] += hidden[i, d, u] * weights[i, u, h]
+            for h in range(forecast.shape[2]):
+                forecast[i, d, h] = scale[i, d] * softplus(forecast[i, d, h])
 
 
 _advance, _read_out = Entry(advance), Entry(read_out)

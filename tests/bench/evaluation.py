@@ -1,0 +1,89 @@
+"""What policies and forecasters add to an episode: CPU time per slot of evaluation, beside that of an idle policy.
+
+Every contestant plays the same episode, in turn, some times over; its time is the least of them, and the ratio that to
+the least of `idle`, which does nothing in the same environment. Central ones see the network half a second late. The
+network is that of the recurrent forecaster, whose nodes have one of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from machine import save
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from dpem_env import scenarios
+from dpem_env.envs.session import EpisodeSeeds
+from dpem_env.experiments.evaluation import run_episode
+from dpem_env.policies import get_policy
+from dpem_env.scenarios import Scenario
+
+SCENARIO, DELAY, IDLE = "mesh100-v0", 0.5, "idle"
+SEEDS = EpisodeSeeds(topology=2000, demand=0)
+POLICIES = (
+    IDLE,
+    "local-reactive",
+    "local-predictive",
+    "acp",
+    "maxweight",
+    "ppo:mesh100",
+    "central-reactive",
+    "central-predictive",
+    "central-maxweight",
+    "hybrid-maxweight",
+    "central-lp",
+    "q-cast",
+    "reps",
+)
+FORECASTERS = ("moving-average", "bayes-filter", "gru:agents/checkpoints/mesh100-gru.npz")
+
+
+def episode(scenario: Scenario, policy: str, forecaster: str | None = None) -> Callable[[], float]:
+    """CPU seconds per slot of an episode with a policy, which fills the forecast itself unless told otherwise."""
+    played = get_policy(policy)
+
+    def run() -> float:
+        start = time.process_time()
+        run_episode(scenario, played, SEEDS, delay=DELAY, forecaster=forecaster)
+        return (time.process_time() - start) / scenario.episode.slots
+
+    return run
+
+
+def measure(repeats: int) -> dict[str, Any]:
+    """The least of `repeats` rounds, every contestant once per round."""
+    scenario = scenarios.get(SCENARIO)
+    timed = {("policy", name): episode(scenario, name) for name in POLICIES}
+    timed |= {("forecaster", name.partition(":")[0]): episode(scenario, IDLE, name) for name in FORECASTERS}
+    least = dict.fromkeys(timed, float("inf"))
+    for _ in track(range(repeats), "episodes", transient=True):
+        for key, run in timed.items():
+            least[key] = min(least[key], run())
+    rows = [
+        {"kind": kind, "name": name, "ms_per_slot": 1e3 * seconds, "ratio_to_idle": seconds / least["policy", IDLE]}
+        for (kind, name), seconds in least.items()
+    ]
+    return {"scenario": SCENARIO, "delay": DELAY, "repeats": repeats, "rows": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    arguments = parser.parse_args()
+    result = measure(arguments.repeats)
+    table = Table("", "", "ms per slot", "of idle", title=f"{SCENARIO}, least of {arguments.repeats} episodes")
+    for row in result["rows"]:
+        table.add_row(row["kind"], row["name"], f"{row['ms_per_slot']:.2f}", f"{row['ratio_to_idle']:.1f}")
+    Console().print(table)
+    save(arguments.out, result)
+
+
+if __name__ == "__main__":
+    main()
