@@ -76,7 +76,7 @@ def purified_werner(kept: Real, measured: Real, gate_fidelity: float = 1.0, read
     return agreeing / (3.0 * (1.0 + gates * readouts * kept * measured))
 
 
-def pumped_werner(link_werner: float, quality: int, gate_fidelity: float = 1.0, readout_fidelity: float = 1.0) -> float:
+def pumped_werner(link_werner: Real, quality: int, gate_fidelity: float = 1.0, readout_fidelity: float = 1.0) -> Real:
     """Werner parameter of a fresh link after `quality` - 1 successful pumping rounds with fresh pairs."""
     werner = link_werner
     for _ in range(quality - 1):
@@ -84,16 +84,14 @@ def pumped_werner(link_werner: float, quality: int, gate_fidelity: float = 1.0, 
     return werner
 
 
-def pairs_per_link(
-    link_werner: float, quality: int, gate_fidelity: float = 1.0, readout_fidelity: float = 1.0
-) -> float:
+def pairs_per_link(link_werner: Real, quality: int, gate_fidelity: float = 1.0, readout_fidelity: float = 1.0) -> Real:
     """Pairs E_q that must arrive on average to complete a link at `quality`, if nothing decays meanwhile.
 
     E_1 = 1, E_(q+1) = (E_q + 1)/s_q with s_q the success of pumping the link's pair after q - 1 rounds: a failure
     empties the link. Decay lowers s_q, so this is a lower bound (nested purification: Dür & Briegel, Rep. Prog. Phys.
     70, 1381, 2007).
     """
-    pairs, held = 1.0, link_werner
+    pairs, held = link_werner * 0.0 + 1.0, link_werner
     for _ in range(quality - 1):
         pairs = (pairs + 1.0) / purification_success(held, link_werner, gate_fidelity, readout_fidelity)
         held = purified_werner(held, link_werner, gate_fidelity, readout_fidelity)

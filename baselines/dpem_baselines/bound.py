@@ -40,8 +40,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import coo_array, csr_array, hstack, vstack
 
-from dpem_env import physics
 from dpem_env.network.network import Network, build_network
+from dpem_env.network.routes import pairs_per_link, pumped_werner
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import ReplayDemand, SessionDemand
 from dpem_env.simulator.simulator import rules_of
@@ -158,7 +158,9 @@ class Ways:
         """(N, V) pairs that the sources must emit at least."""
         topology = self.network.topology
         link = self._at_way(self.network.routes.links)
-        emitted = (self._per_quality * self._tries)[:, None] / topology.transmission[link]
+        quality = self.network.routes.quality[self.node, self.peer, self.route, self.wanted]
+        arriving = pairs_per_link(topology, self.scenario)[quality[:, None] - 1, link]
+        emitted = arriving * self._tries[:, None] / topology.transmission[link]
         used = np.arange(link.shape[1]) < self._hops[:, None]
         return self._by_node(topology.emitter[link], emitted, used)
 
@@ -173,10 +175,11 @@ class Ways:
     @cached_property
     def freshest(self) -> Floats:
         """(V,) Werner parameter that the pair cannot exceed when it is finished, whatever its quality."""
-        rules = rules_of(self.scenario)
-        noise = rules.purification_gate, rules.purification_readout
-        link = max(physics.pumped_werner(rules.link_werner, q, *noise) for q in range(1, rules.qualities + 1))
-        return link**self._hops * rules.swap_factor ** (self._hops - 1)
+        link = np.append(
+            pumped_werner(self.network.topology, self.scenario).max(axis=0), 1.0
+        )  # the last is for padding
+        of_links: Floats = link[self._at_way(self.network.routes.links)].prod(axis=1)
+        return of_links * rules_of(self.scenario).swap_factor ** (self._hops - 1)
 
     @property
     def _hops(self) -> Ints:
@@ -186,13 +189,6 @@ class Ways:
     def _tries(self) -> Floats:
         together = self._hops - 1 if self.scenario.control.swapping == "all" else np.minimum(self._hops - 1, 1)
         return np.asarray(float(self.scenario.hardware.swap_success) ** -together, dtype=np.float64)
-
-    @property
-    def _per_quality(self) -> Floats:
-        rules = rules_of(self.scenario)
-        noise = rules.purification_gate, rules.purification_readout
-        cost = np.array([physics.pairs_per_link(rules.link_werner, q, *noise) for q in range(1, rules.qualities + 1)])
-        return cost[self.network.routes.quality[self.node, self.peer, self.route, self.wanted] - 1]
 
     def _at_way(self, table: NDArray[np.int32]) -> Ints:
         return table[self.node, self.peer, self.route].astype(np.int64)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.special import gammainc
 
 from dpem_baselines.limits import Floats, Ints
-from dpem_env import physics
 from dpem_env.network.network import Network
+from dpem_env.network.routes import pairs_per_link
 from dpem_env.policies import NetworkView
 from dpem_env.scenarios import Scenario
 
@@ -70,9 +70,7 @@ class RouteModel:
         self.sharers = same.sum(axis=-1)  # links of the route that its own emitter feeds
         self.relays = np.where(np.arange(1, used.shape[-1]) < routes.hops[..., None], routes.nodes[..., 1:-1], -1)
         self.swapped = hardware.swap_success ** np.maximum(routes.hops - 1, 0)
-        fresh, noise = physics.werner_from_fidelity(hardware.link_fidelity), hardware.purification_fidelities
-        qualities = range(1, scenario.control.qualities + 1)
-        self.pairs_per_link = np.array([physics.pairs_per_link(fresh, q, *noise) for q in qualities])
+        self.pairs_per_link = pairs_per_link(topology, scenario)
         weights = np.array(scenario.demand.class_weights) / sum(scenario.demand.class_weights)
         best = np.arange(1, scenario.control.qualities + 1)[:, None]
         met = (routes.quality[..., None, :] > 0) & (routes.quality[..., None, :] <= best)
@@ -92,7 +90,8 @@ class RouteModel:
         at = (c.node, c.place, c.route)
         emitter, relays = self.emitter[at], self.relays[at]
         share = self.arriving[at] / (self.sharers[at] + load.source_claims[emitter]).clip(1.0)
-        stages = share * (c.quality / self.pairs_per_link[c.quality - 1])[:, None] * seconds[..., None]
+        pairs = self.pairs_per_link[c.quality[:, None] - 1, self.routes.links[at]]
+        stages = share * (c.quality[:, None] / pairs) * seconds[..., None]
         candidate, hop = np.nonzero(emitter >= 0)
         complete = np.ones(stages.shape)
         complete[..., candidate, hop] = gammainc(c.quality[candidate], stages[..., candidate, hop])
@@ -127,7 +126,7 @@ class RouteModel:
         c = candidates
         at = (c.node, c.place, c.route)
         need = self.need[at]
-        need[:, : self.emitter.shape[-1]] *= self.pairs_per_link[c.quality - 1][:, None]
+        need[:, : self.emitter.shape[-1]] *= self.pairs_per_link[c.quality[:, None] - 1, self.routes.links[at]]
         return self.resource[at], need
 
     def capacity(self, view: NetworkView, utilisation: float, slots: int, resource: Ints, need: Floats) -> Floats:

@@ -67,9 +67,9 @@ def fill(rng, rate, decay, fresh, quality, gate, readout, patience, times, werne
                 time += waited
                 held *= np.exp(-decay[link] * waited)
                 if rounds < 0:
-                    rounds, held = 0, fresh
-                elif rng.random() < _success(held, fresh, gate, readout):
-                    rounds, held = rounds + 1, _purified(held, fresh, gate, readout)
+                    rounds, held = 0, fresh[link]
+                elif rng.random() < _success(held, fresh[link], gate, readout):
+                    rounds, held = rounds + 1, _purified(held, fresh[link], gate, readout)
                 else:
                     rounds = -1
             times[link, sample] = time
@@ -80,6 +80,7 @@ def expected_times(scenario: Scenario, network: Network, rng: np.random.Generato
     """(N, D, k, Q, C) s until a pair is good enough; infinite where no sample is, or there is no route."""
     topology, routes, rules = network.topology, network.routes, rules_of(scenario)
     rate = topology.generation_rate[topology.emitter] * topology.transmission
+    fresh = physics.werner_from_fidelity(topology.link_fidelity)
     decay = (1.0 / topology.coherence_time[topology.links]).sum(axis=1)
     at = np.argwhere(routes.hops > 0)
     hops, links = routes.hops[tuple(at.T)], routes.links[tuple(at.T)]  # (M,), (M, H)
@@ -89,7 +90,7 @@ def expected_times(scenario: Scenario, network: Network, rng: np.random.Generato
     for quality in range(1, rules.qualities + 1):
         times, werners = np.empty(shape), np.empty(shape)
         noise = rules.purification_gate, rules.purification_readout
-        fill(rng, rate, decay, rules.link_werner, quality, *noise, rules.lifetime, times, werners)
+        fill(rng, rate, decay, fresh, quality, *noise, rules.lifetime, times, werners)
         complete = np.where(used[..., None], times[links], 0.0)  # (M, H, S)
         last = complete.max(axis=1)
         left = werners[links] * np.exp(-decay[links][..., None] * (last[:, None] - complete))

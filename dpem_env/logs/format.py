@@ -18,7 +18,7 @@ from dpem_env.simulator import require_rules
 from dpem_env.support.files import Part, checked, json_object
 from dpem_env.support.provenance import UNKNOWN
 
-FORMAT = "dpem-log-3"
+FORMAT = "dpem-log-4"
 HEADER, DIGEST = b"dpem", b"dpem-digest"  # where they stand in the file's metadata
 FINGERPRINTS = ("state", "check")
 OPTIONAL = ("condition", "fallback", "forecast")  # columns that are null in slots without any
@@ -40,6 +40,7 @@ TOPOLOGY_ARRAYS: dict[str, tuple[str, tuple[str | int, ...]]] = {
     "length": ("<f8", ("L",)),
     "emitter": ("<i4", ("L",)),
     "transmission": ("<f8", ("L",)),
+    "link_fidelity": ("<f8", ("L",)),
     "link_key": ("<i8", ("L",)),
 }
 NETWORK_ARRAYS = TOPOLOGY_ARRAYS | {"peers": ("<i4", ("N", "D")), "weights": ("<f8", ("N", "D"))}

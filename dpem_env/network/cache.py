@@ -36,6 +36,7 @@ TOPOLOGY: Arrays = {
     "length": ("L", np.float64),
     "emitter": ("L", np.int32),
     "transmission": ("L", np.float64),
+    "link_fidelity": ("L", np.float64),
     "link_key": ("L", np.int64),
 }
 ROUTES: Arrays = {

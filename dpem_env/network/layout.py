@@ -29,7 +29,7 @@ class Layout:
     globe: Floats | None = None  # (N, 3) km from the centre of a globe, where positions are a map of it
     placed: bool = True  # False: nobody knows where the nodes are
     hardware: Mapping[str, Floats] = field(default_factory=dict)  # (N,) of nodes by name; NaN: none of its own
-    attenuation: Floats | None = None  # (L,) dB/km; NaN: the scenario's
+    fibres: Mapping[str, Floats] = field(default_factory=dict)  # (L,) of links by name, likewise
 
 
 def shortest_fibres(fibres: list[tuple[int, int, float]], scale: float) -> tuple[Ints, Floats]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -37,7 +37,11 @@ OTHERWISE = {"long": "lon", "lng": "lon", "pos": "x and y, or lat and lon"} | di
     ("dist", "distance", "length_km", "km"), "length (km)"
 )  # what others call them, in whatever units
 OF_NODE = ("name", *PLACES, *ALIASES, *HARDWARE)
-OF_LINK = ("length", "attenuation", "link_fidelity")
+OF_FIBRE = {
+    "attenuation": (0.0, LARGEST),
+    "link_fidelity": (0.25, 1.0),
+}  # least and most of what it may have of its own
+OF_LINK = ("length", *OF_FIBRE)
 ENDS = ("source", "target")
 SEQUENCE = ("qconnections", "qchannels")  # what SeQUeNCe's topologies have, and node-link files have not
 METRES = 1000.0  # a km
@@ -75,15 +79,14 @@ def _read(network: FileNetwork) -> Layout:  # the same whatever else is drawn
     with reading("network file", path, DataError):
         straight = _straight(place, globe)
         fibres = [_fibre(link, index, straight) for link in links]
-    shortest: dict[tuple[int, int], tuple[float, float]] = {}
-    for u, v, km, attenuation in fibres:  # of parallel fibres the shortest counts, of a loop nothing
-        pair = (min(u, v), max(u, v))
-        if u != v and (pair not in shortest or km < shortest[pair][0]):
-            shortest[pair] = (km, attenuation)
+    shortest: dict[tuple[int, int], Fibre] = {}
+    for fibre in fibres:  # of parallel fibres the shortest counts, of a loop nothing
+        pair = (min(fibre.ends), max(fibre.ends))
+        if len({*pair}) == 2 and (pair not in shortest or fibre.length < shortest[pair].length):
+            shortest[pair] = fibre
     ordered = sorted(shortest)
-    own = np.array([shortest[ends][1] for ends in ordered])
     ends, scale = np.array(ordered, dtype=np.int32).reshape(-1, 2), network.length_scale
-    length = np.array([shortest[each][0] for each in ordered]) * scale
+    length = np.array([shortest[each].length for each in ordered]) * scale
     return Layout(
         names=names,
         position=unfolded(len(nodes), ends, length) if place is None else place * scale,
@@ -92,7 +95,7 @@ def _read(network: FileNetwork) -> Layout:  # the same whatever else is drawn
         globe=None if globe is None else globe * scale,
         placed=place is not None,
         hardware=hardware,
-        attenuation=None if np.isnan(own).all() else own,
+        fibres={name: np.array([getattr(shortest[each], name) for each in ordered]) for name in OF_FIBRE},
     )
 
 
@@ -292,10 +295,17 @@ def _straight(place: Floats | None, globe: Floats | None) -> Callable[[int, int]
     return None
 
 
-def _fibre(
-    link: Entry, index: Mapping[Any, int], straight: Callable[[int, int], float] | None
-) -> tuple[int, int, float, float]:
-    """Ends, length in km and attenuation in dB/km (NaN: the scenario's) of a link."""
+class Fibre(NamedTuple):
+    """A link between two nodes, by their indices; NaN stands for what the scenario says."""
+
+    ends: tuple[int, int]
+    length: float  # km
+    attenuation: float  # dB/km
+    link_fidelity: float
+
+
+def _fibre(link: Entry, index: Mapping[Any, int], straight: Callable[[int, int], float] | None) -> Fibre:
+    """What a link is; ValueError for one that ends nowhere or has no length."""
     for end in link.ends:
         if _hashable(end) not in index:
             raise ValueError(f"{link.where}: it ends at {shown(end)}, which is no node")
@@ -305,12 +315,7 @@ def _fibre(
         if straight is None:
             raise ValueError(f"{link.where}: it has no length (km); give it one, or all nodes a place")
         km = straight(u, v)
-    if link.fields.get("link_fidelity") not in (None, ""):
-        raise ValueError(
-            f"{link.where}: link_fidelity is {shown(link.fields['link_fidelity'])}, and links cannot differ in it yet; "
-            "remove it, and set hardware.link_fidelity for all"
-        )
-    return u, v, km, _optional(link, "attenuation", 0.0, LARGEST)
+    return Fibre((u, v), km, **{name: _optional(link, name, *limits) for name, limits in OF_FIBRE.items()})
 
 
 def _own(nodes: Sequence[Entry], name: str, low: float, high: float, unit: str) -> Floats:

@@ -80,15 +80,16 @@ def _cheapest_hops(target, max_hops, best):
 @cached()
 def judge_all(
     n, max_hops, start, neighbour, cost, key, relay_cost, link, link_rate, swap_rate, memory,
-    min_link_rate, min_swap_rate, time_to_live, hops_of_lowest_class,
+    min_link_rate, min_swap_rate, time_to_live, pumped_werner, swap_factor, lowest_werner,
 ):  # fmt: skip
-    """(N, N) Exclusion of each ordered pair, judged on its cheapest route."""
+    """(N, N) Exclusion of each ordered pair, judged on its cheapest route; (Q, L) `pumped_werner` of fresh links."""
     verdict = np.zeros((n, n), dtype=np.int8)
     best = np.empty((max_hops + 1, n), dtype=np.int64)
     best_key = np.empty((max_hops + 1, n), dtype=np.int64)
     parent = np.empty((max_hops + 1, n), dtype=np.int32)
     nobody = np.zeros(n, dtype=np.bool_)
     rates = np.empty(max_hops)
+    fresh = np.empty(pumped_werner.shape[0])  # of the route, at every quality
     for source in range(n):
         _search(source, nobody, nobody, max_hops, start, neighbour, cost, key, relay_cost, best, best_key, parent)
         for target in range(n):
@@ -98,12 +99,15 @@ def judge_all(
                 continue
             weak_link = weak_relay = False
             little_memory = memory[source] < 1 or memory[target] < 1
+            fresh[:] = 1.0
             v = target
             for h in range(hops, 0, -1):
                 u = parent[h, v]
                 for e in range(start[u], start[u + 1]):
                     if neighbour[e] == v:
                         rates[h - 1] = link_rate[link[e]]
+                        for q in range(len(fresh)):
+                            fresh[q] *= pumped_werner[q, link[e]] * (swap_factor if h > 1 else 1.0)
                 weak_link |= rates[h - 1] < min_link_rate or rates[h - 1] <= 0.0
                 if h > 1:
                     weak_relay |= swap_rate[u] < min_swap_rate
@@ -117,7 +121,7 @@ def judge_all(
                 verdict[source, target] = Exclusion.LITTLE_MEMORY
             elif _build_time(rates[:hops]) > time_to_live:
                 verdict[source, target] = Exclusion.TOO_SLOW
-            elif hops >= hops_of_lowest_class:
+            elif fresh.max() < lowest_werner:
                 verdict[source, target] = Exclusion.LOW_FIDELITY
     return verdict
 

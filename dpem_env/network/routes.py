@@ -20,6 +20,7 @@ from dpem_env.network.topology import Topology
 from dpem_env.scenarios import Scenario
 
 Ints = NDArray[np.int32]
+Floats = NDArray[np.float64]
 
 NANOSECONDS = 1e9
 WORST = 1e6  # s; stands for the infinite cost of a source or repeater that does nothing
@@ -41,7 +42,6 @@ def reachability(topology: Topology, scenario: Scenario) -> NDArray[np.int8]:
     graph = _graph(topology)
     n, max_hops = topology.num_nodes, scenario.routing.max_hops
     link_rate = topology.generation_rate[topology.emitter] * topology.transmission
-    fresh = _fresh_werner(scenario).max(axis=0)
     lowest = physics.werner_from_fidelity(scenario.demand.fidelity_classes[0])
     verdict: NDArray[np.int8] = judge_all(
         n,
@@ -53,7 +53,9 @@ def reachability(topology: Topology, scenario: Scenario) -> NDArray[np.int8]:
         scenario.routing.min_link_rate,
         scenario.routing.min_swap_rate,
         scenario.control.time_to_live,
-        int(np.sum(fresh >= lowest)),
+        pumped_werner(topology, scenario),
+        _swap_factor(scenario),
+        lowest,
     )
     return verdict
 
@@ -68,22 +70,28 @@ def find_routes(topology: Topology, scenario: Scenario, peers: Ints) -> RouteTab
     link_rate = topology.generation_rate[topology.emitter] * topology.transmission
     build_time = build_times(link_rate, links, hops)
     classes = physics.werner_from_fidelity(np.array(scenario.demand.fidelity_classes))
-    meets = _fresh_werner(scenario)[:, :, None] >= classes  # (Q, max_hops + 1, C)
-    smallest = np.where(meets.any(axis=0), meets.argmax(axis=0) + 1, 0)
-    smallest[0] = 0
-    return RouteTable(hops, links, nodes, build_time, smallest[hops].astype(np.int32))
+    smallest = np.zeros((*hops.shape, len(classes)), dtype=np.int32)
+    swapped = _swap_factor(scenario) ** np.maximum(hops - 1, 0)
+    for quality, pumped in reversed([*enumerate(pumped_werner(topology, scenario), start=1)]):
+        fresh = np.append(pumped, 1.0)[links].prod(axis=-1) * swapped  # the last is for padding
+        smallest[(fresh[..., None] >= classes) & (hops[..., None] > 0)] = quality
+    return RouteTable(hops, links, nodes, build_time, smallest)
 
 
-def _fresh_werner(scenario: Scenario) -> NDArray[np.float64]:
-    """(Q, max_hops + 1) Werner parameter of a fresh pair at quality q over h hops."""
-    hardware = scenario.hardware
-    link = physics.werner_from_fidelity(hardware.link_fidelity)
-    swap = physics.swap_factor(hardware.gate_fidelity, hardware.readout_fidelity)
-    qualities = range(1, scenario.control.qualities + 1)
-    pumped = np.array([physics.pumped_werner(link, q, *hardware.purification_fidelities) for q in qualities])
-    hops = np.arange(scenario.routing.max_hops + 1)
-    fresh: NDArray[np.float64] = pumped[:, None] ** hops * swap ** np.maximum(hops - 1, 0)
-    return fresh
+def pumped_werner(topology: Topology, scenario: Scenario) -> Floats:
+    """(Q, L) Werner parameter of a fresh link at every quality."""
+    link, noise = physics.werner_from_fidelity(topology.link_fidelity), scenario.hardware.purification_fidelities
+    return np.array([physics.pumped_werner(link, q, *noise) for q in range(1, scenario.control.qualities + 1)])
+
+
+def pairs_per_link(topology: Topology, scenario: Scenario) -> Floats:
+    """(Q, L) pairs that must arrive on average to complete a link at every quality, if nothing decays meanwhile."""
+    link, noise = physics.werner_from_fidelity(topology.link_fidelity), scenario.hardware.purification_fidelities
+    return np.array([physics.pairs_per_link(link, q, *noise) for q in range(1, scenario.control.qualities + 1)])
+
+
+def _swap_factor(scenario: Scenario) -> float:
+    return physics.swap_factor(scenario.hardware.gate_fidelity, scenario.hardware.readout_fidelity)
 
 
 def _graph(topology: Topology) -> tuple[Any, ...]:

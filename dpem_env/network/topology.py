@@ -69,6 +69,7 @@ class Topology:
     length: Floats  # (L,) km of fibre
     emitter: Ints  # (L,) the end whose source feeds the link: the one with the larger g
     transmission: Floats  # (L,) probability that an emitted pair arrives, η
+    link_fidelity: Floats  # (L,) of a pair that has just arrived
     link_key: NDArray[np.int64]  # (L,) random tie-break among routes of equal cost and hops
     globe: Floats | None = None  # (N, 3) km from the centre of a globe, where positions are a map of it; not in logs
     placed: bool = True  # False: positions are made up for pictures, and distances run along fibres; not in logs
@@ -120,8 +121,7 @@ def build_topology(scenario: Scenario, topology_seed: int) -> Topology:
         "memory": memory,
         "coherence_time": np.full(n, hardware.coherence_time),
     }
-    for name, own in layout.hardware.items():
-        drawn[name] = np.where(np.isnan(own), drawn[name], own)
+    drawn = {name: _own_or(layout.hardware.get(name), usual) for name, usual in drawn.items()}
     _require_within_ranges(layout, scenario)
     return assemble(
         layout,
@@ -133,6 +133,7 @@ def build_topology(scenario: Scenario, topology_seed: int) -> Topology:
         node_key=rng.permutation(n),
         link_key=rng.integers(1, 2**48, size=len(layout.links)),
         attenuation=hardware.attenuation,
+        link_fidelity=hardware.link_fidelity,
     )
 
 
@@ -147,8 +148,9 @@ def assemble(
     node_key: NDArray[np.int64],
     link_key: NDArray[np.int64],
     attenuation: float,
+    link_fidelity: float,
 ) -> Topology:
-    """A topology from a layout and per-node hardware; each link is fed by its end with the larger g.
+    """A topology from a layout and hardware; each link is fed by its end with the larger g.
 
     Between ends of equal g the one with the smaller `node_key`, a random key per topology, is the emitter.
     """
@@ -167,7 +169,8 @@ def assemble(
         links=layout.links,
         length=layout.length,
         emitter=np.where(ahead, u, v).astype(np.int32),
-        transmission=physics.transmission(layout.length, _attenuation(layout, attenuation)),
+        transmission=physics.transmission(layout.length, _own_or(layout.fibres.get("attenuation"), attenuation)),
+        link_fidelity=_own_or(layout.fibres.get("link_fidelity"), np.full(len(layout.links), link_fidelity)),
         link_key=link_key,
         globe=layout.globe,
         placed=layout.placed,
@@ -178,11 +181,9 @@ def assemble(
     return topology
 
 
-def _attenuation(layout: Layout, usual: float) -> float | Floats:
-    """dB/km: usual, or of every link (L,) where some have their own."""
-    if layout.attenuation is None:
-        return usual
-    return np.where(np.isnan(layout.attenuation), usual, layout.attenuation)
+def _own_or(own: Floats | None, usual: Any) -> Any:
+    """What nodes or links have of their own, where they do, else the usual."""
+    return usual if own is None else np.where(np.isnan(own), usual, own)
 
 
 def _require_within_ranges(layout: Layout, scenario: Scenario) -> None:

@@ -659,7 +659,8 @@ def _offer_pairs(rules, world, state, work, e, pairs, outcome):
             if uniform(outcome, TRANSMISSION, i, row, h, attempt) >= world.link_transmission[link]:
                 state.tally[Tally.LOST_IN_FIBRE] += 1
             else:
-                _receive(rules, state, i, row, h, uniform(outcome, PURIFICATION, i, row, h, attempt))
+                fresh = world.fresh_werner[link]
+                _receive(rules, state, i, row, h, fresh, uniform(outcome, PURIFICATION, i, row, h, attempt))
                 if is_complete(state, i, row, h):
                     incomplete -= 1
                     state.alloc_complete[i, row] += 1
@@ -672,18 +673,18 @@ def _offer_pairs(rules, world, state, work, e, pairs, outcome):
 
 
 @inlined
-def _receive(rules, state, i, row, h, u):
+def _receive(rules, state, i, row, h, fresh, u):
     """A fresh pair arrives: it fills an empty link or is spent in one pumping round on the link's aged pair."""
     held = state.link_werner[i, row, h]
     if state.link_rounds[i, row, h] < 0:
         state.link_rounds[i, row, h] = 0
         state.link_hops[i, row, h] = 1
-        state.link_werner[i, row, h] = rules.link_werner
+        state.link_werner[i, row, h] = fresh
         state.link_slot[i, row, h] = state.slot[0]
-    elif u < _purification_success(held, rules.link_werner, rules.purification_gate, rules.purification_readout):
+    elif u < _purification_success(held, fresh, rules.purification_gate, rules.purification_readout):
         state.link_rounds[i, row, h] += 1
         state.link_werner[i, row, h] = _purified_werner(
-            held, rules.link_werner, rules.purification_gate, rules.purification_readout
+            held, fresh, rules.purification_gate, rules.purification_readout
         )
         state.tally[Tally.PURIFIED_AWAY] += 1
     else:

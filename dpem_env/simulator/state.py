@@ -47,7 +47,6 @@ class Rules(NamedTuple):
     swap_factor: float  # g_sw
     purification_gate: float  # gate and readout fidelity of purification rounds; 1 where they are ideal
     purification_readout: float
-    link_werner: float  # of an arriving pair
     link_failure: float  # probability per slot that an up link goes down
     link_repair: float  # probability per slot that a down link comes up
     lifetime: float  # s, time-to-live: scale of the loads
@@ -66,6 +65,7 @@ class World(NamedTuple):
     coherence_time: Annotated[F64, "N"]  # s
     link_emitter: Annotated[I32, "L"]  # node whose source feeds the link
     link_transmission: Annotated[F64, "L"]
+    fresh_werner: Annotated[F64, "L"]  # of an arriving pair
     link_decay: Annotated[F64, "L"]  # factor on w per slot
     peers: Annotated[I32, "N D"]  # node index
     route_hops: Annotated[I8, "N D k"]  # 0 where there is no route

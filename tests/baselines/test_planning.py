@@ -327,7 +327,8 @@ def test_usage_adds_up_link_by_link_over_every_route_and_quality() -> None:
             for link in routes.links[at][:hops]:
                 feeds = network.topology.emitter[link]
                 fed_twice += expected[0, feeds] > 0
-                expected[0, feeds] += tries * model.pairs_per_link[quality - 1] / network.topology.transmission[link]
+                arriving = model.pairs_per_link[quality - 1, link]
+                expected[0, feeds] += tries * arriving / network.topology.transmission[link]
             path = routes.nodes[at][: hops + 1]
             expected[1, path[1:-1]] = tries
             expected[2, path] = 2

@@ -228,7 +228,7 @@ def test_a_header_field_of_the_wrong_kind_is_named(log_path: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "fragment"),
     [
-        (_set("format", "dpem-episode-1"), "the header has format 'dpem-episode-1'; expected 'dpem-log-3'"),
+        (_set("format", "dpem-episode-1"), "the header has format 'dpem-episode-1'; expected 'dpem-log-4'"),
         (_set("format", ...), "the header has format None"),
         (_set("slots", 0), "header.slots: "),
         (_set("slots", True), "header.slots: "),
@@ -280,7 +280,7 @@ def test_a_malformed_header_is_told_by_field(log_path: Path, tmp_path: Path, cha
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"[]", b"null", b'"dpem-log-3"'])
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"[]", b"null", b'"dpem-log-4"'])
 def test_a_header_that_is_no_json_object_is_told(log_path: Path, tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "a.parquet"
     metadata = pq.read_schema(log_path).metadata

@@ -12,9 +12,15 @@ import numpy as np
 import pytest
 
 from dpem_env import scenarios
+from dpem_env.envs.session import EpisodeSeeds
+from dpem_env.experiments.evaluation import run_episode
+from dpem_env.logs.recorder import EpisodeRecorder, read_log
+from dpem_env.logs.replay import replay
 from dpem_env.network.layout import along_fibres, great_circles, on_globe, unfolded
 from dpem_env.network.network import build_network
 from dpem_env.network.topology import Topology, build_topology
+from dpem_env.physics import werner_from_fidelity
+from dpem_env.policies import get_policy
 from dpem_env.report.documented import documented_toml
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import DpemError
@@ -69,6 +75,22 @@ def test_tables_give_names_places_lengths_and_hardware() -> None:
     assert built.coherence_time.tolist() == [30.0, 60.0, 60.0]
     np.testing.assert_allclose(built.transmission, [10**-0.25, 10**-0.14], rtol=1e-12)
     assert built.distances()[0].tolist() == [0.0, 5.0, np.hypot(3, 8)]
+
+
+def test_links_have_fidelities_of_their_own_in_routes_simulator_and_logs() -> None:
+    links = 'source,target,length,link_fidelity\n"Main, Frankfurt",Ulm,1,0.8\nUlm,Köln,1,\n'
+    scenario = of_tables(NODES.replace("2.5,0,", "2.5,4,"), links)
+    assert build_topology(scenario, 0).link_fidelity.tolist() == [0.8, 0.95]
+    recorder = EpisodeRecorder()
+    policy = get_policy("local-reactive")
+    _, session = run_episode(scenario, policy, EpisodeSeeds(0, 0), recorder=recorder, label="x")
+    assert session.simulator.world.fresh_werner[0].tolist() == [werner_from_fidelity(0.8), werner_from_fidelity(0.95)]
+    peers, quality = session.network.peers.tolist(), session.network.routes.quality
+    over_the_first, over_the_other = (quality[node, peers[node].index(1), 0].tolist() for node in (0, 2))
+    assert over_the_first != over_the_other
+    recorder.save("log.parquet")
+    assert read_log("log.parquet").network().topology.link_fidelity.tolist() == [0.8, 0.95]
+    assert replay("log.parquet").verified
 
 
 def test_what_a_file_does_not_say_is_drawn_as_without_it() -> None:
@@ -191,7 +213,7 @@ def test_sequences_topology_is_read_in_its_own_units() -> None:
         (NODES, LINKS.replace("7", "-7"), "line 3: length is '-7'"),
         (NODES, LINKS.replace("length", "lenght"), "unknown column 'lenght'; did you mean 'length'?"),
         (NODES, LINKS.replace("source", "from"), "no column 'source'; expected source,target[,length]"),
-        (NODES, LINKS.replace("attenuation", "link_fidelity"), "line 2: link_fidelity is '0.5', and links cannot"),
+        (NODES, LINKS.replace("attenuation", "link_fidelity").replace("0.5", "0.2"), "line 2: link_fidelity is '0.2'"),
         (NODES, "source,target\nUlm,Köln\n", "disconnected (2 components; 'Main, Frankfurt' is cut off)"),
         ("name\na\nb\n", "source,target\na,b\n", "line 2: it has no length (km); give it one, or all nodes a place"),
     ],

@@ -33,11 +33,14 @@ def draw_by_hand(
     swap_rate: Sequence[float],
     memory: Sequence[int] | None = None,
     link_key: Sequence[int] | None = None,
+    link_fidelity: Sequence[float] | float = 0.95,
 ) -> Topology:
     """Links of no length, so a link's rate is the larger generation rate of its ends."""
     nodes = len(generation_rate)
+    places, ends = np.zeros((nodes, 2)), np.array(links, np.int32)
+    own = {"link_fidelity": np.broadcast_to(link_fidelity, len(links)).astype(np.float64)}
     return assemble(
-        Layout(tuple(map(str, range(nodes))), np.zeros((nodes, 2)), np.array(links, np.int32), np.zeros(len(links))),
+        Layout(tuple(map(str, range(nodes))), places, ends, np.zeros(len(links)), fibres=own),
         popularity=np.ones(nodes),
         generation_rate=np.array(generation_rate, dtype=np.float64),
         swap_rate=np.array(swap_rate, dtype=np.float64),
@@ -46,6 +49,7 @@ def draw_by_hand(
         node_key=np.arange(nodes),
         link_key=np.array(link_key or range(1, len(links) + 1), dtype=np.int64),
         attenuation=0.2,
+        link_fidelity=0.95,
     )
 
 
@@ -204,6 +208,7 @@ def test_routes_do_not_depend_on_the_numbering_of_nodes(seed: int, number: list[
         node_key=np.arange(8),
         link_key=one.link_key,
         attenuation=0.2,
+        link_fidelity=0.95,
     )
     peers = everyone_else(8)
     table, renumbered_table = find_routes(one, scenario, peers), find_routes(other, scenario, peers)
@@ -283,6 +288,7 @@ def test_a_route_of_a_hopelessly_long_fibre_is_merely_slow() -> None:
         node_key=np.arange(3),
         link_key=np.arange(3),
         attenuation=0.2,
+        link_fidelity=0.95,
     )
     scenario = Scenario(name="ocean", routing=LENIENT)
     table = find_routes(topology, scenario, everyone_else(3))
@@ -335,14 +341,15 @@ def test_the_smallest_quality_is_the_fewest_rounds_that_make_the_class_fresh(
 ) -> None:
     scenario = Scenario(
         name="chain",
-        hardware=Hardware(
-            link_fidelity=link_fidelity, gate_fidelity=gate_fidelity, purification_gates=purification_gates
-        ),
+        hardware=Hardware(gate_fidelity=gate_fidelity, purification_gates=purification_gates),
         control=Control(qualities=qualities),
         demand=SessionDemand(fidelity_classes=(wanted,), class_weights=(1.0,), deadline=1.0),
     )
     chain = draw_by_hand(
-        [(i, i + 1) for i in range(hops)], generation_rate=[4.0] * (hops + 1), swap_rate=[2.0] * (hops + 1)
+        [(i, i + 1) for i in range(hops)],
+        generation_rate=[4.0] * (hops + 1),
+        swap_rate=[2.0] * (hops + 1),
+        link_fidelity=link_fidelity,
     )
     table = find_routes(chain, scenario, np.array([[hops]] + [[-1]] * hops, dtype=np.int32))
 
@@ -366,8 +373,15 @@ def three_in_a_line(
     generation_rate: Sequence[float] = (4.0, 4.0, 4.0),
     swap_rate: Sequence[float] = (2.0, 2.0, 2.0),
     memory: Sequence[int] = (8, 8, 8),
+    link_fidelity: Sequence[float] = (0.95, 0.95),
 ) -> Topology:
-    return draw_by_hand([(0, 1), (1, 2)], generation_rate=generation_rate, swap_rate=swap_rate, memory=memory)
+    return draw_by_hand(
+        [(0, 1), (1, 2)],
+        generation_rate=generation_rate,
+        swap_rate=swap_rate,
+        memory=memory,
+        link_fidelity=link_fidelity,
+    )
 
 
 def test_a_peer_over_good_links_and_a_good_relay_is_reachable() -> None:
@@ -420,9 +434,31 @@ def test_the_limits_themselves_are_good_enough(generation: float, swap: float) -
 
 
 def test_a_peer_whose_best_pairs_are_below_the_lowest_class_is_excluded() -> None:
-    noisy = Scenario(name="line", hardware=Hardware(link_fidelity=0.76))  # over two hops 0.59, pumped twice 0.67
-    assert verdict(three_in_a_line(), noisy) == Exclusion.LOW_FIDELITY
-    assert verdict(three_in_a_line(), noisy, target=1) == Exclusion.REACHABLE
+    noisy = three_in_a_line(link_fidelity=(0.76, 0.76))  # over two hops 0.59, pumped twice 0.67
+    assert verdict(noisy, Scenario(name="line")) == Exclusion.LOW_FIDELITY
+    assert verdict(noisy, Scenario(name="line"), target=1) == Exclusion.REACHABLE
+    assert verdict(three_in_a_line(link_fidelity=(0.76, 0.95)), Scenario(name="line")) == Exclusion.REACHABLE
+    assert verdict(three_in_a_line(link_fidelity=(0.95, 0.3)), Scenario(name="line")) == Exclusion.LOW_FIDELITY
+
+
+def test_every_link_of_a_route_counts_with_its_own_fidelity() -> None:
+    scenario = Scenario(name="line")
+    line = three_in_a_line(link_fidelity=(0.9, 0.97))
+    table = find_routes(line, scenario, np.array([[2], [2], [1]], dtype=np.int32))
+    noise, swapped = scenario.hardware.purification_fidelities, physics.swap_factor(0.995, 0.998)
+
+    def smallest(*fidelities: float) -> list[int]:
+        links = np.array([physics.werner_from_fidelity(fidelity) for fidelity in fidelities])
+        fresh = [
+            np.prod(physics.pumped_werner(links, quality, *noise)) * swapped ** (len(links) - 1)
+            for quality in range(1, scenario.control.qualities + 1)
+        ]
+        wanted = [physics.werner_from_fidelity(each) for each in scenario.demand.fidelity_classes]
+        return [next((q for q, w in enumerate(fresh, start=1) if w >= least), 0) for least in wanted]
+
+    assert table.quality[0, 0, 0].tolist() == smallest(0.9, 0.97)
+    assert table.quality[1, 0, 0].tolist() == table.quality[2, 0, 0].tolist() == smallest(0.97)
+    assert smallest(0.9, 0.97) != smallest(0.97)
 
 
 def test_purification_can_make_a_peer_reachable() -> None:

@@ -167,6 +167,7 @@ def test_between_ends_of_equal_rate_the_smaller_node_key_emits(node_key: list[in
         node_key=np.array(node_key),
         link_key=np.arange(2),
         attenuation=0.2,
+        link_fidelity=0.95,
     )
     assert built.emitter.tolist() == emitters
 
@@ -198,7 +199,7 @@ def test_demand_does_not_change_the_topology() -> None:
 def test_the_arrays_of_a_topology_are_read_only() -> None:
     built = build_topology(scenarios.get("mesh20-v0"), 0)
     arrays = [value for value in vars(built).values() if isinstance(value, np.ndarray)]
-    assert len(arrays) == 11
+    assert len(arrays) == 12
     assert not any(array.flags.writeable for array in arrays)
 
 

@@ -119,7 +119,7 @@ def topology_hash(network: Network) -> str:
     """Changes with the nodes' hardware, places and peers, and with the fibres."""
     t = network.topology
     hardware = (t.position, t.generation_rate, t.swap_rate, t.memory, t.coherence_time)
-    return fingerprint((*hardware, t.links, t.length, network.peers))
+    return fingerprint((*hardware, t.links, t.length, t.link_fidelity, network.peers))
 
 
 class _Interface(Part):
