@@ -113,8 +113,27 @@ def test_the_policy_in_the_readme_stocks_one_pair() -> None:
 
 
 def test_the_loop_in_the_page_on_vector_environments_plays_two_episodes(capsys: pytest.CaptureFixture[str]) -> None:
-    (loop,) = re.findall(r"```python\n(.*?)```", (DOCS / "vector.md").read_text("utf-8"), re.DOTALL)
+    loop = re.findall(r"```python\n(.*?)```", (DOCS / "vector.md").read_text("utf-8"), re.DOTALL)[0]
     names: dict[str, object] = {}
     exec(compile(loop, "vector.md", "exec"), names)
     assert capsys.readouterr().out.count("episodes end") == 2
     assert names["infos"]["illegal_actions"].sum() == 0  # type: ignore[index]
+
+
+def test_the_controller_in_the_page_on_vector_environments_hears_all_neighbours_and_nobody_else() -> None:
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    block = re.findall(r"```python\n(.*?)```", (DOCS / "vector.md").read_text("utf-8"), re.DOTALL)[1]
+    names: dict[str, Any] = {}
+    exec(compile(block, "vector.md", "exec"), names)
+    envs, layer = names["envs"], names["layers"][0]
+    assert names["infos"]["illegal_actions"].max() <= 2  # of commands that were legal when they were sent out
+    rows = torch.rand(envs.num_envs, names["width"])
+    heard = layer(rows, names["edge_index"], names["edge_attr"])
+    other = rows.clone()
+    other[7] += 1.0
+    changed = (layer(other, names["edge_index"], names["edge_attr"]) != heard).any(dim=1).nonzero().flatten().tolist()
+    links = envs.session.network.topology.links
+    assert changed == sorted({7, *links[(links == 7).any(axis=1)].ravel().tolist()})
+    padded = [torch.from_numpy(each) for each in envs.graph(padded=True)[:2]]
+    with_zeros = torch.nn.functional.pad(rows, (0, 0, 0, 1))
+    assert torch.allclose(layer(with_zeros, *padded)[:-1], heard)

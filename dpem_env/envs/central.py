@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from dpem_env.envs.graph import EDGE_FEATURES, GraphView, graph_of
 from dpem_env.envs.rendering import FPS, MODES, Rendering
 from dpem_env.envs.rewards import earned
 from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
 from dpem_env.envs.sums import EpisodeSums
 from dpem_env.scenarios import Scenario
-from dpem_env.support.errors import ScenarioError
+from dpem_env.support.errors import ScenarioError, require_one_of
+
+Observation = NDArray[np.float32] | spaces.GraphInstance
 
 
-class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
+class CentralEnv(gymnasium.Env[Observation, NDArray[np.int64]]):
     """The same network under central control: one controller decides for all nodes, δ seconds late.
 
     It plays by the rules of `EntanglementEnv`: at most one new allocation per node and slot, the
@@ -34,13 +37,18 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
     shifted by δ. Pending requests are those seen then; a slack of 0 says that all of a peer's are overdue by now. For
     the first δ/dt slots nothing is known: zeros, and only waiting is legal.
 
+    With ``observation="graph"`` it is a ``Graph``: these rows as ``nodes``, and of the fibres ``edges`` (E, 3) and
+    ``edge_links`` (E, 2), those of `graph`, which change with the topology alone. Only a controller sees all rows, so
+    only here is the graph an observation; an agent of `EntanglementEnv` knows of others what its own row tells, and who
+    trains there with all rows (``state``) has the same edges from its `graph`.
+
     **Reward.** Sum over nodes of earned - β·contended; ``info["delivered"]``, ``info["earned"]`` and
     ``info["contended"]`` are (N,). The last info has the episode's ``metrics``, a dict with all that tables tell.
 
     **Episode.** Truncated after ``episode.slots`` slots; ``reset(seed=s)`` as in `EntanglementEnv`.
 
-    **Arguments.** ``delay``: δ in s, taken to the nearest slot, halves down. ``scenario``, ``split``, ``routes``,
-    ``conditional``, ``forecaster``, ``max_cycles``, ``render_mode`` and overrides as in `EntanglementEnv`.
+    **Arguments.** ``delay``: δ in s, taken to the nearest slot, halves down. ``observation``: ``"flat"`` or
+    ``"graph"``. Others and overrides as in `EntanglementEnv`.
 
     **Version history.** v0: first rules; v1: noisy purification, swapping as soon as possible, deadlines by
     class (docs/reproduce-paper.md, 2026-11-29). Provisional until release 0.1.
@@ -54,31 +62,37 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         scenario: str | Scenario = "mesh100-v0",
         *,
         delay: float = 0.0,
+        observation: Literal["flat", "graph"] = "flat",
         render_mode: str | None = None,
         **arguments: Any,
     ) -> None:
+        require_one_of("observation", observation, ("flat", "graph"))
         if delay is None:  # to a session: nodes decide
             raise ScenarioError("delay is None; expected seconds >= 0")
         self.session = Session(scenario, 1, delay, 1, **arguments)
         self.scenario = self.session.scenario
         self.render_mode, self._rendering = render_mode, Rendering(self.session, render_mode)
         nodes, observer = self.session.num_nodes, self.session.observer
-        self.observation_space = spaces.Box(0.0, 1.0, (nodes, observer.table.width), np.float32)
+        self._graph_observation = observation == "graph"
+        self.observation_space: spaces.Space[Any] = spaces.Box(0.0, 1.0, (nodes, observer.table.width), np.float32)
+        if self._graph_observation:
+            one_node = spaces.Box(0.0, 1.0, (observer.table.width,), np.float32)
+            self.observation_space = spaces.Graph(one_node, spaces.Box(0.0, 1.0, (len(EDGE_FEATURES),), np.float32))
         self.action_space = spaces.MultiDiscrete(np.full(nodes, observer.code.num_actions))
         self._illegal = 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode."""
         self.session.reset(seed, options)
         super().reset(seed=None if seed is None else int(seed))  # which takes no integers of NumPy
-        self._illegal, self._sums = 0, EpisodeSums(self.session)
+        self._illegal, self._sums, self._graph = 0, EpisodeSums(self.session), self.graph()
         shown = self._shown(self.session.look())
         self._rendering.played()
         return shown
 
-    def step(self, action: NDArray[np.int64]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.int64]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play one slot; raises ActionError unless `action` is (N,) integers, and after the last slot."""
         session = self.session
         session.require_running()
@@ -90,6 +104,10 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         self._rendering.played()
         return observation, float(reward.sum()), False, session.done, info
 
+    def graph(self) -> GraphView:
+        """The network of this episode for message passing between the rows of observations."""
+        return graph_of(self.session)
+
     def render(self) -> Any:
         """As `EntanglementEnv.render`."""
         return self._rendering.render()
@@ -98,7 +116,7 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         """Close the window, if there is one."""
         self._rendering.close()
 
-    def _shown(self, look: Look) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    def _shown(self, look: Look) -> tuple[Observation, dict[str, Any]]:
         simulator = self.session.simulator
         info = {
             "action_mask": look.masks[0],
@@ -109,4 +127,8 @@ class CentralEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         }
         if self.session.done:
             info["metrics"] = self._sums.metrics().as_dict()
-        return look.observations[0], info
+        rows = look.observations[0]
+        if not self._graph_observation:
+            return rows, info
+        edges, links = self._graph.edge_attr.copy(), self._graph.edge_index.T.copy()
+        return spaces.GraphInstance(rows, edges, links), info

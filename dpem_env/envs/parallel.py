@@ -14,6 +14,7 @@ from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import parallel_to_aec, parallel_to_aec_wrapper
 
 from dpem_env import scenarios
+from dpem_env.envs.graph import GraphView, graph_of
 from dpem_env.envs.rendering import FPS, MODES, Rendering
 from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
 from dpem_env.envs.sums import EpisodeSums
@@ -179,6 +180,10 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     def state(self) -> NDArray[np.float32]:
         """(N·F,) all agents' features with remote ones as of now: for centralized training."""
         return self.session.global_state().ravel()
+
+    def graph(self) -> GraphView:
+        """The network of this episode for message passing between the rows of `state`: for centralized training."""
+        return graph_of(self.session)
 
     def observation_space(self, agent: AgentID) -> gymnasium.Space[Any]:
         """The same space object at every call."""

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from dpem_env.envs.graph import GraphView, graph_of
 from dpem_env.envs.metrics import contention, delivery_rate
 from dpem_env.envs.rewards import earned, rewards
 from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
@@ -111,6 +112,13 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
             (np.ones if over else np.zeros)(self.num_envs, dtype=np.bool_),
             infos,
         )
+
+    def graph(self, padded: bool = False) -> GraphView:
+        """The networks of these episodes as one graph between the rows of observations: `dpem_env.envs.graph`.
+
+        With `padded` it has the same shapes in every episode. Ask again when episodes end.
+        """
+        return graph_of(self.session, padded)
 
     def _rows(self, look: Look) -> tuple[Rows, NDArray[np.int8]]:
         """Observations and masks as (num_envs, …)."""

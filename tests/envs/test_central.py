@@ -32,7 +32,10 @@ def legal(info: dict[str, Any], rng: np.random.Generator) -> NDArray[np.int64]:
     return np.array([int(rng.choice(np.flatnonzero(mask))) for mask in info["action_mask"]])
 
 
-@pytest.mark.parametrize("arguments", [{}, {"delay": 0.5}, {"routes": True}, {"forecaster": "moving-average"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"delay": 0.5}, {"routes": True}, {"forecaster": "moving-average"}, {"observation": "graph"}],
+)
 def test_it_passes_gymnasiums_check(arguments: dict[str, Any], windows: list[Any]) -> None:
     env = gymnasium.make("dpem/mesh20-central-v0", **arguments).unwrapped
     with warnings.catch_warnings():
