@@ -566,7 +566,6 @@ def _illegal(trial: Trial) -> Complaints:
         for returned in (found, expected):
             for info in returned.infos.values():
                 info.pop("illegal_actions")
-                info.pop("metrics", None)  # which count them
         yield from _differences(expected.prints(), found.prints(), where, "those after a wait")
         states = [env.session.simulator.state_of(0) for env in (erring, waiting)]
         for name in states[0].keys() - {"verdict", "tally"}:

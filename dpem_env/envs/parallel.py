@@ -71,8 +71,9 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     libraries look for it in one of the two places.
 
     **Reward.** Requested pairs delivered to the node in the slot (weighted by ``class_values``, if any) minus
-    β = 0.05 times the contended resources it claimed; ``info["delivered"]`` and ``info["contended"]`` count both. The
-    infos of the last slot have the episode's ``metrics``, a dict with all that tables tell.
+    β = 0.05 times the contended resources it claimed; ``info["delivered"]`` and ``info["contended"]`` count both. All
+    infos are numbers or arrays of them, the same in every slot, as libraries that store them want; what the episode
+    came to is told by `metrics`.
 
     **Episode.** 400 slots of 0.25 s. ``reset(seed=s)`` plays episode ``s`` of the ``split``'s frozen seed lists, which
     fixes topology, demand and every random outcome; ``reset()`` draws one. ``options={"topology_seed": …,
@@ -165,9 +166,6 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         over = session.done
         if over:
             self.agents = []
-            metrics = self._sums.metrics().as_dict()
-            for info in infos.values():
-                info["metrics"] = metrics
         self._rendering.played()
         return (
             observations,
@@ -176,6 +174,12 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             dict.fromkeys(agents, True) if over else self._not_over.copy(),
             infos,
         )
+
+    def metrics(self) -> dict[str, Any]:
+        """What the finished episode came to: all that tables tell, by name. ActionError before its end."""
+        if not self.session.done:
+            raise ActionError("the episode is not over: metrics() tells what it came to")
+        return self._sums.metrics().as_dict()
 
     def state(self) -> NDArray[np.float32]:
         """(N·F,) all agents' features with remote ones as of now: for centralized training."""

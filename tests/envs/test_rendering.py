@@ -18,7 +18,7 @@ from dpem_env.experiments.evaluation import run_episode
 from dpem_env.policies import get_policy
 from dpem_env.report.episode_view import BEND, MOST, EpisodeView, Moment, _arcs, as_text
 from dpem_env.simulator import Tally
-from dpem_env.support.errors import DpemWarning
+from dpem_env.support.errors import ActionError, DpemWarning
 from support.rollouts import legal_actions, session_with, wait
 
 RING = (214, 39, 40)  # tab:red
@@ -159,7 +159,10 @@ def test_ones_own_loop_comes_to_the_metrics_of_a_run() -> None:
     policy, total = get_policy("local-reactive"), np.zeros(8)
     policy.reset(env.scenario, env.session.network, env.session.seeds.demand)
     delivered = contended = 0
+    named = {agent: set(info) for agent, info in infos.items()}
     while env.agents:
+        with pytest.raises(ActionError, match="not over"):
+            env.metrics()
         rows = env.session.observer.table.read(np.stack([*observations.values()]))
         masks = np.stack([info["action_mask"] for info in infos.values()])
         action = policy.act(rows, masks).action.tolist()  # type: ignore[call-arg, arg-type, union-attr]
@@ -167,13 +170,14 @@ def test_ones_own_loop_comes_to_the_metrics_of_a_run() -> None:
         total += list(reward.values())
         delivered += sum(info["delivered"] for info in infos.values())
         contended += sum(info["contended"] for info in infos.values())
-    metrics = infos["agent_0"]["metrics"]
+        assert {agent: set(info) for agent, info in infos.items()} == named
+        assert all(np.asarray(told).dtype.kind in "iuf" for info in infos.values() for told in info.values())
+    metrics = env.metrics()
     expected, _ = run_episode(env.scenario.override(slots=60), policy, env.session.seeds)
     assert metrics == expected.as_dict()
     assert metrics["delivered"] == delivered > 0
     assert metrics["charges"] * 8 == contended > 0
     assert metrics["reward"] == pytest.approx(total.mean())
-    assert all(info["metrics"] == metrics for info in infos.values())
 
 
 def test_an_episode_is_recorded_as_a_video(tmp_path: Path) -> None:

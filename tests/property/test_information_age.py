@@ -37,7 +37,7 @@ from support.rollouts import control_of, same
 NODES, SLOTS = 20, 40
 Actions = NDArray[np.int64]  # (slots, N)
 
-OUTCOMES = ("delivered", "contended", "metrics")  # of the slot that was played: what rewards tell as well
+OUTCOMES = ("delivered", "contended")  # of the slot that was played: what rewards tell as well
 
 
 # ---------------------------------------------------------------------------------------------------------- changes
