@@ -273,8 +273,9 @@ def forecast(
 ) -> int:
     r"""Score forecasters by themselves on held-out demand.
 
-    Forecast the demand of the same episodes with every forecaster, no policy involved. Writes table, forecast.json
-    and forecast.png: deviance skill over the true mean rates and scaled absolute error, for every slot ahead.
+    Forecast the demand of the same episodes with every forecaster, no policy involved. One's own is FILE.py:NAME,
+    package.module:NAME, or the path of a checkpoint. Writes table, forecast.json and forecast.png: deviance skill over
+    the true mean rates and scaled absolute error, for every slot ahead.
 
       dpem forecast --scenario mesh100-v0 --forecaster moving-average:40 \
                     --forecaster bayes-filter --out forecasts

@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
-from inspect import Parameter, isabstract, signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,8 +24,8 @@ from dpem_env.policy_names import CENTRAL, OWN, SYNTAX, PolicyName
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Condition
 from dpem_env.support.errors import PolicyError
-from dpem_env.support.own_code import blamed
-from dpem_env.support.plugins import NO_OPTIONS, POLICIES, announced, made, require_fit, unknown
+from dpem_env.support.own_code import instance
+from dpem_env.support.plugins import NO_OPTIONS, POLICIES, announced, made, unknown
 
 
 class Decision(NamedTuple):
@@ -223,7 +222,9 @@ def _of_name(asked: PolicyName, options: Mapping[str, Any]) -> Policy:
 def _of_object(what: str, given: Any, options: Mapping[str, Any] = NO_OPTIONS) -> Policy:
     """One's own: a policy as it is, a class by making one, a function of the array API."""
     if isinstance(given, type):
-        given, options = _instance(what, given, options), NO_OPTIONS
+        if not (issubclass(given, Policy) or "__call__" in dir(given)):
+            raise PolicyError(f"{what} is a class of something else; expected {KINDS}")
+        given, options = instance(what, given, options), NO_OPTIONS
     if options:
         raise PolicyError(f"{what} is made already and takes no options; name its class")
     if isinstance(given, Policy):
@@ -231,19 +232,3 @@ def _of_object(what: str, given: Any, options: Mapping[str, Any] = NO_OPTIONS) -
     if not callable(given):
         raise PolicyError(f"{what} is a {type(given).__name__}; expected {KINDS}")
     return ArrayPolicy(given)
-
-
-def _instance(what: str, kind: type, options: Mapping[str, Any]) -> Any:
-    if not (issubclass(kind, Policy) or "__call__" in dir(kind)):
-        raise PolicyError(f"{what} is a class of something else; expected {KINDS}")
-    if isabstract(kind):
-        raise PolicyError(f"{what} has no {' and no '.join(sorted(vars(kind)['__abstractmethods__']))}()")
-    needed = [
-        each.name
-        for each in signature(kind).parameters.values()
-        if each.default is Parameter.empty and each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-    ]
-    missing = ", ".join(name for name in needed if name not in options)
-    require_fit(what, kind, [], options, f"cannot be made without {missing}: give defaults, or name an object")
-    with blamed(f"{what} cannot be made"):
-        return kind(**options)

@@ -1,8 +1,9 @@
-"""What is promised of every policy, and a check of it that takes a moment: `check_policy`.
+"""What is promised of every policy and forecaster, and checks that take a moment: `check_policy`, `check_forecaster`.
 
 A decision has an integer for every node; none that the masks forbid. A policy decides the same whenever it is given
 the same seed and shown the same. A local one decides for each node from what that node sees, and from nothing else but,
-if it is hybrid, a controller's advice.
+if it is hybrid, a controller's advice. A forecaster forecasts the same whenever it is told the same; unless it is
+clairvoyant, for each node from that node's requests alone.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env import scenarios
+from dpem_env.demand.forecast import Forecaster, NewRequests, get_forecaster
 from dpem_env.envs.decisions import require_decision
+from dpem_env.envs.forecasts import Forecasts
 from dpem_env.envs.session import Session, episode_seeds
 from dpem_env.policies import Centralized, CentralPolicy, Decision, HybridPolicy, Policy, get_policy
 from dpem_env.scenarios import Scenario, Split
-from dpem_env.support.errors import ContractError
+from dpem_env.support.errors import ContractError, PolicyError
 from dpem_env.support.own_code import blamed
 
 SLOTS = 12  # that are played
+FORECAST_SLOTS = 40  # that are forecast: requests are few
 STRAYING = 0.3  # share of nodes that do something else than was decided, so that something happens
 
 
@@ -165,3 +169,56 @@ def _check_of_nodes(trial: _Trial) -> None:
             for node in np.flatnonzero(changed)[:1]:
                 found = f"action {was.decision.action[node]} for node {node}, but {now.decision.action[node]} when only"
                 raise trial.broken(slot, f"decides {found} rows of other nodes differ; row i may depend on row i alone")
+
+
+def check_forecaster(
+    forecaster: str | Forecaster | type,
+    scenario: str | Scenario = "mesh20-v0",
+    *,
+    split: Split = "train",
+    called: str = "the forecaster",
+) -> None:
+    """Raise ContractError at the first promise that a forecaster breaks, and say what was seen.
+
+    forecaster: as `dpem_env.demand.forecast.get_forecaster` takes it, but None; it is told of requests, so what it
+    remembers is of the check afterwards.
+    scenario: whose requests they are, those of the first episode of the `split`.
+    """
+    chosen = scenarios.get(scenario)
+    with blamed(called, ContractError):
+        made = get_forecaster(forecaster)
+        if made is None:
+            raise ContractError(f"{called} makes no forecasts")
+        session = Session(chosen, split=split)
+        session.begin(episode_seeds(chosen, split, 0))
+        everyone = np.ones(session.num_nodes, dtype=np.bool_)
+        try:
+            first = _forecasts(made, session, everyone)
+        except PolicyError as error:
+            raise ContractError(f"{called}: {error}") from None
+        where = f"{called}, {chosen.name}"
+        if not np.array_equal(first, _forecasts(made, session, everyone)):
+            raise ContractError(
+                f"{where}: forecasts otherwise when it is told the same again; forget everything in reset()"
+            )
+        half = np.random.default_rng(0).permutation(session.num_nodes) < session.num_nodes // 2
+        for own in (half, ~half) if not made.clairvoyant else ():
+            changed = (first != _forecasts(made, session, own)).any(axis=(0, 2, 3)) & own
+            for node in np.flatnonzero(changed)[:1]:
+                raise ContractError(
+                    f"{where}: forecasts otherwise for node {node} when others make no requests; a node's forecast may "
+                    "depend on its own requests alone"
+                )
+
+
+def _forecasts(forecaster: Forecaster, session: Session, asking: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(slots, N, D, H) what is forecast at the beginning of an episode in which only some nodes make requests."""
+    forecasts = Forecasts(session.scenario, forecaster, 1)
+    forecasts.begin([each for each in session.simulator.episodes if each is not None])
+    found: list[Any] = []
+    for slot in range(min(FORECAST_SLOTS, session.slots)):
+        told = session.new_requests(slot)
+        kept = asking[told.source]
+        forecaster.observe(NewRequests(slot, *(part[kept] for part in list(vars(told).values())[1:])))
+        found.append(forecasts.predict())
+    return np.concatenate(found)

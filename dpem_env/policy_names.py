@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from dpem_env.demand.forecast import available
 from dpem_env.support.errors import PolicyError
 from dpem_env.support.files import matching
-from dpem_env.support.own_code import Place
+from dpem_env.support.own_code import Place, is_own
 from dpem_env.support.plugins import PluginName
 
 CENTRAL = "central:"
@@ -43,8 +43,8 @@ class PolicyName(PluginName):
             for reading in readings:
                 if is_there(reading.path):
                     return reading
-        known = ("none", *available())  # at the first +, unless what follows another one is a forecaster
-        others = [each for each in readings if each.forecaster and PluginName.parse(each.forecaster).kind in known]
+        # At the first +, unless what follows another one is a forecaster.
+        others = [each for each in readings if each.forecaster and _may_forecast(each.forecaster)]
         return (others or readings)[-1]
 
     @classmethod
@@ -52,7 +52,7 @@ class PolicyName(PluginName):
         """From what names no forecaster: whatever follows the colon is the argument."""
         rest, central = text.removeprefix(CENTRAL), text.startswith(CENTRAL)
         name = PluginName.parse(rest)
-        if any(sign in name.kind for sign in "./\\"):
+        if is_own(rest):
             return cls(OWN, rest, central)
         return cls(name.kind, name.argument, central)
 
@@ -112,6 +112,13 @@ def require_label(label: object) -> str:
     if not isinstance(label, str) or not LABEL.fullmatch(label):
         raise PolicyError(f"label {label!r} of a policy: expected up to 60 letters, digits, spaces and any of .,@()-_")
     return label
+
+
+def _may_forecast(text: str) -> bool:
+    if not is_own(text):
+        return PluginName.parse(text).kind in ("none", *available())
+    place = Place.parse(text)
+    return os.path.exists(place.module if place else text) or (place is not None and not place.is_file)
 
 
 def _readings(text: str) -> list[PolicyName]:

@@ -1,8 +1,8 @@
-"""Checkers: `check_env` of changed environments, stricter than PettingZoo's, and `check_policy` of policies.
+"""Checkers: `check_env` of changed environments, stricter than PettingZoo's, `check_policy` and `check_forecaster`.
 
 Every point is one function that yields what is wrong, one line each; `SLOT_POINTS` are looked at after every slot of an
 episode per seed, `EPISODE_POINTS` play episodes of their own. `check_env` raises at the first complaint. What is
-promised of policies is told by `dpem_env.policy_contract`.
+promised of policies and forecasters is told by `dpem_env.policy_contract`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from dpem_env.envs.parallel import EntanglementEnv
 from dpem_env.envs.rewards import earned
 from dpem_env.observations.features import NODE_FEATURES, ROUTE, FeatureTable, Observer
-from dpem_env.policy_contract import check_policy
+from dpem_env.policy_contract import check_forecaster, check_policy
 from dpem_env.simulator import WHERE_PAIRS_GO, Tally, Verdict
 from dpem_env.support.errors import ContractError, DpemError
 
-__all__ = ["check_env", "check_policy"]
+__all__ = ["check_env", "check_forecaster", "check_policy"]
 
 ACTING, ERRING = 0.5, 0.05  # shares of agents that choose a legal, an illegal action; the others wait
 GLANCE = 8  # slots of waiting by which episodes are told apart

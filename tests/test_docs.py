@@ -97,6 +97,13 @@ def test_the_page_on_own_policies_is_done_as_it_stands(tmp_path: Path, monkeypat
     )
 
 
+def test_the_forecaster_in_the_page_on_forecasting_is_one_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (DOCS / "forecasting.md").read_text("utf-8")
+    play(page[page.index("\n## Your own") : page.index("\n## Skill")], tmp_path, monkeypatch)
+
+
 def test_the_policy_in_the_readme_stocks_one_pair() -> None:
     from dpem_env.envs.session import episode_seeds
     from dpem_env.experiments.evaluation import run_episode

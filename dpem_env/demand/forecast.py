@@ -3,11 +3,14 @@
 A forecaster serves all nodes at once, but the forecast for node i may depend on the requests of node i alone; only
 clairvoyant ones, marked so, see the true rates. `observe` is called once per slot with that slot's requests, `predict`
 returns expected new requests in each of the next H slots. Learned forecasters implement the same protocol; installed
-packages announce theirs through the entry point group ``dpem_env.forecasters``.
+packages announce theirs through the entry point group ``dpem_env.forecasters``, and one's own are named by where they
+stand.
 """
 
 from __future__ import annotations
 
+import copy
+import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +25,9 @@ from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import MAX_SLOTS
 from dpem_env.support import plugins
 from dpem_env.support.errors import PolicyError, shown
-from dpem_env.support.plugins import PluginName, announced, made, unknown
+from dpem_env.support.files import ArrayFile, reading
+from dpem_env.support.own_code import Place, instance, is_own
+from dpem_env.support.plugins import NO_OPTIONS, PluginName, announced, made, unknown
 from dpem_env.support.seeding import SEEDS, generator
 
 F64 = NDArray[np.float64]
@@ -242,25 +247,45 @@ def available() -> dict[str, str]:
     }
 
 
-def get_forecaster(forecaster: str | Forecaster | None) -> Forecaster | None:
-    """A forecaster by name ("none" or None for no forecasts), or one's own as it is.
+SYNTAX = "one's own is written FILE.py:NAME, package.module:NAME, or as the path of a checkpoint, ./FILE.npz"
+
+
+def get_forecaster(forecaster: str | Forecaster | type | None) -> Forecaster | None:
+    """A forecaster by name ("none" or None for no forecasts), or one's own: an object, or the class of one.
 
     ``NAME:ARGUMENT`` passes the text after the colon on: a window in ``moving-average:40``, a file of weights in
-    ``gru:checkpoints/mesh100.npz``. Raises PolicyError for an unknown name (with the nearest) or a bad argument.
+    ``gru:checkpoints/mesh100.npz``. One's own is also named by its place, as in ``./mine.py:Forecaster``, and a
+    checkpoint by its path alone. Raises PolicyError for an unknown name (with the nearest) or a bad argument, and for
+    what is no forecaster.
     """
     if forecaster is None or forecaster == "none":
         return None
     found = _found(forecaster) if isinstance(forecaster, str) else forecaster
-    if isinstance(found, type) or not isinstance(found, Forecaster):
+    told = forecaster if isinstance(forecaster, str) else getattr(forecaster, "__qualname__", forecaster)
+    if isinstance(found, type):
+        found = instance(f"forecaster {told!r}", found, NO_OPTIONS)
+    if not isinstance(found, Forecaster):
         raise PolicyError(
-            f"forecaster {forecaster!r} is no object with clairvoyant, reset, observe and predict; "
+            f"forecaster {told!r} is no object with clairvoyant, reset, observe and predict; "
             "see dpem_env.demand.forecast.Forecaster"
         )
     return found
 
 
+def announced_name(text: str) -> PluginName:
+    """What a package announces that forecasts this, and its argument; of the path of a checkpoint, by what it holds."""
+    if not is_own(text):
+        return PluginName.parse(text)
+    if not os.path.exists(text):
+        raise PolicyError(f"unknown forecaster {text!r}: there is no such file; {SYNTAX}")
+    with reading("checkpoint", text, PolicyError), ArrayFile(text) as stored:
+        return PluginName(str(stored.read_about()["model"]), text)
+
+
 def _found(text: str) -> Any:
-    asked = PluginName.parse(text)
+    if place := Place.parse(text):
+        return copy.deepcopy(place.load())  # an object may serve several networks in a process
+    asked = announced_name(text)
     if asked.kind not in FORECASTERS and asked.kind not in (known := available()):  # looking takes as long as 20 slots
         raise unknown("forecaster", asked.kind, [*known, "none"])
     return made("forecaster", asked, lambda: _factory(asked.kind))

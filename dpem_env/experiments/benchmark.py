@@ -28,7 +28,7 @@ from dpem_env.experiments.suites import Suite
 from dpem_env.experiments.tuning import Tuned
 from dpem_env.experiments.workers import BoundItem, EpisodeItem, WorkItem, expected_of, play, played, require_result_of
 from dpem_env.logs.recorder import simulator_version
-from dpem_env.policy_contract import check_policy
+from dpem_env.policy_contract import check_forecaster, check_policy
 from dpem_env.report.tables import print_results, progress, working
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.scenarios.data import data_folder, data_missing
@@ -43,6 +43,7 @@ from dpem_env.support.files import (
     result_folder,
     write_json,
 )
+from dpem_env.support.own_code import Place
 from dpem_env.support.provenance import stamp
 from dpem_env.support.seeding import generator
 
@@ -208,7 +209,7 @@ def run_benchmark(
 def try_out(items: Iterable[EpisodeItem]) -> None:
     """Play a slot of each scenario: bad input, or a network too big for this machine, fails before anything is written.
 
-    Policies that users have brought must keep the contract of policies.
+    Policies and forecasters that users have brought must keep their contracts.
     """
     items = list(items)
     with working("preparing (compiles the simulator once) …"):
@@ -221,6 +222,8 @@ def try_out(items: Iterable[EpisodeItem]) -> None:
                 warnings.warn(DpemWarning(scenario.name, told), stacklevel=2)
         played = ((item.scenario, item.split, item.policy) for item in items if isinstance(item, WorkItem))
         for scenario, split, policy in dict.fromkeys(played):
+            if policy.forecaster and Place.parse(policy.forecaster):
+                check_forecaster(policy.forecaster, scenario, split=split, called=f"forecaster {policy.forecaster}")
             if policy.own:
                 check_policy(
                     policy.make(), scenario, split=split, forecaster=policy.forecaster, called=f"policy {policy.label}"

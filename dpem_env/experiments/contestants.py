@@ -18,6 +18,7 @@ from dpem_env.policy_names import OWN, PolicyName, labelled, require_label
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import DpemError, PolicyError
 from dpem_env.support.files import matching
+from dpem_env.support.own_code import Place
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class PolicySpec:
 
     @property
     def own(self) -> bool:
-        """Whether its user has brought it: no installed package announces it."""
-        return self.player is not None or PolicyName.alone(self.name).kind == OWN
+        """Whether its user has brought it, or the code of its forecaster: no installed package announces it."""
+        brought = self.player is not None or PolicyName.alone(self.name).kind == OWN
+        return brought or Place.parse(self.forecaster or "") is not None
 
     @property
     def settings(self) -> str:

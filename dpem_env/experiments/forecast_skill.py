@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +30,11 @@ from dpem_env.experiments.statistics import RESAMPLES, Array
 from dpem_env.experiments.workers import played
 from dpem_env.logs.recorder import simulator_version
 from dpem_env.network.network import build_network
+from dpem_env.policy_contract import check_forecaster
 from dpem_env.scenarios import Scenario, Split
 from dpem_env.scenarios.schema import ReplayDemand
 from dpem_env.support.errors import DpemError, PolicyError
+from dpem_env.support.own_code import Place, blamed
 from dpem_env.support.provenance import stamp
 from dpem_env.support.seeding import generator
 
@@ -52,7 +55,12 @@ class ForecastItem:
 
 def score_episode(item: ForecastItem) -> dict[str, Any]:
     """Sums over all pairs and slots, each a list of H numbers, and the time of a slot's forecasts, µs."""
-    forecaster = _required(item.forecaster)
+    own = isinstance(item.forecaster, str) and Place.parse(item.forecaster)
+    with blamed(f"forecaster {item.forecaster}") if own else nullcontext():
+        return _score(item, _required(item.forecaster))
+
+
+def _score(item: ForecastItem, forecaster: Forecaster) -> dict[str, Any]:
     scenario, slots = item.scenario, item.scenario.episode.slots
     horizon = scenario.observation.forecast_horizon
     network = build_network(scenario, item.seeds.topology)
@@ -112,6 +120,9 @@ def measure_skill(
         episodes = [seeds._replace(topology=topologies[k % len(topologies)]) for k, seeds in enumerate(episodes)]
     network = build_network(scenario, episodes[0].topology)  # bad input fails here, not in a worker
     draw_demand(scenario, network, episodes[0].demand, scenario.episode.slots)
+    there = scenario.on_topology(topologies[0], split) if topologies else scenario
+    for name in filter(Place.parse, names):
+        check_forecaster(name, there, split=split, called=f"forecaster {name}")
     items = [ForecastItem(scenario, seeds, name) for seeds in episodes for name in names]
     found: dict[ForecastItem, dict[str, Any]] = {}
 

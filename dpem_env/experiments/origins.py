@@ -29,7 +29,7 @@ from dpem_env.scenarios.data import data_needed, source_file
 from dpem_env.scenarios.own_files import paths
 from dpem_env.scenarios.schema import TopohubNetwork
 from dpem_env.support.errors import DpemError
-from dpem_env.support.own_code import PREFIX
+from dpem_env.support.own_code import PREFIX, Place
 from dpem_env.support.plugins import PluginName
 from dpem_env.support.provenance import LIBRARIES, code_stamp, package_stamp, path_fingerprint
 
@@ -102,8 +102,7 @@ def _of_policy(policy: PolicySpec) -> Sources:
     if policy.player is not None:
         found = _of_player(written, PluginName(""), "")
     elif name.place:
-        found = _of_player(written, PluginName(""), "" if name.place.is_file else name.place.module)
-        found |= {f"the code in {file}": code_stamp(file) for file in name.place.sources()}
+        found = _of_place(written, name.place)
     else:
         found = _of_player(player, name.plugin, policies.available()[name.plugin.kind].value)
     return found | _of_forecaster(made.forecaster if policy.forecaster is None else policy.forecaster)
@@ -113,8 +112,16 @@ def _of_forecaster(forecaster: Any) -> Sources:
     found = get_forecaster(forecaster)
     if found is None:
         return {}
-    name = PluginName.parse(forecaster if isinstance(forecaster, str) else "")
+    text = forecaster if isinstance(forecaster, str) else ""
+    if place := Place.parse(text):
+        return _of_place(found, place)
+    name = forecast.announced_name(text)
     return _of_player(found, name, forecast.available().get(name.kind, ""))
+
+
+def _of_place(player: object, place: Place) -> Sources:
+    found = _of_player(player, PluginName(""), "" if place.is_file else place.module)
+    return found | {f"the code in {file}": code_stamp(file) for file in place.sources()}
 
 
 def _of_player(player: object, name: PluginName, announced: str) -> Sources:

@@ -129,7 +129,8 @@ Split = Annotated[
     Literal["train", "validation", "evaluation"], told("frozen seed lists to take the episodes from", metavar="SPLIT")
 ]
 Forecasters = Annotated[
-    tuple[str, ...], told(f"fills the forecast features of every policy{REPEATED} (default: its own)", metavar="NAME")
+    tuple[str, ...],
+    told(f"fills the forecasts of every policy: a name, or FILE.py:NAME{REPEATED} (default: its own)", metavar="NAME"),
 ]
 ON_ONE = "play on the network of this seed (default: on those of --split)"
 Network = Annotated[Seed | None, told(ON_ONE)]

@@ -13,21 +13,28 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from inspect import Parameter, isabstract, signature
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from dpem_env.support.errors import DpemError, PolicyError, nearest
+from dpem_env.support.plugins import require_fit
 
 PREFIX = "dpem_own_"  # of the names that modules of files have in a process
 FILE = re.compile(r"(?P<module>.*\.py)(:(?P<name>[\w.]*))?", re.DOTALL)
 MODULE = re.compile(r"(?P<module>\w+(\.\w+)+):(?P<name>[\w.]+)")
 LIBRARIES = (os.fspath(Path(__file__).parents[1]), os.path.dirname(os.__file__), "<")  # where their paths begin
+
+
+def is_own(text: str) -> bool:
+    """Whether a name is that of a user's own: it has a dot or a slash before its first colon."""
+    return any(sign in text.partition(":")[0] for sign in "./\\")
 
 
 @dataclass(frozen=True)
@@ -59,12 +66,27 @@ class Place:
         except AttributeError:
             own = [name for name, value in vars(module).items() if _is_own(name, value, module)]
             hint = nearest(self.name, own) if own else "it defines nothing that could"
-            told = f"has no {self.name!r}" if self.name else f"holds what plays, but not which: {self.module}:NAME"
+            told = f"has no {self.name!r}" if self.name else f"is named, but nothing in it: {self.module}:NAME"
             raise PolicyError(f"{self.module!r} {told}; {hint}") from None
 
     def sources(self) -> list[Path]:
         """The file, and those beside it that it imports, directly or not; none of an installed module."""
         return sources_of(Path(self.module)) if self.is_file else []
+
+
+def instance(what: str, kind: type, options: Mapping[str, Any]) -> Any:
+    """An object of a user's class; PolicyError in one line if it cannot be made."""
+    if isabstract(kind):
+        raise PolicyError(f"{what} has no {' and no '.join(sorted(vars(kind)['__abstractmethods__']))}()")
+    with blamed(f"{what} cannot be made"):
+        needed = [
+            each.name
+            for each in signature(kind).parameters.values()
+            if each.default is Parameter.empty and each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        ]
+        missing = ", ".join(name for name in needed if name not in options)
+        require_fit(what, kind, [], options, f"cannot be made without {missing}: give defaults, or name an object")
+        return kind(**options)
 
 
 @contextmanager

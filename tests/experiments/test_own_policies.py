@@ -94,7 +94,7 @@ def test_a_file_may_lie_at_any_path() -> None:
         (["./mine.py:Needs"], "cannot be made without path: give defaults, or name an object"),
         (["./mine.py:Breaks"], "cannot be made: OSError: no weights (mine.py, line "),
         (["./mine.py:Stok"], "'./mine.py' has no 'Stok'; did you mean 'Stock'?"),
-        (["./mine.py"], "holds what plays, but not which: ./mine.py:NAME; known: "),
+        (["./mine.py"], "is named, but nothing in it: ./mine.py:NAME; known: "),
         (["me=./gone.py:Stock"], "there is no file 'gone.py'"),
         (["./syntax.py:Stock"], "'syntax.py' cannot be imported: SyntaxError: invalid syntax (syntax.py, line 1)"),
         (
