@@ -43,7 +43,8 @@ def evaluate(
     trust: files that may be opened though that may run code, such as ``model.zip``.
     workers: processes; objects must then come from a module that these can import.
 
-    Returns `Results`: ``intervals()`` and ``differences()`` are tables ready for a paper, ``frame`` has every value.
+    Returns `Results`: ``table("delivery_rate")`` is one for a paper, with intervals and paired differences as texts;
+    ``intervals()`` and ``differences()`` are the same as numbers, ``frame`` has every value.
     Raises PolicyError for what is no policy, ContractError for one that breaks a promise, ScenarioError for a bad
     scenario.
     """

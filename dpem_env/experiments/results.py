@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dpem_env.envs.metric_labels import QUANTITIES
+from dpem_env.envs.metric_labels import HEADLINE, QUANTITIES
 from dpem_env.experiments.contestants import Contestant
 from dpem_env.experiments.statistics import Array, paired_difference, relative_difference
 from dpem_env.report.labels import Estimate, Quantity
@@ -118,7 +118,36 @@ class Results(NamedTuple):
             f"{each['name']}, {len(each['episodes'])} episodes: {', '.join(of['label'] for of in each['contestants'])}"
             for each in self.summary["scenarios"]
         )
-        return f"<Results of {played or 'nothing'}; see intervals() and differences()>"
+        return f"<Results of {played or 'nothing'}; see table()>"
+
+    def table(self, *metrics: str, reference: str | None = None) -> DataFrame:
+        """A row per scenario and contestant, as texts for a paper: each metric as ``0.517 [0.509, 0.525]``.
+
+        Beside it what the contestant has more than the one of the label `reference` (default: that of the results), as
+        ``+0.012 [+0.004, +0.020]``: the paired difference on the same episodes. All intervals are of 95 %. Without
+        `metrics` those that policies are judged by. DpemError for a metric or a label that there is none of.
+        """
+        from pandas import DataFrame
+
+        reference = self.summary["reference"] if reference is None else reference
+        found = [each for each in records(self) if not each["policy"].startswith("bound:")]
+        known = {name for each in found for name, value in each.items() if isinstance(value, Measured)}
+        labels = [each["label"] for each in found]
+        for name, given, possible in (("metric", metrics, known), ("reference", (reference,), labels)):
+            for each in given:
+                if each not in possible:
+                    raise DpemError(f"{name} is {each!r}; {nearest(str(each), possible)}")
+        rows = []
+        for contestant in found:
+            row = {"scenario": contestant["scenario"], "label": contestant["label"]}
+            for metric in metrics or HEADLINE:
+                if (measured := contestant.get(metric)) is not None:
+                    row |= {
+                        metric: f"{measured:interval}",
+                        f"{metric} minus {reference}": f"{measured:minus {reference}}",
+                    }
+            rows.append(row)
+        return DataFrame(rows).set_index(["scenario", "label"]).fillna("")
 
     def intervals(self) -> DataFrame:
         """A row per scenario, contestant and metric: mean with its 95 % interval, and how many episodes have it."""

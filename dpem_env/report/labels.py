@@ -28,8 +28,8 @@ class Quantity(NamedTuple):
 class Estimate:
     """A quantity's value with its 95 % interval, if known.
 
-    As text: "{x}" is the value ± half the width of the interval, "{x:mean}" the value alone, "{x:change}" the value
-    with its sign and the interval; other formats are those of numbers.
+    As text: "{x}" is the value ± half the width of the interval, "{x:mean}" the value alone, "{x:interval}" the value
+    and the interval, "{x:change}" both with their signs; other formats are those of numbers.
     """
 
     quantity: Quantity
@@ -48,8 +48,9 @@ class Estimate:
             return f"{self.value:{number}}"
         if spec == "":
             return f"{self.value:{number}} ± {(high - low) / 2:{number}}"  # type: ignore[operator]
-        if spec == "change":
-            return f"{self.value:+{number}}" + ("" if unknown else f" [{low:+{number}}, {high:+{number}}]")
+        if spec in ("interval", "change"):
+            number = f"+{number}" if spec == "change" else number
+            return f"{self.value:{number}}" + ("" if unknown else f" [{low:{number}}, {high:{number}}]")
         return format(self.value, spec)
 
 

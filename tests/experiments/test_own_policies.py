@@ -12,6 +12,7 @@ import pytest
 
 import dpem_env
 from dpem_env import scenarios
+from dpem_env.envs.metric_labels import HEADLINE
 from dpem_env.experiments.contestants import PolicySpec
 from dpem_env.experiments.origins import Origins, changed
 from dpem_env.experiments.results import read
@@ -221,8 +222,22 @@ def test_objects_are_compared_as_a_run_compares_them() -> None:
     row, alone = differences.loc[("r", "delivery_rate")], intervals.loc[("r", "delivery_rate")]
     assert row["difference"] == alone["mean"] > 0
     assert row["low"] <= row["difference"] <= row["high"]
-    assert repr(found) == "<Results of chain3-v0+slots=16+request_rate=8.0, 3 episodes: class, object, f, r; see " \
-        "intervals() and differences()>"  # fmt: skip
+    assert (
+        repr(found) == "<Results of chain3-v0+slots=16+request_rate=8.0, 3 episodes: class, object, f, r; see table()>"
+    )
+    told = found.table("delivery_rate", reference="object").xs("r", level="label").iloc[0]
+    low, high = alone["low"], alone["high"]
+    assert told["delivery_rate"] == f"{alone['mean']:.3f} [{low:.3f}, {high:.3f}]"
+    low, high = row["low"], row["high"]
+    assert told["delivery_rate minus object"] == f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    usual = found.table()
+    columns = [f"{metric}{minus}" for metric in HEADLINE for minus in ("", " minus class")]
+    assert list(usual.columns) == columns
+    assert (usual.xs("class", level="label").iloc[0, 1::2] == "").all()
+    with pytest.raises(DpemError, match=r"metric is 'delivery'; did you mean 'delivery_rate'\?"):
+        found.table("delivery")
+    with pytest.raises(DpemError, match=r"reference is 'objec'; did you mean 'object'\?"):
+        found.table("delivery_rate", reference="objec")
     assert run("local-reactive") == 0
     assert dpem_env.evaluate(["local-reactive"], "tiny.toml", seeds=2).frame.equals(read(Path("out")).frame)
 
