@@ -1,4 +1,4 @@
-"""Networks of one's own, from files: GraphML, node-link JSON, SeQUeNCe's topology JSON, or CSV tables.
+"""Networks of one's own, from files: GraphML, GML, node-link JSON, SeQUeNCe's topology JSON, or CSV tables.
 
 Whatever a file is, it comes to two lists: nodes and links with the fields below, as they were given, each with the
 words for where it stands. All are then checked in one place. docs/own-network.md is the page for users.
@@ -7,6 +7,7 @@ words for where it stands. All are then checked in one place. docs/own-network.m
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ import numpy as np
 from dpem_env.network.layout import Floats, Layout, great_circles, on_globe, projected, unfolded
 from dpem_env.scenarios.own_files import require_content
 from dpem_env.scenarios.schema import LARGEST, LONGEST_NAME, MAX_COUNT, SMALLEST, FileNetwork
-from dpem_env.support.errors import DataError, shown
+from dpem_env.support.errors import DataError, DpemWarning, shown
 from dpem_env.support.files import LARGEST_JSON, read_json, read_text, reading
 from dpem_env.support.tables import meant_by, read_table
 
@@ -45,6 +46,9 @@ OF_LINK = ("length", *OF_FIBRE)
 ENDS = ("source", "target")
 SEQUENCE = ("qconnections", "qchannels")  # what SeQUeNCe's topologies have, and node-link files have not
 METRES = 1000.0  # a km
+DRAWN = 'yfiles.type="nodegraphics"'  # says that yEd has drawn the file: its x and y are pixels
+ZOO, OUTSIDE, DEGREES = "Topology Zoo", (0, False, "0", "False"), ("Latitude", "Longitude")
+GRAPH, MULTIGRAPH = re.compile(r"^\s*graph\s*\[", re.MULTILINE), re.compile(r"^\s*multigraph\s+1\b", re.MULTILINE)
 Fields = Mapping[str, Any]
 
 
@@ -103,7 +107,9 @@ def _from_one(path: str) -> tuple[list[Entry], list[Entry]]:
     """Nodes and links of a file by its ending."""
     match os.path.splitext(path)[1].lower():
         case ".graphml":
-            return _from_graphml(read_text(path, LARGEST_JSON))
+            return _from_graphml(read_text(path, LARGEST_JSON), path)
+        case ".gml":
+            return _from_gml(read_text(path, LARGEST_JSON), path)
         case ".json":
             record = read_json(path)
             return _from_sequence(record) if any(key in record for key in SEQUENCE) else _from_node_link(record)
@@ -112,20 +118,58 @@ def _from_one(path: str) -> tuple[list[Entry], list[Entry]]:
                 "a CSV is a table: name it as links_file, and one of nodes, if there is one, as nodes_file"
             )
         case ending:
-            raise ValueError(f"it ends in {ending!r}; expected .graphml or .json (CSV tables: links_file, nodes_file)")
+            raise ValueError(
+                f"it ends in {ending!r}; expected .graphml, .gml or .json (CSV tables: links_file, nodes_file)"
+            )
 
 
-def _from_graphml(text: str) -> tuple[list[Entry], list[Entry]]:
+def _from_graphml(text: str, path: str) -> tuple[list[Entry], list[Entry]]:
     if "<!DOCTYPE" in text or "<!ENTITY" in text:  # of which a few bytes can unfold to gigabytes
         raise ValueError("it declares a document type or entities, which GraphML has no use for; remove them")
     with warnings.catch_warnings(action="ignore"):  # networkx's, about what it makes of unknown types
         graph = nx.parse_graphml(text)
+    if DRAWN in text:
+        for _, data in graph.nodes(data=True):
+            for axis in ("x", "y"):
+                data.pop(axis, None)
+    return _from_graph(graph, path)
+
+
+def _from_gml(text: str, path: str) -> tuple[list[Entry], list[Entry]]:
+    if not MULTIGRAPH.search(text):  # old files have parallel links and do not say so
+        text = GRAPH.sub("graph [ multigraph 1 ", text, count=1)
+    return _from_graph(nx.parse_gml(text, label="id"), path)
+
+
+def _from_graph(graph: nx.Graph, path: str) -> tuple[list[Entry], list[Entry]]:
+    """Of one that networkx has read; of the Topology Zoo's without the nodes that it says are outside the network."""
+    if ZOO in str(graph.graph.get("Creator", "")):
+        _make_playable(graph, path)
     nodes = [Entry(f"node {shown(key)}", _known(data), id=key) for key, data in graph.nodes(data=True)]
     links = [
         Entry(f"the edge of {shown(u)} and {shown(v)}", _known(data), ends=(u, v))
         for u, v, data in graph.edges(data=True)
     ]
     return nodes, links
+
+
+def _make_playable(graph: nx.Graph, path: str) -> None:
+    """Leave out other networks, and put nodes without a place amid their neighbours that have one; warn of both."""
+    outside = [key for key, data in graph.nodes(data=True) if data.get("Internal") in OUTSIDE]
+    graph.remove_nodes_from(outside)
+    placed = {key for key, data in graph.nodes(data=True) if data.keys() >= set(DEGREES)}
+    known = len(placed)
+    while found := {key: near for key in graph.nodes - placed if (near := [o for o in graph.adj[key] if o in placed])}:
+        for key, near in found.items():
+            for axis in DEGREES:
+                graph.nodes[key][axis] = float(np.mean([float(graph.nodes[other][axis]) for other in near]))
+        placed |= found.keys()
+    told = (
+        (len(outside), "of other networks are left out"),
+        (len(placed) - known, "without a place are put amid others"),
+    )
+    if said := ", ".join(f"{number} {what}" for number, what in told if number):
+        warnings.warn(DpemWarning(f"network file {path!r}", f"of its nodes, {said}"), stacklevel=2)
 
 
 def _from_node_link(record: Fields) -> tuple[list[Entry], list[Entry]]:

@@ -182,12 +182,14 @@ class CoronetNetwork(Section):
 class FileNetwork(Section):
     """A network of one's own: nodes, fibres and, where given, their hardware (docs/own-network.md).
 
-    From one `file` (GraphML, node-link JSON or SeQUeNCe's topology JSON), or from tables: `links_file`, and
+    From one `file` (GraphML, GML, node-link JSON or SeQUeNCe's topology JSON), or from tables: `links_file`, and
     `nodes_file` for what links do not say.
     """
 
     generator: Annotated[Literal["file"], GENERATOR] = "file"
-    file: Annotated[File | None, "path: GraphML (.graphml), node-link JSON or SeQUeNCe's topology JSON (.json)"] = None
+    file: Annotated[
+        File | None, "path: GraphML (.graphml), GML (.gml), node-link or SeQUeNCe's topology JSON (.json)"
+    ] = None
     nodes_file: Annotated[File | None, "path of a CSV table of nodes, beside links_file"] = None
     links_file: Annotated[File | None, "path of a CSV table of links, in place of file"] = None
     length_scale: Annotated[Positive, LENGTH_SCALE] = 1.0

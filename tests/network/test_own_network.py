@@ -23,7 +23,7 @@ from dpem_env.physics import werner_from_fidelity
 from dpem_env.policies import get_policy
 from dpem_env.report.documented import documented_toml
 from dpem_env.scenarios import Scenario
-from dpem_env.support.errors import DpemError
+from dpem_env.support.errors import DpemError, DpemWarning
 
 TOML = 'name = "mine"\n[network]\ngenerator = "file"\n{}\n[demand]\nkind = "sessions"\nrequest_rate = 2.0\n'
 NODES = """name,x,y,generation_rate,swap_rate,memory,coherence_time
@@ -156,6 +156,115 @@ def test_node_link_json(edges: str) -> None:
     check_graph(build_topology(of('file = "net.json"', net__json=json.dumps({"nodes": nodes, edges: links})), 0))
 
 
+ZOO = """graph [
+  DateObtained "20/10/10"
+  GeoLocation "Nowhere"
+  label "Madeup"
+  Creator "Topology Zoo Toolset"
+  node [
+    id 0
+    label "Bonn"
+    Country "Germany"
+    Longitude 7.1
+    Internal 1
+    Latitude 50.7
+    type "Purple Node"
+  ]
+  node [
+    id 1
+    label "None"
+    hyperedge 1
+    Internal 1
+  ]
+  node [
+    id 2
+    label "       Rome"
+    Longitude 12.5
+    Internal 1
+    Latitude 41.9
+  ]
+  node [
+    id 3
+    label "None"
+    Internal 1
+  ]
+  node [
+    id 4
+    label "GEANT"
+    Internal 0
+  ]
+  edge [
+    source 0
+    target 1
+    LinkLabel "2 Mbps"
+    LinkSpeed "2"
+    LinkSpeedUnits "M"
+    LinkSpeedRaw 2000000.0
+    id "e12"
+  ]
+  edge [
+    source 0
+    target 1
+    LinkNote "Backup"
+  ]
+  edge [
+    source 1
+    target 2
+  ]
+  edge [
+    source 1
+    target 3
+  ]
+  edge [
+    source 2
+    target 4
+  ]
+]
+"""
+
+
+@pytest.mark.parametrize("head", ["graph [", "graph [\n  multigraph 1"])
+def test_gml_of_the_topology_zoo_is_read_without_what_is_outside_and_with_places_for_all(head: str) -> None:
+    said = r"of its nodes, 1 of other networks are left out, 2 without a place are put amid others$"
+    with pytest.warns(DpemWarning, match=said):
+        built = build_topology(of('file = "net.gml"', net__gml=ZOO.replace("graph [", head)), 0)
+    assert built.names == ("Bonn", "None (1)", "Rome", "None (3)")
+    assert built.links.tolist() == [[0, 1], [1, 2], [1, 3]]
+    assert built.placed
+    middle = great_circles(on_globe(np.array([[7.1, 50.7], [9.8, 46.3], [12.5, 41.9]])))
+    np.testing.assert_allclose(built.length, [middle[0, 1], middle[1, 2], 0.0], rtol=1e-9, atol=1e-9)
+
+
+def test_places_that_nobody_can_guess_are_told() -> None:
+    apart = ZOO.replace("source 1\n    target 3", "source 0\n    target 2")
+    with pytest.warns(DpemWarning, match="1 without a place"):
+        assert "node 3 has no longitude and latitude" in told(of('file = "net.gml"', net__gml=apart))
+
+
+YED = """<?xml version="1.0" encoding="UTF-8" standalone="no"?>
+<graphml xmlns="http://graphml.graphdrawing.org/xmlns" xmlns:y="http://www.yworks.com/xml/graphml">
+<key for="node" id="d50" yfiles.type="nodegraphics"/>"
+<key attr.name="label" attr.type="string" for="node" id="d29" />
+<key attr.name="length" attr.type="double" for="edge" id="d30" />
+<graph edgedefault="undirected">
+{nodes}
+<edge source="0" target="1"><data key="d30">{length}</data></edge>
+</graph></graphml>
+"""
+DRAWN = """<node id="{0}"><data key="d50"><y:ShapeNode><y:Geometry height="30.0" width="30.0" x="{0}00.5" y="262.6"/>
+<y:NodeLabel>{1}</y:NodeLabel></y:ShapeNode></data><data key="d29">{1}</data></node>"""
+
+
+def test_pixels_of_a_drawing_are_no_kilometres() -> None:
+    nodes = "".join(DRAWN.format(*node) for node in enumerate(("Grodno", "Minsk")))
+    built = build_topology(of('file = "n.graphml"', n__graphml=YED.format(nodes=nodes, length=25)), 0)
+    assert built.names == ("Grodno", "Minsk")
+    assert not built.placed
+    assert built.length.tolist() == [25.0]
+    without = of('file = "n.graphml"', n__graphml=YED.format(nodes=nodes, length=""))
+    assert "it has no length (km); give it one, or all nodes a place" in told(without)
+
+
 def test_of_nodes_of_one_label_the_ids_are_told() -> None:
     made = graph()
     made.nodes[11]["label"] = "Bonn"
@@ -236,7 +345,7 @@ def test_bad_tables_are_told_in_one_line(nodes: str, links: str, expected: str) 
         ("n.graphml", "<a/>", "network file 'n.graphml' cannot be used"),
         ("n.graphml", '<!DOCTYPE g [<!ENTITY a "aa">]><graphml/>', "it declares a document type or entities"),
         ("n.csv", LINKS, "a CSV is a table: name it as links_file"),
-        ("n.gml", "graph []", "it ends in '.gml'; expected .graphml or .json"),
+        ("n.txt", "graph []", "it ends in '.txt'; expected .graphml, .gml or .json"),
     ],
 )  # fmt: skip
 def test_bad_files_are_told_in_one_line(name: str, content: str, expected: str) -> None:
