@@ -4,6 +4,7 @@ import importlib
 import re
 import shlex
 import sys
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 
 from dpem_env.support.errors import DpemError
-from support.command_line import dpem
+from support.command_line import BLOCK, commands, dpem
 
 ROOT = Path(__file__).resolve().parents[1]
+# What takes minutes, or builds on what does, is run by the slow suite (test_packaging.py); reproduce is for a clone.
+MINUTES = r"^dpem (tune|benchmark|train|train-forecaster|curve|reproduce) |runs/|mine\.py"
 DOCS = ROOT / "docs"
 
 
@@ -69,16 +72,35 @@ def play(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Do in a folder what a page says, block by block: save a file that is named, run Python and commands."""
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
-    for language, file, block in re.findall(r"```(\w*) ?(\S*)\n(.*?)```", page, re.DOTALL):
+    for language, file, block in BLOCK.findall(page):
         if file:
             (folder / file).write_text(block)
         if language == "python":
             exec(compile(block, file or "page", "exec"), {"__name__": "page"})
         elif language in ("", "console"):
-            for line in block.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                assert words[0] == "dpem", line
-                assert dpem(*words[1:]) == 0, line
+            for line in commands(f"```\n{block}```"):
+                run(line)
+
+
+def run(line: str) -> None:
+    """A command of a page, and where its output goes."""
+    words = shlex.split(line)
+    assert words[0] == "dpem", line
+    with ExitStack() as into:
+        if ">" in words:
+            into.enter_context(redirect_stdout(into.enter_context(open(words.pop(), "w"))))
+            words.remove(">")
+        assert dpem(*words[1:]) == 0, line
+
+
+def test_the_readmes_commands_of_seconds_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("dp_accounting", reason="needs the extra federated")
+    monkeypatch.chdir(tmp_path)
+    for line in commands((ROOT / "README.md").read_text("utf-8")):
+        if not re.search(MINUTES, line):
+            run(line)
+    made = {"my.toml", "check/map.png", "results/local-reactive-0.parquet", "forecasts/forecast.json"}
+    assert all((tmp_path / name).is_file() for name in made)
 
 
 def test_the_policy_in_the_readme_plays_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

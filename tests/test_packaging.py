@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from support.command_line import BLOCK, commands
+
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ["run", "--scenario", "chain3-v0", "--policy", "local-reactive", "--policy", "central-reactive", "--seeds", "2"]
 
@@ -59,6 +61,22 @@ def test_installed_wheel_runs_outside_the_clone(distributions: tuple[Path, Path]
     assert Path(where.stdout.strip()).is_relative_to(site)
     _outside(tmp_path, sys.executable, "-m", "dpem_env.cli", *RUN, "--out", "results", PYTHONPATH=str(site))
     assert (tmp_path / "results" / "summary.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_readmes_commands_run_as_they_stand_from_a_wheel(distributions: tuple[Path, Path], tmp_path: Path) -> None:
+    home, readme = tmp_path / "home", (ROOT / "README.md").read_text("utf-8")
+    venv.create(home, with_pip=True)
+    pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    wheel = f"{distributions[1]}[agents,federated]"
+    _outside(tmp_path, *pip, "--constraint", str(ROOT / "constraints.txt"), wheel)
+    (policy,) = (block for _, _, block in BLOCK.findall(readme) if "class StockOnePairEach" in block)
+    (tmp_path / "mine.py").write_text(policy, encoding="utf-8")
+    path = f"{home / 'bin'}:{os.environ['PATH']}"
+    for line in commands(readme):
+        if not line.startswith("dpem reproduce"):  # which is for a clone
+            _outside(tmp_path, "bash", "-c", line, PATH=path, DPEM_CACHE=str(tmp_path / "cache"))
+    assert (tmp_path / "mine" / "me-0.parquet").is_file()
 
 
 @pytest.mark.slow

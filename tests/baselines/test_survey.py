@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
+import networkx as nx
 import pytest
+import tomli_w
 from matplotlib.image import imread
 
 from dpem_baselines.bound import offered_load
@@ -15,6 +18,7 @@ from dpem_baselines.commands import check
 from dpem_env import scenarios
 from dpem_env.network.network import build_network
 from dpem_env.support.errors import DataError
+from support.command_line import BLOCK, commands, dpem
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "own-network.md").read_text(encoding="utf-8")
@@ -66,6 +70,21 @@ def test_the_matrix_and_the_requests_of_the_page_are_played(capsys: pytest.Captu
     out = said(capsys, "kind=replay", "requests_file=requests.csv", "min_swap_rate=0.0")
     assert "3 requests in the first episode" in out
     assert "load: a file of requests has no mean rate" in out
+
+
+def test_the_commands_of_the_page_run_on_every_scenario_file_of_the_page() -> None:
+    nx.write_graphml(nx.relabel_nodes(nx.path_graph(3), str), "network.graphml")
+    graph = nx.read_graphml("network.graphml")
+    nx.set_edge_attributes(graph, 10.0, "length")
+    nx.write_graphml(graph, "network.graphml")
+    blocks = [block for language, _, block in BLOCK.findall(PAGE) if language == "toml" and "[project]" not in block]
+    assert len(blocks) == 5
+    whole = tomllib.loads(blocks[0])
+    for block in blocks:
+        part = tomllib.loads(block)
+        Path("my.toml").write_text(tomli_w.dumps(whole | part), encoding="utf-8")
+        for line in commands(PAGE):
+            assert dpem(*shlex.split(line)[1:]) == 0, line
 
 
 def test_where_nothing_can_be_played_it_is_said_why_after_the_map(capsys: pytest.CaptureFixture[str]) -> None:

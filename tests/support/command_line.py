@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,17 @@ def dpem(*argv: str) -> int:
         return main(argv)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
+
+
+BLOCK = re.compile(r"^```(\w*) ?(\S*)\n(.*?)^```", re.DOTALL | re.MULTILINE)  # language, file, content
+
+
+def commands(page: str) -> list[str]:
+    """What a page tells to run, in its order, a line each: `dpem` in blocks of the console, without comments."""
+    blocks = [content for language, _, content in BLOCK.findall(page) if language in ("", "console")]
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    told = (re.sub(r"\s#.*", "", line).strip() for line in lines)
+    return [line for line in told if line.startswith("dpem ")]
 
 
 def given(*policies: str) -> list[str]:
