@@ -5,12 +5,17 @@ import re
 import shlex
 import sys
 from contextlib import ExitStack, redirect_stdout
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+import dpem_env
+from dpem_env.commands import tune
+from dpem_env.scenarios import get
+from dpem_env.simulator import RULES_VERSION
 from dpem_env.support.errors import DpemError
 from support.command_line import BLOCK, commands, dpem
 
@@ -129,7 +134,6 @@ def test_the_forecaster_in_the_page_on_forecasting_is_one_as_it_stands(
 def test_the_policy_in_the_readme_stocks_one_pair() -> None:
     from dpem_env.envs.session import episode_seeds
     from dpem_env.experiments.evaluation import run_episode
-    from dpem_env.scenarios import get
 
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     names: dict[str, type] = {}
@@ -166,3 +170,14 @@ def test_the_controller_in_the_page_on_vector_environments_hears_all_neighbours_
     padded = [torch.from_numpy(each) for each in envs.graph(padded=True)[:2]]
     with_zeros = torch.nn.functional.pad(rows, (0, 0, 0, 1))
     assert torch.allclose(layer(with_zeros, *padded)[:-1], heard)
+
+
+def test_the_paragraph_on_methods_tells_what_is_so_by_default() -> None:
+    page = " ".join((DOCS / "methods.md").read_text("utf-8").replace("\n> ", " ").split())
+    scenario, tuning = get("mesh100-v0"), signature(tune).parameters
+    topology, demand = scenario.seeds.evaluation.topology, scenario.seeds.evaluation.demand
+    assert f"dpem_env [{dpem_env.__version__}] (rules [{RULES_VERSION}])" in page
+    assert f"(hash [{scenario.hash}]; changed: [none])" in page
+    assert f"topologies {topology.start}–{topology.stop - 1}, demand from {demand.start}" in page
+    assert f"[{tuning['trials'].default}] trials of [{tuning['episodes'].default}] episodes" in page
+    assert f"{scenario.episode.slots} slots" in page

@@ -274,6 +274,7 @@ def print_list(data_dir: str | os.PathLike[str] | None, suites: Mapping[str, str
     out.print("  (central:NAME puts a local policy under central control)", highlight=False)
     out.print(f"  ({SYNTAX}; LABEL= before it names its row)", highlight=False, markup=False)
     out.print("forecasters:", ", ".join(["none", *forecast.available()]), highlight=False)
+    out.print(f"  ({forecast.SYNTAX})", highlight=False, markup=False)
     out.print("suites:", ", ".join(f"{name} ({summary})" for name, summary in suites.items()), highlight=False)
     out.print("\ndata that is not shipped (put it into a folder; pass --data DIR or set DPEM_DATA):", highlight=False)
     folder = data_folder(data_dir)
