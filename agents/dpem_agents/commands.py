@@ -180,6 +180,9 @@ def train(
 def tune_ppo(
     *,
     world: World,
+    search: Annotated[
+        Literal["all", "idle"], told("what: all hyperparameters, or who is idle", metavar="WHAT")
+    ] = "all",
     timesteps: Annotated[Steps, told("of each training, slots × nodes")],
     forecaster: Forecaster = None,
     seed: TrainingSeed = 0,
@@ -190,12 +193,14 @@ def tune_ppo(
     r"""Search over the hyperparameters of PPO.
 
     Train a shared policy with each of 16 settings, one thing changed at a time, and score it on 3 validation episodes:
-    the budget that 'dpem tune' gives baselines. FILE tells what each came to, best first.
+    the budget that 'dpem tune' gives baselines. With --search idle, with the presets and each of a few values of
+    --learn.idle-forecast. FILE tells what each came to, best first.
 
       dpem tune-ppo --scenario mesh20-v0 --timesteps 2e6 --runs runs/search \
                     --out search.json
     """
-    from dpem_agents.studies.search import CHANGES, search
+    from dpem_agents.studies.search import SEARCHES
+    from dpem_agents.studies.search import search as searched
     from dpem_env.report.tables import progress
     from dpem_env.support.files import make_file_writable, make_writable
 
@@ -203,12 +208,13 @@ def tune_ppo(
     make_file_writable(out)
     make_writable(runs, "--runs")
     with progress() as bar:
-        task = bar.add_task("trials", total=len(CHANGES))
-        trials = search(
+        task = bar.add_task("trials", total=len(SEARCHES[search][1]))
+        trials = searched(
             chosen,
             timesteps,
             out,
             runs,
+            over=search,
             forecaster=forecaster,
             seed=seed,
             workers=workers,

@@ -20,7 +20,8 @@ TOPOLOGY = 5  # seed of the one that independent policies are for
 
 
 def settings(scenario: Scenario, mode: str, forecaster: str | None = None, **changed: Any) -> Settings:
-    chosen = replace(PRESETS[mode], **({"networks": 2, "slots": 16, "hidden": 8} | changed))
+    small = {"networks": 2, "slots": 16, "hidden": 8, "idle_forecast": 0.0}  # every row decides, unless told otherwise
+    chosen = replace(PRESETS[mode], **(small | changed))
     delay, topology = 0.5 if mode == "central" else None, TOPOLOGY if mode == "independent" else None
     return Settings(scenario.hash, mode, 0, forecaster, delay, topology, chosen)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from dpem_agents.ppo.independent import IndependentPPO
+from dpem_agents.ppo.decision_ppo import DecisionPPO
 from dpem_agents.ppo.learner import Learner
 from dpem_env import scenarios
 from dpem_env.observations.features import FeatureTable
@@ -36,7 +37,7 @@ class Nobody(BaseCallback):
         return True
 
 
-def weights_of(stacked: IndependentPPO, node: int) -> dict[str, Tensor]:
+def weights_of(stacked: DecisionPPO, node: int) -> dict[str, Tensor]:
     """A node's weights by the names in a model of Stable-Baselines3, whose matrices lie the other way."""
     named = dict(stacked.policy.mlp_extractor.named_parameters())
     weights = {f"{theirs}.weight": named[f"{ours}.weight"][node].T for ours, theirs in PLACES}
@@ -55,15 +56,16 @@ def collected(folder: Path, **changed: Any) -> Learner:
 
 def separate(made: Learner, node: int, norm: float) -> MaskablePPO:
     """A usual MaskablePPO with a node's weights and its part of the rollout."""
-    chosen, buffer, nodes = made.settings.hyperparameters, made.model.rollout_buffer, made.nodes
+    chosen, buffer = made.settings.hyperparameters, made.model.rollout_buffer
+    places = buffer.by_node[node]
     own = learner(CHAIN, "shared", Path(made.model.logger.dir), networks=chosen.networks)  # for its spaces
-    own.env.num_envs = chosen.networks
+    own.env.num_envs = 1
     model = MaskablePPO(
         "MlpPolicy",
         own.env,
         learning_rate=chosen.learning_rate,
-        n_steps=chosen.slots,
-        batch_size=made.model.batch_size,
+        n_steps=len(places),
+        batch_size=math.ceil(len(places) / chosen.minibatches),
         n_epochs=chosen.epochs,
         gamma=chosen.discount,
         gae_lambda=chosen.trace,
@@ -79,8 +81,17 @@ def separate(made: Learner, node: int, norm: float) -> MaskablePPO:
         {name: weight.detach().clone() for name, weight in weights_of(made.model, node).items()}
     )
     model.rollout_buffer.reset()
-    for name in ("observations", "actions", "rewards", "returns", "values", "log_probs", "advantages", "action_masks"):
-        setattr(model.rollout_buffer, name, getattr(buffer, name)[:, node::nodes].copy())
+    learned_from = {
+        "observations": buffer.seen,
+        "actions": buffer.actions[:, None],
+        "returns": buffer.returns,
+        "values": buffer.values,
+        "log_probs": buffer.log_probs,
+        "advantages": buffer.advantages,
+        "action_masks": buffer.legal,
+    }
+    for name, array in learned_from.items():
+        setattr(model.rollout_buffer, name, np.asarray(array)[places][:, None].copy())
     model.rollout_buffer.full = True
     return model
 
@@ -98,6 +109,20 @@ def test_every_node_learns_what_a_learner_of_its_own_would(norm: float, tmp_path
         for name, ours in weights_of(made.model, node).items():
             torch.testing.assert_close(ours, theirs[name], atol=1e-5, rtol=0.0)
         assert (theirs["action_net.weight"] - before[node]).abs().max() > 1e-3  # they did learn
+
+
+def test_a_node_with_fewer_decisions_learns_from_these_alone(tmp_path: Path) -> None:
+    made = collected(tmp_path, minibatches=1, epochs=1, idle_forecast=1e6)
+    made.model.rollout_buffer.idle[:] = False  # separate learners know decisions only
+    numbers = [len(own) for own in made.model.rollout_buffer.by_node]
+    assert 1 < min(numbers) < max(numbers)
+    others = [separate(made, node, 0.5) for node in range(made.nodes)]
+    for model in (made.model, *others):
+        model.train()
+    for node, model in enumerate(others):
+        theirs = dict(model.policy.named_parameters())
+        for name, ours in weights_of(made.model, node).items():
+            torch.testing.assert_close(ours, theirs[name], atol=1e-5, rtol=0.0)
 
 
 @pytest.mark.parametrize("encoder", ["per-peer", "plain"])
@@ -137,10 +162,13 @@ def test_a_rollout_is_valued_by_each_nodes_own_critic(tmp_path: Path) -> None:
     model = made.model
     _, callback = model._setup_learn(10_000, Nobody())
     model.collect_rollouts(made.env, callback, model.rollout_buffer, model.n_steps)
-    added = model.rollout_buffer.rewards - np.array(earned)
-    np.testing.assert_allclose(added[23], 0.95 * np.tile(says, 2), rtol=1e-5)
-    assert not np.delete(added, 23, axis=0).any()
-    np.testing.assert_allclose(model.rollout_buffer.values, np.tile(says, (40, 2)), rtol=1e-6)
+    buffer = model.rollout_buffer
+    np.testing.assert_allclose(buffer.values, says[buffer.rows % made.nodes], rtol=1e-6)
+    assert np.array_equal(buffer.rewards, earned)
+    assert set(buffer.ends) == {23}
+    last = slice(buffer.began[23], buffer.began[24])
+    expected = earned[23] + (0.95 - 1.0) * np.tile(says, 2)
+    np.testing.assert_allclose(buffer.advantages[last], expected, rtol=1e-4)
 
 
 def test_all_episodes_are_on_one_topology_with_demand_of_the_training_split(tmp_path: Path) -> None:
@@ -164,7 +192,7 @@ def test_all_episodes_are_on_one_topology_with_demand_of_the_training_split(tmp_
 def test_a_saved_stack_is_loaded_by_stable_baselines_alone(tmp_path: Path) -> None:
     made = collected(tmp_path)
     made.model.save(tmp_path / "model.zip")
-    loaded = IndependentPPO.load(tmp_path / "model.zip", env=made.env)
+    loaded = DecisionPPO.load(tmp_path / "model.zip", env=made.env)
     observations = made.env.reset()
     assert np.array_equal(*(m.predict(observations, deterministic=True)[0] for m in (made.model, loaded)))
 

@@ -26,6 +26,7 @@ from dpem_env.network.network import build_network
 from dpem_env.observations.features import FeatureTable, Observations
 from dpem_env.policies import LocalPolicy, available, get_policy
 from dpem_env.simulator import RULES_VERSION
+from dpem_env.simulator.actions import ActionCode
 from dpem_env.support.errors import PolicyError
 
 STAR = scenarios.get("star8-v0", slots=40)
@@ -42,7 +43,9 @@ def observed(scenario: Any = STAR, slots: int = 30, topology: int = TOPOLOGY) ->
 
 
 def logits_of(policy: PpoPolicy, seen: Observations) -> NDArray[np.float32]:
-    return policy.actor.logits(seen)
+    return policy.actor.choices(
+        seen, np.ones((len(seen.matrix), ActionCode.of(seen.table.scenario).num_actions))
+    ).logits
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sb3_contrib import MaskablePPO
 
 from dpem_agents.libraries import errors_told_once
 from dpem_agents.ppo import learner, training
 from dpem_agents.ppo.checkpoint import Checkpoint, load
+from dpem_agents.ppo.decision_ppo import DecisionPPO
 from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters, changed
 from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
 from dpem_agents.ppo.training import train
@@ -71,28 +71,33 @@ def assert_same(ours: Checkpoint, theirs: Checkpoint) -> None:
 
 
 @MODES
-@pytest.mark.parametrize("forecaster", [None, "moving-average"])
+@pytest.mark.parametrize(("forecaster", "idle"), [(None, 0.0), ("moving-average", 0.0), ("moving-average", 0.5)])
 def test_interrupted_training_goes_on_exactly_as_if_it_had_not_been(
     mode: str,
     forecaster: str | None,
+    idle: float,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    straight = load(trained(tmp_path / "straight", mode, forecaster=forecaster), training=True)
+    chosen = {
+        "forecaster": forecaster,
+        "hyperparameters": replace(QUICK, encoder=PRESETS[mode].encoder, idle_forecast=idle),
+    }
+    straight = load(trained(tmp_path / "straight", mode, **chosen), training=True)
     # Within the fourth rollout; while the 46 slots of the running episodes are gone through again; then in the fifth.
     folder, told = tmp_path / "stopped", []
     for slot in (3 * 32 + 17, 40, 46 + 32 + 1):
         undo = interrupt_at(slot, monkeypatch)
         with pytest.raises(KeyboardInterrupt) as interrupt:
-            trained(folder, mode, forecaster=forecaster)
+            trained(folder, mode, **chosen)
         undo()
         told.append(str(interrupt.value))
     saved = f"saved to {folder / 'checkpoint.npz'}"
     first, last = (f"interrupted after {done} of 1,152 timesteps, {saved}" for done in (3 * ROLLOUT, 4 * ROLLOUT))
     assert told == [first, "", last]
     assert capsys.readouterr().err == ""
-    resumed = load(trained(folder, mode, forecaster=forecaster), training=True)
+    resumed = load(trained(folder, mode, **chosen), training=True)
     assert resumed.about["timesteps"] == 6 * ROLLOUT
     assert resumed.about["rounds"] == 3
     assert_same(resumed, straight)
@@ -308,9 +313,9 @@ def test_hyperparameters_are_checked() -> None:
 
 def test_an_annealed_learning_rate_falls_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = []
-    usual = MaskablePPO.train
+    usual = DecisionPPO.train
     monkeypatch.setattr(
-        MaskablePPO,
+        DecisionPPO,
         "train",
         lambda self: usual(self) or rates.append(self.policy.optimizer.param_groups[0]["lr"]),
     )

@@ -61,7 +61,7 @@ class SharedSpec:
 
     @classmethod
     def from_stack(cls, model: Any, include: Sequence[str] = POLICY_HEAD, exclude: Sequence[str] = ()) -> SharedSpec:
-        """Of an `IndependentPPO`, or of forecasters' parameters: those have the node as their first axis."""
+        """Of a `DecisionPPO`, or of forecasters' parameters: those have the node as their first axis."""
         if not _is_stack(model):
             raise DpemError("this model is not a stack of one policy per node: use SharedSpec.from_sb3")
         chosen = _chosen(model, include, exclude)

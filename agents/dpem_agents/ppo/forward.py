@@ -45,6 +45,19 @@ def _perceptron(name: str, widths: tuple[int, ...]) -> dict[str, tuple[int, int]
     return {f"{name}.{layer}": size for layer, size in enumerate(pairwise(widths))}
 
 
+def of_nodes(weights: Weights, nodes: NDArray[np.int64]) -> Weights:
+    """The networks of these nodes, one for each; the only one of a stack of one is everybody's."""
+    stack = len(next(iter(weights.values())))
+    if stack == 1 or np.array_equal(nodes, np.arange(stack)):
+        return weights
+    return {name: weight[nodes] for name, weight in weights.items()}
+
+
+def learned_logits(encoder: str, weights: Weights, peers: int, matrix: F32) -> F32:
+    """(N, actions) logits from (N, F) observations: of each row's own network, or all of the only one."""
+    return per_peer_logits(weights, peers, matrix) if encoder == "per-peer" else plain_logits(weights, matrix)
+
+
 def per_peer_logits(weights: Weights, peers: int, matrix: F32) -> F32:
     """(N, actions) logits from (N, F) observations: every peer through the same small network."""
 
@@ -63,7 +76,7 @@ def per_peer_logits(weights: Weights, peers: int, matrix: F32) -> F32:
 
 
 def plain_logits(weights: Weights, matrix: F32) -> F32:
-    """(N, actions) logits from (N, F) observations: every node through its own network, or all through the only one."""
+    """(N, actions) logits from (N, F) observations: all features through a multilayer perceptron."""
     features = _by_node(weights, "actor.0.weight", matrix)
     for layer in range(3):
         features = features @ weights[f"actor.{layer}.weight"] + weights[f"actor.{layer}.bias"]

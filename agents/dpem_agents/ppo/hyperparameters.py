@@ -13,9 +13,9 @@ MODES = ("shared", "independent", "central", "federated")
 STACKED = ("independent", "federated")  # modes with one policy per node
 COUNTS = ("networks", "slots", "minibatches", "epochs", "hidden")
 REALS = {"discount": 1.0, "trace": 1.0, "first_penalty": 1.0, "penalty_ramp": 1.0} | dict.fromkeys(
-    ("learning_rate", "clip", "entropy_weight", "value_weight", "gradient_norm"), 1e6
+    ("learning_rate", "clip", "entropy_weight", "value_weight", "gradient_norm", "idle_forecast"), 1e6
 )  # with the largest value
-MAY_BE_0 = ("entropy_weight", "first_penalty", "penalty_ramp")
+MAY_BE_0 = ("entropy_weight", "first_penalty", "penalty_ramp", "idle_forecast")
 MAX_COUNT, SMALLEST = 10_000, 1e-12
 
 
@@ -45,6 +45,12 @@ class Hyperparameters:
     warm_start: Annotated[WarmStart, "the rule that the policy starts from"] = "reactive"
     first_penalty: Annotated[float, "share of the contention penalty that training begins with"] = 0.1
     penalty_ramp: Annotated[float, "share of the training after which the penalty is whole"] = 0.4
+    # Off, as everywhere before there was one: a checkpoint without it is of a policy that always decides.
+    idle_forecast: Annotated[
+        float,
+        "a node with nobody to serve waits unless it expects so many requests of a peer, over its forecast; 0: it "
+        "always decides",
+    ] = 0.0
 
     def __post_init__(self) -> None:
         require_one_of("warm_start", self.warm_start, get_args(WarmStart))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
@@ -18,7 +16,7 @@ from dpem_agents.checkpoints import Arrays
 from dpem_agents.federated.embedded import LEDGER, Averaging
 from dpem_agents.libraries import library_seed
 from dpem_agents.ppo.checkpoint import EVENTS, FORMAT, Checkpoint, interface, topology_hash
-from dpem_agents.ppo.independent import IndependentPPO
+from dpem_agents.ppo.decision_ppo import DecisionPPO
 from dpem_agents.ppo.stacked import StackedPolicy
 from dpem_agents.ppo.vec_env import NodeVecEnv, Position
 from dpem_env.network.network import build_network
@@ -36,7 +34,7 @@ MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}  # of Adam
 
 
 class Learner:
-    """MaskablePPO, or its stack of independent ones, on `hyperparameters.networks` networks."""
+    """PPO of one policy, or of a stack of them, on `hyperparameters.networks` networks."""
 
     def __init__(
         self,
@@ -54,20 +52,15 @@ class Learner:
         federation = settings.federation
         rounds = 0 if federation is None else federation.rounds_of_policies(total, self._rollout)
         self._topology: str | None = None
-        samples = chosen.slots * chosen.networks  # of a node in one rollout
-        algorithm: type[MaskablePPO] = MaskablePPO
         own: dict[str, Any] = {"table": FeatureTable(scenario), "hyperparameters": chosen}
-        if settings.topology_seed is None:
-            samples *= self.nodes
-        else:
-            algorithm, own["nodes"] = IndependentPPO, self.nodes
+        if settings.topology_seed is not None:
+            own["nodes"] = self.nodes
             self._topology = topology_hash(build_network(world, settings.topology_seed))
-        self.model = algorithm(
+        self.model = DecisionPPO(
             StackedPolicy,
             self.env,
             learning_rate=chosen.learning_rate_at,
             n_steps=chosen.slots,
-            batch_size=math.ceil(samples / chosen.minibatches),
             n_epochs=chosen.epochs,
             gamma=chosen.discount,
             gae_lambda=chosen.trace,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpem_agents.ppo.acting import Choices, NumpyActor
 from dpem_agents.ppo.checkpoint import Checkpoint, file_of, load
-from dpem_agents.ppo.forward import per_peer_logits, plain_logits
 from dpem_agents.ppo.hyperparameters import STACKED, kind_of
-from dpem_agents.ppo.prior import prior
 from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
 from dpem_env.policies import CentralPolicy, Decision, LocalPolicy, NetworkView
@@ -70,12 +68,12 @@ def trained(path: str) -> PpoPolicy | CentralPpoPolicy:
     return kind(path)
 
 
-class Actor:
+class Actor(NumpyActor):
     """The actor of a checkpoint trained in one of some modes."""
 
     def __init__(self, checkpoint: Checkpoint | str | os.PathLike[str], modes: tuple[str, ...]) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
-        about, chosen = self.checkpoint.about, self.checkpoint.hyperparameters
+        about = self.checkpoint.about
         if about["mode"] not in modes:
             kind = kind_of(about["mode"])
             raise PolicyError(f"the PPO checkpoint was trained with mode {about['mode']!r}: play it as '{kind}:PATH'")
@@ -84,26 +82,20 @@ class Actor:
         if not isinstance(checkpoint, Checkpoint):
             self.sources = [file_of(checkpoint)]
             self.forecaster = _beside(Path(checkpoint), self.forecaster)
-        self._warm_start, self._hidden_blocks = chosen.warm_start, chosen.hidden_blocks
-        self._network = (
-            partial(per_peer_logits, self.checkpoint.actor, about["interface"]["peers per node"])
-            if chosen.encoder == "per-peer"
-            else partial(plain_logits, self.checkpoint.actor)
-        )
+        super().__init__(self.checkpoint.actor, self.checkpoint.hyperparameters)
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
-        """The most likely legal action of each row."""
-        return Decision(np.where(masks == 1, self.logits(observations), -np.inf).argmax(axis=1))
+        """The most likely legal action of each row that decides; others wait."""
+        return Decision(self.best(observations, masks))
 
-    def logits(self, observations: Observations) -> NDArray[np.float32]:
-        """(N, actions), the prior and what was learned on top of it."""
+    def choices(self, observations: Observations, masks: NDArray[np.int8]) -> Choices:
+        """What there is to choose from."""
         if observations.table.news != self.checkpoint.news:
             raise PolicyError(
                 f"the PPO checkpoint was trained with news {self.checkpoint.news!r}, and observations have "
                 f"{observations.table.news!r}: make them with news=policy.news"
             )
-        visible = observations.table.hiding(self._hidden_blocks)
-        return self._network(observations.matrix * visible) + prior(self._warm_start, observations)
+        return super().choices(observations, masks)
 
 
 def _beside(checkpoint: Path, forecaster: str | None) -> str | None:

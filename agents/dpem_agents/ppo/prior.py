@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_agents.ppo.hyperparameters import WarmStart
+from dpem_agents.ppo.idle import wanted
 from dpem_baselines.local import needed_quality
 from dpem_env.observations.features import Observations
 from dpem_env.simulator.actions import ActionCode
@@ -26,13 +27,11 @@ def prior(warm_start: WarmStart, observations: Observations) -> NDArray[np.float
     allocates, "none" prefers nothing.
     """
     code, rows = ActionCode.of(observations.table.scenario), len(observations.matrix)
-    wanted = np.full((rows, code.peers, code.qualities), 0.0 if warm_start == "none" else UNWANTED)
+    logits = np.full((rows, code.peers, code.qualities), 0.0 if warm_start == "none" else UNWANTED)
     if warm_start == "reactive":
         pending, slack = observations.pending, observations.slack
-        # Where a controller's view is old, a slack of 0 says that all of a peer's requests are overdue by now.
-        uncovered = (pending.sum(axis=2) > observations.open_allocations) & (slack > 0)
         needed = needed_quality(pending, observations.min_quality[..., None, :], code.qualities)[..., 0]
         urgency = 1.0 - slack / observations.table.scale["slack"]
-        serving = uncovered[:, :, None] & (needed[:, :, None] == np.arange(1, code.qualities + 1))
-        wanted = np.where(serving, WANTED + URGENCY * urgency[:, :, None], wanted)
-    return code.arrange(np.zeros(rows), wanted).astype(np.float32)
+        serving = wanted(observations)[:, :, None] & (needed[:, :, None] == np.arange(1, code.qualities + 1))
+        logits = np.where(serving, WANTED + URGENCY * urgency[:, :, None], logits)
+    return code.arrange(np.zeros(rows), logits).astype(np.float32)

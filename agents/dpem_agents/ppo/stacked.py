@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
-from torch import nn
+from torch import Tensor, nn
 
+from dpem_agents.ppo.forward import Weights
 from dpem_agents.ppo.hyperparameters import Hyperparameters
+from dpem_agents.ppo.idle import deciding
 from dpem_agents.ppo.networks import ActorCritic, actor_critic
 from dpem_env.observations.features import FeatureTable
 
@@ -34,11 +39,26 @@ class StackedPolicy(MaskableActorCriticPolicy):
         self.table, self.nodes, self.hyperparameters = table, nodes, hyperparameters
         super().__init__(*arguments, **named)
 
+    def actor_weights(self) -> Weights:
+        """Of all actors, as numpy has them: not a copy, where they lie on the CPU."""
+        named = self.mlp_extractor.named_parameters()
+        return {name: weight.detach().cpu().numpy() for name, weight in named if name.startswith("actor.")}
+
+    def _predict(
+        self, observation: Any, deterministic: bool = False, action_masks: NDArray[Any] | None = None
+    ) -> Tensor:
+        """As every policy, and rows with nothing to decide wait."""
+        action = super()._predict(observation, deterministic, action_masks)
+        seen = self.table.read(observation.cpu().numpy())
+        masks = np.ones((len(action), 2), dtype=np.int8) if action_masks is None else np.atleast_2d(action_masks)
+        decides = deciding(self.hyperparameters.idle_forecast, seen, masks)
+        return action * torch.from_numpy(decides).to(action.device)
+
     def _build(self, lr_schedule: Schedule) -> None:
         self.mlp_extractor = actor_critic(self.nodes, self.table, self.hyperparameters)
         self.action_net = self.value_net = nn.Identity()
         optimizer: Any = self.optimizer_class  # its base class is declared, which takes no rate
-        self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), fused=True, **self.optimizer_kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         own = {"table": self.table, "nodes": self.nodes, "hyperparameters": self.hyperparameters}

@@ -58,7 +58,7 @@ class Settings:
 
     def as_plain(self) -> dict[str, Any]:
         """As a checkpoint keeps them."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        return _plain(self)
 
     @property
     def name(self) -> str:
@@ -310,8 +310,9 @@ def _checkpoint_before(path: Path, settings: Settings) -> Checkpoint | None:
     if not path.exists():
         return None
     checkpoint = load(path, training=True)
+    stored = checkpoint.about["settings"] | {"hyperparameters": _plain(checkpoint.hyperparameters)}
     for name, ours in settings.as_plain().items():
-        theirs = checkpoint.about["settings"].get(name)
+        theirs = stored.get(name)
         if ours != theirs:
             raise DpemError(
                 f"{os.fspath(path)!r} is of another training, with {_difference(name, theirs, ours)}: "
@@ -320,6 +321,10 @@ def _checkpoint_before(path: Path, settings: Settings) -> Checkpoint | None:
     so = "training goes on with this one, and its stamp will name both; --again (in Python resume=False) begins anew"
     warn_of_other_code(os.fspath(path), checkpoint.about["stamp"], so)
     return checkpoint
+
+
+def _plain(settings: Settings | Hyperparameters) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(settings)))  # type: ignore[no-any-return]
 
 
 def _difference(name: str, theirs: Any, ours: Any) -> str:

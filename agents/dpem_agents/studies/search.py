@@ -1,4 +1,5 @@
-"""A search over PPO's hyperparameters: one thing changed at a time, as many trials as a baseline's search has.
+"""Searches over PPO's hyperparameters: one thing changed at a time, as many trials as a baseline's search has; and then
+who has something to decide.
 
 Every trial trains one policy on the training split and is scored on the validation episodes that baselines are tuned
 on.
@@ -7,13 +8,13 @@ on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dpem_agents.ppo.hyperparameters import Hyperparameters, changed
+from dpem_agents.ppo.hyperparameters import SHARED, Hyperparameters, changed
 from dpem_agents.ppo.training import CURVE, train
 from dpem_env.experiments.tuning import EPISODES, TRIALS
 from dpem_env.experiments.workers import played
@@ -23,7 +24,6 @@ from dpem_env.support.files import read_json, reading, write_json
 from dpem_env.support.provenance import joined
 
 FORMAT = "dpem-ppo-search-1"
-START = Hyperparameters()
 CHANGES: dict[str, dict[str, Any]] = {
     "start of the search": {},
     "plain network of the whole observation": {"encoder": "plain"},
@@ -43,6 +43,12 @@ CHANGES: dict[str, dict[str, Any]] = {
     "32 networks, 32 slots each, learning rate falls to 0": {"networks": 32, "slots": 32, "annealed": True},
 }
 assert len(CHANGES) == TRIALS
+# From the preset on, in as many minibatches as trainings on 100 nodes have: how many requests a node with nobody to
+# serve must expect of a peer, over its forecast, to decide whether it stocks.
+IDLE: dict[str, dict[str, Any]] = {
+    f"{forecast:g} requests expected": {"idle_forecast": forecast} for forecast in (0.5, 1.0, 2.0, 4.0)
+} | {"never for stock": {"idle_forecast": 1e6}}
+SEARCHES = {"all": (Hyperparameters(), CHANGES), "idle": (replace(SHARED, minibatches=60), IDLE)}
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Trial:
     forecaster: str | None
     seed: int
     folder: Path
+    hyperparameters: Hyperparameters
 
 
 def search(
@@ -63,28 +70,36 @@ def search(
     file: Path,
     folder: Path,
     *,
+    over: str = "all",
     forecaster: str | None = None,
     seed: int = 0,
     workers: int = 1,
     on_trial: Callable[[], object] = lambda: None,
 ) -> list[dict[str, Any]]:
-    """Train and score every trial; returns them, best first, and writes them to `file`.
+    """Train and score every trial of a search of `SEARCHES`; returns them, best first, and writes them to `file`.
 
     Each trains in a folder of its own below `folder`, where it goes on if it was interrupted.
     """
+    start, changes = SEARCHES[over]
     trials = [
-        Trial(name, scenario, timesteps, forecaster, seed, folder / name.replace(" ", "-").replace(",", ""))
-        for name in CHANGES
+        Trial(
+            name,
+            scenario,
+            timesteps,
+            forecaster,
+            seed,
+            folder / name.replace(" ", "-").replace(",", ""),
+            changed(start, **changes[name]),
+        )
+        for name in changes
     ]
     found = []
     for trial, score in played(_score, trials, workers):
-        changes = CHANGES[trial.name]
-        found.append(
-            {"name": trial.name, "changes": changes} | score | {"learned_with": asdict(changed(START, **changes))}
-        )
+        about: dict[str, Any] = {"name": trial.name, "changes": changes[trial.name]}
+        found.append(about | score | {"learned_with": asdict(trial.hyperparameters)})
         on_trial()
     found.sort(key=lambda each: -each["reward"])
-    about = {
+    told: dict[str, Any] = {
         "format": FORMAT,
         "stamp": joined(each["stamp"] for each in found),
         "scenario": scenario.name,
@@ -95,7 +110,7 @@ def search(
         "training_seed": seed,
         "validation_episodes": EPISODES,
     }
-    write_json(file, about | {"trials": found})
+    write_json(file, told | {"trials": found})
     return found
 
 
@@ -106,7 +121,7 @@ def _score(trial: Trial) -> dict[str, Any]:
         trial.timesteps,
         trial.folder,
         seed=trial.seed,
-        hyperparameters=changed(START, **CHANGES[trial.name]),
+        hyperparameters=trial.hyperparameters,
         forecaster=trial.forecaster,
         validation_episodes=EPISODES,
         validations=4,
