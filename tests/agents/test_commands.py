@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dpem_agents.ppo.hyperparameters import PRESETS
+from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters, changed
 from dpem_agents.studies import search as ppo_search
 from dpem_env import scenarios
 from dpem_env.demand import forecast
@@ -73,10 +73,12 @@ def test_a_search_scores_every_trial_and_goes_on_where_it_was(
 ) -> None:
     small = {"hidden": 2, "networks": 2, "slots": 4, "minibatches": 2}
     changes = {"small": small, "small, greedy": small | {"discount": 0.1}}
-    monkeypatch.setattr(ppo_search, "CHANGES", changes)
+    monkeypatch.setitem(ppo_search.SEARCHES, "idle", (Hyperparameters(), changes))
     file = tmp_path / "new" / "search.json"
     search = (
         *SMALL,
+        "--search",
+        "idle",
         "--timesteps",
         "48",
         "--forecaster",
@@ -161,13 +163,18 @@ def test_bad_input_is_told_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_preset_is_the_best_trial_of_the_committed_search() -> None:
-    found = json.loads((ROOT / "baselines" / "results" / "learning" / "search.json").read_text())
-    tried = {trial["name"]: trial["changes"] for trial in found["trials"]}
-    assert tried == ppo_search.CHANGES
-    best = max(found["trials"], key=lambda trial: trial["reward"])
-    assert best["learned_with"] == json.loads(json.dumps(asdict(PRESETS["shared"])))
-    assert len(tried) == TRIALS
-    assert found["validation_episodes"] == EPISODES
-    if found.get("rules", "v0") == RULES_VERSION:  # which was v0 when results did not say
-        assert found["scenario_hash"] == scenarios.get("mesh20-v0").hash
+def test_the_preset_is_the_best_trial_of_the_committed_searches() -> None:
+    learning = ROOT / "baselines" / "results" / "learning"
+    for search, file, scenario in (("all", "search.json", "mesh20-v0"), ("idle", "idle.json", "mesh100-v0")):
+        found = json.loads((learning / file).read_text())
+        tried = {trial["name"]: trial["changes"] for trial in found["trials"]}
+        assert tried == ppo_search.SEARCHES[search][1]
+        assert found["validation_episodes"] == EPISODES
+        if found.get("rules", "v0") == RULES_VERSION:  # which was v0 when results did not say
+            assert found["scenario_hash"] == scenarios.get(scenario).hash
+        best = changed(Hyperparameters(), **max(found["trials"], key=lambda trial: trial["reward"])["learned_with"])
+        if search == "all":
+            assert len(tried) == TRIALS
+            assert replace(best, idle_forecast=PRESETS["shared"].idle_forecast) == PRESETS["shared"]
+        else:
+            assert {preset.idle_forecast for preset in PRESETS.values()} == {best.idle_forecast}

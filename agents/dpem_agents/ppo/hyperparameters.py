@@ -84,10 +84,11 @@ class Hyperparameters:
 
 
 # What the search found best for shared policies (`dpem_agents.studies.search`): rollouts short and from many networks,
-# or updates follow the few that are being played; and a learning rate that falls to nothing.
-SHARED = Hyperparameters(networks=32, slots=32, annealed=True)
+# or updates follow the few that are being played; and a learning rate that falls to nothing. A second search, from there
+# on, found who should decide.
+SHARED = Hyperparameters(networks=32, slots=32, annealed=True, idle_forecast=1.0)
 # Each node learns from its own 128 slots alone.
-ALONE = Hyperparameters(networks=1, minibatches=2, epochs=4, encoder="plain")
+ALONE = Hyperparameters(networks=1, minibatches=2, epochs=4, encoder="plain", idle_forecast=1.0)
 # What all nodes are to have in common must not depend on which peer is the first, and the fewer weights the less noise.
 FEDERATED = replace(ALONE, encoder="per-peer", hidden=16)
 PRESETS = {"shared": SHARED, "central": SHARED, "independent": ALONE, "federated": FEDERATED}

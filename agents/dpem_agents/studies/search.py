@@ -48,7 +48,7 @@ assert len(CHANGES) == TRIALS
 IDLE: dict[str, dict[str, Any]] = {
     f"{forecast:g} requests expected": {"idle_forecast": forecast} for forecast in (0.5, 1.0, 2.0, 4.0)
 } | {"never for stock": {"idle_forecast": 1e6}}
-SEARCHES = {"all": (Hyperparameters(), CHANGES), "idle": (replace(SHARED, minibatches=60), IDLE)}
+SEARCHES = {"all": (Hyperparameters(), CHANGES), "idle": (replace(SHARED, minibatches=60, idle_forecast=0.0), IDLE)}
 
 
 @dataclass(frozen=True)
