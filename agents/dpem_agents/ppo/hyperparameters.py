@@ -83,9 +83,9 @@ class Hyperparameters:
         return self.first_penalty + (1.0 - self.first_penalty) * climbed
 
 
-# What the search found best for shared policies (`dpem_agents.studies.search`): rollouts short and from many networks,
-# or updates follow the few that are being played; and a learning rate that falls to nothing. A second search, from there
-# on, found who should decide.
+# What the search found best for shared policies (`dpem_agents.studies.search`): short rollouts from many networks, so
+# that updates do not follow the few that are being played, and a learning rate that falls to nothing. A second search,
+# from there on, found who should decide.
 SHARED = Hyperparameters(networks=32, slots=32, annealed=True, idle_forecast=1.0)
 # Each node learns from its own 128 slots alone.
 ALONE = Hyperparameters(networks=1, minibatches=2, epochs=4, encoder="plain", idle_forecast=1.0)
