@@ -16,6 +16,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from dpem_agents.ppo import rollout
 from dpem_agents.ppo.decision_ppo import DecisionPPO
 from dpem_agents.ppo.learner import Learner
 from dpem_env import scenarios
@@ -111,11 +112,17 @@ def test_every_node_learns_what_a_learner_of_its_own_would(norm: float, tmp_path
         assert (theirs["action_net.weight"] - before[node]).abs().max() > 1e-3  # they did learn
 
 
-def test_a_node_with_fewer_decisions_learns_from_these_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("of_a_copy", [0, 10**6])  # products of busy nodes' own, and none
+def test_a_node_with_fewer_decisions_learns_from_these_alone(
+    of_a_copy: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout, "OF_A_COPY", of_a_copy)
     made = collected(tmp_path, minibatches=1, epochs=1, idle_forecast=1e6)
     made.model.rollout_buffer.idle[:] = False  # separate learners know decisions only
     numbers = [len(own) for own in made.model.rollout_buffer.by_node]
     assert 1 < min(numbers) < max(numbers)
+    [batch] = made.model.rollout_buffer.batches(1, np.arange(max(numbers)))
+    assert (len(batch.busy) > 0) == (of_a_copy == 0)
     others = [separate(made, node, 0.5) for node in range(made.nodes)]
     for model in (made.model, *others):
         model.train()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dpem_agents.ppo.acting import NumpyActor
 from dpem_agents.ppo.forward import F32
+from dpem_agents.ppo.networks import Stack
 from dpem_agents.ppo.rollout import Batch, DecisionBuffer
 from dpem_agents.ppo.stacked import StackedPolicy
 from dpem_agents.ppo.vec_env import NodeVecEnv
@@ -136,19 +137,29 @@ class DecisionPPO(MaskablePPO):
         with torch.no_grad():
             for batch in buffer.batches(parts, np.arange(buffer.most)):
                 there = batch.weight > 0
-                of_batch = self.policy.mlp_extractor.critic(buffer.seen[batch.places]).squeeze(2)
+                of_batch = self._of(self.policy.mlp_extractor.critic, batch).squeeze(2)
                 values[batch.places[there].cpu().numpy()] = of_batch[there].cpu().numpy()
         return values
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """(N, B) values, log-probabilities of what was done, and entropies."""
         buffer, networks = self.rollout_buffer, self.policy.mlp_extractor
-        seen, legal = buffer.seen[batch.places], buffer.legal[batch.places]
-        logits = networks.actor(seen) + buffer.prior[batch.places]
+        legal = buffer.legal[batch.places]
+        logits = self._of(networks.actor, batch) + buffer.prior[batch.places]
         log_probs = logits.masked_fill(~legal, ILLEGAL).log_softmax(dim=2)
         entropy = -(log_probs.exp() * log_probs * legal).sum(dim=2)
         log_prob = log_probs.gather(2, buffer.actions[batch.places].unsqueeze(2)).squeeze(2)
-        return networks.critic(seen).squeeze(2), log_prob, entropy
+        return self._of(networks.critic, batch).squeeze(2), log_prob, entropy
+
+    def _of(self, network: Stack, batch: Batch) -> Tensor:
+        """(N, B, outputs) of what nodes saw; what few of them have more of than others goes through theirs alone."""
+        seen, usual, busy = self.rollout_buffer.seen, batch.usual, batch.busy
+        outputs = network(seen[batch.places[:, :usual]])
+        if len(busy) == 0:
+            return outputs
+        more = network(seen[batch.places[busy, usual:]], busy)
+        nothing = outputs.new_zeros(len(outputs), *more.shape[1:])
+        return torch.cat([outputs, nothing.index_copy(0, busy, more)], dim=1)
 
     def _values(self, observations: Any) -> F32:
         """(num_envs,) of observations of all rows, by each node's own critic."""

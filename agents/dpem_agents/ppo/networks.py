@@ -71,18 +71,18 @@ class PeerActor(nn.Module):
         self.quality = StackedLinear(nodes, hidden, scenario.control.qualities, SMALL)
         self.wait = StackedLinear(nodes, hidden, 1, SMALL)
 
-    def forward(self, observations: Tensor) -> Tensor:
+    def forward(self, observations: Tensor, nodes: Tensor | None = None) -> Tensor:
         """(N, B, 1 + D·Q) from (N, B, F)."""
         own, blocks = split(observations, self.peers)
-        context = self.context(torch.cat([own, blocks.mean(dim=2)], dim=2))
-        hidden = torch.tanh(self.by_peer(self.peer, blocks) + context.unsqueeze(2))
-        hidden = torch.tanh(self.by_peer(self.hidden, hidden))
-        allocating = self.by_peer(self.quality, hidden).flatten(2)
-        return torch.cat([self.wait(hidden.mean(dim=2)), allocating], dim=2)
+        context = self.context(torch.cat([own, blocks.mean(dim=2)], dim=2), nodes)
+        hidden = torch.tanh(self.by_peer(self.peer, blocks, nodes) + context.unsqueeze(2))
+        hidden = torch.tanh(self.by_peer(self.hidden, hidden, nodes))
+        allocating = self.by_peer(self.quality, hidden, nodes).flatten(2)
+        return torch.cat([self.wait(hidden.mean(dim=2), nodes), allocating], dim=2)
 
-    def by_peer(self, layer: nn.Module, features: Tensor) -> Tensor:
+    def by_peer(self, layer: nn.Module, features: Tensor, nodes: Tensor | None) -> Tensor:
         """(N, B, D, outputs) from (N, B, D, inputs)."""
-        return layer(features.flatten(1, 2)).unflatten(1, (-1, self.peers))
+        return layer(features.flatten(1, 2), nodes).unflatten(1, (-1, self.peers))
 
 
 class PooledCritic(nn.Module):
@@ -93,10 +93,10 @@ class PooledCritic(nn.Module):
         self.nodes, self.peers = nodes, table.scenario.demand.peers
         self.layers = StackedNetwork(nodes, (OWN + 2 * table.peer_width, hidden, hidden, 1), 1.0)
 
-    def forward(self, observations: Tensor) -> Tensor:
+    def forward(self, observations: Tensor, nodes: Tensor | None = None) -> Tensor:
         """(N, B, 1) from (N, B, F)."""
         own, blocks = split(observations, self.peers)
-        return self.layers(torch.cat([own, blocks.mean(dim=2), blocks.amax(dim=2)], dim=2))
+        return self.layers(torch.cat([own, blocks.mean(dim=2), blocks.amax(dim=2)], dim=2), nodes)
 
 
 class StackedLinear(nn.Module):
@@ -109,11 +109,12 @@ class StackedLinear(nn.Module):
         for own in self.weight.data:  # Saxe, McClelland & Ganguli 2014
             nn.init.orthogonal_(own, gain)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, B, outputs) from (N, B, inputs)."""
+    def forward(self, features: Tensor, nodes: Tensor | None = None) -> Tensor:
+        """(N, B, outputs) from (N, B, inputs): of all nodes, or of these."""
+        weight = self.weight if nodes is None else self.weight.index_select(0, nodes)
         if self.bias is None:
-            return torch.bmm(features, self.weight)
-        return torch.baddbmm(self.bias, features, self.weight)
+            return torch.bmm(features, weight)
+        return torch.baddbmm(self.bias if nodes is None else self.bias.index_select(0, nodes), features, weight)
 
 
 class StackedNetwork(nn.ModuleList):
@@ -127,12 +128,12 @@ class StackedNetwork(nn.ModuleList):
         )
         self.nodes = nodes
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, nodes: Tensor | None = None) -> Tensor:
         """(N, B, outputs) from (N, B, inputs)."""
         *inner, last = self
         for layer in inner:
-            features = torch.tanh(layer(features))
-        return last(features)
+            features = torch.tanh(layer(features, nodes))
+        return last(features, nodes)
 
 
 Stack = PeerActor | PooledCritic | StackedNetwork

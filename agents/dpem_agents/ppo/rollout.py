@@ -16,12 +16,16 @@ from dpem_agents.ppo.forward import F32
 
 I64 = NDArray[np.int64]
 
+OF_A_COPY = 16  # what copying a node's weights costs, in rows of a product
+
 
 class Batch(NamedTuple):
     """Decisions of N nodes, at most B of each; N is 1 where all nodes share a policy."""
 
     places: Tensor  # (N, B) of the decisions in the buffer
     weight: Tensor  # (N, B) adds up to 1 over the decisions of a node that has any; 0 where it has fewer than B
+    usual: int  # number of decisions that
+    busy: Tensor  # (k,) nodes have more than
 
     def mean(self, values: Tensor) -> Tensor:
         """(N,) of (N, B), over each node's own."""
@@ -113,11 +117,23 @@ class DecisionBuffer(MaskableRolloutBuffer):
         for batch in range(int((-(-counts // size.clip(1))).max())):
             column = batch * size + np.arange(size.max())
             there = (column < (batch + 1) * size) & (column < counts)
+            column, there = column[:, there.any(axis=0)], there[:, there.any(axis=0)]
             places = np.take_along_axis(shuffled, np.where(there, column, 0), axis=1)
-            weight = there / there.sum(axis=1, keepdims=True).clip(1)
-            yield Batch(self._together([places]), self._together([weight.astype(np.float32)]))
+            decisions = there.sum(axis=1)
+            weight = (there / decisions[:, None].clip(1)).astype(np.float32)
+            usual = _cheapest(decisions)
+            busy = np.flatnonzero(decisions > usual)
+            yield Batch(self._together([places]), self._together([weight]), usual, self._together([busy]))
 
     @property
     def most(self) -> int:
         """Decisions of the node that has most."""
         return max(len(own) for own in self.by_node)
+
+
+def _cheapest(decisions: I64) -> int:
+    """Of how many decisions of every node a product is made, if those beyond are made of their nodes' alone."""
+    usual = np.unique(decisions)
+    busy = (decisions > usual[:, None]).sum(axis=1)
+    costs = len(decisions) * usual + busy * (usual.max() - usual + OF_A_COPY)
+    return int(usual[costs.argmin()])
