@@ -77,10 +77,11 @@ class Simulator:
         self.run((_begin, chosen))
 
     def follow(self, other: Simulator) -> None:
-        """Play what the other one plays, in its world, from whatever is copied from its `memory` to this one's."""
-        if self._sizes != other._sizes or self.world is not other.world:
-            own = (allocate(struct, self.num_envs, other._sizes) for struct in (State, Workspace))
-            self._hold(other._sizes, other.world, *own)
+        """Play what the other one plays, from whatever is copied from its `memory` to this one's."""
+        if self._sizes != other._sizes:
+            world, state, work = (allocate(struct, self.num_envs, other._sizes) for struct in STRUCTS)
+            self._hold(other._sizes, world, state, work)
+        _copy(other.world, self.world)
         self.episodes, self.networks_loaded = other.episodes.copy(), other.networks_loaded
 
     def step(
