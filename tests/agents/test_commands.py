@@ -68,6 +68,22 @@ def test_a_central_policy_is_trained_for_its_delay_with_other_hyperparameters(
     assert settings["hyperparameters"]["warm_start"] == "waiting"
 
 
+@pytest.mark.slow
+def test_a_training_of_minutes_beats_the_tuned_reactive_rule_on_networks_it_has_not_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mesh = ("--scenario", "mesh100-v0")
+    learn = ("--timesteps", "3e6", "--forecaster", "moving-average", "--learn.minibatches", "60")
+    assert dpem("train", *mesh, *learn, "--validation-episodes", "0", "--out", "runs/mesh100") == 0
+    policies = ("--policy", "local-reactive", "--policy", "ppo:runs/mesh100")
+    assert dpem("run", *mesh, *policies, "--tuned", "shipped", "--seeds", "20", "--out", "results") == 0
+    [played] = json.loads(Path("results/summary.json").read_text())["scenarios"]
+    [learned] = played["differences"]
+    assert learned["metrics"]["reward"]["difference"]["low"] > 0.0
+    assert learned["metrics"]["delivery_rate"]["difference"]["low"] > 0.0
+
+
 def test_a_search_scores_every_trial_and_goes_on_where_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
