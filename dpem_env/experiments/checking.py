@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LEARNING_CURVE = "dpem-learning-curve-1"
 DIGITS = 7  # of numbers that results of before have
+ROUNDING = 1e-12  # of a number: NumPy's logarithms end otherwise where an array begins elsewhere in memory
 Values = Mapping[str, float]
 
 
@@ -229,7 +230,8 @@ def _said(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _same(kept: Any, now: Any) -> bool:
-    """Whether it is the same number, or that number as results of before have it; or whatever else is the same."""
+    """Whether it is the same number but for rounding, or that of results of before; or whatever else is the same."""
     if not isinstance(now, float) or not isinstance(kept, float):
         return bool(kept == now)
-    return kept in (now, float(f"{now:.{DIGITS}g}")) or (math.isnan(kept) and math.isnan(now))
+    as_before = kept == float(f"{now:.{DIGITS}g}")
+    return as_before or math.isclose(kept, now, rel_tol=ROUNDING) or (math.isnan(kept) and math.isnan(now))
