@@ -175,7 +175,11 @@ def claims() -> Iterator[tuple[str, str, float, float, float]]:
 
     longest = max(each["lines"] for each in records("results/adapters/*.json"))
     yield "docs/adapters.md", "at most 80 lines", longest, 1, 80
-    floor = field("results/speed.json:rows", "ratio_to_empty", {"path": "parallel API", "actions": "local-reactive"})
+    floor = field(
+        "results/speed.json:rows",
+        "ratio_to_empty",
+        {"news": "none", "path": "parallel API", "actions": "local-reactive"},
+    )
     yield "docs/speed.md", "That is about half of our step", floor, 0.4, 0.6
 
 

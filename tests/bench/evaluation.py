@@ -1,8 +1,7 @@
 """What policies and forecasters add to an episode: CPU time per slot of evaluation, beside that of an idle policy.
 
 Every contestant plays the same episode, in turn, some times over; its time is the least of them, and the ratio that to
-the least of `idle`, which does nothing in the same environment. Central ones see the network half a second late. The
-network is that of the recurrent forecaster, whose nodes have one of their own.
+the least of `idle`, which does nothing in the same environment. Central ones see the network half a second late.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ POLICIES = (
     "q-cast",
     "reps",
 )
-FORECASTERS = ("moving-average", "bayes-filter", "gru:agents/checkpoints/mesh100-gru.npz")
+FORECASTERS = ("moving-average", "bayes-filter")
 
 
 def episode(scenario: Scenario, policy: str, forecaster: str | None = None) -> Callable[[], float]:
