@@ -87,7 +87,9 @@ class CentralEnv(gymnasium.Env[Observation, NDArray[np.int64]]):
         """Begin an episode."""
         self.session.reset(seed, options)
         super().reset(seed=None if seed is None else int(seed))  # which takes no integers of NumPy
-        self._illegal, self._sums, self._graph = 0, EpisodeSums(self.session), self.graph()
+        self._illegal, self._sums = 0, EpisodeSums(self.session)
+        if self._graph_observation:
+            self._graph = self.graph()
         shown = self._shown(self.session.look())
         self._rendering.played()
         return shown

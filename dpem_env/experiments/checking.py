@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LEARNING_CURVE = "dpem-learning-curve-1"
 DIGITS = 7  # of numbers that results of before have
-ROUNDING = 1e-12  # of a number: NumPy's logarithms end otherwise where an array begins elsewhere in memory
+ROUNDING = 1e-12  # of a number: on another machine the last digit of a sum of logarithms was another
 Values = Mapping[str, float]
 
 

@@ -38,10 +38,10 @@ OTHERWISE = {"long": "lon", "lng": "lon", "pos": "x and y, or lat and lon"} | di
     ("dist", "distance", "length_km", "km"), "length (km)"
 )  # what others call them, in whatever units
 OF_NODE = ("name", *PLACES, *ALIASES, *HARDWARE)
-OF_FIBRE = {
+OF_FIBRE = {  # least and most of what a link may have of its own
     "attenuation": (0.0, LARGEST),
     "link_fidelity": (0.25, 1.0),
-}  # least and most of what it may have of its own
+}
 OF_LINK = ("length", *OF_FIBRE)
 ENDS = ("source", "target")
 SEQUENCE = ("qconnections", "qchannels")  # what SeQUeNCe's topologies have, and node-link files have not

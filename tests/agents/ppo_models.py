@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from sb3_contrib import MaskablePPO
+from stable_baselines3.common.logger import configure
 
 from dpem_agents.ppo.checkpoint import Checkpoint
-from dpem_agents.ppo.hyperparameters import PRESETS
+from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters
 from dpem_agents.ppo.learner import Learner
 from dpem_agents.ppo.training import Settings
+from dpem_agents.ppo.vec_env import NodeVecEnv
 from dpem_env import scenarios
 from dpem_env.scenarios import Scenario
 
@@ -24,6 +28,27 @@ def settings(scenario: Scenario, mode: str, forecaster: str | None = None, **cha
     chosen = replace(PRESETS[mode], **(small | changed))
     delay, topology = 0.5 if mode == "central" else None, TOPOLOGY if mode == "independent" else None
     return Settings(scenario.hash, mode, 0, forecaster, delay, topology, chosen)
+
+
+def masked_ppo(policy: Any, env: NodeVecEnv, chosen: Hyperparameters, steps: int, **more: Any) -> MaskablePPO:
+    """The usual one of sb3-contrib, to compare with: so many steps of every sub-environment in a rollout."""
+    model = MaskablePPO(
+        policy,
+        env,
+        learning_rate=chosen.learning_rate,
+        n_steps=steps,
+        batch_size=math.ceil(steps * env.num_envs / chosen.minibatches),
+        n_epochs=chosen.epochs,
+        gamma=chosen.discount,
+        gae_lambda=chosen.trace,
+        clip_range=chosen.clip,
+        ent_coef=chosen.entropy_weight,
+        vf_coef=chosen.value_weight,
+        device="cpu",
+        **more,
+    )
+    model.set_logger(configure(None, []))
+    return model
 
 
 def learner(scenario: str | Scenario, mode: str, folder: Path, total: int = 1000, **changed: Any) -> Learner:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from ppo_models import checkpoint_of, draw_weights, drawn_checkpoint, learner
-from sb3_contrib import MaskablePPO
+from ppo_models import checkpoint_of, draw_weights, drawn_checkpoint, learner, masked_ppo
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
 
 from dpem_agents.ppo.checkpoint import Checkpoint
 from dpem_agents.ppo.decision_ppo import normalised
@@ -137,22 +134,10 @@ def advantages_of_a_row(buffer: Any, env_row: int, last: float) -> list[float]:
 def test_where_every_row_decides_it_is_masked_ppo_itself(tmp_path: Path) -> None:
     made = collected(tmp_path, minibatches=3, epochs=4, entropy_weight=0.01)
     chosen, buffer = made.settings.hyperparameters, made.model.rollout_buffer
-    plain = MaskablePPO(
-        StackedPolicy,
-        made.env,
-        learning_rate=chosen.learning_rate,
-        n_steps=chosen.slots,
-        batch_size=math.ceil(chosen.slots * made.env.num_envs / chosen.minibatches),
-        n_epochs=chosen.epochs,
-        gamma=chosen.discount,
-        gae_lambda=chosen.trace,
-        ent_coef=chosen.entropy_weight,
-        vf_coef=chosen.value_weight,
-        max_grad_norm=chosen.gradient_norm,
-        policy_kwargs={"table": FeatureTable(CHAIN), "hyperparameters": chosen},
-        device="cpu",
+    policy = {"table": FeatureTable(CHAIN), "hyperparameters": chosen}
+    plain = masked_ppo(
+        StackedPolicy, made.env, chosen, chosen.slots, max_grad_norm=chosen.gradient_norm, policy_kwargs=policy
     )
-    plain.set_logger(configure(None, []))
     plain.policy.load_state_dict(made.model.policy.state_dict())
     theirs, shape = plain.rollout_buffer, (chosen.slots, made.env.num_envs)
     theirs.reset()

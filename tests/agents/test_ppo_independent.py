@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from ppo_models import TOPOLOGY, draw_weights, learner
+from ppo_models import TOPOLOGY, draw_weights, learner, masked_ppo
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
@@ -61,23 +59,8 @@ def separate(made: Learner, node: int, norm: float) -> MaskablePPO:
     places = buffer.by_node[node]
     own = learner(CHAIN, "shared", Path(made.model.logger.dir), networks=chosen.networks)  # for its spaces
     own.env.num_envs = 1
-    model = MaskablePPO(
-        "MlpPolicy",
-        own.env,
-        learning_rate=chosen.learning_rate,
-        n_steps=len(places),
-        batch_size=math.ceil(len(places) / chosen.minibatches),
-        n_epochs=chosen.epochs,
-        gamma=chosen.discount,
-        gae_lambda=chosen.trace,
-        clip_range=chosen.clip,
-        ent_coef=chosen.entropy_weight,
-        vf_coef=chosen.value_weight,
-        max_grad_norm=norm,
-        policy_kwargs={"net_arch": [chosen.hidden, chosen.hidden]},
-        device="cpu",
-    )
-    model.set_logger(configure(None, []))
+    policy = {"net_arch": [chosen.hidden, chosen.hidden]}
+    model = masked_ppo("MlpPolicy", own.env, chosen, len(places), max_grad_norm=norm, policy_kwargs=policy)
     model.policy.load_state_dict(
         {name: weight.detach().clone() for name, weight in weights_of(made.model, node).items()}
     )

@@ -10,7 +10,7 @@ import pandas
 import pytest
 
 from dpem_env import scenarios
-from dpem_env.experiments.checking import Checked, check, compared_files, named
+from dpem_env.experiments.checking import Checked, Compared, check, compared_files, named
 from dpem_env.support.provenance import stamp
 from support.command_line import dpem
 
@@ -116,6 +116,14 @@ def test_scenarios_are_found_by_the_names_that_results_have() -> None:
         assert named(scenario.name, "validation") == scenario
     longer = mesh.override(name=mesh.name, forecast_horizon=10)
     assert named(longer.name, "evaluation", forecast_horizon=10) == longer
+
+
+def test_rounding_of_the_last_digits_is_no_difference_and_all_more_is() -> None:
+    def differences(now: float) -> int:
+        return len(Checked.of([Compared("x", {"rate": 2.0785804903668867}, {"rate": now})]).differences)
+
+    assert differences(2.078580490366887) == 0
+    assert differences(2.0785804903668867 * (1 + 1e-10)) == 1
 
 
 def test_another_scenario_of_the_name_is_told(copied: Path) -> None:

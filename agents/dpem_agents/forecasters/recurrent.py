@@ -100,6 +100,8 @@ def inputs_of(counts: NDArray[np.generic], size: F32) -> F32:
     return inputs
 
 
+# As `entry`, but without its questions whether a divisor is 0, which keep loops from doing several numbers at once.
+vectorised = cached(_nrt=False, nogil=True, error_model="numpy")
 # The functions of libraries are calls, one number at a time; these are sums and products, of which compiled loops do
 # several at once. Their errors are those of rounding (tested against the libraries').
 TAYLOR = tuple(np.float32(1.0 / factorial(k)) for k in range(8))
@@ -142,7 +144,7 @@ def tangent(x):
     return TWO / (ONE + exponential(-TWO * x)) - ONE
 
 
-@cached(_nrt=False, nogil=True, error_model="numpy")
+@vectorised
 def advance(cell, inputs, w_input, w_recurrent, b_input, b_recurrent, hidden, memory, given, kept):
     """One step of all cells, in place. `given` and `kept` are room for the gates' sums over inputs and hidden state."""
     nodes, places, units = hidden.shape
@@ -180,7 +182,7 @@ def advance(cell, inputs, w_input, w_recurrent, b_input, b_recurrent, hidden, me
                     hidden[i, d, u] = tangent(given[u] + kept[u])
 
 
-@cached(_nrt=False, nogil=True, error_model="numpy")
+@vectorised
 def read_out(hidden, weights, bias, scale, forecast):
     """scale · softplus(hidden·weights + bias) of every step ahead."""
     nodes, places, units = hidden.shape

@@ -120,11 +120,8 @@ class DecisionPPO(MaskablePPO):
     def _idle_value_loss(self, part: int) -> Tensor:
         """(N,) mean square errors of the values of rows that were idle at first: of one part of all of them."""
         buffer, networks = self.rollout_buffer, self.policy.mlp_extractor
-        rows = (
-            np.arange(len(buffer.idle))
-            .reshape(-1, self.policy.nodes)
-            .T[:, part :: self.policy.hyperparameters.minibatches]
-        )
+        by_node = np.arange(len(buffer.idle)).reshape(-1, self.policy.nodes).T
+        rows = by_node[:, part :: self.policy.hyperparameters.minibatches]
         idle = self._on_device(buffer.idle[rows])
         values = networks.critic(buffer.first[rows] * networks.visible).squeeze(2)
         errors = (self._on_device(buffer.first_returns[rows]) - values).square() * idle
