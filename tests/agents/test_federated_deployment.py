@@ -190,7 +190,7 @@ def test_the_command_starts_server_and_nodes_with_one_plan(
     common = (
         "--scenario chain3-v0 --set slots=50 --rounds 3 --federate.privacy off --federate.period 2 --keys k --out o"
     )
-    learn = [f"--learn.{name}" for name in ("slots=16", "epochs=2", "hidden=8")]
+    learn = [f"--learn.{name}" for name in ("slots=16", "epochs=2", "hidden=8", "idle_forecast=0")]
     started: list[Any] = []
     monkeypatch.setattr("dpem_agents.deployment.processes.serve", lambda *a, **n: started.append((a, n)) or Path("o/g"))
     monkeypatch.setattr("dpem_agents.deployment.processes.join", lambda *a, **n: started.append((a, n)) or Path("o/p"))
