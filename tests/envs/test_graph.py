@@ -53,7 +53,7 @@ def test_networks_lie_side_by_side_in_the_rows_of_a_vector_environment() -> None
         assert np.array_equal(whole.routes[rows], np.where(each.routes < 0, -1, each.routes + 20 * e))
 
 
-@pytest.mark.parametrize("name", ["chain3-v0", "star8-v0", "mesh20-v0", "abilene-trace-v0"])
+@pytest.mark.parametrize("name", ["chain3-v0", "star8-v0", "mesh20-v0", "surfnet-v0"])
 def test_a_padded_graph_has_the_same_shapes_on_every_topology(name: str) -> None:
     scenario = scenarios.get(name)
     sessions = [on(scenario, seed, seed + 1) for seed in range(6)]
