@@ -41,10 +41,9 @@ from scipy.optimize import linprog
 from scipy.sparse import coo_array, csr_array, hstack, vstack
 
 from dpem_env.network.network import Network, build_network
-from dpem_env.network.routes import pairs_per_link, pumped_werner
+from dpem_env.network.routes import fresh_werner, pairs_per_link, pumped_werner
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import ReplayDemand, SessionDemand
-from dpem_env.simulator.simulator import rules_of
 from dpem_env.support.errors import ScenarioError
 
 Floats = NDArray[np.float64]
@@ -175,11 +174,8 @@ class Ways:
     @cached_property
     def freshest(self) -> Floats:
         """(V,) Werner parameter that the pair cannot exceed when it is finished, whatever its quality."""
-        link = np.append(
-            pumped_werner(self.network.topology, self.scenario).max(axis=0), 1.0
-        )  # the last is for padding
-        of_links: Floats = link[self._at_way(self.network.routes.links)].prod(axis=1)
-        return of_links * rules_of(self.scenario).swap_factor ** (self._hops - 1)
+        best = pumped_werner(self.network.topology, self.scenario).max(axis=0)
+        return fresh_werner(self.scenario, best, self._at_way(self.network.routes.links), self._hops)
 
     @property
     def _hops(self) -> Ints:

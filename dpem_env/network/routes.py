@@ -54,7 +54,7 @@ def reachability(topology: Topology, scenario: Scenario) -> NDArray[np.int8]:
         scenario.routing.min_swap_rate,
         scenario.control.time_to_live,
         pumped_werner(topology, scenario),
-        _swap_factor(scenario),
+        swap_factor(scenario),
         lowest,
     )
     return verdict
@@ -71,9 +71,8 @@ def find_routes(topology: Topology, scenario: Scenario, peers: Ints) -> RouteTab
     build_time = build_times(link_rate, links, hops)
     classes = physics.werner_from_fidelity(np.array(scenario.demand.fidelity_classes))
     smallest = np.zeros((*hops.shape, len(classes)), dtype=np.int32)
-    swapped = _swap_factor(scenario) ** np.maximum(hops - 1, 0)
     for quality, pumped in reversed([*enumerate(pumped_werner(topology, scenario), start=1)]):
-        fresh = np.append(pumped, 1.0)[links].prod(axis=-1) * swapped  # the last is for padding
+        fresh = fresh_werner(scenario, pumped, links, hops)
         smallest[(fresh[..., None] >= classes) & (hops[..., None] > 0)] = quality
     return RouteTable(hops, links, nodes, build_time, smallest)
 
@@ -90,7 +89,17 @@ def pairs_per_link(topology: Topology, scenario: Scenario) -> Floats:
     return np.array([physics.pairs_per_link(link, q, *noise) for q in range(1, scenario.control.qualities + 1)])
 
 
-def _swap_factor(scenario: Scenario) -> float:
+def fresh_werner(
+    scenario: Scenario, link_werner: Floats, links: NDArray[np.integer[Any]], hops: NDArray[np.integer[Any]]
+) -> Floats:
+    """(…) Werner parameters of fresh pairs over routes of `links` (…, H), which are as `link_werner` (L,) says."""
+    of_links = np.append(link_werner, 1.0)[links].prod(axis=-1)  # the last is for padding
+    fresh: Floats = of_links * swap_factor(scenario) ** np.maximum(hops - 1, 0)
+    return fresh
+
+
+def swap_factor(scenario: Scenario) -> float:
+    """By what a swap multiplies the Werner parameter, with the scenario's gates and readouts."""
     return physics.swap_factor(scenario.hardware.gate_fidelity, scenario.hardware.readout_fidelity)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from dpem_env import physics
 from dpem_env.demand.requests import Demand
 from dpem_env.network.network import Network
-from dpem_env.network.routes import RouteTable
+from dpem_env.network.routes import RouteTable, swap_factor
 from dpem_env.network.topology import Topology
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import MAX_SLOTS
@@ -269,7 +269,7 @@ def rules_of(scenario: Scenario) -> Rules:
         cutoff=MAX_SLOTS if control.cutoff is None else control.cutoff,
         bernoulli=hardware.emission == "bernoulli",
         swap_success=float(hardware.swap_success),
-        swap_factor=physics.swap_factor(hardware.gate_fidelity, hardware.readout_fidelity),
+        swap_factor=swap_factor(scenario),
         purification_gate=purification_gate,
         purification_readout=purification_readout,
         link_failure=slot / outages.mean_up if outages else 0.0,
