@@ -140,7 +140,7 @@ def _lasting(name: str, sinks: dict[str, _Sink]) -> TextIO:
         io.BufferedWriter(sinks[name]),
         encoding=stream.encoding,
         errors=PLAIN,
-        line_buffering=stream.line_buffering,
+        line_buffering=stream.line_buffering or stream.write_through,  # PYTHONUNBUFFERED, as in many containers
         write_through=stream.write_through,
     )
 

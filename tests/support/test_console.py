@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -140,6 +142,24 @@ def test_a_scenario_that_is_shown_reads_back_whatever_the_encoding(
     monkeypatch.setattr(sys, "stdout", terminal)
     assert dpem("show", str(tmp_path / "mine.toml")) == 0
     assert from_toml(terminal.text()) == mine
+
+
+@pytest.mark.parametrize("environment", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+def test_a_complaint_is_there_at_once(environment: dict[str, str], tmp_path: Path) -> None:
+    script = """
+from dpem_env.support.console import complain, lasting_output
+with lasting_output():
+    complain("half of it")
+    print(open("said").read())
+"""
+    (tmp_path / "script.py").write_text(script)
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with (tmp_path / "said").open("w") as said:
+        run = [sys.executable, "script.py"]
+        seen = subprocess.run(
+            run, cwd=tmp_path, env=plain | environment, stdout=subprocess.PIPE, stderr=said, check=True
+        )
+    assert seen.stdout == b"half of it\n\n"
 
 
 CLOSED = ("<&- >&- 2>&-", ">&-", "<&-", "2>&-", ">&- 2>&-")
