@@ -1,7 +1,6 @@
 # make setup   create .venv and install everything, pinned     make demo    play a small network, results in demo/
 # make quick   lint, types and the quickest tests (a minute)   make test    lint, types, tests (minutes)
-# make test-all  slow suites, and those that need Flower or Ray, too; the dated result is committed
-# make test-adapters   train with every RL library there is an adapter for
+# make test-all  slow suites, with Flower and Ray, too; dated     make test-adapters   train with every RL library
 # make coverage  branch coverage of dpem_env, at least 95 %    make golden  record the golden episodes again
 # make bench   measure speed and memory                        make release build and try what is published
 # Experiments are declared: .venv/bin/dpem reproduce --help. Data that is not shipped is used where DPEM_DATA says.
@@ -12,6 +11,7 @@ BIN := $(VENV)/bin
 PIP := python -m pip install --quiet --disable-pip-version-check
 REPRODUCE := $(BIN)/dpem reproduce
 SLOW := baselines/results/test-all.txt
+unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes, each of which would compile all modules again
 
 # What needs Flower or Ray: tested in a virtual environment of its own, since Flower's pins are older than ours.
 FLOWER := tests/agents/test_federated_flower.py tests/agents/test_federated_deployment.py tests/experiments/test_workers.py
