@@ -46,7 +46,7 @@ test: lint
 
 test-all: test .adapters/flower/installed
 	date -u +"slow suites, %Y-%m-%d" > $(SLOW)
-	DPEM_FUZZ=3 $(BIN)/python -m pytest tests/hostile --no-header -rpsfE -q >> $(SLOW) || (cat $(SLOW); false)
+	DPEM_FUZZ=6 $(BIN)/python -m pytest tests/hostile --no-header -rpsfE -q >> $(SLOW) || (cat $(SLOW); false)
 	$(BIN)/python -m pytest -m slow $(FLOWER:%=--deselect %) --no-header -rpsfE >> $(SLOW) || (cat $(SLOW); false)
 	.adapters/flower/bin/python -m pytest $(FLOWER) --no-header -rpsfE >> $(SLOW) || (cat $(SLOW); false)
 	cat $(SLOW)

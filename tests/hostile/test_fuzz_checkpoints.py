@@ -127,7 +127,7 @@ def test_damaged_bytes_are_refused_in_one_line_or_make_no_difference(
 ) -> None:
     path, accepted = tmp_path / "a.npz", []
     whole = [write(path, kinds[name], compressed=packed).read_bytes() for packed in (False, True)]
-    for rng in inputs(200):
+    for rng in inputs(100):
         path.write_bytes(mutated_bytes(rng, one_of(rng, whole)))
         accepted.append(not refused(tried(kinds[name].use, path)))
     report(f"{name} files with damaged bytes", accepted)
@@ -157,7 +157,7 @@ def test_files_cut_short_are_refused_in_one_line(kinds: dict[str, Kind], name: s
 @pytest.mark.parametrize("name", ["policy", "training", *FORECASTERS])
 def test_another_description_is_refused_in_one_line_or_used(kinds: dict[str, Kind], name: str, tmp_path: Path) -> None:
     accepted = []
-    for rng in inputs(250):
+    for rng in inputs(120):
         about = json.loads(json.dumps(kinds[name].about))
         for _ in range(int(rng.integers(1, 3))):
             spoil(rng, about)
@@ -323,7 +323,7 @@ def test_a_mutated_result_is_refused_in_one_line_or_read(name: str, tmp_path: Pa
         good = json.loads(path.read_text())
     path.write_text(json.dumps(good))
     assert not refused(tried(read, path))
-    for number, rng in enumerate(inputs(400)):
+    for number, rng in enumerate(inputs(200)):
         data = json.loads(json.dumps(good))
         if number % 2:
             spoil(rng, data)
