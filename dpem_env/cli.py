@@ -19,7 +19,7 @@ from dpem_env.support.plugins import COMMANDS, announced, loaded
 if TYPE_CHECKING:
     from rich.console import Console
 
-ABOUT = "Entanglement allocation in quantum networks: run, compare and replay control policies."
+ABOUT = "Entanglement allocation in quantum networks: run, compare, replay and watch control policies."
 EXAMPLES = """\
 examples:
   dpem list
@@ -38,6 +38,8 @@ examples:
       compare them, tuned, on every control delay; scores beside raw metrics
   dpem replay results/local-reactive-0.parquet
       run an episode again from its log alone and verify every outcome
+  dpem watch results/local-reactive-0.parquet --html episode.html
+      a page that shows it slot by slot; two logs stand side by side
 """
 NOW_REPEATED = {"--policies": "--policy", "--forecasters": "--forecaster"}
 NOW_NESTED = ("--learn", "--federate")
@@ -94,6 +96,7 @@ def app() -> App:
         "table": commands.table,
         "figure": commands.figure,
         "replay": commands.replay,
+        "watch": commands.watch,
     }
     return options.commands("dpem", ABOUT, own | _others(), version=f"dpem {__version__}", help_epilogue=EXAMPLES)
 

@@ -387,6 +387,7 @@ def figure(
     from dpem_env.experiments.results import panelled, read
     from dpem_env.report.results_figure import FORMATS, save_front_figure, save_results_figure
     from dpem_env.support.errors import nearest
+    from dpem_env.support.files import make_file_writable
 
     if out.suffix.lower() not in FORMATS:
         raise DpemError(f"--out is {str(out)!r}; expected a name that ends with {', '.join(FORMATS)}")
@@ -394,6 +395,7 @@ def figure(
         if name not in METRICS:
             raise DpemError(f"unknown metric {name!r}; {nearest(name, METRICS)}")
     found = panelled(read(results))
+    make_file_writable(out)
     if front:
         save_front_figure(out, found, METRICS["contention"], METRICS["delivery_rate"])
     else:
@@ -416,3 +418,31 @@ def replay(log: Annotated[File, told("an episode log written by dpem run")], /, 
     for line in report.lines():
         print(line)
     return 0 if report.verified else 1
+
+
+def watch(
+    log: Annotated[File, told("an episode log written by dpem run")],
+    other: Annotated[File | None, told("another of the same episode, to be seen beside it")] = None,
+    /,
+    *,
+    html: Annotated[Path | None, told("a page that needs no network, with everything to look into")] = None,
+    gif: Annotated[Path | None, told("an animated picture of the map")] = None,
+    mp4: Annotated[Path | None, told("a video of it; needs imageio-ffmpeg")] = None,
+    fps: Annotated[Count, told("slots per second of picture and video")] = 8,
+    slots: Annotated[
+        tuple[int, int] | None, told("first and last slot of picture and video (default: all)", metavar="SLOT")
+    ] = None,
+    data: Data = None,
+) -> int:
+    """Show an episode, played again from its log, slot by slot.
+
+    The page has map, clock, requests as arcs, links that fill in, swaps, stored pairs, contention, and what is told of
+    a node that is clicked: queue, stock, its action among the legal ones, its forecast beside what came. The exit code
+    is 1 if the log cannot be verified; the page says why.
+
+      dpem watch results/local-reactive-0.parquet --html episode.html
+      dpem watch local.parquet central.parquet --gif both.gif --slots 0 80
+    """
+    from dpem_env.film.command import watch
+
+    return watch([log] if other is None else [log, other], html, gif, mp4, fps, slots, data)

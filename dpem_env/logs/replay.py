@@ -85,8 +85,9 @@ def replay_log(
     log: EpisodeLog,
     on_slot: Callable[[Session], None] = lambda session: None,
     data_dir: str | os.PathLike[str] | None = None,
+    on_start: Callable[[Session], None] = lambda session: None,
 ) -> ReplayReport:
-    """Replay a log that was read."""
+    """Replay a log that was read; `on_start` is called before its first slot, `on_slot` after every one."""
     network = log.network()
     demand = log.demand(network)
     session = Session(log.scenario)
@@ -99,6 +100,7 @@ def replay_log(
     elif difference is None and recorder.header["start"] != log.header["start"]:
         difference = "before slot 0: the state at the start (topology or routes) is another"
     changed = []
+    on_start(session)
     for row in log.rows:
         decision = decision_of(row)
         if decision_check(decision) != row["check"]:

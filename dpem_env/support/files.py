@@ -77,17 +77,17 @@ def make_writable(folder: Path, option: str = "--out") -> None:
         raise _unwritable(folder, error, option) from None
 
 
-def make_file_writable(path: Path) -> None:
+def make_file_writable(path: Path, option: str = "--out") -> None:
     """Make the folder for a result file if it is missing; DpemError if no file of that name can be written there."""
-    make_writable(path.parent)
+    make_writable(path.parent, option)
     try:
         folder = stat.S_ISDIR(os.stat(path).st_mode)
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:  # a name that is too long, or with a null character
-        raise _unwritable(path, error) from None
+        raise _unwritable(path, error, option) from None
     if folder:
-        raise DpemError(f"--out {os.fspath(path)!r} is a folder; expected the path of a file to write")
+        raise DpemError(f"{option} {os.fspath(path)!r} is a folder; expected the path of a file to write")
 
 
 def _unwritable(path: Path, error: OSError | ValueError, option: str = "--out") -> DpemError:
