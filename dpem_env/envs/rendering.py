@@ -18,14 +18,14 @@ FPS = 4  # slots per second
 
 
 class Rendering:
-    """The first network of a session to look at: in a window, as an array, as text, or not at all."""
+    """The first network of a session to look at: in a window, as an array, as text, or not at all; below a title."""
 
-    def __init__(self, session: Session, mode: str | None) -> None:
+    def __init__(self, session: Session, mode: str | None, title: str = "") -> None:
         require_one_of("render_mode", mode, (None, *MODES))
         if mode == "human" and not _has_windows():
             remedy = "set MPLBACKEND to a backend of matplotlib that has, such as TkAgg, or take 'rgb_array' or 'ansi'"
             warnings.warn(DpemWarning("render_mode 'human'", f"there are no windows here: {remedy}"), stacklevel=4)
-        self.session, self.mode = session, mode
+        self.session, self.mode, self.title = session, mode, title
         self._view: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Rendering:
         pairs = np.stack((table.source, network.peers[table.source, table.peer]), axis=1)
         due = table.last_slot < session.slot
         contended = state.tally[0, CONTENDED].sum() / (3 * network.num_nodes * max(session.slot, 1))
-        caption = (
+        caption = f"{self.title}\n" * bool(self.title) + (
             f"slot {session.slot} of {session.slots}   {(status >= 0)[due].sum()} of {due.sum()} due pairs delivered   "
             f"contention {contended:.4f}   {(status == Status.PENDING).sum()} pending"
         )

@@ -23,8 +23,8 @@ COLOURS = 64  # of a GIF: a map has few
 class Shots:
     """Pictures of the map in the slots from `first` to `last`, packed: a film would fill the memory otherwise."""
 
-    def __init__(self, first: int, last: int) -> None:
-        self.first, self.last = first, last
+    def __init__(self, first: int, last: int, title: str) -> None:
+        self.first, self.last, self.title = first, last, title
         self._packed: list[tuple[bytes, tuple[int, ...]]] = []
         self._rendering: Rendering | None = None
 
@@ -40,7 +40,7 @@ class Shots:
         if not self.first <= session.slot <= self.last:
             return
         if self._rendering is None:
-            self._rendering = Rendering(session, "rgb_array")
+            self._rendering = Rendering(session, "rgb_array", self.title)
         picture = self._rendering.render()
         assert isinstance(picture, np.ndarray)
         self._packed.append((zlib.compress(picture.tobytes(), 1), picture.shape))

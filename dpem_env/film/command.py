@@ -41,7 +41,7 @@ def watch(
     for option, path in written.items():
         make_file_writable(path, option)
     drawn = gif is not None or mp4 is not None
-    shots = [Shots(first, until) for _ in logs]
+    shots = [Shots(first, until, log.header["policy"]) for log in logs]
     with progress() as bar:
         films = [
             _filmed(log, bar, f"filming {path.name}", taken if drawn else None, data)
