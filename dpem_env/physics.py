@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Real = TypeVar("Real", float, NDArray[np.float64])
 
+LIGHT_SPEED = 2.0e5  # km/s in fibre, of a refractive index of 1.5
 NEGLIGIBLE_RATE = 1e-100  # pairs/s; its inverse can still be summed
 TINY = 1e-300  # floor of a probability inside a logarithm, so that 0·log₂ 0 is 0
 
@@ -31,6 +32,21 @@ def fidelity_from_werner(werner: Real) -> Real:
 def transmission(length: Real, attenuation: float | Real) -> Real:
     """Probability η = 10^(-αL/10) that a photon survives `length` km of fibre of `attenuation` dB/km."""
     return 10.0 ** (-attenuation * length / 10.0)  # type: ignore[no-any-return]
+
+
+def single_click_success(bright_state: float, transmission: Real) -> Real:
+    """Probability 2α√η that a single-click attempt succeeds, α the share of the bright state, η of the whole fibre.
+
+    Each end emits with probability α; one of the two photons, which come half of the way, is heard in the middle. To
+    first order in α: Cabrillo, Cirac, García-Fernández & Zoller, PRA 59, 1025 (1999); Humphreys et al., Nature 558, 268
+    (2018), eq. 1.
+    """
+    return 2.0 * bright_state * np.sqrt(transmission)  # type: ignore[no-any-return]
+
+
+def heralded_attempts(length: Real, modes: int) -> Real:
+    """Attempts/s that a link of `length` km allows if at most `modes` may be unanswered: modes·c/2L, c in the fibre."""
+    return modes * LIGHT_SPEED / np.maximum(2.0 * length, TINY)  # type: ignore[no-any-return]
 
 
 def swap_factor(gate_fidelity: float, readout_fidelity: float) -> float:

@@ -35,6 +35,7 @@ from dpem_env.scenarios.schema import (
     ChainNetwork,
     CoronetNetwork,
     FileNetwork,
+    Hardware,
     MeshNetwork,
     RelayNetwork,
     StarNetwork,
@@ -132,8 +133,7 @@ def build_topology(scenario: Scenario, topology_seed: int) -> Topology:
         coherence_time=drawn["coherence_time"],
         node_key=rng.permutation(n),
         link_key=rng.integers(1, 2**48, size=len(layout.links)),
-        attenuation=hardware.attenuation,
-        link_fidelity=hardware.link_fidelity,
+        hardware=hardware,
     )
 
 
@@ -147,8 +147,7 @@ def assemble(
     coherence_time: Floats,
     node_key: NDArray[np.int64],
     link_key: NDArray[np.int64],
-    attenuation: float,
-    link_fidelity: float,
+    hardware: Hardware,
 ) -> Topology:
     """A topology from a layout and hardware; each link is fed by its end with the larger g.
 
@@ -158,6 +157,8 @@ def assemble(
     ahead = (generation_rate[u] > generation_rate[v]) | (
         (generation_rate[u] == generation_rate[v]) & (node_key[u] < node_key[v])
     )
+    emitter = np.where(ahead, u, v).astype(np.int32)
+    transmission, link_fidelity = light(layout, hardware, generation_rate[emitter])
     topology = Topology(
         names=layout.names,
         position=layout.position,
@@ -168,9 +169,9 @@ def assemble(
         coherence_time=coherence_time,
         links=layout.links,
         length=layout.length,
-        emitter=np.where(ahead, u, v).astype(np.int32),
-        transmission=physics.transmission(layout.length, _own_or(layout.fibres.get("attenuation"), attenuation)),
-        link_fidelity=_own_or(layout.fibres.get("link_fidelity"), np.full(len(layout.links), link_fidelity)),
+        emitter=emitter,
+        transmission=transmission,
+        link_fidelity=link_fidelity,
         link_key=link_key,
         globe=layout.globe,
         placed=layout.placed,
@@ -179,6 +180,24 @@ def assemble(
         if isinstance(value, np.ndarray):
             value.setflags(write=False)
     return topology
+
+
+def light(layout: Layout, hardware: Hardware, rate: Floats) -> tuple[Floats, Floats]:
+    """(L,) how probable it is that a pair of the link's source, of `rate` (L,) pairs/s, arrives; its fidelity then.
+
+    Between sources and a station in the middle both photons must come through (η of the whole fibre), or with one click
+    either (2α√η, while the pair is as bright as α spoils it). A link that may wait for `parallel_modes` answers at most
+    makes no more attempts than these allow; it then takes that share of its source's pairs.
+    """
+    through = physics.transmission(layout.length, _own_or(layout.fibres.get("attenuation"), hardware.attenuation))
+    fidelity = _own_or(layout.fibres.get("link_fidelity"), np.full(len(layout.links), hardware.link_fidelity))
+    if hardware.link_model == "single-click":
+        through = physics.single_click_success(hardware.bright_state, through)
+        fidelity = fidelity * (1.0 - hardware.bright_state)
+    if hardware.parallel_modes is not None:
+        most = hardware.attempt_success * physics.heralded_attempts(layout.length, hardware.parallel_modes)
+        through = through * np.minimum(most / np.maximum(rate, physics.NEGLIGIBLE_RATE), 1.0)
+    return through, fidelity
 
 
 def _own_or(own: Floats | None, usual: Any) -> Any:

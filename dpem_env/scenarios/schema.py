@@ -221,6 +221,20 @@ class Hardware(Section):
     memory: Annotated[tuple[Count, Count], "qubits of a node"] = (8, 16)
     coherence_time: Annotated[Positive, "s; of every memory"] = 60.0
     attenuation: Annotated[NonNegative, "dB/km of fibre"] = 0.2
+    link_model: Annotated[
+        Literal["midpoint", "single-click"], "both photons must come through, or one (with bright_state)"
+    ] = "midpoint"
+    bright_state: Annotated[
+        float, Field(strict=True, gt=0, le=0.5), "single-click: probability that an end emits; 1 - F of a pair"
+    ] = 0.05
+    parallel_modes: Annotated[
+        Count | None, "attempts of a link that wait for an answer, 2L/c each, at most; none: as many as there are"
+    ] = None
+    attempt_success: Annotated[
+        float,
+        Field(strict=True, gt=0, le=1),
+        "probability, over no distance, with parallel_modes: generation_rate / attempt_success attempts/s",
+    ] = 1.0
     link_fidelity: Annotated[Fidelity, "of a pair that has just been made over a link"] = 0.95
     swap_success: Annotated[Probability, "probability that a swap succeeds"] = 0.9
     gate_fidelity: Annotated[Fidelity, "of a two-qubit gate"] = 0.995
@@ -238,6 +252,16 @@ class Hardware(Section):
     def purification_fidelities(self) -> tuple[float, float]:
         """Gate and readout fidelity of purification rounds."""
         return (self.gate_fidelity, self.readout_fidelity) if self.purification_gates == "noisy" else (1.0, 1.0)
+
+    @model_validator(mode="after")
+    def _nothing_is_given_in_vain(self) -> Hardware:
+        for name, needed, used in (
+            ("bright_state", 'link_model = "single-click"', self.link_model == "single-click"),
+            ("attempt_success", "parallel_modes", self.parallel_modes is not None),
+        ):
+            if not used and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} = {getattr(self, name)} does nothing without {needed}")
+        return self
 
     _pairs = field_validator("generation_rate", "swap_rate", "memory", mode="before")(_two)
     _ranges = field_validator("generation_rate", "swap_rate", "memory")(_ordered)
@@ -480,7 +504,14 @@ class Seeds(Section):
 # scenario that has these is the one it was, and keeps its hash.
 NEUTRAL: dict[str, dict[str, Any]] = {
     "network": {"network_content": None},
-    "hardware": {"purification_gates": "ideal", "emission": "poisson"},
+    "hardware": {
+        "purification_gates": "ideal",
+        "emission": "poisson",
+        "link_model": "midpoint",
+        "bright_state": 0.05,
+        "parallel_modes": None,
+        "attempt_success": 1.0,
+    },
     "control": {"swapping": "all", "regenerate": False, "cutoff": None, "news_period": None, "news_delay": None},
     "demand": {"pairs_per_request": 1, "demand_matrix": None, "demand_content": None},
     "reward": {"class_values": []},

@@ -48,8 +48,7 @@ def draw_by_hand(
         coherence_time=np.full(nodes, 60.0),
         node_key=np.arange(nodes),
         link_key=np.array(link_key or range(1, len(links) + 1), dtype=np.int64),
-        attenuation=0.2,
-        link_fidelity=0.95,
+        hardware=Hardware(),
     )
 
 
@@ -207,8 +206,7 @@ def test_routes_do_not_depend_on_the_numbering_of_nodes(seed: int, number: list[
         coherence_time=one.coherence_time[old],
         node_key=np.arange(8),
         link_key=one.link_key,
-        attenuation=0.2,
-        link_fidelity=0.95,
+        hardware=Hardware(),
     )
     peers = everyone_else(8)
     table, renumbered_table = find_routes(one, scenario, peers), find_routes(other, scenario, peers)
@@ -287,8 +285,7 @@ def test_a_route_of_a_hopelessly_long_fibre_is_merely_slow() -> None:
         coherence_time=np.full(3, 60.0),
         node_key=np.arange(3),
         link_key=np.arange(3),
-        attenuation=0.2,
-        link_fidelity=0.95,
+        hardware=Hardware(),
     )
     scenario = Scenario(name="ocean", routing=LENIENT)
     table = find_routes(topology, scenario, everyone_else(3))

@@ -28,7 +28,7 @@ from dpem_env.network.topology import (
     topohub_names,
 )
 from dpem_env.scenarios import Scenario, schema
-from dpem_env.scenarios.schema import ChainNetwork, CoronetNetwork, MeshNetwork, StarNetwork, TopohubNetwork
+from dpem_env.scenarios.schema import ChainNetwork, CoronetNetwork, Hardware, MeshNetwork, StarNetwork, TopohubNetwork
 from dpem_env.support.errors import DataError, DpemError, ScenarioError
 from dpem_env.support.files import write_json
 
@@ -166,8 +166,7 @@ def test_between_ends_of_equal_rate_the_smaller_node_key_emits(node_key: list[in
         coherence_time=np.full(3, 60.0),
         node_key=np.array(node_key),
         link_key=np.arange(2),
-        attenuation=0.2,
-        link_fidelity=0.95,
+        hardware=Hardware(),
     )
     assert built.emitter.tolist() == emitters
 
@@ -541,3 +540,50 @@ def test_the_data_folder_may_come_from_the_environment(
 
 def _equal_hardware() -> schema.Hardware:
     return schema.Hardware(generation_rate=(4.0, 4.0), swap_rate=(2.0, 2.0), memory=(4, 4))
+
+
+LINE = {"nodes": 3, "spacing": 50.0, "attenuation": 0.2, "link_fidelity": 0.98}
+
+
+def test_with_one_click_a_link_is_as_probable_as_half_of_its_fibre_and_as_pure_as_it_is_dark() -> None:
+    topology = build_topology(scenarios.get("chain3-v0", **LINE, link_model="single-click", bright_state=0.1), 0)
+    assert topology.transmission == pytest.approx([0.2 * 10**-0.5] * 2)  # 2α·10^(-0.2·25/10)
+    assert topology.link_fidelity == pytest.approx([0.98 * 0.9] * 2)
+    usual = build_topology(scenarios.get("chain3-v0", **LINE), 0)
+    assert usual.transmission == pytest.approx([0.1] * 2)
+    assert usual.link_fidelity == pytest.approx([0.98] * 2)
+
+
+def test_a_link_makes_no_more_attempts_than_it_may_wait_for() -> None:
+    # 50 km are answered after 0.5 ms: one mode makes 2,000 attempts/s, of which a thousandth succeeds at no distance.
+    waiting = {**LINE, "attempt_success": 0.001, "generation_rate": (4.0, 4.0)}
+    for modes, share in ((1, 0.5), (2, 1.0), (3, 1.0)):
+        topology = build_topology(
+            scenarios.get("chain3-v0", **waiting, parallel_modes=modes, relay_generation_rate=4.0), 0
+        )
+        assert topology.transmission == pytest.approx([0.1 * share] * 2)
+
+
+def test_links_of_no_length_wait_for_nothing() -> None:
+    topology = build_topology(scenarios.get("swap-chain3-v0", parallel_modes=1, spacing=1e-9), 0)
+    assert topology.transmission == pytest.approx([1.0] * 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"bright_state": 0.2}, 'bright_state = 0.2 does nothing without link_model = "single-click"'),
+        ({"attempt_success": 0.5}, "attempt_success = 0.5 does nothing without parallel_modes"),
+        ({"link_model": "single-click", "bright_state": 0.6}, "bright_state"),
+        ({"parallel_modes": 0}, "parallel_modes"),
+    ],
+)
+def test_what_says_nothing_of_a_link_is_refused(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ScenarioError, match=told):
+        scenarios.get("mesh100-v0", **fields)
+
+
+def test_links_as_they_were_leave_a_scenario_what_it_was() -> None:
+    same = scenarios.get("mesh100-v0", name="mesh100-v0", link_model="midpoint", parallel_modes=None)
+    assert same.hash == scenarios.get("mesh100-v0").hash
+    assert scenarios.get("mesh100-v0", link_model="single-click").hash != same.hash

@@ -58,6 +58,10 @@ OTHER: dict[str, dict[str, Any]] = {
         "coherence_time": 10.0,
         "attenuation": 0.25,
         "link_fidelity": 0.97,
+        "link_model": "midpoint",
+        "bright_state": 0.1,
+        "parallel_modes": 7,
+        "attempt_success": 0.5,
         "swap_success": 0.8,
         "purification_gates": "ideal",
         "gate_fidelity": 0.98,
@@ -143,6 +147,7 @@ def test_shipped_scenarios_are_listed_under_their_versioned_name_with_a_summary(
         ("nodes", 100), ("side", 100.0), ("links_per_node", 2.5), ("generation_rate", (0.0, 10.0)),
         ("swap_rate", (0.0, 5.0)), ("memory", (8, 16)), ("coherence_time", 60.0), ("attenuation", 0.2),
         ("link_fidelity", 0.95), ("swap_success", 0.9), ("token_cap", 2.0), ("purification_gates", "noisy"),
+        ("link_model", "midpoint"), ("parallel_modes", None),
         ("routes_per_peer", 3), ("max_hops", 8),
         ("min_link_rate", 0.1), ("min_swap_rate", 0.1), ("peers", 8), ("fidelity_classes", (0.75, 0.85, 0.91)),
         ("class_weights", (0.5, 0.3, 0.2)), ("deadline", (1.0, 2.0, 2.0)), ("request_rate", 17.3),
@@ -204,7 +209,8 @@ def test_any_scenario_survives_toml_and_back(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("section", "leaf"), CHANGES)
 def test_the_hash_changes_with_every_field(section: str, leaf: str) -> None:
-    scenario = scenarios.get("mesh100-outages-v0", generation_rate=(0.0, 4.0), swapping="asap")
+    base = {"generation_rate": (0.0, 4.0), "link_model": "single-click", "parallel_modes": 9}
+    scenario = scenarios.get("mesh100-outages-v0", **base)
     if section == "outages":
         changed = scenario.override(outages={**scenario.model_dump()["outages"], leaf: OTHER[section][leaf]})
     else:

@@ -248,8 +248,7 @@ def draw(
         coherence_time=_per_node(n, coherence_time),
         node_key=np.arange(n),
         link_key=np.arange(1, len(fibres) + 1),
-        attenuation=scenario.hardware.attenuation,
-        link_fidelity=scenario.hardware.link_fidelity,
+        hardware=scenario.hardware,
     )
     network = with_routes(scenario, topology, table, np.where(table >= 0, 1.0 / np.sum(table >= 0), 0.0), {})
     columns = np.array(sorted(requests), dtype=np.int32).reshape(-1, 5).T
