@@ -24,7 +24,7 @@ class CentralEnv(gymnasium.Env[Observation, NDArray[np.int64]]):
     """The same network under central control: one controller decides for all nodes, δ seconds late.
 
     It plays by the rules of `EntanglementEnv`: at most one new allocation per node and slot, the
-    same verbs, the same demand and luck for the same seed.
+    same verbs, the same requests and random draws for the same seed.
 
     **Action.** ``MultiDiscrete([1 + D·Q] * N)``, entry i coded as the action of ``agent_i`` (with ``routes=True``,
     ``1 + D·Q·k``). With ``conditional=True`` as many follow that a node withholds, waiting instead, unless it finds the
