@@ -38,8 +38,8 @@ def single_click_success(bright_state: float, transmission: Real) -> Real:
     """Probability 2α√η that a single-click attempt succeeds, α the share of the bright state, η of the whole fibre.
 
     Each end emits with probability α; one of the two photons, which come half of the way, is heard in the middle. To
-    first order in α: Cabrillo, Cirac, García-Fernández & Zoller, PRA 59, 1025 (1999); Humphreys et al., Nature 558, 268
-    (2018), eq. 1.
+    first order in α, when fidelity is 1 - α: Cabrillo, Cirac, García-Fernández & Zoller, PRA 59, 1025 (1999); Hermans
+    et al., New J. Phys. 25, 013011 (2023).
     """
     return 2.0 * bright_state * np.sqrt(transmission)  # type: ignore[no-any-return]
 
