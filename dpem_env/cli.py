@@ -95,6 +95,7 @@ def app() -> App:
         "reproduce": commands.reproduce,
         "table": commands.table,
         "figure": commands.figure,
+        "front": commands.front,
         "replay": commands.replay,
         "watch": commands.watch,
     }

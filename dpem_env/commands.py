@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from dpem_env.support.errors import DpemError
 from dpem_env.support.options import (
+    POSITIVE,
     REPEATED,
     Changes,
     Count,
@@ -385,12 +386,11 @@ def figure(
     """
     from dpem_env.envs.metric_labels import METRICS
     from dpem_env.experiments.results import panelled, read
-    from dpem_env.report.results_figure import FORMATS, save_front_figure, save_results_figure
+    from dpem_env.report.results_figure import require_format, save_front_figure, save_results_figure
     from dpem_env.support.errors import nearest
     from dpem_env.support.files import make_file_writable
 
-    if out.suffix.lower() not in FORMATS:
-        raise DpemError(f"--out is {str(out)!r}; expected a name that ends with {', '.join(FORMATS)}")
+    require_format(out)
     for name in metric:
         if name not in METRICS:
             raise DpemError(f"unknown metric {name!r}; {nearest(name, METRICS)}")
@@ -402,6 +402,51 @@ def figure(
         drawn = [METRICS[name] for name in metric or ("delivery_rate", "contention")]
         save_results_figure(out, found, drawn, METRICS["reward"])
     print(f"wrote {out}")
+    return 0
+
+
+def front(
+    results: Annotated[Path, told("a folder that dpem benchmark fronts, or another suite of prices, has written")],
+    /,
+    *,
+    reference: Annotated[
+        str | None, told("label to compare with (default: that of the results)", metavar="LABEL")
+    ] = None,
+    limit: Annotated[
+        float | None, POSITIVE, told("contention up to which fronts count (default: the reference's most)", metavar="X")
+    ] = None,
+    level: Annotated[
+        tuple[float, ...],
+        POSITIVE,
+        told(f"contention at which they are compared{REPEATED} (default: four)", metavar="X"),
+    ] = (),
+    out: Annotated[Path | None, told("also draw them: a .png, .pdf or .svg file (default: do not)")] = None,
+) -> int:
+    r"""Compare policies as curves of delivery against contention.
+
+    Every scenario of the results is a point of each policy, such as a price of contention that it was tuned or trained
+    for. A front is the concave envelope of a policy's points and of doing nothing: what it can do at every contention.
+    Its share is its mean height up to the limit. Intervals are of 95 %, differences paired on the same episodes.
+
+      dpem benchmark fronts --policy maxweight --policy central-maxweight --seeds 20 --tuned shipped --out fronts
+      dpem front fronts --out fronts.pdf
+    """
+    from dpem_env.experiments.fronts import CONTENTION, DELIVERY, front_table
+    from dpem_env.experiments.results import panelled, read
+    from dpem_env.report.results_figure import require_format, save_front_figure
+    from dpem_env.report.tables import print_front, working
+    from dpem_env.support.files import make_file_writable
+
+    if out is not None:
+        require_format(out)
+    found = read(results)
+    with working("comparing …"):
+        fronts = front_table(found, reference, limit, level)
+    print_front(f"delivery against contention, up to {fronts.limit:.3g}", fronts.records, fronts.columns)
+    if out is not None:
+        make_file_writable(out)
+        save_front_figure(out, panelled(found), CONTENTION, DELIVERY)
+        print(f"wrote {out}")
     return 0
 
 
@@ -422,12 +467,14 @@ def replay(log: Annotated[File, told("an episode log written by dpem run")], /, 
 
 def watch(
     log: Annotated[File, told("an episode log written by dpem run")],
-    other: Annotated[File | None, told("another of the same episode, to be seen beside it")] = None,
+    other: Annotated[File | None, told("another of the same episode, to be seen beside it (default: none)")] = None,
     /,
     *,
-    html: Annotated[Path | None, told("a page that needs no network, with everything to look into")] = None,
-    gif: Annotated[Path | None, told("an animated picture of the map")] = None,
-    mp4: Annotated[Path | None, told("a video of it; needs imageio-ffmpeg")] = None,
+    html: Annotated[
+        Path | None, told("a page that needs no network, with everything to look into (default: none)")
+    ] = None,
+    gif: Annotated[Path | None, told("an animated picture of the map (default: none)")] = None,
+    mp4: Annotated[Path | None, told("a video of it; needs imageio-ffmpeg (default: none)")] = None,
     fps: Annotated[Count, told("slots per second of picture and video")] = 8,
     slots: Annotated[
         tuple[int, int] | None, told("first and last slot of picture and video (default: all)", metavar="SLOT")

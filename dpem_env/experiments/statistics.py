@@ -58,7 +58,7 @@ def crossed_bootstrap(
     table = _table(values)
     rows, columns = (rng.integers(size, size=(resamples, size)) for size in table.shape[:2])
     drawn = table[rows[:, :, None], columns[:, None, :]].reshape(resamples, -1)
-    return _percentiles(float(statistic(table.ravel())), statistic(drawn), table.size)
+    return percentiles(float(statistic(table.ravel())), statistic(drawn), table.size)
 
 
 def stratified_bootstrap(
@@ -72,7 +72,7 @@ def stratified_bootstrap(
     table = _table(scores)
     runs = rng.integers(len(table), size=(resamples, *table.shape))
     drawn = np.take_along_axis(table[None], runs, axis=1).reshape(resamples, -1)
-    return _percentiles(float(statistic(table.ravel())), statistic(drawn), table.size)
+    return percentiles(float(statistic(table.ravel())), statistic(drawn), table.size)
 
 
 def mean_interval(values: ArrayLike, rng: np.random.Generator) -> Interval:
@@ -96,7 +96,7 @@ def paired_difference(
     if len(a) == len(b) == 1:
         return _student(a[0] - b[0])
     our_means, their_means = _resampled_means(a, b, rng, resamples)
-    return _percentiles(float(a.mean() - b.mean()), our_means - their_means, a.size * b.size)
+    return percentiles(float(a.mean() - b.mean()), our_means - their_means, a.size * b.size)
 
 
 def relative_difference(
@@ -110,7 +110,7 @@ def relative_difference(
     our_means, their_means = _resampled_means(a, b, rng, resamples)
     if min(b.mean(), their_means.min()) <= 0:
         return Interval(float("nan"), float("nan"), float("nan"))
-    return _percentiles(float(a.mean() / b.mean()) - 1, our_means / their_means - 1, a.size * b.size)
+    return percentiles(float(a.mean() / b.mean()) - 1, our_means / their_means - 1, a.size * b.size)
 
 
 def probability_of_improvement(
@@ -124,8 +124,8 @@ def probability_of_improvement(
     a, b = _pair(ours, theirs)
     difference = a[:, None, :] - b[None, :, :]
     wins = (difference > 0) + 0.5 * (difference == 0)  # (T, U, E)
-    weights = [_weights(size, resamples, rng) for size in wins.shape]
-    return _percentiles(float(wins.mean()), np.einsum("tue,rt,ru,re->r", wins, *weights, optimize=True), wins.size)
+    drawn = [weights(size, resamples, rng) for size in wins.shape]
+    return percentiles(float(wins.mean()), np.einsum("tue,rt,ru,re->r", wins, *drawn, optimize=True), wins.size)
 
 
 def cohens_d_paired(ours: ArrayLike, theirs: ArrayLike) -> float:
@@ -184,19 +184,19 @@ def _student(values: Array) -> Interval:
 
 def _resampled_means(a: Array, b: Array, rng: np.random.Generator, resamples: int) -> tuple[Array, Array]:
     """Means (resamples,) of a (T, E) and b (U, E) under common evaluation seeds and training seeds of their own."""
-    seeds = _weights(a.shape[1], resamples, rng)
+    seeds = weights(a.shape[1], resamples, rng)
     ours, theirs = (
-        np.einsum("rt,te,re->r", _weights(len(table), resamples, rng), table, seeds, optimize=True) for table in (a, b)
+        np.einsum("rt,te,re->r", weights(len(table), resamples, rng), table, seeds, optimize=True) for table in (a, b)
     )
     return ours, theirs
 
 
-def _weights(size: int, resamples: int, rng: np.random.Generator) -> Array:
+def weights(size: int, resamples: int, rng: np.random.Generator) -> Array:
     """(resamples, size) how often each seed is drawn, over size."""
     return rng.multinomial(size, np.full(size, 1 / size), size=resamples) / size
 
 
-def _percentiles(value: float, estimates: Any, drawn_from: int) -> Interval:
+def percentiles(value: float, estimates: Any, drawn_from: int) -> Interval:
     """The estimates' percentiles; unknown where there was but one value to draw from."""
     if drawn_from == 1:
         return Interval(value, float("nan"), float("nan"))

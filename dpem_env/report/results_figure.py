@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dpem_env.network.network import Network
 from dpem_env.report.labels import Quantity, shown
 from dpem_env.report.network_map import draw_network
+from dpem_env.support.errors import DpemError
 from dpem_env.support.files import whole_file
 
 FEW = 5  # episodes
@@ -130,6 +131,12 @@ def save_front_figure(
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlim(left=max(across.possible[0], axes.get_xlim()[0]))
     save(figure, path)
+
+
+def require_format(path: Path) -> None:
+    """DpemError unless the name ends like that of a picture we can write."""
+    if path.suffix.lower() not in FORMATS:
+        raise DpemError(f"--out is {str(path)!r}; expected a name that ends with {', '.join(FORMATS)}")
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -238,6 +238,11 @@ def of_tuned(found: Record) -> Record:
     return {**found, "name": name, "options": options}
 
 
+def print_front(title: str, records: Sequence[Record], columns: Sequence[str]) -> None:
+    """What fronts come to, policy by policy."""
+    console().print(table(title, records, columns))
+
+
 def print_forecasts(summary: dict[str, Any]) -> None:
     """Deviance skill of every forecaster, slot by slot ahead, with its interval for the first and the last."""
     horizon = len(summary["forecasters"][0]["skill"])

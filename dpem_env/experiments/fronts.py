@@ -1,0 +1,177 @@
+"""Fronts: policies as curves of delivery against contention, compared as a whole.
+
+Results of several scenarios that differ in what matters to a policy alone, such as the price of contention that it is
+tuned or trained for (suite ``fronts``), hold several points of every policy, played on the same episodes. Whoever has
+two policies can play one in some episodes and the other in the rest, so every point between two is one that can be had
+as well, and doing nothing is a point of everybody: a front is the upper concave envelope of a policy's points and of
+the origin, and as high beyond its last point as there. `share` is the mean of a front over contention from 0 to a
+limit, which is the area below it, or hypervolume (Zitzler & Thiele, PPSN 1998), over the limit. Intervals resample
+evaluation seeds, for all points and policies at once, and each policy's training seeds by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpem_env.envs.metric_labels import METRICS
+from dpem_env.experiments.results import Results, records
+from dpem_env.experiments.statistics import RESAMPLES, Interval, percentiles, weights
+from dpem_env.report.labels import Estimate, Quantity
+from dpem_env.support.errors import DpemError, nearest
+
+Array = NDArray[np.float64]
+
+CONTENTION, DELIVERY = METRICS["contention"], METRICS["delivery_rate"]
+SHARE = Quantity("share", "share below the front", 4)
+LEVELS = 4  # levels of contention that fronts are compared at, unless they are named
+
+
+class Points(NamedTuple):
+    """All points of a policy: P scenarios by T training seeds by E episodes."""
+
+    contention: Array  # (P, T, E)
+    delivery: Array  # (P, T, E)
+
+
+class Comparison(NamedTuple):
+    """A front beside that of the reference."""
+
+    share: Interval
+    more: Interval | None  # share minus that of the reference; None for the reference itself
+    higher: tuple[Interval, ...]  # delivery, at every level: minus the reference's, or that of the reference itself
+
+
+def points_of(results: Results) -> dict[str, Points]:
+    """Of every contestant by its label; DpemError unless there are results of several scenarios, of all contestants."""
+    found: dict[str, list[tuple[Array, Array]]] = {}
+    for each in records(results):
+        if not each["policy"].startswith("bound:"):
+            values = tuple(each[quantity.name].values for quantity in (CONTENTION, DELIVERY))
+            if any(value is None for value in values):
+                raise DpemError(f"the values of {each['label']} on {each['scenario']} are not kept")
+            found.setdefault(each["label"], []).append(values)
+    scenarios = len(results.summary["scenarios"])
+    for label, pairs in found.items():
+        if len(pairs) != scenarios or len({pair[0].shape for pair in pairs}) > 1:
+            raise DpemError(f"{label} did not play all {scenarios} scenarios alike; play the missing ones first")
+    return {label: Points(*(np.stack(column) for column in zip(*pairs, strict=True))) for label, pairs in found.items()}
+
+
+def heights(contention: Array, delivery: Array, levels: Array) -> Array:
+    """(R, K) height of each of R fronts of (R, P) points at (K,) levels of contention."""
+    rows = []
+    for x, y in zip(contention, delivery, strict=True):
+        corners = _envelope(x, y)
+        rows.append(np.interp(levels, *corners))
+    return np.array(rows)
+
+
+def shares(contention: Array, delivery: Array, limit: float) -> Array:
+    """(R,) mean height of each of R fronts of (R, P) points over contention from 0 to the limit."""
+    areas = []
+    for x, y in zip(contention, delivery, strict=True):
+        corner, height = _envelope(x, y)
+        across = np.append(corner[corner < limit], limit)
+        areas.append(np.trapezoid(np.interp(across, corner, height), across))
+    return np.array(areas) / limit
+
+
+def _envelope(x: Array, y: Array) -> tuple[Array, Array]:
+    """Corners of the upper concave envelope of some points and the origin, up to the highest (Andrew, IPL 9, 1979)."""
+    corners = [(0.0, 0.0)]
+    for point in sorted(zip(x.tolist(), y.tolist(), strict=True), key=lambda point: (point[0], -point[1])):
+        if point[1] <= corners[-1][1]:
+            continue  # as contended or more, and delivers no more
+        while len(corners) > 1 and _turns_left(corners[-2], corners[-1], point):
+            corners.pop()
+        if point[0] == corners[-1][0]:  # without any contention: better than the origin
+            corners.pop()
+        corners.append(point)
+    across, up = np.array(corners).T
+    return across, up
+
+
+def _turns_left(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
+    return (b[0] - a[0]) * (c[1] - a[1]) >= (b[1] - a[1]) * (c[0] - a[0])
+
+
+def compare_fronts(
+    points: Mapping[str, Points], reference: str, limit: float, levels: Sequence[float], rng: np.random.Generator
+) -> dict[str, Comparison]:
+    """Every policy's front beside that of the reference, over contention up to the limit, and at some levels."""
+    at = np.asarray(levels, dtype=np.float64)
+    episodes = weights(points[reference].delivery.shape[2], RESAMPLES, rng)
+    found = {label: _resampled(each, episodes, rng) for label, each in points.items()}
+    areas = {label: shares(*means, limit) for label, means in found.items()}
+    tall = {label: heights(*means, at) for label, means in found.items()}
+    compared = {}
+    for label in points:
+        own = label == reference
+        over = tall[label] if own else tall[label] - tall[reference]
+        compared[label] = Comparison(
+            _interval(areas[label]),
+            None if own else _interval(areas[label] - areas[reference]),
+            tuple(_interval(column) for column in over.T),
+        )
+    return compared
+
+
+def _resampled(points: Points, episodes: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """(1 + resamples, P) means of contention and of delivery: first as they are, then resampled."""
+    seeds = weights(points.delivery.shape[1], len(episodes), rng)
+    means = []
+    for values in points:
+        drawn = np.einsum("rt,pte,re->rp", seeds, values, episodes, optimize=True)
+        means.append(np.concatenate([values.mean(axis=(1, 2))[None], drawn]))
+    return means[0], means[1]
+
+
+def _interval(estimates: Array) -> Interval:
+    """Of the first, by all others."""
+    return percentiles(float(estimates[0]), estimates[1:], 2)
+
+
+class FrontTable(NamedTuple):
+    """Fronts as a table: a record per policy, the highest share first, and what is beside what."""
+
+    records: list[dict[str, Any]]
+    columns: list[str]
+    reference: str
+    limit: float
+
+
+def front_table(
+    results: Results, reference: str | None = None, limit: float | None = None, levels: Sequence[float] = ()
+) -> FrontTable:
+    """What fronts come to beside that of a reference.
+
+    `reference`: a label (default: that of the results). `limit`: by default the contention of the reference's most
+    contended point. `levels`: by default `LEVELS` of them, evenly up to the limit. DpemError for what there is none of.
+    """
+    points = points_of(results)
+    reference = results.summary["reference"] if reference is None else reference
+    if reference not in points:
+        raise DpemError(f"--reference is {reference!r}; {nearest(str(reference), points)}")
+    if limit is None:
+        limit = float(points[reference].contention.mean(axis=(1, 2)).max())
+        if limit == 0.0:
+            raise DpemError(f"{reference} has no contention at any of its points; pass --limit")
+    levels = levels or [limit * (place + 1) / LEVELS for place in range(LEVELS)]
+    compared = compare_fronts(points, reference, limit, levels, np.random.default_rng(0))
+    columns = [" : {policy}", "share below the front: {share:interval}", f"minus {reference}: {{more:change}}"]
+    columns += [f"delivery at {level:.3g}: {{level_{place}}}" for place, level in enumerate(levels)]
+    told = []
+    for label, each in sorted(compared.items(), key=lambda item: -item[1].share.value):
+        record: dict[str, Any] = {"policy": label, "share": Estimate(SHARE, *each.share)}
+        if each.more is not None:
+            record["more"] = Estimate(SHARE, *each.more)
+        for place, higher in enumerate(each.higher):
+            record[f"level_{place}"] = format(
+                Estimate(DELIVERY, *higher), "interval" if each.more is None else "change"
+            )
+        told.append(record)
+    return FrontTable(told, columns, reference, limit)

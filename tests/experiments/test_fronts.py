@@ -1,0 +1,129 @@
+"""Fronts: concave envelopes, the share below them, and intervals of both."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpem_env.experiments.fronts import Points, compare_fronts, front_table, heights, points_of, shares
+from dpem_env.experiments.results import read
+from dpem_env.support.errors import DpemError
+from support.command_line import complaint, dpem
+
+X = np.array([[0.1, 0.2, 0.15, 0.4, 0.3]])
+Y = np.array([[0.3, 0.4, 0.2, 0.5, 0.45]])  # the third is below the line from the first to the second
+LEVELS = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.9])
+
+
+def test_a_front_is_the_concave_envelope_of_its_points_and_of_doing_nothing() -> None:
+    assert heights(X, Y, LEVELS)[0] == pytest.approx([0.0, 0.15, 0.3, 0.4, 0.45, 0.5, 0.5])
+
+
+def test_the_share_is_the_area_below_it() -> None:
+    by_hand = (0.1 * 0.15 + 0.1 * 0.35 + 0.2 * 0.45) / 0.4
+    assert shares(X, Y, 0.4) == pytest.approx([by_hand])
+    assert shares(X, Y, 0.8) == pytest.approx([(0.4 * by_hand + 0.4 * 0.5) / 0.8])
+    assert shares(X, Y, 0.05) == pytest.approx([0.075])
+
+
+def test_it_is_the_best_that_mixtures_of_its_points_can_do() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        x, y = rng.random((2, 1, 6)).round(1)
+        found = heights(x, y, LEVELS)[0]
+        points = [(0.0, 0.0), *zip(x[0], y[0], strict=True)]
+        for level, height in zip(LEVELS, found, strict=True):
+            mixed = [b for a, b in points if a <= level]
+            for (a, b), (c, d) in combinations(points, 2):
+                if min(a, c) <= level < max(a, c):
+                    mixed.append(b + (d - b) * (level - a) / (c - a))
+            assert height == pytest.approx(max(mixed))
+
+
+def test_points_without_contention_lift_the_whole_front() -> None:
+    assert heights(np.array([[0.0, 0.2]]), np.array([[0.3, 0.4]]), np.array([0.0, 0.1]))[0] == pytest.approx(
+        [0.3, 0.35]
+    )
+
+
+def test_intervals_hold_the_difference_that_was_drawn() -> None:
+    rng = np.random.default_rng(0)
+    episodes = rng.normal(0.0, 0.1, size=40)  # what policies have in common
+    contention = np.stack([np.full((1, 40), 0.1), np.full((1, 40), 0.3)])
+    delivery = np.stack([0.3 + episodes[None], 0.5 + episodes[None]])
+    better = Points(contention, delivery + 0.05 + rng.normal(0.0, 0.01, size=(2, 1, 40)))
+    compared = compare_fronts({"a": Points(contention, delivery), "b": better}, "a", 0.3, [0.1, 0.2], rng)
+    assert compared["a"].more is None
+    more = compared["b"].more
+    assert more is not None
+    assert more.low < more.value < more.high
+    assert more.high - more.low < 0.02 < compared["b"].share.high - compared["b"].share.low  # paired
+    for higher in compared["b"].higher:
+        assert higher.low <= 0.05 <= higher.high
+    assert compared["a"].higher[0].value == pytest.approx(0.3 + episodes.mean())
+
+
+@pytest.fixture(scope="module")
+def fronts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("fronts") / "results"
+    world = (
+        "--scenario",
+        "star8-v0",
+        "--policy",
+        "local-reactive",
+        "--policy",
+        "maxweight",
+        "--policy",
+        "random-legal",
+    )
+    assert dpem("benchmark", "fronts", *world, "--seeds", "2", "--tuned", "shipped", "--out", str(out)) == 0
+    return out
+
+
+def test_results_of_several_prices_are_fronts(fronts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        dpem("front", str(fronts), "--reference", "maxweight", "--level", "0.01", "--out", str(tmp_path / "a.svg")) == 0
+    )
+    told = capsys.readouterr().out
+    assert (tmp_path / "a.svg").stat().st_size > 1000
+    assert all(name in told for name in ("local-reactive", "maxweight", "random-legal", "at 0.01"))
+    points = points_of(read(fronts))
+    assert points["maxweight"].delivery.shape == (4, 1, 2)
+    table = front_table(read(fronts), "maxweight")
+    assert table.limit == pytest.approx(points["maxweight"].contention.mean(axis=(1, 2)).max())
+    assert len(table.columns) == 3 + 4
+
+
+def test_bad_input_is_one_line(fronts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = str(fronts)
+    assert "--reference is 'maxwait'; did you mean 'maxweight'?" in complaint(
+        capsys, "front", results, "--reference", "maxwait"
+    )
+    assert "a number above 0" in complaint(capsys, "front", results, "--limit", "0")
+    assert "--out is 'a.gif'; expected a name that ends with .png" in complaint(
+        capsys, "front", results, "--out", "a.gif"
+    )
+    assert "summary.json" in complaint(capsys, "front", str(tmp_path))
+
+
+def test_policies_that_never_contend_need_a_limit() -> None:
+    with pytest.raises(DpemError, match=r"idle has no contention at any of its points; pass --limit"):
+        front_table(idle_alone())
+
+
+def idle_alone():  # type: ignore[no-untyped-def]
+    from dpem_env.envs.metric_labels import METRICS
+    from dpem_env.experiments.results import Key, Results, Rows
+
+    rows = Rows()
+    for seed in range(2):
+        rows.add("w", "h", Key("idle", None, None), 0, seed, {"contention": 0.0, "delivery_rate": 0.0})
+    mean = {"mean": {"value": 0.0, "low": 0.0, "high": 0.0}}
+    who = {"label": "idle", "policy": "idle", "forecaster": None, "delay": None}
+    who["metrics"] = {name: mean for name in ("contention", "delivery_rate") if name in METRICS}
+    scenario = {"name": "w", "episodes": [0, 1], "bound": None, "contestants": [who]}
+    summary = {"version": {}, "split": "evaluation", "reference": "idle", "scenarios": [scenario]}
+    return Results(summary, rows.frame())
