@@ -428,7 +428,8 @@ def front(
     for. A front is the concave envelope of a policy's points and of doing nothing: what it can do at every contention.
     Its share is its mean height up to the limit. Intervals are of 95 %, differences paired on the same episodes.
 
-      dpem benchmark fronts --policy maxweight --policy central-maxweight --seeds 20 --tuned shipped --out fronts
+      dpem benchmark fronts --policy maxweight --policy central-maxweight \
+                     --seeds 20 --tuned shipped --out fronts
       dpem front fronts --out fronts.pdf
     """
     from dpem_env.experiments.fronts import CONTENTION, DELIVERY, front_table
