@@ -104,7 +104,7 @@ class LuckyAtTheEnd(EntanglementEnv):
 
     def step(self, actions: dict[str, int]) -> Any:
         if self.agents and self.session.slot >= SLOTS - 3:
-            actions = {agent: int(np.random.randint(1, 4)) for agent in actions}  # noqa: NPY002
+            actions = {agent: int(np.random.randint(2)) for agent in actions}  # noqa: NPY002
         return super().step(actions)
 
 
