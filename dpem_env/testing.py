@@ -26,7 +26,6 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dpem_env.envs.parallel import EntanglementEnv
-from dpem_env.envs.rewards import earned
 from dpem_env.observations.features import NODE_FEATURES, ROUTE, FeatureTable, Observer
 from dpem_env.policy_contract import check_forecaster, check_policy
 from dpem_env.simulator import WHERE_PAIRS_GO, Tally, Verdict
@@ -327,7 +326,7 @@ def _rewards(moment: Moment) -> Complaints:
     """Finite, and earned - β·contended by the simulator's counts."""
     if not moment.returned.rewards:
         return
-    worth, contended = earned(moment.env.session.simulator)[0], moment.simulated["contended"]
+    worth, contended = moment.env.session.outcome().earned[0], moment.simulated["contended"]
     penalty = moment.env.scenario.reward.contention_penalty
     expected = worth - penalty * contended
     for i, (agent, reward) in enumerate(moment.returned.rewards.items()):

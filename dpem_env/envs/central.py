@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dpem_env.envs.graph import EDGE_FEATURES, GraphView, graph_of
 from dpem_env.envs.rendering import FPS, MODES, Rendering
-from dpem_env.envs.rewards import earned
+from dpem_env.envs.rewards import Outcome
 from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
 from dpem_env.envs.sums import EpisodeSums
 from dpem_env.scenarios import Scenario
@@ -90,7 +90,7 @@ class CentralEnv(gymnasium.Env[Observation, NDArray[np.int64]]):
         self._illegal, self._sums = 0, EpisodeSums(self.session)
         if self._graph_observation:
             self._graph = self.graph()
-        shown = self._shown(self.session.look())
+        shown = self._shown(self.session.look(), self.session.outcome())
         self._rendering.played()
         return shown
 
@@ -101,10 +101,11 @@ class CentralEnv(gymnasium.Env[Observation, NDArray[np.int64]]):
         chosen = as_actions("action", action, (session.num_nodes,))
         look = session.play(*session.observer.code.commands(chosen))
         self._illegal += int(session.simulator.refused.sum())
-        reward = self._sums.add()
-        observation, info = self._shown(look)
+        outcome = session.outcome()
+        self._sums.add(outcome)
+        observation, info = self._shown(look, outcome)
         self._rendering.played()
-        return observation, float(reward.sum()), False, session.done, info
+        return observation, float(outcome.reward[0].sum()), False, session.done, info
 
     def graph(self) -> GraphView:
         """The network of this episode for message passing between the rows of observations."""
@@ -118,13 +119,13 @@ class CentralEnv(gymnasium.Env[Observation, NDArray[np.int64]]):
         """Close the window, if there is one."""
         self._rendering.close()
 
-    def _shown(self, look: Look) -> tuple[Observation, dict[str, Any]]:
+    def _shown(self, look: Look, outcome: Outcome) -> tuple[Observation, dict[str, Any]]:
         simulator = self.session.simulator
         info = {
             "action_mask": look.masks[0],
             "illegal_actions": self._illegal,
             "delivered": simulator.state.delivered[0].copy(),
-            "earned": earned(simulator)[0],
+            "earned": outcome.earned[0],
             "contended": simulator.state.contended[0].copy(),
         }
         if self.session.done:

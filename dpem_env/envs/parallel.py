@@ -16,7 +16,8 @@ from pettingzoo.utils.conversions import parallel_to_aec, parallel_to_aec_wrappe
 from dpem_env import scenarios
 from dpem_env.envs.graph import GraphView, graph_of
 from dpem_env.envs.rendering import FPS, MODES, Rendering
-from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
+from dpem_env.envs.rewards import Outcome
+from dpem_env.envs.session import Session, as_actions, shows_arguments
 from dpem_env.envs.sums import EpisodeSums
 from dpem_env.observations.features import FeatureTable
 from dpem_env.scenarios import Scenario
@@ -55,8 +56,8 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     ``routes=True`` the agent names the route, too: ``Discrete(1 + D·Q·k)``, ``1 + (d·Q + q - 1)·k + r``. With
     ``conditional=True`` as many actions follow that ask for the same only if it is free: where no other agent had a
     claim on the route's sources and swap engines as the slot began (docs/rules.md). The int8 mask in
-    ``info["action_mask"]`` allows waiting always, and allocations while the node has a free row. An accepted
-    allocation may still be denied, for lack of memory or for claims. An illegal action is a wait, counted in
+    ``info["action_mask"]``, read-only, allows waiting always, and allocations while the node has a free row. An
+    accepted allocation may still be denied, for lack of memory or for claims. An illegal action is a wait, counted in
     ``info["illegal_actions"]``.
 
     **Observation.** ``Box(0, 1, (F,), float32)``: features of the node, then one block of features for each of its D
@@ -132,12 +133,12 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         """Begin an episode; returns observations and infos by agent."""
         self.session.reset(seed, None if options == PROBE else options, self.max_cycles)
         self.agents = self.possible_agents[:]
-        self._illegal = [0] * len(self.agents)
-        self._not_over = dict.fromkeys(self.agents, False)
+        self._not_over, self._no_reward = dict.fromkeys(self.agents, False), dict.fromkeys(self.agents, 0.0)
+        self._prepare([0] * len(self.agents))
         self._sums = EpisodeSums(self.session)
-        shown = self._shown(self.session.look())
+        observations, _, infos = self._returned(self.session.observations(), self.session.outcome())
         self._rendering.played()
-        return shown
+        return observations, infos
 
     def step(
         self, actions: dict[AgentID, int]
@@ -157,19 +158,16 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             if isinstance(actions, dict) and not actions:
                 return {}, {}, {}, {}, {}
             session.require_running()
-        look = session.play(*session.observer.code.commands(self._as_array(actions)))
-        refused = session.simulator.refused[0]
-        if refused.any():
-            self._illegal = [count + int(illegal) for count, illegal in zip(self._illegal, refused, strict=True)]
-        reward = self._sums.add()
-        observations, infos = self._shown(look)
+        rows, outcome = session.advance(*session.observer.code.commands(self._as_array(actions)))
+        self._sums.add(outcome)
+        observations, rewards, infos = self._returned(rows[0], outcome)
         over = session.done
         if over:
             self.agents = []
         self._rendering.played()
         return (
             observations,
-            dict(zip(agents, reward.tolist(), strict=True)),
+            rewards,
             self._not_over.copy(),
             dict.fromkeys(agents, True) if over else self._not_over.copy(),
             infos,
@@ -205,18 +203,38 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         """Close the window, if there is one."""
         self._rendering.close()
 
-    def _shown(self, look: Look) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
-        state, agents = self.session.simulator.state, self.possible_agents
-        told = (agents, self._illegal, state.delivered[0].tolist(), state.contended[0].tolist(), look.masks[0])
-        infos: dict[AgentID, dict[str, Any]] = {
-            agent: {"illegal_actions": illegal, "delivered": delivered, "contended": contended, "action_mask": mask}
-            for agent, illegal, delivered, contended, mask in zip(*told, strict=True)
+    def _prepare(self, illegal: list[int]) -> None:
+        """What is returned for agents with nothing to note, of which each slot takes copies, but not of their masks."""
+        allowed, self._waiting = self.session.observer.both_masks()
+        self._usual = {
+            agent: {"illegal_actions": count, "delivered": 0, "contended": 0, "action_mask": mask}
+            for agent, count, mask in zip(self.possible_agents, illegal, allowed, strict=True)
         }
-        observations: dict[AgentID, Any] = dict(zip(agents, look.observations[0], strict=True))
+
+    def _returned(
+        self, rows: NDArray[np.float32], outcome: Outcome
+    ) -> tuple[dict[AgentID, Any], dict[AgentID, float], dict[AgentID, dict[str, Any]]]:
+        """Observations, rewards and infos."""
+        agents, rewards, reward = self.possible_agents, self._no_reward.copy(), outcome.reward[0].tolist()
+        infos = {agent: usual.copy() for agent, usual in self._usual.items()}
+        for i, illegal, delivered, contended, full in outcome.noted():
+            agent = agents[i]
+            info, rewards[agent] = infos[agent], reward[i]
+            info["delivered"], info["contended"] = delivered, contended
+            if illegal:
+                info["illegal_actions"] = self._usual[agent]["illegal_actions"] = info["illegal_actions"] + 1
+            if full:
+                info["action_mask"] = self._waiting
+        observations: dict[AgentID, Any] = dict(zip(agents, rows, strict=True))
         if self._dict_observation:
             for agent, info in infos.items():
                 observations[agent] = {"observation": observations[agent], "action_mask": info.pop("action_mask")}
-        return observations, infos
+        return observations, rewards, infos
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        self.__dict__ |= attributes
+        if self.agents:  # copied masks can be written to
+            self._prepare([info["illegal_actions"] for info in self._usual.values()])
 
     def _as_array(self, actions: dict[AgentID, int]) -> NDArray[np.int64]:
         try:

@@ -1,28 +1,51 @@
-"""The reward: what a slot's deliveries are worth minus what its contention costs."""
+"""What a slot brought the agents: the reward is what its deliveries are worth minus what its contention costs."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env.scenarios import Scenario
-from dpem_env.simulator import Simulator
+from dpem_env.envs.reward_writer import write_outcome
+from dpem_env.simulator import Call, Simulator
 
 
-def rewards(simulator: Simulator, scenario: Scenario) -> NDArray[np.float64]:
-    """(B, N) earned_i - β·contended_i of the last step."""
-    return earned(simulator) - scenario.reward.contention_penalty * simulator.state.contended
+class Outcome(NamedTuple):
+    """Of the last slot, of every agent in every environment, in fresh arrays."""
+
+    earned: NDArray[np.float64]  # (B, N) worth of the pairs that served its requests: 1 each, or by class
+    reward: NDArray[np.float64]  # (B, N) earned_i - β·contended_i
+    notes: NDArray[np.int64]  # (B, 5, N) see `noted`
+    num_notes: NDArray[np.int64]  # (B,)
+
+    def noted(self, b: int = 0) -> Iterator[tuple[int, int, int, int, int]]:
+        """The agents of an environment with anything to note, few of many as a rule.
+
+        Yields an agent's number and, not all of them 0: whether its decision was illegal, requests delivered, contended
+        resources claimed, whether it has no free row now.
+        """
+        return zip(*self.notes[b, :, : self.num_notes[b]].tolist(), strict=True)
 
 
-def earned(simulator: Simulator) -> NDArray[np.float64]:
-    """(B, N) what the pairs are worth that served each node's requests in the last step: 1 each, or by class."""
-    state, values = simulator.state, simulator.scenario.reward.class_values
-    if not values:
-        return state.delivered.astype(np.float64)
-    # In phases 1-6 of the slot before no stored pair has served, in phase 0 of the present one nothing else.
-    played = state.slot - 1 + state.request_from_stock
-    batch, request = np.nonzero((state.request_status == played) & (state.request_status >= 0))
-    worth = np.zeros(state.delivered.shape)
-    source, wanted = simulator.world.request_source, simulator.world.request_class
-    np.add.at(worth, (batch, source[batch, request]), np.array(values)[wanted[batch, request]])
-    return worth
+class Rewarder:
+    """Tells what slots brought the agents of a simulator's environments."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        reward = simulator.scenario.reward
+        self.simulator = simulator
+        self._prices = float(reward.contention_penalty), np.array(reward.class_values, dtype=np.float64)
+
+    def outcome(self) -> Outcome:
+        """That of the last slot."""
+        call, outcome = self.settling()
+        self.simulator.run(call)
+        return outcome
+
+    def settling(self) -> tuple[Call, Outcome]:
+        """The call that `outcome` runs, to be run together with others, and what it fills."""
+        shape = batch, nodes = self.simulator.num_envs, self.simulator.num_nodes
+        notes = np.empty((batch, 5, nodes), dtype=np.int64), np.empty(batch, dtype=np.int64)
+        outcome = Outcome(np.empty(shape), np.empty(shape), *notes)
+        return (write_outcome, *self._prices, *outcome), outcome

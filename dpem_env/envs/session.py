@@ -20,7 +20,7 @@ from dpem_env.demand.forecast import Forecaster, NewRequests
 from dpem_env.demand.requests import Demand, draw_demand
 from dpem_env.envs.control import CentralControl
 from dpem_env.envs.forecasts import Forecasts
-from dpem_env.envs.rewards import rewards
+from dpem_env.envs.rewards import Outcome, Rewarder
 from dpem_env.network.network import Network, build_network
 from dpem_env.observations.features import Observer
 from dpem_env.policies import HybridPolicy, LocalPolicy, NetworkView, Policy
@@ -173,6 +173,7 @@ class Session:
         self.nodes_decide = delay is None or advised
         when = Condition.FREE if self.nodes_decide else Condition.READ_FREE
         self.observer = Observer(self.simulator, routes, when if conditional else 0, news)
+        self.rewarder = Rewarder(self.simulator)
         self.control = None
         if delay is not None:
             self.control = CentralControl(self.simulator, delay, forecaster, routes, self.observer.code.condition, news)
@@ -237,6 +238,14 @@ class Session:
         looking, look = self._looking()
         self.simulator.run(playing, *looking)
         return look
+
+    def advance(self, action: ArrayLike, *more: ArrayLike | None) -> tuple[NDArray[np.float32], Outcome]:
+        """`step` where nodes decide, in one go with what they observe, (B, N, F), and what the step brought them."""
+        playing = self._playing(action, *more)
+        observing, observations = self.observer.observing(self.forecast)
+        settling, outcome = self.rewarder.settling()
+        self.simulator.run(playing, observing, settling)
+        return observations, outcome
 
     def look(self) -> Look:
         """What nodes observe and may do; under central control, what controllers see of them and may order."""
@@ -330,9 +339,13 @@ class Session:
 
     def rewards(self, network: int = 0) -> NDArray[np.float64]:
         """(N,) reward of the last step."""
-        self.require_begun()
-        reward: NDArray[np.float64] = rewards(self.simulator, self.scenario)[network]
+        reward: NDArray[np.float64] = self.outcome().reward[network]
         return reward
+
+    def outcome(self) -> Outcome:
+        """What the last step brought the agents of all networks."""
+        self.require_begun()
+        return self.rewarder.outcome()
 
     def new_requests(self, slot: int, network: int = 0) -> NewRequests:
         """The requests of a network that arrived in `slot`."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dpem_env.envs.metrics import EpisodeMetrics, episode_metrics
+from dpem_env.envs.rewards import Outcome
 from dpem_env.envs.session import Session
 
 
@@ -17,12 +17,10 @@ class EpisodeSums:
         self.reward = np.zeros(session.network.num_nodes)
         self.charged = np.zeros(session.network.num_nodes, dtype=np.int64)
 
-    def add(self) -> NDArray[np.float64]:
-        """Add the slot that was played; returns its (N,) rewards."""
-        reward = self.session.rewards()
-        self.reward += reward
+    def add(self, outcome: Outcome) -> None:
+        """Add what the slot that was played brought."""
+        self.reward += outcome.reward[0]
         self.charged += self.session.simulator.state.contended[0]
-        return reward
 
     def metrics(self) -> EpisodeMetrics:
         """Those of the episode, once it is over."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dpem_env.envs.graph import GraphView, graph_of
 from dpem_env.envs.metrics import contention, delivery_rate
-from dpem_env.envs.rewards import earned, rewards
+from dpem_env.envs.rewards import Outcome
 from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import ScenarioError, require_one_of
@@ -82,7 +82,7 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         self.session.reset(seed, options)
         self._illegal = np.zeros((self.num_networks, self.agents_per_network), dtype=np.int64)
         observations, masks = self._rows(self.session.look())
-        return observations, self._infos(masks)
+        return observations, self._infos(masks, self.session.outcome())
 
     def step(
         self, actions: NDArray[np.int64]
@@ -94,8 +94,8 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         chosen = as_actions("actions", actions, (self.num_envs,)).reshape(self.num_networks, -1)
         observations, masks = self._rows(self.session.play(*self.observer.code.commands(chosen)))
         self._illegal += self.simulator.refused
-        reward = rewards(self.simulator, self.scenario).ravel()
-        infos = self._infos(masks)
+        outcome = self.session.outcome()
+        infos = self._infos(masks, outcome)
         over = self.session.done
         if over:
             for name, metric in (("delivery_rate", delivery_rate), ("contention", contention)):
@@ -107,7 +107,7 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
             infos |= final
         return (
             observations,
-            reward,
+            outcome.reward.ravel(),
             np.zeros(self.num_envs, dtype=np.bool_),
             (np.ones if over else np.zeros)(self.num_envs, dtype=np.bool_),
             infos,
@@ -124,13 +124,13 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         """Observations and masks as (num_envs, …)."""
         return look.observations.reshape(self.num_envs, -1), look.masks.reshape(self.num_envs, -1)
 
-    def _infos(self, masks: NDArray[np.int8]) -> dict[str, Any]:
+    def _infos(self, masks: NDArray[np.int8], outcome: Outcome) -> dict[str, Any]:
         state = self.simulator.state
         return {
             "action_mask": masks,
             "illegal_actions": self._illegal.flatten(),
             "delivered": state.delivered.flatten(),
-            "earned": earned(self.simulator).flatten(),
+            "earned": outcome.earned.ravel(),
             "contended": state.contended.flatten(),
         }
 

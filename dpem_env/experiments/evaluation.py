@@ -49,7 +49,7 @@ def run_episode(
     while not session.done:
         decision, forecast = _decided(session, policy)
         session.step(*decision)
-        sums.add()
+        sums.add(session.outcome())
         if recorder is not None:
             recorder.record(session, decision, forecast)
     return sums.metrics(), session

@@ -334,6 +334,16 @@ class Observer:
         out = np.empty((sim.num_envs, sim.num_nodes, self.code.num_actions), dtype=np.int8)
         return (write_masks, self._of_networks()[1], out), out
 
+    def both_masks(self, network: int = 0) -> tuple[I8, I8]:
+        """(N, actions) the masks of nodes with a free row, (actions,) that of any without one: read-only.
+
+        They stay what they are, also when the network is not played any more.
+        """
+        allowed, waiting = self._of_networks()[1][network].view(), np.zeros(self.code.num_actions, dtype=np.int8)
+        waiting[0] = 1
+        allowed.flags.writeable = waiting.flags.writeable = False
+        return allowed, waiting
+
     def _of_networks(self) -> tuple[F32, I8]:
         """What never changes in the networks that are played."""
         sim = self.simulator

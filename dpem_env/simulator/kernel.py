@@ -44,6 +44,7 @@ from dpem_env.simulator.telemetry import (
     pass_telemetry,
     reading_known,
     route_up,
+    some_link_down,
 )
 from dpem_env.support.compiled import entry, inlined, inner
 
@@ -368,6 +369,7 @@ def admit(rules, world, state, work, actors, action, condition):
     work.first_refused[:] = -1
     work.source_refused[:] = 0
     work.swap_refused[:] = 0
+    some_down = some_link_down(state)
     denied = 0
     for a in range(actors):
         i = np.int64(work.actor[a])
@@ -380,7 +382,7 @@ def admit(rules, world, state, work, actors, action, condition):
             r = np.int64(work.tries[i, n])
             if admitted or r < 0:
                 break
-            admitted = _try_route(world, state, work, i, d, r, quality, only_if_free)
+            admitted = _try_route(world, state, work, i, d, r, quality, only_if_free, some_down)
         if not admitted:
             state.verdict[i] = Verdict.DENIED
             denied += 1
@@ -447,9 +449,9 @@ def _refusing(world, state, work, i, d, r, only_if_free):
 
 
 @inner
-def _try_route(world, state, work, i, d, r, quality, only_if_free):
+def _try_route(world, state, work, i, d, r, quality, only_if_free, some_down):
     """Open an allocation on route r if its links are up and no resource refuses it; remember which did."""
-    if not route_up(world, state, i, d, r):
+    if some_down and not route_up(world, state, i, d, r):
         return False
     resource = _refusing(world, state, work, i, d, r, only_if_free)
     if resource >= 0:

@@ -229,15 +229,16 @@ def route_up(world, known, i, d, r):
 @inlined
 def _worst_load(world, work, i, d, r):
     """Load of the worst resource of a route, 0 where there is none."""
-    hops = num_hops(world, i, d, r)
+    hops = np.uint32(world.route_hops[i, d, r])
     if hops == 0:
         return np.float32(0.0)
-    worst = max(work.memory_load[i], work.memory_load[world.route_nodes[i, d, r, hops]])
-    for h in range(hops):
-        worst = max(worst, work.link_load[world.route_links[i, d, r, h]])
-        if h > 0:
-            worst = max(worst, work.relay_load[world.route_nodes[i, d, r, h]])
-    return np.float32(min(worst, 1.0))
+    links, nodes = world.route_links[i, d, r], world.route_nodes[i, d, r]
+    of_links = work.link_load[np.uint32(links[0])]
+    of_nodes = max(work.memory_load[i], work.memory_load[np.uint32(nodes[hops])])
+    for h in range(np.uint32(1), hops):
+        of_links = max(of_links, work.link_load[np.uint32(links[h])])
+        of_nodes = max(of_nodes, work.relay_load[np.uint32(nodes[h])])
+    return np.float32(min(max(of_links, of_nodes), 1.0))
 
 
 @inner

@@ -26,6 +26,7 @@ LIBRARIES = ("numba", "llvmlite", "numpy")  # whose versions decide with ours wh
 # What caches hold follows from these: compiled rules, and networks. A test compares them with what those import.
 WORLD = (
     "demand/requests",
+    "envs/reward_writer",
     "network",
     "observations",
     "physics",

@@ -35,11 +35,12 @@ PHASES = {
     "delivery": "kernel.deliver(rules, world, state, work)",
     "ageing": "kernel.age(rules, world, state)",
     "telemetry, when a snapshot is due": "telemetry.take_snapshot(rules, world, state, work, 0)",
-    "writing observations": "writer._observe(rules, world, state, work, forecast, False, node, peer, columns, rows)",
-    "writing masks": "writer._mask(rules, world, state, False, False, mask)",
+    "writing observations": "writer._observe("
+    "rules, world, state, work, forecast, False, node, peer, columns, fixed, rows)",
+    "writing masks": "writer._mask(state, allowed, mask)",
 }
 LOOP = f"""
-def loop(rules, worlds, states, works, commands, forecast, node, peer, columns, rows, mask):
+def loop(rules, worlds, states, works, commands, forecast, node, peer, columns, fixed, allowed, rows, mask):
     action, route, priority, condition, fallback = commands
     world, state, work = world_of(worlds, 0), state_of(states, 0), work_of(works, 0)
     for _ in range({REPEATS}):
@@ -79,15 +80,15 @@ def main() -> None:
     floor = EmptyEnv(env)
     floor.reset()
     idle = np.zeros(len(env.possible_agents), dtype=np.int64)
-    matrix, masks = look = session.look()
+    (matrix, masks), outcome = session.look(), session.outcome()
     auto, unranked = np.full_like(idle, -1), np.zeros((len(idle), 0), dtype=np.int64)
     none = np.zeros((1, 1, 0), dtype=np.float32)
+    fixed, allowed = session.observer._of_networks()
     parts: dict[str, Callable[[], Any]] = {
         "actions from the dictionary": lambda: env._as_array(recorded[SLOT]),
         "observations": session.observations,
-        "masks": session.masks,
-        "rewards": lambda: session.rewards().tolist(),
-        "dictionaries of observations and infos": lambda: env._shown(look),
+        "rewards": session.outcome,
+        "dictionaries of observations and infos": lambda: env._returned(matrix[0], outcome),
         "all of the empty ParallelEnv": lambda: floor.step(recorded[SLOT]),
     }
     floor.max_cycles = 10**9
@@ -98,7 +99,8 @@ def main() -> None:
         simulator = copy.deepcopy(session.simulator)
         simulator.work.finished_werner[:] = -1.0  # what was finished has been delivered
         features = session.observer.table
-        given = ((idle, auto, idle, idle, unranked), none, *features.divisors, features.columns, matrix[0:], masks[0:])
+        given = ((idle, auto, idle, idle, unranked), none, *features.divisors, features.columns)
+        given += (fixed[0], allowed[0], matrix[0], masks[0])
         phases[name] = (
             microseconds(lambda loop=loop, sim=simulator, given=given: loop(sim.rules, *sim._tables, *given)) / REPEATS
         )

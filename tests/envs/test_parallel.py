@@ -213,7 +213,8 @@ def test_a_changed_observation_changes_nothing_in_the_environment() -> None:
     untouched.reset(seed=0)
     for agent in env.agents:
         observations[agent]["observation"][:] = 0.5
-        observations[agent]["action_mask"][:] = 0
+        with pytest.raises(ValueError, match="read-only"):  # of masks no copies are taken
+            observations[agent]["action_mask"][:] = 0
         infos[agent]["illegal_actions"] = 7
     env.state()[:] = 0.5
     after, expected = env.step(waits(env)), untouched.step(waits(untouched))
@@ -299,6 +300,8 @@ def test_a_copy_is_its_own() -> None:
     before = other.session.simulator.digest()
     env.step(dict.fromkeys(env.agents, 1))
     assert other.session.simulator.digest() == before
+    *_, infos = other.step(waits(other))
+    assert not any(info["action_mask"].flags.writeable for info in infos.values())
 
 
 @pytest.mark.parametrize("scenario", ["mesh20-v0", "chain3-v0"])

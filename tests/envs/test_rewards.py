@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dpem_env import parallel_env, scenarios
-from dpem_env.envs.rewards import rewards
+from dpem_env.envs.rewards import Rewarder
 from dpem_env.network.network import build_network
 from dpem_env.simulator import Episode, Simulator, Tally
 from support.rollouts import legal_actions, session_with, wait
@@ -20,8 +20,9 @@ def test_the_reward_is_delivered_minus_the_penalty_times_contended(penalty: floa
     simulator.begin([Episode(network, session_with([]).demand, 0, 10)] * 2)
     simulator.state.delivered[1] = [1, 0, 0]
     simulator.state.contended[1] = [2, 0, 1]
-    assert rewards(simulator, scenario)[0].tolist() == [0, 0, 0]
-    assert rewards(simulator, scenario)[1] == pytest.approx(expected)
+    reward = Rewarder(simulator).outcome().reward
+    assert reward[0].tolist() == [0, 0, 0]
+    assert reward[1] == pytest.approx(expected)
 
 
 def test_the_default_penalty_is_a_twentieth() -> None:

@@ -40,7 +40,7 @@ def files_of(*names: str) -> set[str]:
 
 def test_the_world_is_all_that_compiled_rules_and_networks_import() -> None:
     rules = [f"simulator.{file.stem}" for file in (SOURCES / "simulator").glob("[!_]*.py")]
-    needed = needed_by(*rules, "observations.features", "network.network")
+    needed = needed_by(*rules, "observations.features", "envs.reward_writer", "network.network")
     assert needed | {"dpem_env.support.provenance"} == files_of(*provenance.WORLD)
 
 
@@ -91,8 +91,8 @@ def test_what_changes_with_each_source(
 def test_a_definition_that_moves_to_another_file_leaves_the_stamp(tmp_path: Path) -> None:
     shutil.copytree(SOURCES, tmp_path / "dpem_env", ignore=shutil.ignore_patterns("__pycache__"))
     rewards, metrics = (tmp_path / "dpem_env" / "envs" / name for name in ("rewards.py", "metrics.py"))
-    moved = rewards.read_text()[rewards.read_text().index("def ") :]
-    rewards.write_text("from dpem_env.envs.metrics import node_rewards\n")
+    moved = rewards.read_text()[rewards.read_text().index("class ") :]
+    rewards.write_text("from dpem_env.envs.metrics import Outcome, Rewarder\n")
     metrics.write_text(metrics.read_text() + moved)
     assert fingerprints(tmp_path)[1] == provenance.stamp()
 

@@ -1,0 +1,49 @@
+"""Compiled writers of rewards, and of notes on the agents that a slot brought anything."""
+
+from __future__ import annotations
+
+from dpem_env.simulator.kernel import free_row
+from dpem_env.simulator.state import Verdict, state_of, world_of
+from dpem_env.support.compiled import Entry, entry, inner
+
+
+@entry
+def _outcome_batch(rules, worlds, states, works, first, last, penalty, class_values, earned, reward, notes, num_notes):
+    for b in range(first, last):
+        world, state = world_of(worlds, b), state_of(states, b)
+        _earn(world, state, class_values, earned[b])
+        for i in range(reward.shape[1]):
+            reward[b, i] = earned[b, i] - penalty * state.contended[i]
+        num_notes[b] = _note(state, notes[b])
+
+
+@inner
+def _earn(world, state, class_values, earned):
+    """What the pairs are worth that served requests in the last step."""
+    for i in range(len(earned)):
+        earned[i] = state.delivered[i] if len(class_values) == 0 else 0.0
+    if len(class_values) > 0:
+        for request in range(world.num_requests[0]):
+            # In phases 1-6 of the slot before no stored pair has served, in phase 0 of the present one nothing else.
+            played = state.slot[0] - 1 + state.request_from_stock[request]
+            if state.request_status[request] == played and played >= 0:
+                earned[world.request_source[request]] += class_values[world.request_class[request]]
+
+
+@inner
+def _note(state, notes):
+    """Write down the agents of `Outcome.noted`; returns their number."""
+    noted = 0
+    for i in range(len(state.verdict)):
+        illegal, full = state.verdict[i] == Verdict.ILLEGAL, free_row(state, i) < 0
+        if illegal or full or state.delivered[i] > 0 or state.contended[i] > 0:
+            notes[0, noted] = i
+            notes[1, noted] = illegal
+            notes[2, noted] = state.delivered[i]
+            notes[3, noted] = state.contended[i]
+            notes[4, noted] = full
+            noted += 1
+    return noted
+
+
+write_outcome = Entry(_outcome_batch)
