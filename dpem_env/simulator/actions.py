@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.scenarios import Scenario
-from dpem_env.support.compiled import inlined
+from dpem_env.support.compiled import inlined, numbers_of
 
 
 class Condition(IntEnum):
@@ -24,6 +24,8 @@ class Condition(IntEnum):
     READ_FREE = 2  # before that, the node reads its routes, and without one that would do withholds the command
     READ_PENDING = 4  # the node withholds the command unless a request for the peer is pending
 
+
+CONDITION = numbers_of(Condition)  # for compiled code
 
 _Some = NDArray[np.int64] | None
 

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from dpem_env import physics
-from dpem_env.simulator.actions import Condition, code_of, place_of, quality_of
+from dpem_env.simulator.actions import CONDITION, code_of, place_of, quality_of
 from dpem_env.simulator.randomness import (
     EMISSION,
     ORDER,
@@ -34,7 +34,7 @@ from dpem_env.simulator.segments import (
     pairs_held,
     relays_ready,
 )
-from dpem_env.simulator.state import Status, Tally, Verdict, state_of, work_of, world_of
+from dpem_env.simulator.state import STATUS, TALLY, VERDICT, state_of, work_of, world_of
 from dpem_env.simulator.telemetry import (
     PEER,
     READY,
@@ -66,7 +66,7 @@ def arrivals(rules, world, state):
         _enqueue(world, state, last)
         last += 1
     state.next_arrival[0] = last
-    state.tally[Tally.ARRIVED] += last - first
+    state.tally[TALLY.ARRIVED] += last - first
     served_i = served_d = -1
     for request in range(first, last):  # requests of a slot come in order of their pairs: each is looked at once
         i, d = _pair_of(world, request)
@@ -88,7 +88,7 @@ def _pair_of(world, request):
 def _enqueue(world, state, request):
     """Insert a request behind those as urgent as itself."""
     i, d = _pair_of(world, request)
-    state.request_status[request] = Status.PENDING
+    state.request_status[request] = STATUS.PENDING
     state.pending[i, d, world.request_class[request]] += 1
     urgency = world.request_last_slot[request]
     tail = state.queue_tail[i, d]
@@ -133,8 +133,8 @@ def _serve(world, state, i, d, before, request, werner, hops):
     state.request_status[request] = state.slot[0]
     state.request_werner[request] = werner
     state.delivered[i] += 1
-    state.tally[Tally.DELIVERED] += 1
-    state.tally[Tally.DELIVERED_ELEMENTARY] += hops
+    state.tally[TALLY.DELIVERED] += 1
+    state.tally[TALLY.DELIVERED_ELEMENTARY] += hops
 
 
 @inner
@@ -154,7 +154,7 @@ def _serve_from_stock(rules, world, state, i, d):
         if weakest >= 0:
             _serve(world, state, i, d, before, request, state.stock_werner[i, weakest], state.stock_hops[i, weakest])
             state.request_from_stock[request] = 1
-            state.tally[Tally.FROM_STOCK] += 1
+            state.tally[TALLY.FROM_STOCK] += 1
             _remove_stored(world, state, i, weakest)
         else:
             before = request
@@ -212,7 +212,7 @@ def decide(rules, world, state, work, action, route, priority, condition, fallba
     for i in range(len(action)):
         state.delivered[i] = 0
         state.contended[i] = 0
-        state.verdict[i] = Verdict.WAIT
+        state.verdict[i] = VERDICT.WAIT
         if action[i] == 0:
             continue
         if (
@@ -221,24 +221,24 @@ def decide(rules, world, state, work, action, route, priority, condition, fallba
             or free_row(state, i) < 0
             or not list_routes(world, work, i, place_of(action[i], rules.qualities), route[i], fallback[i])
         ):
-            state.verdict[i] = Verdict.ILLEGAL
-            state.tally[Tally.ILLEGAL] += 1
+            state.verdict[i] = VERDICT.ILLEGAL
+            state.tally[TALLY.ILLEGAL] += 1
             continue
-        if condition[i] & Condition.FREE and not frozen:
+        if condition[i] & CONDITION.FREE and not frozen:
             _freeze_claims(rules, world, state, work)
             frozen = True
-        if condition[i] & (Condition.READ_FREE | Condition.READ_PENDING) and rules.news:
+        if condition[i] & (CONDITION.READ_FREE | CONDITION.READ_PENDING) and rules.news:
             if not read:
                 _read_claims(rules, world, state, work)
                 read = True
             if _withheld(rules, world, state, work, i, place_of(action[i], rules.qualities), condition[i]):
-                state.verdict[i] = Verdict.WITHHELD
-                state.tally[Tally.WITHHELD] += 1
+                state.verdict[i] = VERDICT.WITHHELD
+                state.tally[TALLY.WITHHELD] += 1
                 continue
         work.actor[actors] = i
         work.actor_priority[actors] = priority[i]
         actors += 1
-    state.tally[Tally.SUBMITTED] += actors
+    state.tally[TALLY.SUBMITTED] += actors
     return actors
 
 
@@ -326,9 +326,9 @@ def _hold(holder, node, agent):
 @inner
 def _withheld(rules, world, state, work, i, d, condition):
     """Whether node i does not submit what it was ordered; routes that it reads and finds unfit are tried no more."""
-    if condition & Condition.READ_PENDING and state.queue_head[i, d] < 0:
+    if condition & CONDITION.READ_PENDING and state.queue_head[i, d] < 0:
         return True
-    if not condition & Condition.READ_FREE:
+    if not condition & CONDITION.READ_FREE:
         return False
     tries = work.tries[i]
     kept = 0
@@ -341,7 +341,7 @@ def _withheld(rules, world, state, work, i, d, condition):
             asked = world.route_nodes[i, d, r, h]
             if work.stamp[asked] != i:
                 work.stamp[asked] = i
-                state.tally[Tally.COMMAND_MESSAGES] += 1
+                state.tally[TALLY.COMMAND_MESSAGES] += 1
         if _reads_well(rules, world, state, work, i, d, r):
             tries[kept] = r
             kept += 1
@@ -376,7 +376,7 @@ def admit(rules, world, state, work, actors, action, condition):
         work.refused_count[i] = 0
         d = place_of(action[i], rules.qualities)
         quality = quality_of(action[i], rules.qualities)
-        only_if_free = condition[i] & Condition.FREE != 0
+        only_if_free = condition[i] & CONDITION.FREE != 0
         admitted = False
         for n in range(work.tries.shape[1]):
             r = np.int64(work.tries[i, n])
@@ -384,10 +384,10 @@ def admit(rules, world, state, work, actors, action, condition):
                 break
             admitted = _try_route(world, state, work, i, d, r, quality, only_if_free, some_down)
         if not admitted:
-            state.verdict[i] = Verdict.DENIED
+            state.verdict[i] = VERDICT.DENIED
             denied += 1
             _mark_refusals(work, i)
-    state.tally[Tally.DENIED] += denied
+    state.tally[TALLY.DENIED] += denied
     if denied > 0:
         _memory_contention(world, state, work, actors)
 
@@ -458,7 +458,7 @@ def _try_route(world, state, work, i, d, r, quality, only_if_free, some_down):
         work.refused_by[i, work.refused_count[i]] = resource
         work.refused_count[i] += 1
         if resource >= len(world.memory):
-            state.tally[Tally.REFUSED] += 1
+            state.tally[TALLY.REFUSED] += 1
         else:
             earlier = work.first_refused[resource]
             work.first_refused[resource] = i if earlier == -1 or earlier == i else SEVERAL
@@ -473,7 +473,7 @@ def _try_route(world, state, work, i, d, r, quality, only_if_free, some_down):
     state.alloc_slot[i, row] = state.slot[0]
     state.age_order[state.num_open[0]] = i * state.alloc_peer.shape[1] + row
     state.num_open[0] += 1
-    state.verdict[i] = Verdict.ADMITTED
+    state.verdict[i] = VERDICT.ADMITTED
     return True
 
 
@@ -495,7 +495,7 @@ def _memory_contention(world, state, work, actors):
     work.node_flag[:] = 0
     for a in range(actors):
         i = work.actor[a]
-        if state.verdict[i] != Verdict.DENIED:
+        if state.verdict[i] != VERDICT.DENIED:
             continue
         for refusal in range(work.refused_count[i]):
             node = work.refused_by[i, refusal]
@@ -505,7 +505,7 @@ def _memory_contention(world, state, work, actors):
             held = world.memory[node] - state.free_memory[node]
             if work.node_flag[node] == 0 and (refused_another or held > _qubits_held(world, state, i, node)):
                 work.node_flag[node] = 1
-                state.tally[Tally.CONTENDED_MEMORIES] += 1
+                state.tally[TALLY.CONTENDED_MEMORIES] += 1
     work.stamp[:] = -1
     for i in range(len(work.stamp)):
         for row in range(state.alloc_peer.shape[1]):
@@ -517,7 +517,7 @@ def _memory_contention(world, state, work, actors):
         for s in range(state.stock_count[i]):
             _charge(state, work, i, i)
             _charge(state, work, i, world.peers[i, state.stock_peer[i, s]])
-        if state.verdict[i] == Verdict.DENIED or state.verdict[i] == Verdict.ADMITTED:
+        if state.verdict[i] == VERDICT.DENIED or state.verdict[i] == VERDICT.ADMITTED:
             _charge_refusals(state, work, i, 0)
 
 
@@ -571,19 +571,19 @@ def generate(rules, world, state, work):
             emitted = work.claim_count[e]
         else:
             emitted = poisson(world.emission_mean[e], uniform(emission, EMISSION, e, 0, 0, 0))
-        state.tally[Tally.EMITTED] += emitted
+        state.tally[TALLY.EMITTED] += emitted
         if work.claim_count[e] == 0:
-            state.tally[Tally.UNCLAIMED] += emitted
+            state.tally[TALLY.UNCLAIMED] += emitted
             continue
         unserved = False
         if work.claimant[e] == SEVERAL:
-            state.tally[Tally.COLLIDED_SOURCES] += 1
+            state.tally[TALLY.COLLIDED_SOURCES] += 1
             unserved = emitted < work.claim_count[e]
         if unserved or work.source_refused[e] == 1:
             _source_contention(state, work, e)
             if not unserved:
-                state.tally[Tally.CONTENDED_BY_REFUSAL] += 1
-        state.tally[Tally.UNCLAIMED] += _offer_pairs(rules, world, state, work, e, emitted, outcome)
+                state.tally[TALLY.CONTENDED_BY_REFUSAL] += 1
+        state.tally[TALLY.UNCLAIMED] += _offer_pairs(rules, world, state, work, e, emitted, outcome)
 
 
 @inner
@@ -624,7 +624,7 @@ def _claim_sources(rules, world, state, work):
 @inner
 def _source_contention(state, work, e):
     """A source is contended: count it, once against each agent that claims it or was refused by it and denied."""
-    state.tally[Tally.CONTENDED_SOURCES] += 1
+    state.tally[TALLY.CONTENDED_SOURCES] += 1
     rows = state.alloc_peer.shape[1]
     claim = work.claim_head[e]
     while claim >= 0:
@@ -636,7 +636,7 @@ def _source_contention(state, work, e):
     if work.source_refused[e] == 1:
         resource = len(work.stamp) + e
         for agent in range(len(work.stamp)):
-            if state.verdict[agent] == Verdict.DENIED and work.stamp[agent] != e:
+            if state.verdict[agent] == VERDICT.DENIED and work.stamp[agent] != e:
                 for refusal in range(work.refused_count[agent]):
                     if work.refused_by[agent, refusal] == resource and work.stamp[agent] != e:
                         work.stamp[agent] = e
@@ -659,7 +659,7 @@ def _offer_pairs(rules, world, state, work, e, pairs, outcome):
             attempt = work.claim_offers[claim]
             work.claim_offers[claim] += 1
             if uniform(outcome, TRANSMISSION, i, row, h, attempt) >= world.link_transmission[link]:
-                state.tally[Tally.LOST_IN_FIBRE] += 1
+                state.tally[TALLY.LOST_IN_FIBRE] += 1
             else:
                 fresh = world.fresh_werner[link]
                 _receive(rules, state, i, row, h, fresh, uniform(outcome, PURIFICATION, i, row, h, attempt))
@@ -688,10 +688,10 @@ def _receive(rules, state, i, row, h, fresh, u):
         state.link_werner[i, row, h] = _purified_werner(
             held, fresh, rules.purification_gate, rules.purification_readout
         )
-        state.tally[Tally.PURIFIED_AWAY] += 1
+        state.tally[TALLY.PURIFIED_AWAY] += 1
     else:
         empty(state, i, row, h)
-        state.tally[Tally.PURIFIED_AWAY] += 2
+        state.tally[TALLY.PURIFIED_AWAY] += 2
 
 
 # ---------------------------------------------------------------------------------------------- phase 4: swapping
@@ -735,9 +735,9 @@ def swap(rules, world, state, work):
         if work.swap_refused[relay] == 1 and work.node_flag[relay] == 0:
             work.node_flag[relay] = 1
             contended += 1
-            state.tally[Tally.CONTENDED_BY_REFUSAL] += 1
+            state.tally[TALLY.CONTENDED_BY_REFUSAL] += 1
     if contended > 0:
-        state.tally[Tally.CONTENDED_SWAPS] += contended
+        state.tally[TALLY.CONTENDED_SWAPS] += contended
         _charge_swap_claims(world, state, work)
 
 
@@ -764,7 +764,7 @@ def _claim_swap_engines(rules, world, state, work):
                 work.claimant[relay] = i
             elif work.claimant[relay] != i and work.claimant[relay] != SEVERAL:
                 work.claimant[relay] = SEVERAL
-                state.tally[Tally.COLLIDED_SWAPS] += 1
+                state.tally[TALLY.COLLIDED_SWAPS] += 1
 
 
 @inner
@@ -773,7 +773,7 @@ def _pay(world, state, i, d, r, swaps):
     for h in range(1, world.route_hops[i, d, r]):
         if swaps >> h & 1:
             state.tokens[world.route_nodes[i, d, r, h]] -= 1.0
-            state.tally[Tally.SWAPS] += 1
+            state.tally[TALLY.SWAPS] += 1
 
 
 @inner
@@ -787,7 +787,7 @@ def _charge_swap_claims(world, state, work):
                 for h in range(1, world.route_hops[i, d, r]):
                     if work.ready[i, row] >> h & 1:
                         _charge(state, work, i, world.route_nodes[i, d, r, h])
-        if state.verdict[i] == Verdict.DENIED:
+        if state.verdict[i] == VERDICT.DENIED:
             _charge_refusals(state, work, i, 2 * len(work.node_flag))
 
 
@@ -806,12 +806,12 @@ def deliver(rules, world, state, work):
         i, row = alloc // rows, alloc % rows
         d, r = course(state, i, row)
         hops = num_hops(world, i, d, r)
-        state.tally[Tally.FINISHED] += 1
-        state.tally[Tally.LEFT_OVER] += pairs_held(state, i, row, hops) - hops
+        state.tally[TALLY.FINISHED] += 1
+        state.tally[TALLY.LEFT_OVER] += pairs_held(state, i, row, hops) - hops
         _close(world, state, i, row)
         if werner < rules.class_werner[0]:
-            state.tally[Tally.DROPPED_PAIRS] += 1
-            state.tally[Tally.DROPPED_ELEMENTARY] += hops
+            state.tally[TALLY.DROPPED_PAIRS] += 1
+            state.tally[TALLY.DROPPED_ELEMENTARY] += hops
         elif not _serve_most_urgent(rules, world, state, i, d, werner, hops):
             _store(world, state, i, d, werner, hops)
 
@@ -839,7 +839,7 @@ def _store(world, state, i, d, werner, hops):
     state.stock_count[i] += 1
     state.free_memory[i] -= 1
     state.free_memory[world.peers[i, d]] -= 1
-    state.tally[Tally.STORED] += 1
+    state.tally[TALLY.STORED] += 1
 
 
 @inner
@@ -869,8 +869,8 @@ def age(rules, world, state):
             peer = world.peers[i, state.stock_peer[i, s]]
             state.stock_werner[i, s] *= world.node_decay[i] * world.node_decay[peer]
             if state.stock_werner[i, s] < rules.class_werner[0]:
-                state.tally[Tally.DROPPED_PAIRS] += 1
-                state.tally[Tally.DROPPED_ELEMENTARY] += state.stock_hops[i, s]
+                state.tally[TALLY.DROPPED_PAIRS] += 1
+                state.tally[TALLY.DROPPED_ELEMENTARY] += state.stock_hops[i, s]
                 _remove_stored(world, state, i, s)
             else:
                 s += 1
@@ -891,8 +891,8 @@ def _decay_and_time_out(rules, world, state):
             continue
         held = decay(rules, world, state, i, row, num_hops(world, i, d, r))
         if state.slot[0] - state.alloc_slot[i, row] + 1 >= rules.time_to_live:
-            state.tally[Tally.EXPIRED_ALLOCATIONS] += 1
-            state.tally[Tally.TIMED_OUT] += held
+            state.tally[TALLY.EXPIRED_ALLOCATIONS] += 1
+            state.tally[TALLY.TIMED_OUT] += held
             _close(world, state, i, row)
         else:
             state.age_order[still_open] = alloc
@@ -908,11 +908,11 @@ def expire_requests(world, state, last_slot):
         request = world.request_by_expiry[place]
         if world.request_last_slot[request] > last_slot:
             break
-        if state.request_status[request] == Status.PENDING:
+        if state.request_status[request] == STATUS.PENDING:
             i, d = _pair_of(world, request)
             _dequeue(world, state, i, d, -1, request)  # queues have the order of expiry: it is at the head
-            state.request_status[request] = Status.EXPIRED
-            state.tally[Tally.EXPIRED] += 1
+            state.request_status[request] = STATUS.EXPIRED
+            state.tally[TALLY.EXPIRED] += 1
         place += 1
     state.next_expiry[0] = place
 
@@ -944,7 +944,7 @@ def begin(rules, world, state, work):
     state.link_slot[:] = -1
     state.alloc_complete[:] = 0
     state.pending[:] = 0
-    state.request_status[:] = Status.NOT_ARRIVED
+    state.request_status[:] = STATUS.NOT_ARRIVED
     state.request_werner[:] = 0.0
     state.request_from_stock[:] = 0
     state.queue_next[:] = -1
@@ -959,7 +959,7 @@ def begin(rules, world, state, work):
         counter[:] = 0
     for per_agent in (state.delivered, state.contended):
         per_agent[:] = 0
-    state.verdict[:] = Verdict.WAIT
+    state.verdict[:] = VERDICT.WAIT
     state.link_up[:] = 1
     if rules.link_failure > 0.0:
         key = slot_key(world.outage_key[0], -1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from dpem_env.simulator.randomness import SWAP, uniform
-from dpem_env.simulator.state import Tally
+from dpem_env.simulator.state import TALLY
 from dpem_env.support.compiled import inlined, inner
 
 
@@ -118,7 +118,7 @@ def join(rules, state, i, row, hops, swaps, outcome):
             state.link_werner[i, row, h] = werner
             state.link_slot[i, row, h] = since
         else:
-            state.tally[Tally.SWAPPED_AWAY] += end - h
+            state.tally[TALLY.SWAPPED_AWAY] += end - h
     state.alloc_complete[i, row] = links_complete(state, i, row, hops)
     return -1.0
 
@@ -173,7 +173,7 @@ def decay(rules, world, state, i, row, hops):
             left, right = world.route_nodes[i, d, r, h], world.route_nodes[i, d, r, h + span]
             state.link_werner[i, row, h] *= world.node_decay[left] * world.node_decay[right]
     if lost > 0:
-        state.tally[Tally.CUT_OFF] += lost
+        state.tally[TALLY.CUT_OFF] += lost
         state.alloc_complete[i, row] = links_complete(state, i, row, hops)
     return held
 

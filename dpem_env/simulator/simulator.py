@@ -21,14 +21,13 @@ from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import MAX_SLOTS
 from dpem_env.simulator import kernel
 from dpem_env.simulator.addresses import table_of
-from dpem_env.simulator.state import Rules, State, Tally, Verdict, Workspace, World, allocate, shapes
+from dpem_env.simulator.state import VERDICT, Rules, State, Tally, Workspace, World, allocate, shapes
 from dpem_env.simulator.threads import Threads
 from dpem_env.support.compiled import Entry
 from dpem_env.support.errors import ActionError
 from dpem_env.support.seeding import stream_key
 
 RULES_VERSION = "v1"
-ILLEGAL = int(Verdict.ILLEGAL)  # numpy compares with a plain number ten times faster
 STRUCTS: tuple[Any, ...] = (World, State, Workspace)
 
 _step, _begin = Entry(kernel.step_batch), Entry(kernel.begin_batch)
@@ -156,7 +155,7 @@ class Simulator:
     @property
     def refused(self) -> NDArray[np.bool_]:
         """(B, N) whose decision in the last slot was illegal."""
-        illegal: NDArray[np.bool_] = self.state.verdict == ILLEGAL
+        illegal: NDArray[np.bool_] = self.state.verdict == VERDICT.ILLEGAL  # NumPy compares with plain numbers faster
         return illegal
 
     def tally(self, which: Tally) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.simulator.addresses import environment
+from dpem_env.support.compiled import numbers_of
 
 I8 = NDArray[np.int8]
 U16 = NDArray[np.uint16]
@@ -242,6 +243,8 @@ class Tally(IntEnum):
     WITHHELD = 29  # commands
     COMMAND_MESSAGES = 30  # nodes asked by others that read their routes on the arrival of a conditional command
 
+
+STATUS, VERDICT, TALLY = numbers_of(Status), numbers_of(Verdict), numbers_of(Tally)  # for compiled code
 
 # Ends of an emitted pair; those not yet at an end are held.
 WHERE_PAIRS_GO = (

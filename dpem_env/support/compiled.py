@@ -13,9 +13,10 @@ import hashlib
 import os
 import pickle
 import sys
+from collections import namedtuple
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from enum import EnumType
+from enum import EnumType, IntEnum
 from threading import Event, Thread
 from time import monotonic
 from types import CodeType, FunctionType, ModuleType
@@ -216,3 +217,9 @@ def telling(what: str) -> Iterator[None]:
         yield
     finally:
         done.set()
+
+
+def numbers_of(members: type[IntEnum]) -> Any:
+    """The members of an enumeration by name as plain integers: numba's compiler for GPUs takes no others."""
+    numbers = {name: int(member) for name, member in members.__members__.items()}
+    return namedtuple(f"{members.__name__}Numbers", numbers)(**numbers)
