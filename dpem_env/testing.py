@@ -587,7 +587,7 @@ def _tried(trial: Trial) -> Iterator[Moment]:
 
 
 def _aliasing(trial: Trial) -> Complaints:
-    """What was returned never changes later and shares no memory, and writing to it changes nothing."""
+    """What was returned never changes later; what can be written to shares no memory, and writing changes nothing."""
     env, (seed, other, *_) = trial.fresh(), trial.seeds
     kept = list(_replay(env, seed, trial.actions[seed]))
     for _ in _replay(env, other, trial.actions[other][:3]):
@@ -596,6 +596,7 @@ def _aliasing(trial: Trial) -> Complaints:
         for complaint in _differences(trial.prints[seed][slot], returned.prints(), f"seed {seed}, slot {slot}"):
             yield complaint.replace("differ from the first time", "changed after they were returned")
     arrays = [(f"{name} in slot {slot}", x) for slot, returned in enumerate(kept) for name, x in returned.arrays()]
+    arrays = [named for named in arrays if named[1].flags.writeable]
     arrays.sort(key=lambda named: int(named[1].__array_interface__["data"][0]))
     for (one, a), (another, b) in pairwise(arrays):
         if np.shares_memory(a, b):

@@ -16,8 +16,7 @@ from pettingzoo.utils.conversions import parallel_to_aec, parallel_to_aec_wrappe
 from dpem_env import scenarios
 from dpem_env.envs.graph import GraphView, graph_of
 from dpem_env.envs.rendering import FPS, MODES, Rendering
-from dpem_env.envs.rewards import Outcome
-from dpem_env.envs.session import Session, as_actions, shows_arguments
+from dpem_env.envs.session import Played, Session, as_actions, shows_arguments
 from dpem_env.envs.sums import EpisodeSums
 from dpem_env.observations.features import FeatureTable
 from dpem_env.scenarios import Scenario
@@ -133,12 +132,12 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         """Begin an episode; returns observations and infos by agent."""
         self.session.reset(seed, None if options == PROBE else options, self.max_cycles)
         self.agents = self.possible_agents[:]
-        self._not_over, self._no_reward = dict.fromkeys(self.agents, False), dict.fromkeys(self.agents, 0.0)
+        self._not_over = dict.fromkeys(self.agents, False)
         self._prepare([0] * len(self.agents))
         self._sums = EpisodeSums(self.session)
-        observations, _, infos = self._returned(self.session.observations(), self.session.outcome())
+        shown = self._shown(self.session.played())
         self._rendering.played()
-        return observations, infos
+        return shown
 
     def step(
         self, actions: dict[AgentID, int]
@@ -158,16 +157,18 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             if isinstance(actions, dict) and not actions:
                 return {}, {}, {}, {}, {}
             session.require_running()
-        rows, outcome = session.advance(*session.observer.code.commands(self._as_array(actions)))
-        self._sums.add(outcome)
-        observations, rewards, infos = self._returned(rows[0], outcome)
+        played = session.advance(*session.observer.code.commands(self._as_array(actions)))
+        self._sums.add(played.outcome)
+        for i in session.simulator.refused[0].nonzero()[0].tolist():
+            self._usual[agents[i]]["illegal_actions"] += 1
+        observations, infos = self._shown(played)
         over = session.done
         if over:
             self.agents = []
         self._rendering.played()
         return (
             observations,
-            rewards,
+            dict(zip(agents, played.outcome.reward[0].tolist(), strict=True)),
             self._not_over.copy(),
             dict.fromkeys(agents, True) if over else self._not_over.copy(),
             infos,
@@ -204,32 +205,26 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         self._rendering.close()
 
     def _prepare(self, illegal: list[int]) -> None:
-        """What is returned for agents with nothing to note, of which each slot takes copies, but not of their masks."""
+        """The infos of agents with nothing to note, of which every slot takes copies, but not of their masks."""
         allowed, self._waiting = self.session.observer.both_masks()
         self._usual = {
             agent: {"illegal_actions": count, "delivered": 0, "contended": 0, "action_mask": mask}
             for agent, count, mask in zip(self.possible_agents, illegal, allowed, strict=True)
         }
 
-    def _returned(
-        self, rows: NDArray[np.float32], outcome: Outcome
-    ) -> tuple[dict[AgentID, Any], dict[AgentID, float], dict[AgentID, dict[str, Any]]]:
-        """Observations, rewards and infos."""
-        agents, rewards, reward = self.possible_agents, self._no_reward.copy(), outcome.reward[0].tolist()
+    def _shown(self, played: Played) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
+        agents = self.possible_agents
         infos = {agent: usual.copy() for agent, usual in self._usual.items()}
-        for i, illegal, delivered, contended, full in outcome.noted():
-            agent = agents[i]
-            info, rewards[agent] = infos[agent], reward[i]
+        for i, delivered, contended, full in played.outcome.noted():
+            info = infos[agents[i]]
             info["delivered"], info["contended"] = delivered, contended
-            if illegal:
-                info["illegal_actions"] = self._usual[agent]["illegal_actions"] = info["illegal_actions"] + 1
             if full:
                 info["action_mask"] = self._waiting
-        observations: dict[AgentID, Any] = dict(zip(agents, rows, strict=True))
+        observations: dict[AgentID, Any] = dict(zip(agents, played.observations[0], strict=True))
         if self._dict_observation:
             for agent, info in infos.items():
                 observations[agent] = {"observation": observations[agent], "action_mask": info.pop("action_mask")}
-        return observations, rewards, infos
+        return observations, infos
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
         self.__dict__ |= attributes

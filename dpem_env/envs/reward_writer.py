@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dpem_env.simulator.kernel import free_row
-from dpem_env.simulator.state import VERDICT, state_of, world_of
+from dpem_env.simulator.state import state_of, world_of
 from dpem_env.support.compiled import Entry, entry, inner
 
 
@@ -34,14 +34,13 @@ def _earn(world, state, class_values, earned):
 def _note(state, notes):
     """Write down the agents of `Outcome.noted`; returns their number."""
     noted = 0
-    for i in range(len(state.verdict)):
-        illegal, full = state.verdict[i] == VERDICT.ILLEGAL, free_row(state, i) < 0
-        if illegal or full or state.delivered[i] > 0 or state.contended[i] > 0:
+    for i in range(len(state.delivered)):
+        full = free_row(state, i) < 0
+        if full or state.delivered[i] > 0 or state.contended[i] > 0:
             notes[0, noted] = i
-            notes[1, noted] = illegal
-            notes[2, noted] = state.delivered[i]
-            notes[3, noted] = state.contended[i]
-            notes[4, noted] = full
+            notes[1, noted] = state.delivered[i]
+            notes[2, noted] = state.contended[i]
+            notes[3, noted] = full
             noted += 1
     return noted
 

@@ -17,14 +17,14 @@ class Outcome(NamedTuple):
 
     earned: NDArray[np.float64]  # (B, N) worth of the pairs that served its requests: 1 each, or by class
     reward: NDArray[np.float64]  # (B, N) earned_i - β·contended_i
-    notes: NDArray[np.int64]  # (B, 5, N) see `noted`
+    notes: NDArray[np.int64]  # (B, 4, N) see `noted`
     num_notes: NDArray[np.int64]  # (B,)
 
-    def noted(self, b: int = 0) -> Iterator[tuple[int, int, int, int, int]]:
+    def noted(self, b: int = 0) -> Iterator[tuple[int, int, int, int]]:
         """The agents of an environment with anything to note, few of many as a rule.
 
-        Yields an agent's number and, not all of them 0: whether its decision was illegal, requests delivered, contended
-        resources claimed, whether it has no free row now.
+        Yields an agent's number and, not all of them 0: requests delivered, contended resources claimed, whether it has
+        no free row now.
         """
         return zip(*self.notes[b, :, : self.num_notes[b]].tolist(), strict=True)
 
@@ -46,6 +46,6 @@ class Rewarder:
     def settling(self) -> tuple[Call, Outcome]:
         """The call that `outcome` runs, to be run together with others, and what it fills."""
         shape = batch, nodes = self.simulator.num_envs, self.simulator.num_nodes
-        notes = np.empty((batch, 5, nodes), dtype=np.int64), np.empty(batch, dtype=np.int64)
+        notes = np.empty((batch, 4, nodes), dtype=np.int64), np.empty(batch, dtype=np.int64)
         outcome = Outcome(np.empty(shape), np.empty(shape), *notes)
         return (write_outcome, *self._prices, *outcome), outcome

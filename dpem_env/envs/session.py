@@ -132,6 +132,13 @@ class Look(NamedTuple):
     masks: NDArray[np.int8]  # (B, N, actions) 1 where an action is legal
 
 
+class Played(NamedTuple):
+    """How a slot ended for nodes that decide, in fresh arrays."""
+
+    observations: NDArray[np.float32]  # (B, N, F)
+    outcome: Outcome
+
+
 class Session:
     """B networks of a scenario, each with an episode at a time, all equally long and in the same slot.
 
@@ -239,13 +246,18 @@ class Session:
         self.simulator.run(playing, *looking)
         return look
 
-    def advance(self, action: ArrayLike, *more: ArrayLike | None) -> tuple[NDArray[np.float32], Outcome]:
-        """`step` where nodes decide, in one go with what they observe, (B, N, F), and what the step brought them."""
+    def advance(self, action: ArrayLike, *more: ArrayLike | None) -> Played:
+        """`step` where nodes decide, then `played`, in one go of the threads."""
         playing = self._playing(action, *more)
+        return self.played(playing)
+
+    def played(self, *before: Call) -> Played:
+        """How the last slot ended, after these calls."""
+        self.require_begun()
         observing, observations = self.observer.observing(self.forecast)
         settling, outcome = self.rewarder.settling()
-        self.simulator.run(playing, observing, settling)
-        return observations, outcome
+        self.simulator.run(*before, observing, settling)
+        return Played(observations, outcome)
 
     def look(self) -> Look:
         """What nodes observe and may do; under central control, what controllers see of them and may order."""

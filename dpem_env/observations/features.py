@@ -335,11 +335,8 @@ class Observer:
         return (write_masks, self._of_networks()[1], out), out
 
     def both_masks(self, network: int = 0) -> tuple[I8, I8]:
-        """(N, actions) the masks of nodes with a free row, (actions,) that of any without one: read-only.
-
-        They stay what they are, also when the network is not played any more.
-        """
-        allowed, waiting = self._of_networks()[1][network].view(), np.zeros(self.code.num_actions, dtype=np.int8)
+        """(N, actions) the masks of nodes with a free row, (actions,) that of any without one: fresh and read-only."""
+        allowed, waiting = self._of_networks()[1][network].copy(), np.zeros(self.code.num_actions, dtype=np.int8)
         waiting[0] = 1
         allowed.flags.writeable = waiting.flags.writeable = False
         return allowed, waiting

@@ -80,7 +80,7 @@ def main() -> None:
     floor = EmptyEnv(env)
     floor.reset()
     idle = np.zeros(len(env.possible_agents), dtype=np.int64)
-    (matrix, masks), outcome = session.look(), session.outcome()
+    (matrix, masks), played = session.look(), session.played()
     auto, unranked = np.full_like(idle, -1), np.zeros((len(idle), 0), dtype=np.int64)
     none = np.zeros((1, 1, 0), dtype=np.float32)
     fixed, allowed = session.observer._of_networks()
@@ -88,7 +88,7 @@ def main() -> None:
         "actions from the dictionary": lambda: env._as_array(recorded[SLOT]),
         "observations": session.observations,
         "rewards": session.outcome,
-        "dictionaries of observations and infos": lambda: env._returned(matrix[0], outcome),
+        "dictionaries of observations and infos": lambda: env._shown(played),
         "all of the empty ParallelEnv": lambda: floor.step(recorded[SLOT]),
     }
     floor.max_cycles = 10**9

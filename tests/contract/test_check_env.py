@@ -15,7 +15,7 @@ from dpem_env import parallel_env
 from dpem_env.demand.forecast import MovingAverage
 from dpem_env.envs.forecasts import Forecasts
 from dpem_env.envs.parallel import EntanglementEnv
-from dpem_env.envs.session import EpisodeChoice, EpisodeSeeds, Look
+from dpem_env.envs.session import EpisodeChoice, EpisodeSeeds, Played
 from dpem_env.observations.features import NODE_FEATURES, PEER_FEATURES, ROUTE, FeatureTable, Observer
 from dpem_env.simulator import Tally
 from dpem_env.support.errors import ContractError, DpemError
@@ -83,6 +83,13 @@ class Unchanged(EntanglementEnv):
         self.slot += 1
         return super().step(actions)
 
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
+        for told in (*infos.values(), *observations.values()):
+            if isinstance(told, dict) and "action_mask" in told:
+                told["action_mask"] = told["action_mask"].copy()
+        return observations, infos
+
 
 class GlobalRandomness(Unchanged):
     def step(self, actions: dict[str, int]) -> Any:
@@ -118,8 +125,8 @@ class OneEpisodeOnly(Unchanged):
 class OneBuffer(Unchanged):
     buffer: Any = None
 
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         rows = np.stack(list(observations.values()))
         self.buffer = rows if self.buffer is None else self.buffer
         self.buffer[:] = rows
@@ -129,8 +136,8 @@ class OneBuffer(Unchanged):
 class OneMaskBuffer(Unchanged):
     buffer: Any = None
 
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         mask = infos["agent_1"]["action_mask"]
         self.buffer = mask if self.buffer is None else self.buffer
         self.buffer[:] = mask
@@ -151,8 +158,8 @@ class OneRewardDict(Unchanged):
 class TwoAgentsOneMask(Unchanged):
     """Equal in content, but what one agent writes the other reads."""
 
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         masks = [info["action_mask"] for info in infos.values()]
         if np.array_equal(masks[0], masks[1]):
             infos["agent_1"]["action_mask"] = masks[0]
@@ -162,23 +169,23 @@ class TwoAgentsOneMask(Unchanged):
 class ReadsWhatItReturned(Unchanged):
     last: Any = None
 
-    def _shown(self, look: Look) -> Any:
+    def _shown(self, played: Played) -> Any:
         if self.slot > 0 and not self.last["agent_0"].any():
-            self._illegal[0] += 1
-        self.last, infos = super()._shown(look)
+            self._usual["agent_0"]["illegal_actions"] += 1
+        self.last, infos = super()._shown(played)
         return self.last, infos
 
 
 class ForbidsALegalActionNowAndThen(Unchanged):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         infos["agent_2"]["action_mask"][1] &= self.slot % 7 != 6
         return observations, infos
 
 
 class AllowsTooMuchNowAndThen(Unchanged):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         for info in infos.values():
             info["action_mask"] |= np.int8(self.slot % 7 == 6)
         return observations, infos
@@ -187,8 +194,8 @@ class AllowsTooMuchNowAndThen(Unchanged):
 class YesterdaysMasks(Unchanged):
     last: Any = None
 
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         today = {agent: info["action_mask"].copy() for agent, info in infos.items()}
         for agent, info in infos.items():
             info["action_mask"] = (today if self.last is None else self.last)[agent].copy()
@@ -197,29 +204,29 @@ class YesterdaysMasks(Unchanged):
 
 
 class ForbidsALegalAction(Unchanged):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         infos["agent_2"]["action_mask"][2] = 0
         return observations, infos
 
 
 class AllowsAnIllegalAction(Unchanged):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         infos["agent_1"]["action_mask"][1:] = 1
         return observations, infos
 
 
 class ForbidsWaiting(Unchanged):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         infos["agent_1"]["action_mask"][0] = 0
         return observations, infos
 
 
 class WideMask(Unchanged):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         infos["agent_1"]["action_mask"] = infos["agent_1"]["action_mask"].astype(np.int64)
         return observations, infos
 
@@ -231,8 +238,8 @@ class ContinuousActions(Unchanged):
 
 
 class NoMask(Unchanged):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         del infos["agent_1"]["action_mask"]
         return observations, infos
 
@@ -267,16 +274,16 @@ class NoFinalObservation(Unchanged):
 
 
 class OutsideByAHair(Unchanged):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         if self.slot == SLOTS - 1:
             observations["agent_1"][3] = np.nextafter(np.float32(1), np.float32(2))
         return observations, infos
 
 
 class NarrowerFloats(Unchanged):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         return observations | {"agent_1": observations["agent_1"].astype(np.float16)}, infos
 
 
@@ -393,10 +400,10 @@ class StaleState(Unchanged):
     shown: Any = None
     next: Any = None
 
-    def _shown(self, look: Look) -> Any:
+    def _shown(self, played: Played) -> Any:
         self.shown = self.next if self.slot else None
         self.next = super().state()
-        return super()._shown(look)
+        return super()._shown(played)
 
     def state(self) -> Any:
         return super().state() if self.shown is None else self.shown.copy()
@@ -419,8 +426,8 @@ class StateOfOneAgent(Unchanged):
 
 
 class HashOrder(Unchanged):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         for info in infos.values():
             info["peers"] = list({f"peer_{i}" for i in range(20)})
         return observations, infos
@@ -441,8 +448,8 @@ class NoNumber(Unchanged):
 
 
 class Uncounted(Unchanged):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         infos["agent_1"]["illegal_actions"] = min(infos["agent_1"]["illegal_actions"], 1)
         return observations, infos
 
@@ -632,8 +639,8 @@ class ColumnsChanged(Unchanged):
     def see(self, table: FeatureTable, rows: Any) -> None:
         raise NotImplementedError
 
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         rows = np.stack(list(observations.values()))
         self.see(self.session.observer.table, rows)
         return dict(zip(observations, rows, strict=True)), infos
@@ -886,14 +893,14 @@ DEFECTS = [
 
 
 class VectorsAlone(Unchanged):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         return observations | {"agent_1": observations["agent_1"]["observation"]}, infos
 
 
 class OutsideInADict(Unchanged):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         observations["agent_1"]["observation"][3] = 1.5
         return observations, infos
 
@@ -901,15 +908,15 @@ class OutsideInADict(Unchanged):
 class TwoMasks(Unchanged):
     """TorchRL's wrapper takes out one and stops at the other."""
 
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         infos["agent_1"]["action_mask"] = observations["agent_1"]["action_mask"].copy()
         return observations, infos
 
 
 class ForbidsInADictNowAndThen(Unchanged):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         observations["agent_2"]["action_mask"][1] &= self.slot % 7 != 6
         return observations, infos
 
@@ -979,8 +986,8 @@ class WithOwnFeatures(Unchanged):
         self.observation_spaces = {a: spaces.Box(0.0, 1.0, (width,), np.float32) for a in self.possible_agents}
         self.state_space = spaces.Box(0.0, 1.0, (len(self.possible_agents) * width,), np.float32)
 
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         own = np.full(self.more, 0.5, np.float32)
         return {agent: np.append(row, own) for agent, row in observations.items()}, {
             agent: info | {"load": 1} for agent, info in infos.items()

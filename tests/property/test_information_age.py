@@ -23,7 +23,7 @@ from dpem_env import scenarios
 from dpem_env.demand.forecast import FORECASTERS, Seasonal
 from dpem_env.demand.requests import Demand, draw_demand, tabulate
 from dpem_env.envs.parallel import EntanglementEnv
-from dpem_env.envs.session import EpisodeSeeds, Look, Session
+from dpem_env.envs.session import EpisodeSeeds, Played, Session
 from dpem_env.network.network import build_network
 from dpem_env.observations.features import NEWS as NEWS_FEATURES
 from dpem_env.observations.features import NODE_FEATURES, ROUTE, FeatureTable, Observations, Observer
@@ -247,7 +247,7 @@ def assert_agents_learn_in_time(case: Case, build: Builder = EntanglementEnv) ->
         returned = step(env, plans[0][slot])
     other = copy.deepcopy(env)
     case.apply(other.session.simulator)
-    both = [returned, other._shown(other.session.look())]  # what the last step would have returned after the change
+    both = [returned, other._shown(other.session.played())]  # what the last step would have returned after the change
     remote, width = remote_columns(env.session.observer.table), env.session.observer.table.width
     local = np.setdiff1d(np.arange(width), remote)
     untouched, seen = np.ones(NODES, dtype=np.bool_), False
@@ -337,17 +337,18 @@ class NosyObserver(Observer):
         rows[:, :, 0] = rows[:, :, 0].mean()  # everybody's free memory in place of one's own
 
 
-class TellingMasks(Observer):
-    def masking(self) -> Any:
-        return changed(super().masking(), self.tell)
-
-    def tell(self, masks: Any) -> None:
-        masks[:, :, -1] = self.simulator.state.free_memory.sum() % 2
+class TellingMasks(EntanglementEnv):
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
+        for info in infos.values():
+            info["action_mask"] = info["action_mask"].copy()
+            info["action_mask"][-1] = self.session.simulator.state.free_memory.sum() % 2
+        return observations, infos
 
 
 class Gossip(EntanglementEnv):
-    def _shown(self, look: Look) -> Any:
-        observations, infos = super()._shown(look)
+    def _shown(self, played: Played) -> Any:
+        observations, infos = super()._shown(played)
         for info in infos.values():
             info["open"] = self.session.simulator.state.num_open[0, 0]
         return observations, infos
@@ -376,7 +377,7 @@ def read_a_slot_early(scenario: Scenario) -> EntanglementEnv:
         (observed_by(FreshObserver), "seen before"),
         (read_a_slot_early, "seen before"),
         (observed_by(NosyObserver), "nodes know more than themselves"),
-        (observed_by(TellingMasks), "the info of agent"),
+        (TellingMasks, "the info of agent"),
         (Gossip, "the info of agent"),
     ],
 )
