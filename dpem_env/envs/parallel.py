@@ -20,6 +20,7 @@ from dpem_env.envs.session import Played, Session, as_actions, shows_arguments
 from dpem_env.envs.sums import EpisodeSums
 from dpem_env.observations.features import FeatureTable
 from dpem_env.scenarios import Scenario
+from dpem_env.simulator import Tally
 from dpem_env.support.errors import ActionError, ScenarioError, require_one_of
 
 AgentID = str
@@ -132,7 +133,8 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         """Begin an episode; returns observations and infos by agent."""
         self.session.reset(seed, None if options == PROBE else options, self.max_cycles)
         self.agents = self.possible_agents[:]
-        self._not_over = dict.fromkeys(self.agents, False)
+        self._not_over, self._no_reward = dict.fromkeys(self.agents, False), dict.fromkeys(self.agents, 0.0)
+        self._illegal = 0
         self._prepare([0] * len(self.agents))
         self._sums = EpisodeSums(self.session)
         shown = self._shown(self.session.played())
@@ -159,16 +161,18 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             session.require_running()
         played = session.advance(*session.observer.code.commands(self._as_array(actions)))
         self._sums.add(played.outcome)
-        for i in session.simulator.refused[0].nonzero()[0].tolist():
-            self._usual[agents[i]]["illegal_actions"] += 1
+        self._count_illegal()
         observations, infos = self._shown(played)
+        rewards, reward = self._no_reward.copy(), played.outcome.reward[0]
+        for i in reward.nonzero()[0].tolist():
+            rewards[agents[i]] = reward.item(i)
         over = session.done
         if over:
             self.agents = []
         self._rendering.played()
         return (
             observations,
-            dict(zip(agents, played.outcome.reward[0].tolist(), strict=True)),
+            rewards,
             self._not_over.copy(),
             dict.fromkeys(agents, True) if over else self._not_over.copy(),
             infos,
@@ -211,6 +215,14 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             agent: {"illegal_actions": count, "delivered": 0, "contended": 0, "action_mask": mask}
             for agent, count, mask in zip(self.possible_agents, illegal, allowed, strict=True)
         }
+
+    def _count_illegal(self) -> None:
+        """Count the last slot's illegal actions in the infos of their agents."""
+        so_far = self.session.simulator.tally(Tally.ILLEGAL).item(0)
+        if so_far > self._illegal:
+            self._illegal = so_far
+            for i in self.session.simulator.refused[0].nonzero()[0].tolist():
+                self._usual[self.possible_agents[i]]["illegal_actions"] += 1
 
     def _shown(self, played: Played) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
         agents = self.possible_agents
