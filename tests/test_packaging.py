@@ -44,7 +44,9 @@ def test_wheel_holds_three_typed_packages_and_no_results_or_tests(distributions:
     tuned = {path.name for path in (ROOT / "baselines" / "tuned").glob("*.json")}
     assert {f"dpem_env/shipped/tuned/{name}" for name in tuned} <= set(names)
     assert {f"dpem_env/shipped/policies/{name}/policy.npz" for name in ("mesh20", "mesh100")} <= set(names)
-    assert {f"dpem_env/film/player/{name}" for name in ("page.html", "film.js", "d3.min.js", "d3.LICENSE")} <= set(names)
+    assert {f"dpem_env/film/player/{name}" for name in ("page.html", "film.js", "d3.min.js", "d3.LICENSE")} <= set(
+        names
+    )
 
 
 def test_sdist_holds_tests_docs_and_licence(distributions: tuple[Path, Path]) -> None:
