@@ -27,11 +27,15 @@ from dpem_env.support.errors import PolicyError
 from dpem_env.support.own_code import instance
 from dpem_env.support.plugins import NO_OPTIONS, POLICIES, announced, made, unknown
 
+ALLOCATIONS, SWAPS = "allocations", "swaps"  # what policies decide on: swaps where a scenario leaves them to relays
+
 
 class Decision(NamedTuple):
     """What all nodes do in one slot."""
 
-    action: NDArray[np.int64]  # (N,) 0 waits, 1 + d·Q + (q - 1) allocates one pair to peer place d at quality q
+    # (N,) 0 waits, 1 + d·Q + (q - 1) allocates one pair to peer place d at quality q; of relays that decide on swaps a
+    # `dpem_env.simulator.actions.Choice`
+    action: NDArray[np.int64]
     route: NDArray[np.int64] | None = None  # (N,) route number, -1 auto; None: all auto
     priority: NDArray[np.int64] | None = None  # (N,) admission order, lowest first; None: the slot's random order
     condition: NDArray[np.int64] | None = None  # (N,) sums of `dpem_env.simulator.Condition`; None: no conditions
@@ -86,6 +90,7 @@ class NetworkView:
 class LocalPolicy(ABC):
     """A rule every node follows by itself, on its own observation row."""
 
+    decides: Collection[str] = (ALLOCATIONS,)  # what it knows to decide on: these, `SWAPS`, or whichever is asked for
     forecaster: Any = None  # name or Forecaster this policy wants its observations filled by
     news: Collection[str] | None = None  # features of block "news" that it reads; None: all of them
     sources: Any = None  # paths it reads, of which its decisions follow; None: the argument in its name, if it is one
@@ -101,6 +106,7 @@ class LocalPolicy(ABC):
 class CentralPolicy(ABC):
     """One controller that decides for all nodes from a delayed view of the whole network."""
 
+    decides: Collection[str] = (ALLOCATIONS,)
     forecaster: Any = None
     news: Collection[str] | None = None
     sources: Any = None
@@ -119,6 +125,7 @@ class HybridPolicy(ABC):
     The advice is worked out anew in every slot, from a view of δ ago, as a controller would have sent it out then.
     """
 
+    decides: Collection[str] = (ALLOCATIONS,)
     forecaster: Any = None  # of nodes, and of the controller's view
     news: Collection[str] | None = None
     sources: Any = None
@@ -140,7 +147,7 @@ class Centralized(CentralPolicy):
 
     def __init__(self, rule: LocalPolicy) -> None:
         self.rule = rule
-        self.forecaster, self.news = rule.forecaster, rule.news
+        self.decides, self.forecaster, self.news = rule.decides, rule.forecaster, rule.news
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Pass the episode on to the rule."""
@@ -158,6 +165,8 @@ class ArrayPolicy(LocalPolicy):
     Its attributes `forecaster`, `sources`, `search_space` and `reset`, where it has them, are those of a policy.
     """
 
+    decides = (ALLOCATIONS, SWAPS)
+
     def __init__(self, function: Callable[[NDArray[np.float32], NDArray[np.int8]], Any]) -> None:
         self.function = function
         self.forecaster, self.sources = getattr(function, "forecaster", None), getattr(function, "sources", None)
@@ -174,6 +183,19 @@ class ArrayPolicy(LocalPolicy):
 
 
 Policy = LocalPolicy | CentralPolicy | HybridPolicy
+
+
+def require_deciding(policy: Policy, scenario: Scenario) -> None:
+    """PolicyError unless a policy decides on what the scenario leaves to decide: allocations, or swaps."""
+    wanted = SWAPS if scenario.control.relays_decide else ALLOCATIONS
+    if wanted not in policy.decides:
+        rule = policy.rule if isinstance(policy, Centralized) else policy
+        named = f"{type(rule).__name__} decides on {' and '.join(rule.decides)}"
+        raise PolicyError(
+            f"{scenario.name} leaves {wanted} to decide (swapping = {scenario.control.swapping!r}); {named}"
+        )
+
+
 KINDS = (
     "a LocalPolicy, CentralPolicy or HybridPolicy (dpem_env.policies), or a callable (observations, masks) -> actions"
 )

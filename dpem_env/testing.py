@@ -26,7 +26,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dpem_env.envs.parallel import EntanglementEnv
-from dpem_env.observations.features import NODE_FEATURES, ROUTE, FeatureTable, Observer
+from dpem_env.observations.features import ROUTE, FeatureTable, Observer
 from dpem_env.policy_contract import check_forecaster, check_policy
 from dpem_env.simulator import WHERE_PAIRS_GO, Tally, Verdict
 from dpem_env.support.errors import ContractError, DpemError
@@ -419,8 +419,9 @@ def _flat(observation: Any) -> NDArray[np.float32]:
 
 def _local_columns(table: FeatureTable) -> NDArray[np.int64]:
     """Columns that hold what a node knows of itself: all but telemetry, whose age state() does not have."""
-    node = [f.age != ROUTE and f.name != "telemetry_age" for f in NODE_FEATURES]
-    peer = [f.age != ROUTE for f in table.peer_features for _ in range(table.sizes[f.size])]
+    sizes = table.sizes
+    node = [f.age != ROUTE and f.name != "telemetry_age" for f in table.node_features for _ in range(sizes[f.size])]
+    peer = [f.age != ROUTE for f in table.peer_features for _ in range(sizes[f.size])]
     return np.flatnonzero(node + peer * table.scenario.demand.peers)
 
 
@@ -686,15 +687,17 @@ def _arguments(trial: Trial) -> Complaints:
     """The constructor heeds what it is given, and what was never reset is not played or seen."""
     pristine = trial.pristine
     unbegun: tuple[tuple[str, tuple[Any, ...]], ...] = (("state", ()), ("render", ()), ("step", ({},)))
-    for given in ARGUMENTS:
+    relays_decide = pristine.scenario.control.relays_decide
+    for arguments in ARGUMENTS:
+        given = {name: value for name, value in arguments.items() if not (relays_decide and name in OF_ALLOCATIONS)}
         where = ", ".join(f"{name}={value!r}" for name, value in given.items())
         try:
             env = type(pristine)(pristine.scenario, **given)
         except TypeError:
             return  # a constructor of its own
         standard = EntanglementEnv(pristine.scenario, **given)
-        for name, arguments in unbegun:
-            found = _refused(partial(getattr(env, name), *arguments))
+        for name, passed in unbegun:
+            found = _refused(partial(getattr(env, name), *passed))
             if found:
                 yield f"{name}() before the first reset() {found}; expected a DpemError"
         for complaint in _glance(env, standard, trial.seeds[0], None):
@@ -706,6 +709,7 @@ ARGUMENTS: tuple[dict[str, Any], ...] = (
     {"split": "validation", "forecaster": "persistence", "routes": True},
     {"split": "evaluation", "forecaster": None, "routes": False, "conditional": True},
 )
+OF_ALLOCATIONS = ("routes", "conditional")  # arguments that say nothing where relays decide on swaps
 
 
 def _rules(trial: Trial) -> Complaints:
@@ -766,7 +770,7 @@ def _deviations(table: FeatureTable, found: Returned, expected: Returned) -> Com
 
 def _column_names(table: FeatureTable) -> list[str]:
     """Of the standard features, in order."""
-    node = [feature.name for feature in NODE_FEATURES]
+    node = [feature.name for feature in table.node_features for _ in range(table.sizes[feature.size])]
     peer = [feature.name for feature in table.peer_features for _ in range(table.sizes[feature.size])]
     return node + peer * table.scenario.demand.peers
 

@@ -15,6 +15,8 @@ from dpem_env.testing import check_policy
 from support.own_policies import write_own_policies
 
 NEED_A_FILE = {"ppo", "central-ppo", "sb3", "trained"}
+ON_SWAPS = {"swap-asap", "swap-nested", "swap-optimal"}
+RELAYS = scenarios.get("swap-chain5-v0", swapping="agents", news_period=1.0)
 BUSY = scenarios.get("chain3-v0", request_rate=8.0, rows=1)  # where nodes may not allocate while they do
 
 
@@ -24,9 +26,22 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_own_policies(tmp_path)
 
 
-@pytest.mark.parametrize("name", sorted(available().keys() - NEED_A_FILE))
+@pytest.mark.parametrize("name", sorted(available().keys() - NEED_A_FILE - ON_SWAPS))
 def test_installed_policies_keep_the_contract(name: str) -> None:
     check_policy(name, BUSY)
+
+
+@pytest.mark.parametrize("name", sorted(ON_SWAPS | {"idle", "random-legal", "central:swap-asap"}))
+def test_so_do_those_that_decide_on_swaps(name: str) -> None:
+    check_policy(name, RELAYS)
+
+
+@pytest.mark.parametrize(("name", "scenario"), [("local-reactive", RELAYS), ("central:swap-asap", BUSY)])
+def test_what_decides_on_something_else_is_refused(name: str, scenario: scenarios.Scenario) -> None:
+    with pytest.raises(
+        DpemError, match=r"leaves (swaps|allocations) to decide .*; \w+ decides on (allocations|swaps)$"
+    ):
+        check_policy(name, scenario)
 
 
 @pytest.mark.parametrize("name", ["Stock", "Controller", "stock", "wait", "Net", "Late"])

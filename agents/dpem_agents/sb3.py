@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from dpem_agents.libraries import agents_extra, one_thread
 from dpem_env.network.network import Network
 from dpem_env.observations.features import FeatureTable, Observations
-from dpem_env.policies import Decision, LocalPolicy
+from dpem_env.policies import ALLOCATIONS, SWAPS, Decision, LocalPolicy
 from dpem_env.scenarios import Scenario
-from dpem_env.simulator.actions import ActionCode
+from dpem_env.simulator.actions import code_for
 from dpem_env.support.errors import PolicyError
 from dpem_env.support.files import reading, require_regular
 
@@ -35,6 +35,8 @@ class Sb3Policy(LocalPolicy):
 
     path: the zip that ``model.save`` has written. trusted: whether its pickled objects may be loaded.
     """
+
+    decides = (ALLOCATIONS, SWAPS)
 
     def __init__(self, path: str | os.PathLike[str], trusted: bool = False) -> None:
         if not trusted:
@@ -51,7 +53,7 @@ class Sb3Policy(LocalPolicy):
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Check that the model is one for this scenario, and forget what was."""
-        wanted = (FeatureTable(scenario).width,), ActionCode.of(scenario).num_actions
+        wanted = (FeatureTable(scenario).width,), code_for(scenario).num_actions
         shape, actions = self._model.observation_space.shape, getattr(self._model.action_space, "n", None)
         if (shape, actions) != wanted:
             raise PolicyError(

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
-from dpem_env.policies import Decision, LocalPolicy
+from dpem_env.policies import ALLOCATIONS, SWAPS, Decision, LocalPolicy
 from dpem_env.scenarios import Scenario
 from dpem_env.support.seeding import generator
 
@@ -15,6 +15,7 @@ from dpem_env.support.seeding import generator
 class Idle(LocalPolicy):
     """Everybody waits, always: no contention, and no delivery."""
 
+    decides = (ALLOCATIONS, SWAPS)
     news = ()
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
@@ -25,6 +26,7 @@ class Idle(LocalPolicy):
 class RandomLegal(LocalPolicy):
     """Every node takes one of its legal actions, waiting among them, all equally likely."""
 
+    decides = (ALLOCATIONS, SWAPS)
     news = ()
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:

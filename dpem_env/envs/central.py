@@ -31,6 +31,10 @@ class CentralEnv(gymnasium.Env[Observation, NDArray[np.int64]]):
     way free on their arrival. ``info["action_mask"]`` is (N, actions) int8. A command illegal on arrival is a wait,
     counted in ``info["illegal_actions"]``.
 
+    In a chain with ``swapping="agents"`` commands are on swaps, ``MultiDiscrete([2] * N)``, or 3 with ``discard=True``;
+    the view has all segments as they were δ ago, but those that the cutoff has ended since, and nothing of the
+    controller's own commands.
+
     **Observation.** ``Box(0, 1, (N, F), float32)``: the rows of all nodes, features as in `EntanglementEnv`, with
     remote ones as of the view (telemetry age 0). The view is the network after phase 0 of slot t - δ/dt; allocations
     past their time-to-live are closed in it, the controller's own commands since count as open, and forecasts are

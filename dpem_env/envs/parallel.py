@@ -33,8 +33,12 @@ Kind = TypeVar("Kind", bound=type)
 
 def _tells_features(kind: Kind) -> Kind:
     """Put the declared features into the documentation."""
-    described = indent(FeatureTable(scenarios.get("mesh100-v0")).describe(), "    ").strip()
-    kind.__doc__ = (kind.__doc__ or "").replace("FEATURES", described)
+    for mark, scenario in {
+        "RELAYS": scenarios.get("swap-chain5-v0", swapping="agents"),
+        "FEATURES": scenarios.get("mesh100-v0"),
+    }.items():
+        described = indent(FeatureTable(scenario).describe(), "    ").strip()
+        kind.__doc__ = (kind.__doc__ or "").replace(mark, described)
     return kind
 
 
@@ -70,6 +74,14 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
 
     With ``observation="dict"`` the observation is ``{"observation": …, "action_mask": …}``, and the mask is in no info:
     libraries look for it in one of the two places.
+
+    **Swaps.** In a chain with ``swapping="agents"`` (docs/rules.md) nodes decide on swaps instead. The action is
+    ``Discrete(2)``, 0 waits, 1 swaps the segments on both sides, or with ``discard=True`` ``Discrete(3)``, where 2
+    discards them. The ends may only wait. The reward is shared: every node has an N-th of what the chain delivers. The
+    observation is a relay's own segments, and with a ``news_period`` (``news_delay`` late) those of the chain; in the
+    table for the five nodes of swap-chain5-v0.
+
+    RELAYS
 
     **Reward.** Requested pairs delivered to the node in the slot (weighted by ``class_values``, if any) minus
     β = 0.05 times the contended resources it claimed; ``info["delivered"]`` and ``info["contended"]`` count both. All

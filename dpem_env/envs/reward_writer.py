@@ -12,6 +12,8 @@ def _outcome_batch(rules, worlds, states, works, first, last, penalty, class_val
     for b in range(first, last):
         world, state = world_of(worlds, b), state_of(states, b)
         _earn(world, state, class_values, earned[b])
+        if rules.agents:
+            _share(earned[b])
         for i in range(reward.shape[1]):
             reward[b, i] = earned[b, i] - penalty * state.contended[i]
         num_notes[b] = _note(state, notes[b])
@@ -28,6 +30,16 @@ def _earn(world, state, class_values, earned):
             played = state.slot[0] - 1 + state.request_from_stock[request]
             if state.request_status[request] == played and played >= 0:
                 earned[world.request_source[request]] += class_values[world.request_class[request]]
+
+
+@inner
+def _share(earned):
+    """Where relays decide on swaps, every node has an equal share in what the chain delivers."""
+    worth = 0.0
+    for i in range(len(earned)):
+        worth += earned[i]
+    for i in range(len(earned)):
+        earned[i] = worth / len(earned)
 
 
 @inner

@@ -15,7 +15,8 @@ from dpem_env.simulator import Call, Simulator
 class Outcome(NamedTuple):
     """Of the last slot, of every agent in every environment, in fresh arrays."""
 
-    earned: NDArray[np.float64]  # (B, N) worth of the pairs that served its requests: 1 each, or by class
+    # (B, N) worth of the pairs that served its requests: 1 each, or by class; equal shares where relays decide on swaps
+    earned: NDArray[np.float64]
     reward: NDArray[np.float64]  # (B, N) earned_i - β·contended_i
     notes: NDArray[np.int64]  # (B, 4, N) see `noted`
     num_notes: NDArray[np.int64]  # (B,)

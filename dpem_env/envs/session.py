@@ -23,7 +23,7 @@ from dpem_env.envs.forecasts import Forecasts
 from dpem_env.envs.rewards import Outcome, Rewarder
 from dpem_env.network.network import Network, build_network
 from dpem_env.observations.features import Observer
-from dpem_env.policies import HybridPolicy, LocalPolicy, NetworkView, Policy
+from dpem_env.policies import HybridPolicy, LocalPolicy, NetworkView, Policy, require_deciding
 from dpem_env.scenarios import SPLITS, Scenario, Split
 from dpem_env.scenarios.schema import MAX_SLOTS
 from dpem_env.simulator import Call, Condition, Episode, Simulator
@@ -192,7 +192,11 @@ class Session:
 
     @classmethod
     def of(cls, policy: Policy, scenario: Scenario, *, delay: float, forecaster: Any, **more: Any) -> Session:
-        """One in which a policy can play: with a controller, and with nodes that decide, where it has them."""
+        """One in which a policy can play: with a controller, and with nodes that decide, where it has them.
+
+        PolicyError for one that decides on something else than the scenario leaves to decide.
+        """
+        require_deciding(policy, scenario)
         return cls(
             scenario,
             delay=None if isinstance(policy, LocalPolicy) else delay,

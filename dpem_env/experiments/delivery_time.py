@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dpem_env.envs.session import Session
+from dpem_env.envs.session import Look, Session
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import SaturatedDemand
 from dpem_env.support.errors import DpemError
@@ -22,11 +24,22 @@ class DeliveryTime(NamedTuple):
     deliveries: int
 
 
-def delivery_time(scenario: Scenario, deliveries: int, seed: int = 0) -> DeliveryTime:
-    """The mean of at least so many delivery times, from ordinary episodes in which node 0 asks whenever it may.
+def first_where_legal(look: Look) -> NDArray[np.int64]:
+    """Action 1: node 0 asks whenever it may; where relays decide on swaps, every one that can does."""
+    return look.masks[:, :, 1].astype(np.int64)
+
+
+def delivery_time(
+    scenario: Scenario,
+    deliveries: int,
+    seed: int = 0,
+    decide: Callable[[Look], NDArray[np.int64]] = first_where_legal,
+) -> DeliveryTime:
+    """The mean of at least so many delivery times, from ordinary episodes.
 
     Every delivery starts from an empty route, so the times are independent; in each of `NETWORKS` episodes, the first
-    ones count. Raises DpemError unless the demand is saturated, and where an episode ends before it has enough.
+    ones count. `decide` tells what (B, N) all nodes do on what they see. Raises DpemError unless the demand is
+    saturated, and where an episode ends before it has enough.
     """
     if not isinstance(scenario.demand, SaturatedDemand):
         raise DpemError(f"{scenario.name}: demand.kind is {scenario.demand.kind!r}; delivery times need 'saturated'")
@@ -39,7 +52,7 @@ def delivery_time(scenario: Scenario, deliveries: int, seed: int = 0) -> Deliver
         if session.done:
             told = f"one of {NETWORKS} episodes ends after {delivered.min()} of {each} deliveries; raise episode.slots"
             raise DpemError(f"{scenario.name}: {told}")
-        look = session.play(look.masks[:, :, 1])  # action 1 where it is legal: where the only row is free
+        look = session.play(decide(look))
         delivered += session.simulator.state.delivered.sum(axis=1)
     status = session.simulator.state.request_status
     slots = np.array([np.sort(of_one[of_one >= 0])[:each] for of_one in status])

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from dpem_env.observations.cells import ABSENT
 from dpem_env.observations.feature_writer import write_allowed, write_fixed, write_masks, write_observations
+from dpem_env.observations.relay_writer import write_choices, write_relays
 from dpem_env.scenarios import Scenario
-from dpem_env.simulator.actions import ActionCode
+from dpem_env.simulator.actions import code_for
 from dpem_env.simulator.simulator import Call, Simulator
 from dpem_env.support.errors import ScenarioError, nearest
 
@@ -31,7 +32,7 @@ class Feature(NamedTuple):
     """One named entry of the observation."""
 
     name: str
-    size: str  # "1", "C" (one per fidelity class), "H" (one per forecast slot) or "k" (one per candidate route)
+    size: str  # "1", "C" (one per fidelity class), "H" (per forecast slot), "k" (per candidate route), "n" (per node)
     unit: str
     scale: str  # one of `SCALES`, or a number
     age: str
@@ -91,6 +92,18 @@ NODE_FEATURES = BLOCKS["resources"]
 PEER_FEATURES = tuple(feature for block in list(BLOCKS)[1:] for feature in BLOCKS[block])
 NEWS = tuple(feature.name for feature in BLOCKS["news"])
 
+# Where relays decide on swaps, all features are these, of one node.
+RELAY_FEATURES = (
+    Feature("position", "1", "links", "hop limit", FIXED, "between the first node of the chain and this one"),
+    Feature("left_reach", "1", "links", "hop limit", NOW, "length of the segment to the left, 0: there is none"),
+    Feature("left_age", "1", "slots", "cutoff", NOW, "since its oldest pair was made"),
+    Feature("right_reach", "1", "links", "hop limit", NOW, "length of the segment to the right, 0: there is none"),
+    Feature("right_age", "1", "slots", "cutoff", NOW, "since its oldest pair was made"),
+    next(feature for feature in NODE_FEATURES if feature.name == "telemetry_age"),
+    Feature("chain_reach", "n", "links", "hop limit", ROUTE, "length of the segment to the right of each node"),
+    Feature("chain_age", "n", "slots", "cutoff", ROUTE, "age that it has by now, if it is still there"),
+)
+
 # Divisors by their names: constants of the scenario, never fitted. Others are the number they are called.
 SCALES: dict[str, Callable[[Scenario], float]] = {
     "largest memory": lambda scenario: scenario.hardware.memory[1],
@@ -104,12 +117,18 @@ SCALES: dict[str, Callable[[Scenario], float]] = {
     "time-to-live": lambda scenario: scenario.control.time_to_live,
     "4 times-to-live": lambda scenario: 4 * scenario.control.time_to_live,
     "qualities Q": lambda scenario: scenario.control.qualities,
+    "cutoff": lambda scenario: (
+        scenario.in_slots(scenario.control.time_to_live)
+        if scenario.control.cutoff is None
+        else max(scenario.control.cutoff, 1)
+    ),
 }
 WHOLE_UNITS = {"qubits", "rows", "requests", "slots", "allocations", "links", "pairs", "quality", "claims"}
 
 # First column of every feature, by name, and whether any of the news is wanted: what compiled code is given.
 FIELDS = ("any_news", *(feature.name for feature in (*NODE_FEATURES, *PEER_FEATURES)))
 Columns: Any = namedtuple("Columns", FIELDS)  # type: ignore[misc]
+RelayColumns: Any = namedtuple("RelayColumns", [feature.name for feature in RELAY_FEATURES])  # type: ignore[misc]
 
 
 class Place(NamedTuple):
@@ -125,15 +144,28 @@ class Place(NamedTuple):
 class FeatureTable:
     """Where every feature of a scenario's observation lies, and its scale. Row: node block, then D peer blocks.
 
-    `news`: those of the features of block "news" that are wanted, all of them unless some are named.
+    Where relays decide on swaps there are no peer blocks. `news`: those of the features of block "news" that are
+    wanted, all of them unless some are named.
     """
 
     scenario: Scenario
     news: tuple[str, ...] = NEWS
 
     @cached_property
+    def of_relays(self) -> bool:
+        """Whether relays decide on swaps: they have features of their own."""
+        return self.scenario.control.relays_decide
+
+    @cached_property
+    def node_features(self) -> tuple[Feature, ...]:
+        """The features of the node block, in the order of their columns."""
+        return RELAY_FEATURES if self.of_relays else NODE_FEATURES
+
+    @cached_property
     def peer_features(self) -> tuple[Feature, ...]:
         """The features of a peer block, in the order of their columns."""
+        if self.of_relays:
+            return ()
         return tuple(f for f in PEER_FEATURES if f.name not in NEWS or f.name in self.news)
 
     @cached_property
@@ -145,7 +177,13 @@ class FeatureTable:
             "C": len(scenario.demand.fidelity_classes),
             "H": scenario.observation.forecast_horizon,
             "k": scenario.routing.routes_per_peer,
+            "n": getattr(scenario.network, "nodes", 0),  # of a chain, for relays that decide on swaps
         }
+
+    @cached_property
+    def node_width(self) -> int:
+        """Features of the node block."""
+        return sum(self.sizes[feature.size] for feature in self.node_features)
 
     @cached_property
     def peer_width(self) -> int:
@@ -155,21 +193,24 @@ class FeatureTable:
     @cached_property
     def width(self) -> int:
         """Features per agent, F."""
-        return len(NODE_FEATURES) + self.scenario.demand.peers * self.peer_width
+        return self.node_width + self.scenario.demand.peers * self.peer_width
 
     @cached_property
     def offset(self) -> dict[str, int]:
         """First column of a node feature in the row, of a peer feature in its block."""
-        offset = {feature.name: column for column, feature in enumerate(NODE_FEATURES)}
-        column = 0
-        for feature in self.peer_features:
-            offset[feature.name] = column
-            column += self.sizes[feature.size]
+        offset = {}
+        for features in (self.node_features, self.peer_features):
+            column = 0
+            for feature in features:
+                offset[feature.name] = column
+                column += self.sizes[feature.size]
         return offset
 
     @cached_property
     def columns(self) -> Any:
         """The offsets as compiled code takes them."""
+        if self.of_relays:
+            return RelayColumns(**{name: np.uint32(column) for name, column in self.offset.items()})
         return Columns._make((bool(self.news), *(np.uint32(self.offset.get(name, ABSENT)) for name in FIELDS[1:])))
 
     @cached_property
@@ -179,7 +220,7 @@ class FeatureTable:
             feature.name: float(
                 SCALES[feature.scale](self.scenario) if feature.scale in SCALES else feature.scale.removesuffix(" s")
             )
-            for feature in (*NODE_FEATURES, *self.peer_features)
+            for feature in (*self.node_features, *self.peer_features)
         }
 
     @cached_property
@@ -192,20 +233,20 @@ class FeatureTable:
             whole = feature.unit in WHOLE_UNITS and feature.name != "forecast"
             return Place(of_peer, columns, self.scale[feature.name], whole)
 
-        node = {feature.name: place(feature, of_peer=False) for feature in NODE_FEATURES}
+        node = {feature.name: place(feature, of_peer=False) for feature in self.node_features}
         return node | {feature.name: place(feature, of_peer=True) for feature in self.peer_features}
 
     @cached_property
     def divisors(self) -> tuple[F32, F32]:
         """1 / scale by column: of the node block and of one peer block."""
-        node = [1.0 / self.scale[feature.name] for feature in NODE_FEATURES]
+        node = [1.0 / self.scale[f.name] for f in self.node_features for _ in range(self.sizes[f.size])]
         peer = [1.0 / self.scale[f.name] for f in self.peer_features for _ in range(self.sizes[f.size])]
         return np.array(node, dtype=np.float32), np.array(peer, dtype=np.float32)
 
     def hiding(self, blocks: Collection[str]) -> F32:
         """(F,) 0 for the columns of these of the `BLOCKS`, 1 for others: to multiply observations by."""
         hidden = {feature.name for block in blocks for feature in BLOCKS[block]}
-        node = [float(feature.name not in hidden) for feature in NODE_FEATURES]
+        node = [float(f.name not in hidden) for f in self.node_features for _ in range(self.sizes[f.size])]
         peer = [float(f.name not in hidden) for f in self.peer_features for _ in range(self.sizes[f.size])]
         return np.array(node + peer * self.scenario.demand.peers, dtype=np.float32)
 
@@ -216,16 +257,16 @@ class FeatureTable:
     def describe(self) -> str:
         """The observation in words and as a table, in reStructuredText: part of the documentation."""
         rows: list[tuple[str, ...]] = [("columns", "feature", "unit", "scale", "age", "meaning")]
-        for feature in NODE_FEATURES:
-            rows.append((str(self.offset[feature.name]), *_cells(feature)))
-        for feature in self.peer_features:
-            start, size = self.offset[feature.name], self.sizes[feature.size]
-            columns = f"p+{start}" if size == 1 else f"p+{start}..{start + size - 1}"
-            rows.append((columns, *_cells(feature)))
+        for block, features in (("", self.node_features), ("p+", self.peer_features)):
+            for feature in features:
+                start, size = self.offset[feature.name], self.sizes[feature.size]
+                columns = f"{block}{start}" if size == 1 else f"{block}{start}..{start + size - 1}"
+                rows.append((columns, *_cells(feature)))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         rule = " ".join("=" * width for width in widths)
         lines = [" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([fill(self._in_words(), 116), "", rule, lines[0], rule, *lines[1:], rule])
+        words = [] if self.of_relays else [fill(self._in_words(), 116), ""]
+        return "\n".join([*words, rule, lines[0], rule, *lines[1:], rule])
 
     def _in_words(self) -> str:
         count, sizes = Counter(feature.size for feature in self.peer_features), self.sizes
@@ -269,7 +310,7 @@ class Observations:
         if not place.of_peer:
             return np.multiply(self.matrix[..., place.columns], place.scale, dtype=np.float64)
         shape = (*self.matrix.shape[:-1], self.table.scenario.demand.peers, self.table.peer_width)
-        columns = self.matrix[..., len(NODE_FEATURES) :].reshape(shape)[..., place.columns]
+        columns = self.matrix[..., self.table.node_width :].reshape(shape)[..., place.columns]
         if isinstance(place.columns, int):
             return np.multiply(columns, place.scale, dtype=np.float64)
         # The last axis is laid out outermost: NumPy sums a few long rows ten times faster than many short ones.
@@ -300,7 +341,7 @@ class Observer:
         self.simulator = simulator
         self.table = FeatureTable(simulator.scenario, chosen_news(news))
         self.routes = routes
-        self.code = ActionCode.of(simulator.scenario, routes, condition)
+        self.code = code_for(simulator.scenario, routes, condition)
         self._features = (*self.table.divisors, self.table.columns)
         self._no_forecast = np.zeros((1, 1, 1, 0), dtype=np.float32)
         self._fixed: tuple[F32, I8]  # (B, N, F) what rows begin with, (B, N, actions) what a free row allows
@@ -319,6 +360,8 @@ class Observer:
         """The call that `observe` runs, to be run together with others, and the matrix it fills."""
         sim = self.simulator
         out = np.empty((sim.num_envs, sim.num_nodes, self.table.width), dtype=np.float32)
+        if self.table.of_relays:
+            return (write_relays, fresh, self.table.divisors[0], self.table.columns, out), out
         forecast = self._no_forecast if forecast is None else forecast
         return (write_observations, forecast, fresh, *self._features, self._of_networks()[0], out), out
 
@@ -332,6 +375,8 @@ class Observer:
         """The call that `masks` runs, to be run together with others, and the matrix it fills."""
         sim = self.simulator
         out = np.empty((sim.num_envs, sim.num_nodes, self.code.num_actions), dtype=np.int8)
+        if self.table.of_relays:
+            return (write_choices, out), out
         return (write_masks, self._of_networks()[1], out), out
 
     def both_masks(self, network: int = 0) -> tuple[I8, I8]:

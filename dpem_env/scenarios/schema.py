@@ -379,7 +379,10 @@ class Control(Section):
 
     With `swapping` "all" an allocation swaps at all its relays at once, when all its links are there; with "asap" every
     relay swaps as soon as it holds a pair on either side, and with `regenerate` links are made again where that leaves
-    both their qubits free, inside longer segments. Segments older than `cutoff` are discarded.
+    both their qubits free, inside longer segments. With "nested" the middle one of five nodes waits while both its
+    neighbours can swap. With "agents" every relay of a chain decides in every slot whether to swap, and with `discard`
+    may let go of what it holds instead; the ends ask for pairs by themselves. Segments older than `cutoff` are
+    discarded.
     """
 
     slot_duration: Annotated[
@@ -390,9 +393,15 @@ class Control(Section):
         int, Field(strict=True, ge=1, le=16), "qualities to ask for: quality q takes q - 1 rounds a link"
     ] = 3
     time_to_live: Annotated[Positive, "s until an allocation is torn down"] = 2.0
-    swapping: Annotated[Literal["all", "asap"], "all relays at once, or each as soon as it can"] = "asap"
+    swapping: Annotated[
+        Literal["all", "asap", "nested", "agents"],
+        "all relays at once, each as soon as it can, nested, or as they decide",
+    ] = "asap"
+    discard: Annotated[
+        bool, Field(strict=True), 'whether relays may discard what they hold; only with swapping = "agents"'
+    ] = False
     regenerate: Annotated[
-        bool, Field(strict=True), 'whether links are made again in longer segments; only with "asap"'
+        bool, Field(strict=True), 'whether links are made again in longer segments; not with swapping = "all"'
     ] = False
     cutoff: Annotated[
         Annotated[int, Field(strict=True, ge=0, le=MAX_SLOTS)] | None,
@@ -413,9 +422,20 @@ class Control(Section):
 
     @model_validator(mode="after")
     def _regenerates_what_swaps_freed(self) -> Control:
-        if self.regenerate and self.swapping != "asap":
-            raise ValueError(f'regenerate needs swapping = "asap": with {self.swapping!r} no swap frees a qubit early')
+        if self.regenerate and self.swapping == "all":
+            raise ValueError('regenerate needs another swapping than "all", with which no swap frees a qubit early')
         return self
+
+    @model_validator(mode="after")
+    def _discards_what_relays_decide_on(self) -> Control:
+        if self.discard and not self.relays_decide:
+            raise ValueError(f'discard needs swapping = "agents": with {self.swapping!r} no relay decides')
+        return self
+
+    @property
+    def relays_decide(self) -> bool:
+        """Whether relays decide on swaps, and nobody on allocations."""
+        return self.swapping == "agents"
 
 
 class Outages(Section):
@@ -512,7 +532,14 @@ NEUTRAL: dict[str, dict[str, Any]] = {
         "parallel_modes": None,
         "attempt_success": 1.0,
     },
-    "control": {"swapping": "all", "regenerate": False, "cutoff": None, "news_period": None, "news_delay": None},
+    "control": {
+        "swapping": "all",
+        "discard": False,
+        "regenerate": False,
+        "cutoff": None,
+        "news_period": None,
+        "news_delay": None,
+    },
     "demand": {"pairs_per_request": 1, "demand_matrix": None, "demand_content": None},
     "reward": {"class_values": []},
 }
@@ -616,6 +643,27 @@ class Scenario(Section):
     def _every_class_has_a_value(self) -> Scenario:
         if self.reward.class_values and len(self.reward.class_values) != len(self.demand.fidelity_classes):
             raise ValueError("reward.class_values needs one value per fidelity class, or none at all")
+        return self
+
+    @model_validator(mode="after")
+    def _swaps_in_a_chain(self) -> Scenario:
+        network, control, demand = self.network, self.control, self.demand
+        chain = network.nodes if isinstance(network, ChainNetwork) else None
+        if control.swapping == "nested" and chain != 5:
+            told = f"a chain of {chain}" if chain else f"network.generator = {network.generator!r}"
+            raise ValueError(f'control.swapping = "nested" needs a chain of 5 nodes; found {told}')
+        if control.relays_decide:
+            needed = {
+                'network.generator = "chain"': chain is not None,
+                'demand.kind = "saturated"': isinstance(demand, SaturatedDemand),
+                "control.rows = 1": control.rows == 1,
+                "control.qualities = 1": control.qualities == 1,
+                "control.regenerate = true": control.regenerate,
+                "routing.max_hops >= network.nodes - 1": chain is None or self.routing.max_hops >= chain - 1,
+            }
+            missing = [what for what, given in needed.items() if not given]
+            if missing:
+                raise ValueError(f'control.swapping = "agents" needs {", ".join(missing)}')
         return self
 
     @model_validator(mode="after")

@@ -3,6 +3,8 @@
 With Q qualities and k routes, ``1 + (d·Q + q - 1)·k + r`` asks for one pair to the peer at place d at quality q over
 route r. Where actions may be conditional, too, the same allocations on a condition follow, in the same order. The
 simulator takes routes and conditions apart from actions: its code is that of k = 1 without conditions.
+
+Where relays decide on swaps (``swapping = "agents"``) actions are `Choice` numbers instead.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from dpem_env.scenarios import Scenario
 from dpem_env.support.compiled import inlined, numbers_of
+from dpem_env.support.errors import ScenarioError
 
 
 class Condition(IntEnum):
@@ -25,7 +28,15 @@ class Condition(IntEnum):
     READ_PENDING = 4  # the node withholds the command unless a request for the peer is pending
 
 
-CONDITION = numbers_of(Condition)  # for compiled code
+class Choice(IntEnum):
+    """What a relay may do that decides on swaps."""
+
+    WAIT = 0
+    SWAP = 1  # the segments on its two sides
+    DISCARD = 2  # both, where the scenario has that
+
+
+CONDITION, CHOICE = numbers_of(Condition), numbers_of(Choice)  # for compiled code
 
 _Some = NDArray[np.int64] | None
 
@@ -105,6 +116,28 @@ class ActionCode(NamedTuple):
             plain, named = _without_route(action, self.routes)
             action, route = np.where(known, plain, action), np.where(known, named, -1)
         return action, route, None, condition
+
+
+class SwapCode(NamedTuple):
+    """Actions of relays that decide on swaps: a `Choice`."""
+
+    num_actions: int
+    routes: None = None
+    condition: int = 0
+
+    def commands(self, action: NDArray[Any]) -> tuple[NDArray[np.int64], None, None, None]:
+        """Actions in the order in which the simulator asks: there is nothing else to say."""
+        return np.asarray(action, dtype=np.int64), None, None, None
+
+
+def code_for(scenario: Scenario, routes: bool = False, condition: int = 0) -> ActionCode | SwapCode:
+    """How actions of the scenario are numbered; ScenarioError for routes or conditions where nobody allocates."""
+    if not scenario.control.relays_decide:
+        return ActionCode.of(scenario, routes, condition)
+    for name, given in (("routes", routes), ("conditional", condition)):
+        if given:
+            raise ScenarioError(f"{name} is of allocations; in {scenario.name} relays decide on swaps instead")
+    return SwapCode(len(Choice) if scenario.control.discard else len(Choice) - 1)
 
 
 def _without_route(action: Any, routes: int) -> tuple[Any, Any]:

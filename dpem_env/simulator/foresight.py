@@ -68,7 +68,12 @@ def _assume_batch(rules, worlds, states, works, first, last, action, route, fall
 
 @inner
 def _assume(rules, world, state, work, action, route, fallback):
-    """Count one slot's commands as open allocations without links, in the picture: on the first route that is up."""
+    """Count one slot's commands as open allocations without links, in the picture: on the first route that is up.
+
+    Where relays decide on swaps nothing is assumed: what came of them is told by news alone.
+    """
+    if rules.agents:
+        return
     places = world.peers.shape[1]
     for i in range(len(action)):
         d = place_of(action[i], rules.qualities)

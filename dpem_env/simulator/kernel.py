@@ -1,5 +1,7 @@
 """The rules of one slot, one compiled function per phase, played in the order that `step_one` says.
 
+Where relays decide on swaps, `step_from_swaps` plays the same phases of the same slots, and only steps begin elsewhere.
+
 Every phase takes the arrays of one environment (rules, world, state, work; see `state`) and allocates nothing. An agent
 is always the node that owns an allocation, whoever decided.
 """
@@ -10,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from dpem_env import physics
-from dpem_env.simulator.actions import CONDITION, code_of, place_of, quality_of
+from dpem_env.simulator.actions import CHOICE, CONDITION, code_of, place_of, quality_of
 from dpem_env.simulator.randomness import (
     EMISSION,
     ORDER,
@@ -24,6 +26,7 @@ from dpem_env.simulator.randomness import (
 )
 from dpem_env.simulator.segments import (
     decay,
+    discard,
     empty,
     empty_all,
     is_complete,
@@ -32,6 +35,7 @@ from dpem_env.simulator.segments import (
     links_wanted,
     num_hops,
     pairs_held,
+    relays_holding,
     relays_ready,
 )
 from dpem_env.simulator.state import STATUS, TALLY, VERDICT, state_of, work_of, world_of
@@ -42,6 +46,7 @@ from dpem_env.simulator.telemetry import (
     WANTED,
     clear_telemetry,
     pass_telemetry,
+    read_chain,
     reading_known,
     route_up,
     some_link_down,
@@ -359,6 +364,43 @@ def _reads_well(rules, world, state, work, i, d, r):
     return fits and claimed_by_others(world, work.source_read, work.swap_read, i, d, r) < 0
 
 
+# Where relays decide on swaps there is one allocation at most, of node 0 in its only row, along all of the chain: its
+# hops are numbered as the nodes.
+
+
+@inner
+def choices(rules, state, relay):
+    """What a node may decide on swaps, `Choice` numbers as bits: ends only wait."""
+    hops = len(state.free_memory) - 1
+    allowed = 1 << CHOICE.WAIT
+    if 0 < relay < hops:
+        allowed |= (relays_ready(rules, state, 0, 0, hops) >> relay & 1) << CHOICE.SWAP
+        if rules.discard:
+            allowed |= (relays_holding(state, hops) >> relay & 1) << CHOICE.DISCARD
+    return allowed
+
+
+@inner
+def choose(rules, state, work, action):
+    """Phase 1 where relays decide on swaps: who swaps in phase 4 is noted, and what is discarded goes at once.
+
+    An illegal action is a wait, and counted.
+    """
+    for i in range(len(action)):
+        state.delivered[i] = 0
+        state.contended[i] = 0
+        state.verdict[i] = VERDICT.WAIT
+        work.choice[i] = CHOICE.WAIT
+        if 0 <= action[i] <= CHOICE.DISCARD and choices(rules, state, i) >> action[i] & 1:
+            work.choice[i] = action[i]
+        else:
+            state.verdict[i] = VERDICT.ILLEGAL
+            state.tally[TALLY.ILLEGAL] += 1
+    for i in range(len(action)):
+        if work.choice[i] == CHOICE.DISCARD:
+            discard(state, i, len(action) - 1)
+
+
 # --------------------------------------------------------------------------------------------- phase 2: admission
 
 
@@ -383,7 +425,9 @@ def admit(rules, world, state, work, actors, action, condition):
             if admitted or r < 0:
                 break
             admitted = _try_route(world, state, work, i, d, r, quality, only_if_free, some_down)
-        if not admitted:
+        if admitted:
+            state.verdict[i] = VERDICT.ADMITTED
+        else:
             state.verdict[i] = VERDICT.DENIED
             denied += 1
             _mark_refusals(work, i)
@@ -473,8 +517,18 @@ def _try_route(world, state, work, i, d, r, quality, only_if_free, some_down):
     state.alloc_slot[i, row] = state.slot[0]
     state.age_order[state.num_open[0]] = i * state.alloc_peer.shape[1] + row
     state.num_open[0] += 1
-    state.verdict[i] = VERDICT.ADMITTED
     return True
+
+
+@inner
+def ask(world, state, work):
+    """Phase 2 where relays decide on swaps: the first node asks for a pair whenever it may and a request is pending."""
+    if state.queue_head[0, 0] >= 0 and free_row(state, 0) >= 0:
+        work.refused_count[0] = 0
+        work.first_refused[:] = -1
+        state.tally[TALLY.SUBMITTED] += 1
+        if not _try_route(world, state, work, 0, 0, 0, 1, False, some_link_down(state)):
+            state.tally[TALLY.DENIED] += 1
 
 
 @inner
@@ -728,7 +782,7 @@ def swap(rules, world, state, work):
                 elif work.claimant[relay] == SEVERAL and work.node_flag[relay] == 0:
                     work.node_flag[relay] = 1
                     contended += 1
-        if rules.asap or swaps == ready & ~1:
+        if rules.singly or swaps == ready & ~1:
             _pay(world, state, i, d, r, swaps)
             work.finished_werner[place] = join(rules, state, i, row, hops, swaps, outcome)
     for relay in range(len(work.swap_refused)):
@@ -753,6 +807,8 @@ def _claim_swap_engines(rules, world, state, work):
         d, r = course(state, i, row)
         hops = num_hops(world, i, d, r)
         ready = relays_ready(rules, state, i, row, hops)
+        if rules.agents:
+            ready &= _choosing_to_swap(work, hops)
         work.ready[i, row] = ready
         if ready == 0:
             continue
@@ -765,6 +821,16 @@ def _claim_swap_engines(rules, world, state, work):
             elif work.claimant[relay] != i and work.claimant[relay] != SEVERAL:
                 work.claimant[relay] = SEVERAL
                 state.tally[TALLY.COLLIDED_SWAPS] += 1
+
+
+@inlined
+def _choosing_to_swap(work, hops):
+    """The relays of a chain that decided to swap; bit 0, where there is nothing to swap, is none to decide on."""
+    willing = 1
+    for h in range(1, hops):
+        if work.choice[h] == CHOICE.SWAP:
+            willing |= 1 << h
+    return willing
 
 
 @inner
@@ -968,6 +1034,9 @@ def begin(rules, world, state, work):
             state.link_up[link] = uniform(key, OUTAGE, link, 0, 0, 0) >= share_down
     clear_telemetry(rules, world, state, work)
     arrivals(rules, world, state)
+    if rules.agents:
+        state.read_chain[:] = 0
+        _up_to_swaps(rules, world, state, work)
 
 
 @inner
@@ -985,21 +1054,36 @@ def step_one(rules, world, state, work, action, route, priority, condition, fall
         arrivals(rules, world, state)
 
 
+@inner
+def step_from_swaps(rules, world, state, work, action):
+    """The same where relays decide on swaps, having seen what generation left: from phase 4 up to the next phase 4."""
+    choose(rules, state, work, action)
+    swap(rules, world, state, work)
+    deliver(rules, world, state, work)
+    age(rules, world, state)
+    state.slot[0] += 1
+    if state.slot[0] < world.horizon[0]:
+        arrivals(rules, world, state)
+        _up_to_swaps(rules, world, state, work)
+
+
+@inner
+def _up_to_swaps(rules, world, state, work):
+    """Phases 2 and 3 where relays decide on swaps, and what they hear of the chain before they do."""
+    ask(world, state, work)
+    generate(rules, world, state, work)
+    read_chain(rules, state)
+
+
 @entry
 def step_batch(rules, worlds, states, works, first, last, action, route, priority, condition, fallback):
     """Play one slot in environments `first` to `last` - 1."""
     for b in range(first, last):
-        step_one(
-            rules,
-            world_of(worlds, b),
-            state_of(states, b),
-            work_of(works, b),
-            action[b],
-            route[b],
-            priority[b],
-            condition[b],
-            fallback[b],
-        )
+        world, state, work = world_of(worlds, b), state_of(states, b), work_of(works, b)
+        if rules.agents:
+            step_from_swaps(rules, world, state, work, action[b])
+        else:
+            step_one(rules, world, state, work, action[b], route[b], priority[b], condition[b], fallback[b])
 
 
 @entry

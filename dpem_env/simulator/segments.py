@@ -52,7 +52,7 @@ def links_wanted(rules, state, i, row, hops):
     taken = 0
     for h in range(hops):
         if is_complete(state, i, row, h):
-            span = state.link_hops[i, row, h] if rules.asap else 1
+            span = state.link_hops[i, row, h] if rules.singly else 1
             taken |= 1 << h | 1 << (h + span - 1) if rules.regenerate else ((1 << span) - 1) << h
     return whole & ~taken
 
@@ -73,9 +73,10 @@ def swaps_awaited(state, i, row, hops):
 def relays_ready(rules, state, i, row, hops):
     """The relays that can swap: a complete segment on either side; under `all` none before every link is complete.
 
-    Bit 0 stands for a route of one link that is complete, where there is nothing to swap.
+    Nested, the middle one of three that could waits for the others. Bit 0 stands for a route of one link that is
+    complete, where there is nothing to swap.
     """
-    if state.alloc_complete[i, row] < (min(hops, 2) if rules.asap else hops):
+    if state.alloc_complete[i, row] < (min(hops, 2) if rules.singly else hops):
         return 0
     if hops == 1:
         return 1
@@ -85,7 +86,30 @@ def relays_ready(rules, state, i, row, hops):
         if is_complete(state, i, row, h):
             starts |= 1 << h
             ends |= 1 << (h + state.link_hops[i, row, h])
+    if rules.nested and starts & ends == 0b1110:
+        return 0b1010
     return starts & ends
+
+
+@inlined
+def relays_holding(state, hops):
+    """The relays of a chain at which a segment begins or ends."""
+    holding = 0
+    for h in range(hops):
+        if state.link_hops[0, 0, h] > 0:
+            holding |= 1 << h | 1 << (h + state.link_hops[0, 0, h])
+    return holding & ((1 << hops) - 2)
+
+
+@inner
+def discard(state, h, hops):
+    """The h-th node of a chain lets go of the segments that begin or end there."""
+    for left in range(hops):
+        span = state.link_hops[0, 0, left]
+        if span > 0 and (left == h or left + span == h):
+            state.tally[TALLY.CUT_OFF] += span
+            empty(state, 0, 0, left)
+    state.alloc_complete[0, 0] = links_complete(state, 0, 0, hops)
 
 
 @inner

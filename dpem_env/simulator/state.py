@@ -2,8 +2,9 @@
 
 Each field's annotation gives dtype and axes after the leading B: N nodes, D peer places per node, K allocation rows
 per node, k routes per pair, H hops at most (H1 = H + 1 nodes), L links, C fidelity classes, S largest memory,
-R requests, T tallies, G readings; NK and NKH are products. Phase functions see one environment: the same structs
-without the leading axis (`world_of`, `state_of`, `work_of`). Empty places hold -1 unless a comment says otherwise.
+R requests, T tallies, G readings, g of a chain; NK and NKH are products. Phase functions see one environment: the same
+structs without the leading axis (`world_of`, `state_of`, `work_of`). Empty places hold -1 unless a comment says
+otherwise.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ class Rules(NamedTuple):
     route_period: int  # slots between two looks at how routes fare
     route_delay: int  # slots until one is known
     token_cap: float
-    asap: bool  # relays swap as soon as they can; else all of a route at once
+    singly: bool  # relays swap each by itself; else all of a route at once
+    nested: bool  # the middle one of three relays waits while both others can swap
+    agents: bool  # relays decide on swaps, ends ask by themselves: see `kernel.step_from_swaps`
+    discard: bool  # and may discard what they hold
     regenerate: bool  # links are made again inside longer segments
     cutoff: int  # slots, largest age of a segment
     bernoulli: bool  # one attempt per slot and link that asks for it
@@ -137,6 +141,8 @@ class State(NamedTuple):
     read_allocations: Annotated[I32, "G N K 5"]  # peer place (-1: closed), route, links wanted, swaps awaited, ready
     read_memory: Annotated[I32, "G N"]  # free qubits
     read_link_up: Annotated[I8, "G L"]
+    # news of a chain whose relays decide on swaps: its last g readings in turn, none elsewhere and if nobody asks
+    read_chain: Annotated[I32, "g H 2"]  # links of the segment by its left end (0: none), slot of its oldest pair
     # what the last step did
     verdict: Annotated[I8, "N"]  # a Verdict on each decision
     delivered: Annotated[I32, "N"]  # requests served
@@ -171,6 +177,7 @@ class Workspace(NamedTuple):
     claim_hop: Annotated[I32, "NKH"]
     claim_next: Annotated[I32, "NKH"]
     claim_offers: Annotated[I32, "NKH"]  # pairs offered this slot
+    choice: Annotated[I8, "N"]  # a Choice of every relay that decides, legal ones only
     ready: Annotated[I32, "N K"]  # relays that are ready at the start of phase 4 (see `segments.relays_ready`)
     finished_werner: Annotated[F64, "NK"]  # end-to-end w by place in age_order; -1 where not finished
     source_claims: Annotated[I32, "N"]  # incomplete links on each source
@@ -236,7 +243,7 @@ class Tally(IntEnum):
     STORED = 22  # pairs put into stock
     DROPPED_PAIRS = 23  # finished or stored pairs that served nobody
     EXPIRED_ALLOCATIONS = 24
-    CUT_OFF = 25  # elementary pairs in segments older than the cutoff
+    CUT_OFF = 25  # elementary pairs in segments older than the cutoff, or discarded by a relay
     LEFT_OVER = 26  # inside a longer segment when it was finished
     REFUSED = 27  # routes on which a source or swap engine refused a conditional allocation
     CONTENDED_BY_REFUSAL = 28  # sources and swap engines (resource, slot) that are contended for no other reason

@@ -21,6 +21,7 @@ from dpem_env.simulator.segments import links_wanted, num_hops, relays_ready, sw
 from dpem_env.support.compiled import inlined, inner
 
 UNSEEN = -2
+REACH, SINCE = 0, 1  # of a segment in a reading of a chain
 PEER, ROUTE, WANTED, AWAITED, READY = 0, 1, 2, 3, 4  # of an allocation in a reading
 
 
@@ -104,6 +105,28 @@ def list_allocations(rules, world, state, allocations):
         allocations[i, row, WANTED] = links_wanted(rules, state, i, row, hops)
         allocations[i, row, AWAITED] = swaps_awaited(state, i, row, hops)
         allocations[i, row, READY] = relays_ready(rules, state, i, row, hops)
+
+
+@inner
+def read_chain(rules, state):
+    """Where relays decide on swaps, after phase 3: write down what segments there are, if it is time and anybody asks.
+
+    They are told of it `route_delay` - 1 slots later: one slot is what a message of milliseconds takes, which finds
+    what there is now.
+    """
+    slot = state.slot[0]
+    if state.read_chain.shape[0] > 0 and slot % rules.route_period == 0:
+        place = slot // rules.route_period % state.read_chain.shape[0]
+        for h in range(state.read_chain.shape[1]):
+            state.read_chain[place, h, REACH] = state.link_hops[0, 0, h]
+            state.read_chain[place, h, SINCE] = state.link_slot[0, 0, h]
+
+
+@inner
+def chain_known(rules, state):
+    """The slot whose reading of the chain is known, negative if none is, and its place among the readings kept."""
+    slot = (state.slot[0] - rules.route_delay + 1) // rules.route_period * rules.route_period
+    return slot, slot // rules.route_period % max(state.read_chain.shape[0], 1)
 
 
 @inner

@@ -37,6 +37,7 @@ SLOTS = 40
             ("mesh20-v0", 60, {"observation": "dict"}),
             ("mesh20-v0", 60, {"forecaster": "moving-average"}),
             ("mesh100-outages-v0", 12, {}),
+            ("swap-chain5-v0", 40, {"swapping": "agents", "discard": True, "news_period": 1.0}),
         ]
     ),
 )

@@ -147,7 +147,7 @@ def claims_on_sources(rules: Rules, world: World, state: State) -> Claims:
 def ready(rules: Rules, state: State, i: int, row: int, hops: int) -> list[int]:
     """The relays of an allocation that can swap."""
     segments = complete(state, i, row)
-    if not rules.asap and len(segments) < hops:
+    if not rules.singly and len(segments) < hops:
         return []
     return [h for h in range(1, hops) if h in segments and any(s + n == h for s, n in segments.items())]
 
@@ -216,7 +216,7 @@ def swaps(slot: Slot, before: State, outcome: Outcome) -> Contention:
         relays = [nodes[h] for h in ready(slot.rules, before, i, row, len(links))]
         paid = [relay for relay in relays if tokens[relay] >= 1.0]
         short |= {("swap engine", relay) for relay in relays if relay not in paid}
-        for relay in paid if slot.rules.asap or len(paid) == len(relays) else []:
+        for relay in paid if slot.rules.singly or len(paid) == len(relays) else []:
             tokens[relay] -= 1.0
     return _contention(claims, short, _refused(outcome, "swap engine"))
 

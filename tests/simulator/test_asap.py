@@ -280,8 +280,11 @@ def test_a_bernoulli_source_makes_one_try_for_every_link_that_asks(slot_duration
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"regenerate": True}, "control: regenerate needs swapping = \"asap\": with 'all' no swap frees a qubit early"),
-        ({"swapping": "soon"}, "control.swapping: expected 'all' or 'asap' (given 'soon')"),
+        (
+            {"regenerate": True},
+            'control: regenerate needs another swapping than "all", with which no swap frees a qubit',
+        ),
+        ({"swapping": "soon"}, "control.swapping: expected 'all', 'asap', 'nested' or 'agents' (given 'soon')"),
         ({"cutoff": -1}, "control.cutoff: expected at least 0 (given -1)"),
         ({"cutoff": 0.5}, "control.cutoff: expected a whole number (given 0.5)"),
         ({"regenerate": 1}, "control.regenerate: expected true or false (given 1)"),

@@ -110,6 +110,8 @@ def train(
     BudgetExhausted, with state and policy saved, where privacy allows no further round.
     """
     scenario = scenarios.get(scenario)
+    if scenario.control.relays_decide:
+        raise DpemError(f"{scenario.name} leaves swaps to decide; trained here are policies that decide on allocations")
     require_one_of("mode", mode, MODES)
     require_seed("seed", seed)
     require_seed("topology_seed", topology_seed)
