@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from analyses import BASELINES, records
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -21,6 +22,9 @@ SHOWN += ("hybrid-maxweight", "q-cast")
 FRONTS = ("local-reactive", "maxweight", "hybrid-maxweight", "central-reactive", "central-lp", "central-maxweight")
 PANELS = [METRICS["delivery_rate"], METRICS["contention"]]
 EPSILONS = ("ε = 2", "ε = 8", "no privacy")
+SEES = {"joint": "one agent for all relays", "chain": "relays told of the chain", "own": "relays, own segments"}
+LEARNERS = {"q": "tabular Q-learning", "ppo": "PPO"}
+CHAINS = {"four": "4 nodes, p = 0.3, p_s = 0.5", "five": "5 nodes, p = 0.9, p_s = 0.5"}
 # Federated trainings by what nodes share, in the order of ε.
 TRAININGS = {
     "head": ("head-epsilon2", "head-epsilon8", "head-off"),
@@ -39,6 +43,8 @@ def main() -> None:
     fronts = results.panelled(results.read(BASELINES / "results" / "fronts"))
     save_front_figure(DOCS / "fronts.png", fronts, METRICS["contention"], METRICS["delivery_rate"], FRONTS)
     save_privacy_curve(DOCS / "privacy-curve.png")
+    save_advantages(DOCS / "swap-advantages.png")
+    save_swap_learning(DOCS / "swap-learning.png")
 
 
 def save_privacy_curve(path: Path) -> None:
@@ -59,6 +65,58 @@ def save_privacy_curve(path: Path) -> None:
         axes.set_ylabel(quantity.title)
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    save(figure, path)
+
+
+def save_advantages(path: Path) -> None:
+    """How much longer swap-asap and nested take than the optimum, by link, swap and cutoff: all chains solved."""
+    rows = records("results/truth/advantages.json:rows")
+    compared = [(4, "asap"), (5, "asap"), (5, "nested")]
+    successes = sorted({row["swap_success"] for row in rows})
+    figure = Figure(figsize=(11, 8.5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(compared), len(successes), sharex=True, sharey="row")
+    for line, (nodes, rule) in zip(panels, compared, strict=True):
+        for axes, success in zip(line, successes, strict=True):
+            chosen = [row for row in rows if (row["nodes"], row["swap_success"]) == (nodes, success)]
+            for cutoff in sorted({row["cutoff"] for row in chosen}):
+                curve = [row for row in chosen if row["cutoff"] == cutoff]
+                p, more = [row["generation"] for row in curve], [row[rule] for row in curve]
+                axes.plot(p, more, marker=".", label=f"t_cut = {cutoff}")
+            axes.set_title(f"swap-{rule}, n = {nodes}, p_s = {success:g}", fontsize=10)
+            axes.spines[["top", "right"]].set_visible(False)
+        line[0].set_ylabel("% longer than the optimum")
+    for axes in panels[-1]:
+        axes.set_xlabel("p, link per slot")
+    panels[0][-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    save(figure, path)
+
+
+def save_swap_learning(path: Path) -> None:
+    """Grades of learners of swaps while they learn: every seed, and the mean; rules as levels."""
+    learned = records("results/swapping/*/*.json")
+    levels = records("results/truth/views.json:rows")
+    figure = Figure(figsize=(11, 7), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    for line, learner in zip(figure.subplots(2, 2), ("q", "ppo"), strict=True):
+        for axes, chain in zip(line, ("four", "five"), strict=True):
+            for number, sees in enumerate(SEES):
+                [found] = [
+                    row for row in learned if (row["chain"], row["learner"], row["sees"]) == (chain, learner, sees)
+                ]
+                slots = [played / 1e6 for played in found["curves"][0]["slots"]]
+                grades = np.array([curve["per_cent"] for curve in found["curves"]])
+                axes.plot(slots, grades.T, color=f"C{number}", linewidth=0.5, alpha=0.4)
+                axes.plot(slots, grades.mean(axis=0), color=f"C{number}", label=SEES[sees])
+            for number, level in enumerate(row for row in levels if row["chain"] == chain and row["rule"] != "optimum"):
+                style = ("--", ":", "-.")[number]
+                axes.axhline(level["per_cent"], color="black", linestyle=style, linewidth=0.8, label=level["rule"])
+            axes.set_ylim(80, 100.3)
+            axes.set_title(f"{LEARNERS[learner]}, {CHAINS[chain]}", fontsize=10)
+            axes.set_xlabel("slots played (millions)")
+            axes.spines[["top", "right"]].set_visible(False)
+        line[0].set_ylabel("% of the optimum")
+        line[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     save(figure, path)
 
 

@@ -19,6 +19,8 @@ Programming and Markov Processes, 1960).
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,11 +30,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array
-from scipy.sparse.linalg import spsolve
+from scipy.sparse.linalg import MatrixRankWarning, spsolve
 
 from dpem_env.support.errors import DpemError
 
 NOTABLE = 1e-9  # slots that a decision has to save to be changed
+NEVER = 1e12  # slots that rounding does not tell from a matrix without inverse: there is no delivery
 
 
 class Segment(NamedTuple):
@@ -135,9 +138,11 @@ def runs(state: State, swaps: Swaps) -> Iterator[list[Segment]]:
 
 
 def mean_delivery_time(chain: SwapChain, policy: Policy) -> float:
-    """Mean number of slots from a chain without segments to the slot of delivery, this one counted."""
+    """Mean number of slots from a chain without segments to the slot of delivery, this one counted; inf for never."""
     table = _tabulate(chain, lambda state: [policy(state)])
-    return float(_remaining(table.moves)[0])
+    with warnings.catch_warnings(action="ignore", category=MatrixRankWarning):
+        slots = float(_remaining(table.moves)[0])
+    return slots if 0.0 < slots < NEVER else math.inf
 
 
 class Optimum(NamedTuple):

@@ -6,14 +6,16 @@ Whoever sees the whole chain knows its state, that which the exact solver counts
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpem_baselines.swap_chain import Optimum, Segment, State, SwapChain, Swaps, nested, ready, solve
-from dpem_env.network.network import Network
-from dpem_env.observations.features import Observations
+from dpem_env.envs.session import Look
+from dpem_env.network.network import Network, build_network
+from dpem_env.observations.features import FeatureTable, Observations
 from dpem_env.policies import SWAPS, CentralPolicy, Decision, LocalPolicy, NetworkView
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator.actions import Choice
@@ -71,9 +73,7 @@ class JointSwaps(CentralPolicy):
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Remember whether ages count, and forget what was decided."""
         self._ages = scenario.control.cutoff is not None
-        self._chosen: dict[
-            bytes, NDArray[np.int64]
-        ] = {}  # by what the first node sees: few states come again and again
+        self._chosen: dict[bytes, NDArray[np.int64]] = {}  # by what the first node sees: a few states come often
 
     def act(self, view: NetworkView) -> Decision:
         """Swap as `swaps` says, at relays that can by what is seen of them."""
@@ -87,6 +87,12 @@ class JointSwaps(CentralPolicy):
             chosen[list(self.swaps(chain_state(observations, self._ages)))] = Choice.SWAP
             self._chosen[seen] = chosen
         return self._chosen[seen].copy()
+
+    def side_by_side(self, scenario: Scenario) -> Callable[[Look], NDArray[np.int64]]:
+        """What the nodes of many equal chains do that all know all of theirs, as `delivery_time` asks."""
+        self.reset(scenario, build_network(scenario, 0), 0)
+        table = FeatureTable(scenario)
+        return lambda look: np.stack([self.choices(table.read(rows)) for rows in look.observations])
 
     @abstractmethod
     def swaps(self, state: State) -> Swaps:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from dpem_baselines.swap_chain import Segment, SwapChain, asap, mean_delivery_time, nested
 from dpem_baselines.swapping import JointSwaps, SwapNested, SwapOptimal, chain_of, chain_state, solved
-from dpem_env.envs.session import Look, Session
+from dpem_env.envs.session import Session
 from dpem_env.experiments.delivery_time import delivery_time, first_where_legal
 from dpem_env.network.network import build_network
 from dpem_env.observations.features import FeatureTable
@@ -67,13 +66,7 @@ def test_nested_is_of_five_nodes() -> None:
 
 def simulated(scenario: Scenario, rule: JointSwaps) -> tuple[float, float]:
     """Mean delivery time and its standard error."""
-    rule.reset(scenario, build_network(scenario, 0), 0)
-    table = FeatureTable(scenario)
-
-    def decide(look: Look) -> NDArray[np.int64]:
-        return np.stack([rule.choices(table.read(rows)) for rows in look.observations])
-
-    found = delivery_time(scenario, DELIVERIES, decide=decide)
+    found = delivery_time(scenario, DELIVERIES, decide=rule.side_by_side(scenario))
     return found.mean, found.error
 
 

@@ -57,16 +57,7 @@ def test_relays_that_swap_when_they_can_play_the_slots_of_asap_bit_by_bit(nodes:
 
 
 def test_nested_is_what_relays_decide_that_know_the_chain() -> None:
-    rule = SwapNested()
-    scenario = get("swap-chain5-v0", swapping="agents", news_period=1.0)
-    session = Session(scenario)
-    session.reset(0)
-    rule.reset(scenario, session.network, 0)
-
-    def decide(look: Look) -> NDArray[np.int64]:
-        table = session.observer.table
-        return np.stack([rule.choices(table.read(rows)) for rows in look.observations])
-
+    decide = SwapNested().side_by_side(get("swap-chain5-v0", swapping="agents", news_period=1.0))
     asked = told(decide, swapping="agents", news_period=1.0)
     assert_same(told(swapping="nested"), asked)
     assert not np.array_equal(told(swapping="asap").served, asked.served)
