@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from dpem_baselines.swap_chain import Segment, SwapChain, asap, mean_delivery_ti
 from dpem_baselines.swapping import chain_state, solved
 from dpem_env.simulator.actions import Choice
 
+ROOT = Path(__file__).resolve().parents[2]
 FIVE = SwapChain(5, 0.9, 0.5, 2)
 STATE = (Segment(0, 2, 1), Segment(2, 3, 0), Segment(3, 4, 2))
 
@@ -114,3 +118,27 @@ def test_ppo_learns_to_swap(grading: Grading) -> None:
     played = list(learner.learn(6 * 256 * 32, 2))
     assert played == [3 * 256 * 32, 6 * 256 * 32]
     assert grading.per_cent(learner.decide) > 60.0
+
+
+def committed(chain: str, learner: str, sees: str) -> list[float]:
+    """Final grades of every seed, and the best on the way."""
+    path = ROOT / f"baselines/results/swapping/{chain}/{learner}-{sees}.json"
+    found = json.loads(path.read_text("utf-8"))
+    return [found["least"], found["most"], max(max(curve["per_cent"]) for curve in found["curves"])]
+
+
+def test_what_the_page_says_of_learners_is_what_they_came_to() -> None:
+    rules = json.loads((ROOT / "baselines/results/truth/views.json").read_text("utf-8"))["rows"]
+    level = {(row["chain"], row["rule"]): row["per_cent"] for row in rules}
+    for learner in ("q", "ppo"):
+        joint, told = committed("five", learner, "joint"), committed("five", learner, "chain")
+        assert min(joint[0], told[0]) > 100.0 - 0.7
+        assert 99.0 < told[0] < max(joint[2], told[2]) < 100.0
+        if learner == "q":
+            assert 99.5 < committed("four", learner, "joint")[2] < 99.85
+    searched = level["five", "own segments, searched"]
+    assert searched - 0.5 < committed("five", "ppo", "own")[0] < committed("five", "ppo", "own")[1] <= searched
+    asap = level["four", "swap-asap"]
+    assert level["four", "own segments, searched"] == committed("four", "ppo", "own")[0] == asap
+    assert len(set(committed("four", "q", "own"))) == 1
+    assert committed("four", "q", "own")[1] < asap - 10.0

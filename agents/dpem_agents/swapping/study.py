@@ -23,7 +23,7 @@ REPORTS = 20
 
 
 def curve(chain: SwapChain, learner: str, sees: str, seed: int) -> dict[str, Any]:
-    """Grades in per cent of the optimum while it learns, from before the first slot to the last one."""
+    """Grades in per cent of the optimum while it learns, the last one at the end."""
     kind, slots = LEARNERS[learner]
     grading = Grading(chain)
     learning = kind(chain, sees, grading.table, seed)
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, required=True, help="trainings, with seeds 0, 1, …")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     asked = parser.parse_args()
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
     chain = CHAINS[asked.chain]
     with progress() as bar:
         seeds = bar.track(range(asked.seeds), description=f"{asked.learner} {asked.sees}")
