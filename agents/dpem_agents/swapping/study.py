@@ -38,16 +38,16 @@ def main() -> None:
     parser.add_argument("--chain", choices=CHAINS, required=True)
     parser.add_argument("--learner", choices=LEARNERS, required=True)
     parser.add_argument("--sees", choices=SEES, required=True)
-    parser.add_argument("--seeds", type=int, required=True, help="trainings, with seeds 0, 1, …")
+    parser.add_argument("--seed", type=int, action="append", required=True, help="of a training")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     asked = parser.parse_args()
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     chain = CHAINS[asked.chain]
     with progress() as bar:
-        seeds = bar.track(range(asked.seeds), description=f"{asked.learner} {asked.sees}")
+        seeds = bar.track(asked.seed, description=f"{asked.learner} {asked.sees}")
         curves = [curve(chain, asked.learner, asked.sees, seed) for seed in seeds]
     finals = [each["per_cent"][-1] for each in curves]
-    about = {"chain": asked.chain, "learner": asked.learner, "sees": asked.sees, "seeds": asked.seeds}
+    about = {"chain": asked.chain, "learner": asked.learner, "sees": asked.sees, "seeds": len(asked.seed)}
     found = {"mean": round(sum(finals) / len(finals), 4), "least": min(finals), "most": max(finals)}
     write_json(asked.out, about | {"slots": curves[0]["slots"][-1]} | found | {"curves": curves})
 
