@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from cyclopts import App, CoercionError, CycloptsError
+from cyclopts import App, CoercionError, CycloptsError, UnusedCliTokensError
 
 from dpem_env import __version__, commands
 from dpem_env.support import options
@@ -124,6 +124,8 @@ def _wide_enough() -> Console:
 
 def _told(error: CycloptsError) -> str:
     """What was given, and what was expected."""
+    if isinstance(error, UnusedCliTokensError):
+        return f"{shown(' '.join(error.unused_tokens or ()))} is one argument too many"
     if isinstance(error, CoercionError) and error.token and error.msg:
         return f"{error.token.keyword or 'argument'} is {shown(error.token.value)}; {error.msg}"
     return str(error).removeprefix(f'Command "{" ".join(error.command_chain or ())}" ').removesuffix(".")

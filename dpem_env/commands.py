@@ -435,7 +435,7 @@ def front(
     from dpem_env.experiments.fronts import CONTENTION, DELIVERY, front_table
     from dpem_env.experiments.results import panelled, read
     from dpem_env.report.results_figure import require_format, save_front_figure
-    from dpem_env.report.tables import print_front, working
+    from dpem_env.report.tables import print_fronts, working
     from dpem_env.support.files import make_file_writable
 
     if out is not None:
@@ -443,7 +443,8 @@ def front(
     found = read(results)
     with working("comparing …"):
         fronts = front_table(found, reference, limit, level)
-    print_front(f"delivery against contention, up to {fronts.limit:.3g}", fronts.records, fronts.columns)
+    what = f"{fronts.points} point(s) each, {fronts.episodes} episode(s), contention up to {fronts.limit:.3g}"
+    print_fronts(what, fronts.records, fronts.fronts, fronts.differences)
     if out is not None:
         make_file_writable(out)
         save_front_figure(out, panelled(found), CONTENTION, DELIVERY)

@@ -6,20 +6,25 @@ two policies can play one in some episodes and the other in the rest, so every p
 as well, and doing nothing is a point of everybody: a front is the upper concave envelope of a policy's points and of
 the origin, and as high beyond its last point as there. `share` is the mean of a front over contention from 0 to a
 limit, which is the area below it, or hypervolume (Zitzler & Thiele, PPSN 1998), over the limit. Intervals resample
-evaluation seeds, for all points and policies at once, and each policy's training seeds by themselves.
+evaluation seeds, for all points and policies at once, and each policy's training seeds by themselves: percentiles where
+a policy has several, else Student's t over the bootstrap's standard error, as percentiles of few episodes are too near
+to each other.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from dpem_env.envs.metric_labels import METRICS
 from dpem_env.experiments.results import Results, records
-from dpem_env.experiments.statistics import RESAMPLES, Interval, percentiles, weights
+from dpem_env.experiments.statistics import LEVEL, RESAMPLES, Interval, percentiles, weights
+from dpem_env.report.envelope import envelope
 from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.support.errors import DpemError, nearest
 
@@ -38,11 +43,12 @@ class Points(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """A front beside that of the reference."""
+    """A front beside that of the reference; of the reference itself, nothing but zeros beside."""
 
     share: Interval
-    more: Interval | None  # share minus that of the reference; None for the reference itself
-    higher: tuple[Interval, ...]  # delivery, at every level: minus the reference's, or that of the reference itself
+    delivery: tuple[Interval, ...]  # height at every level
+    more: Interval  # share minus that of the reference
+    higher: tuple[Interval, ...]  # height minus that of the reference, at every level
 
 
 def points_of(results: Results) -> dict[str, Points]:
@@ -65,7 +71,7 @@ def heights(contention: Array, delivery: Array, levels: Array) -> Array:
     """(R, K) height of each of R fronts of (R, P) points at (K,) levels of contention."""
     rows = []
     for x, y in zip(contention, delivery, strict=True):
-        corners = _envelope(x, y)
+        corners = envelope(x, y)
         rows.append(np.interp(levels, *corners))
     return np.array(rows)
 
@@ -74,29 +80,10 @@ def shares(contention: Array, delivery: Array, limit: float) -> Array:
     """(R,) mean height of each of R fronts of (R, P) points over contention from 0 to the limit."""
     areas = []
     for x, y in zip(contention, delivery, strict=True):
-        corner, height = _envelope(x, y)
+        corner, height = envelope(x, y)
         across = np.append(corner[corner < limit], limit)
         areas.append(np.trapezoid(np.interp(across, corner, height), across))
     return np.array(areas) / limit
-
-
-def _envelope(x: Array, y: Array) -> tuple[Array, Array]:
-    """Corners of the upper concave envelope of some points and the origin, up to the highest (Andrew, IPL 9, 1979)."""
-    corners = [(0.0, 0.0)]
-    for point in sorted(zip(x.tolist(), y.tolist(), strict=True), key=lambda point: (point[0], -point[1])):
-        if point[1] <= corners[-1][1]:
-            continue  # as contended or more, and delivers no more
-        while len(corners) > 1 and _turns_left(corners[-2], corners[-1], point):
-            corners.pop()
-        if point[0] == corners[-1][0]:  # without any contention: better than the origin
-            corners.pop()
-        corners.append(point)
-    across, up = np.array(corners).T
-    return across, up
-
-
-def _turns_left(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
-    return (b[0] - a[0]) * (c[1] - a[1]) >= (b[1] - a[1]) * (c[0] - a[0])
 
 
 def compare_fronts(
@@ -108,16 +95,20 @@ def compare_fronts(
     found = {label: _resampled(each, episodes, rng) for label, each in points.items()}
     areas = {label: shares(*means, limit) for label, means in found.items()}
     tall = {label: heights(*means, at) for label, means in found.items()}
-    compared = {}
-    for label in points:
-        own = label == reference
-        over = tall[label] if own else tall[label] - tall[reference]
-        compared[label] = Comparison(
-            _interval(areas[label]),
-            None if own else _interval(areas[label] - areas[reference]),
-            tuple(_interval(column) for column in over.T),
+    number = points[reference].delivery.shape[2]
+
+    def intervals(estimates: Array, *of: str) -> Interval:
+        return _interval(estimates, number, max(points[label].delivery.shape[1] for label in of))
+
+    return {
+        label: Comparison(
+            intervals(areas[label], label),
+            tuple(intervals(column, label) for column in tall[label].T),
+            intervals(areas[label] - areas[reference], label, reference),
+            tuple(intervals(column, label, reference) for column in (tall[label] - tall[reference]).T),
         )
-    return compared
+        for label in points
+    }
 
 
 def _resampled(points: Points, episodes: Array, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -130,24 +121,33 @@ def _resampled(points: Points, episodes: Array, rng: np.random.Generator) -> tup
     return means[0], means[1]
 
 
-def _interval(estimates: Array) -> Interval:
-    """Of the first, by all others."""
-    return percentiles(float(estimates[0]), estimates[1:], 2)
+def _interval(estimates: Array, episodes: int, trainings: int) -> Interval:
+    """Of the first estimate, by all others, which were resampled from so many seeds."""
+    value, drawn = float(estimates[0]), estimates[1:]
+    if trainings > 1:
+        return percentiles(value, drawn, trainings * episodes)
+    if episodes == 1:
+        return Interval(value, float("nan"), float("nan"))
+    error = float(drawn.std()) * math.sqrt(episodes / (episodes - 1))
+    width = error * float(stats.t.ppf(0.5 + LEVEL / 2, episodes - 1))
+    return Interval(value, value - width, value + width)
 
 
 class FrontTable(NamedTuple):
-    """Fronts as a table: a record per policy, the highest share first, and what is beside what."""
+    """Fronts as tables: a record per policy, the highest share first, and the columns of what is told of them."""
 
     records: list[dict[str, Any]]
-    columns: list[str]
-    reference: str
+    fronts: list[str]  # columns of each front by itself
+    differences: list[str]  # columns of those beside the reference
     limit: float
+    points: int  # of every policy
+    episodes: int
 
 
 def front_table(
     results: Results, reference: str | None = None, limit: float | None = None, levels: Sequence[float] = ()
 ) -> FrontTable:
-    """What fronts come to beside that of a reference.
+    """What fronts come to, and beside that of a reference.
 
     `reference`: a label (default: that of the results). `limit`: by default the contention of the reference's most
     contended point. `levels`: by default `LEVELS` of them, evenly up to the limit. DpemError for what there is none of.
@@ -162,16 +162,19 @@ def front_table(
             raise DpemError(f"{reference} has no contention at any of its points; pass --limit")
     levels = levels or [limit * (place + 1) / LEVELS for place in range(LEVELS)]
     compared = compare_fronts(points, reference, limit, levels, np.random.default_rng(0))
-    columns = [" : {policy}", "share below the front: {share:interval}", f"minus {reference}: {{more:change}}"]
-    columns += [f"delivery at {level:.3g}: {{level_{place}}}" for place, level in enumerate(levels)]
     told = []
     for label, each in sorted(compared.items(), key=lambda item: -item[1].share.value):
         record: dict[str, Any] = {"policy": label, "share": Estimate(SHARE, *each.share)}
-        if each.more is not None:
+        record |= {f"delivery_{n}": Estimate(DELIVERY, *found) for n, found in enumerate(each.delivery)}
+        if label != reference:
             record["more"] = Estimate(SHARE, *each.more)
-        for place, higher in enumerate(each.higher):
-            record[f"level_{place}"] = format(
-                Estimate(DELIVERY, *higher), "interval" if each.more is None else "change"
-            )
+            record |= {f"higher_{n}": Estimate(DELIVERY, *found) for n, found in enumerate(each.higher)}
         told.append(record)
-    return FrontTable(told, columns, reference, limit)
+    titles = {n: f"at {level:.3g}" for n, level in enumerate(levels)}
+    return FrontTable(
+        told,
+        [" : {policy}", "share: {share:interval}", *(f"{at}: {{delivery_{n}:interval}}" for n, at in titles.items())],
+        [" : {policy}", "share: {more:change}", *(f"{at}: {{higher_{n}:change}}" for n, at in titles.items())],
+        limit,
+        *points[reference].delivery.shape[::2],
+    )

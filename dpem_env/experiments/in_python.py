@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -48,7 +48,7 @@ def evaluate(
     Raises PolicyError for what is no policy, ContractError for one that breaks a promise, ScenarioError for a bad
     scenario.
     """
-    if isinstance(policies, str) or not all(isinstance(each, str) for each in policies):
+    if isinstance(policies, str) or not isinstance(policies, Iterable) or not all(isinstance(p, str) for p in policies):
         raise PolicyError('policies is no list of names; expected labels and what plays, as in {"mine": policy}')
     require_one_of("split", split, SPLITS)
     if not isinstance(seeds, int) or seeds < 1:

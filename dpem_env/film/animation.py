@@ -17,6 +17,7 @@ from dpem_env.support.errors import DpemError
 from dpem_env.support.files import whole_file
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
+MOST_FPS = 50  # of a GIF, whose unit of time is 10 ms
 COLOURS = 64  # of a GIF: a map has few
 
 

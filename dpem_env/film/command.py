@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from dpem_env.envs.session import Session
-from dpem_env.film.animation import Picture, Shots, require_ffmpeg, side_by_side, write_gif, write_mp4
+from dpem_env.film.animation import MOST_FPS, Picture, Shots, require_ffmpeg, side_by_side, write_gif, write_mp4
 from dpem_env.film.frames import Camera, Json, require_same_episode
 from dpem_env.film.page import write_page
 from dpem_env.logs.recorder import EpisodeLog, read_log
@@ -32,6 +32,17 @@ def watch(
         raise DpemError("nothing is to be written; give --html FILE, --gif FILE or --mp4 FILE")
     if mp4 is not None:
         require_ffmpeg()
+    for option, path in written.items():
+        if path.suffix.lower() != option.replace("--", "."):
+            raise DpemError(f"{option} is {str(path)!r}; expected a name that ends with {option.replace('--', '.')}")
+        if any(path.exists() and path.samefile(log) for log in paths):
+            raise DpemError(f"{option} {str(path)!r} is the log itself; choose another name")
+    if slots is not None and html is not None and len(written) == 1:
+        raise DpemError(
+            "--slots is of pictures and videos; a page shows all slots: leave it out, or give --gif or --mp4"
+        )
+    if gif is not None and fps > MOST_FPS:
+        raise DpemError(f"--fps is {fps}; a GIF shows {MOST_FPS} pictures a second at most")
     logs = [read_log(path) for path in paths]
     require_same_episode(logs, [str(path) for path in paths])
     last = logs[0].header["slots"]
@@ -53,7 +64,8 @@ def watch(
             if out is not None:
                 write(out, _told(side_by_side(shots), bar, f"writing {out.name}", 1 + until - first), fps)
     for film, path in zip(films, paths, strict=True):
-        print(f"{path}: {film['replay'][0]}")
+        for line in film["replay"]:
+            print(f"{path}: {line}")
     print(f"wrote {', '.join(map(str, written.values()))}")
     return 0 if all(film["verified"] for film in films) else 1
 

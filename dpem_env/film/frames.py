@@ -29,6 +29,7 @@ from dpem_env.logs.replay import ReplayReport, replay_log
 from dpem_env.network.network import Network
 from dpem_env.physics import fidelity_from_werner
 from dpem_env.report.network_map import current_load
+from dpem_env.simulator.actions import Choice
 from dpem_env.support.errors import LogError
 
 Json = dict[str, Any]
@@ -126,6 +127,7 @@ class Camera:
             "scenario": scenario.name,
             "seeds": header["seeds"],
             "slot_duration": scenario.control.slot_duration,
+            "choices": [choice.name.lower() for choice in Choice] if scenario.control.relays_decide else None,
             "qualities": scenario.control.qualities,
             "classes": list(scenario.demand.fidelity_classes),
             "verified": report.verified,

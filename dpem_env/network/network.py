@@ -104,11 +104,13 @@ def _draw(scenario: Scenario, topology_seed: int) -> Network:
 # What makes peers of a pair of nodes, by what it lacks.
 REMEDIES = {
     "too many hops": "raise routing.max_hops",
-    "weak link": "shorten the fibres (network.length_scale, side or spacing) or raise hardware.generation_rate",
+    "weak link": (
+        "shorten the fibres (network.length_scale, side or spacing) or raise hardware.generation_rate or parallel_modes"
+    ),
     "weak relay": "raise hardware.swap_rate",
     "little memory": "raise hardware.memory",
-    "too slow": "raise hardware.generation_rate or control.time_to_live",
-    "low fidelity": "raise hardware.link_fidelity or lower demand.fidelity_classes",
+    "too slow": "raise hardware.generation_rate, parallel_modes or control.time_to_live",
+    "low fidelity": "raise hardware.link_fidelity, lower bright_state or demand.fidelity_classes",
     NO_DEMAND: "raise demand.gravity_length, or read a trace or matrix with demand between them",
 }
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dpem_env.network.network import Network
+from dpem_env.report.envelope import envelope
 from dpem_env.report.labels import Quantity, shown
 from dpem_env.report.network_map import draw_network
 from dpem_env.support.errors import DpemError
@@ -107,7 +108,7 @@ def save_results_figure(
 def save_front_figure(
     path: Path, prices: Sequence[Panelled], across: Quantity, up: Quantity, names: Sequence[str] = ()
 ) -> None:
-    """Write how policies trade two quantities: the points of each at every price, a line through them.
+    """Write how policies trade two quantities: the points of each at every price, and the front that they make.
 
     `names` of the policies shown; by default the eight with the largest rewards.
     """
@@ -123,13 +124,15 @@ def save_front_figure(
             y, low_y, high_y = np.array([point.interval(up.name) for point in points]).T
             error = {"xerr": np.nan_to_num([x - low_x, high_x - x]), "yerr": np.nan_to_num([y - low_y, high_y - y])}
             line = "-" if delay is None else (":" if delay else "--")
-            axes.errorbar(x, y, **error, color=colour, linestyle=line, marker="o", markersize=4, linewidth=1.2)
+            axes.errorbar(x, y, **error, color=colour, linestyle="", marker="o", markersize=4, linewidth=1.2)
+            axes.plot(*envelope(x, y), color=colour, linestyle=line, linewidth=1.2)
             label = shown(name) + ("" if delay is None else f", δ = {delay:g} s")
             axes.annotate(label, (x[0], y[0]), (5, -3), textcoords="offset points", fontsize=7, color=colour, va="top")
     axes.set_xlabel(across.title)
     axes.set_ylabel(up.title)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlim(left=max(across.possible[0], axes.get_xlim()[0]))
+    axes.set_ylim(bottom=0.0)
     save(figure, path)
 
 

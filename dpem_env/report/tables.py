@@ -238,9 +238,13 @@ def of_tuned(found: Record) -> Record:
     return {**found, "name": name, "options": options}
 
 
-def print_front(title: str, records: Sequence[Record], columns: Sequence[str]) -> None:
-    """What fronts come to, policy by policy."""
-    console().print(table(title, records, columns))
+def print_fronts(title: str, records: Sequence[Record], fronts: Sequence[str], differences: Sequence[str]) -> None:
+    """What fronts come to, policy by policy, then those beside the reference, which has nothing there."""
+    console().print(table(f"{title}: delivery at a contention, with 95 % CI", records, fronts))
+    compared = [each for each in records if "more" in each]
+    if compared:
+        reference = next(each["policy"] for each in records if "more" not in each)
+        console().print(table(f"minus {reference} on the same episodes", compared, differences))
 
 
 def print_forecasts(summary: dict[str, Any]) -> None:

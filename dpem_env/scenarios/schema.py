@@ -213,7 +213,10 @@ class Hardware(Section):
     makes one attempt for each of these links, which succeeds with g times the slot's duration.
     """
 
-    generation_rate: Annotated[tuple[Weight, Weight], "pairs/s of a source, useful ones at zero distance"] = (0.0, 10.0)
+    generation_rate: Annotated[
+        tuple[Weight, Weight],
+        "pairs/s of a source, useful ones at zero distance (single-click: 2·bright_state of them)",
+    ] = (0.0, 10.0)
     emission: Annotated[Literal["poisson", "bernoulli"], "links share a source's pairs, or each makes its own try"] = (
         "poisson"
     )
@@ -225,7 +228,9 @@ class Hardware(Section):
         Literal["midpoint", "single-click"], "both photons must come through, or one (with bright_state)"
     ] = "midpoint"
     bright_state: Annotated[
-        float, Field(strict=True, gt=0, le=0.5), "single-click: probability that an end emits; 1 - F of a pair"
+        float,
+        Field(strict=True, gt=0, le=0.5),
+        "single-click: probability that an end emits, by which pairs lose fidelity",
     ] = 0.05
     parallel_modes: Annotated[
         Count | None, "attempts of a link that wait for an answer, 2L/c each, at most; none: as many as there are"

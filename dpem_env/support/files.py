@@ -46,8 +46,11 @@ MARKED = {  # encodings by the byte order mark that a text begins with; a longer
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields the path to write to; it becomes `path`, safe from a power cut, when the block succeeds."""
-    target = Path(path)
+    """Yields the path to write to; it becomes `path`, safe from a power cut, when the block succeeds.
+
+    A link stays, and what it leads to is written.
+    """
+    target = Path(os.path.realpath(path))
     partial = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         yield partial
@@ -81,13 +84,14 @@ def make_file_writable(path: Path, option: str = "--out") -> None:
     """Make the folder for a result file if it is missing; DpemError if no file of that name can be written there."""
     make_writable(path.parent, option)
     try:
-        folder = stat.S_ISDIR(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:  # a name that is too long, or with a null character
         raise _unwritable(path, error, option) from None
-    if folder:
-        raise DpemError(f"{option} {os.fspath(path)!r} is a folder; expected the path of a file to write")
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise DpemError(f"{option} {os.fspath(path)!r} is {what}; expected the path of a file to write")
 
 
 def _unwritable(path: Path, error: OSError | ValueError, option: str = "--out") -> DpemError:

@@ -111,6 +111,6 @@ def test_requests_that_nobody_could_deliver_are_told(capfd: pytest.CaptureFixtur
     assert main([*COMMANDS["run"], "--set", "gate_fidelity=0.97", "--set", "link_fidelity=0.85"]) == 0
     told = (
         "request file 'requests.csv': 2 of 2 requests count; 1 ask for a fidelity that no route of theirs meets, and "
-        "count as not delivered; raise hardware.link_fidelity or lower demand.fidelity_classes\n"
+        "count as not delivered; raise hardware.link_fidelity, lower bright_state or demand.fidelity_classes\n"
     )
     assert told in capfd.readouterr().err

@@ -124,3 +124,11 @@ def test_only_one_episode_is_seen_from_two_sides(log: Path, tmp_path: Path) -> N
     record_episode(tmp_path / "other", MESH.override(request_rate=8.0))
     with pytest.raises(LogError, match="a and b are of different episodes: their scenario_hash differ"):
         require_same_episode([read_log(log), read_log(tmp_path / "other")], ["a", "b"])
+
+
+def test_what_relays_decide_is_told_by_name(tmp_path: Path) -> None:
+    record_episode(tmp_path / "log", scenarios.get("swap-chain4-v0", swapping="agents", slots=20), "swap-asap")
+    film = Camera(read_log(tmp_path / "log")).film()
+    assert film["verified"]
+    assert film["choices"] == ["wait", "swap", "discard"]
+    assert {action for frame in film["frames"] for _, action, *_ in frame["d"]} == {1}

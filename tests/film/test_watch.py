@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -153,6 +154,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     log, gif = str(logs[0]), ("--gif", str(tmp_path / "a.gif"))
     assert "nothing is to be written; give --html FILE" in complaint(capsys, "watch", log)
+    assert "'third' is one argument too many" in complaint(capsys, "watch", log, log, "third")
     assert "--slots is 8 3; expected two slots from 0 to 40" in complaint(
         capsys, "watch", log, *gif, "--slots", "8", "3"
     )
@@ -166,4 +168,13 @@ def test_bad_input_is_one_line(
     )
     assert list(tmp_path.iterdir()) == [other]
     assert "--html '/proc/none' cannot be written" in complaint(capsys, "watch", log, "--html", "/proc/none/a.html")
-    assert f"--gif {str(tmp_path)!r} is a folder" in complaint(capsys, "watch", log, "--gif", str(tmp_path))
+    (tmp_path / "folder.gif").mkdir()
+    assert "folder.gif' is a folder" in complaint(capsys, "watch", log, "--gif", str(tmp_path / "folder.gif"))
+    os.mkfifo(tmp_path / "pipe.html")
+    assert "is no regular file" in complaint(capsys, "watch", log, "--html", str(tmp_path / "pipe.html"))
+    assert "expected a name that ends with .gif" in complaint(capsys, "watch", log, "--gif", "a.png")
+    assert "a GIF shows 50 pictures a second at most" in complaint(capsys, "watch", log, *gif, "--fps", "51")
+    assert "--slots is of pictures" in complaint(capsys, "watch", log, "--html", "a.html", "--slots", "1", "2")
+    own = tmp_path / "log.html"
+    own.write_bytes(Path(log).read_bytes())
+    assert "is the log itself" in complaint(capsys, "watch", str(own), "--html", str(own))

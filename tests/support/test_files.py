@@ -52,6 +52,15 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.txt").symlink_to(tmp_path / "there" / "a.txt")
+    with whole_file(tmp_path / "link.txt") as partial:
+        partial.write_text("whole")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "there" / "a.txt").read_text() == "whole"
+
+
 @pytest.mark.parametrize("problem", [OSError, KeyboardInterrupt])
 def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path, problem: type[BaseException]) -> None:
     target = tmp_path / "a.txt"

@@ -60,12 +60,12 @@ class Screen {
     this.film = film;
     const section = d3.select("#films").append("section").attr("id", `film-${number}`);
     section.append("h2").text(film.policy);
-    if (!film.verified) section.append("p").attr("class", "warning").text(`not verified: ${film.replay.join("; ")}`);
+    const proof = section.append("details");
+    proof.append("summary").classed("warning", !film.verified).text(film.verified ? "verified" : "not verified");
+    proof.selectAll("p").data(film.replay).join("p").text(line => line);
     this.told = section.append("p").attr("class", "told");
     this.measure();
-    const [low, high, room] = this.box;
-    this.map = section.append("svg").attr("class", "map")
-      .attr("viewBox", [low[0] - room, -high[1] - room, high[0] - low[0] + 2 * room, high[1] - low[1] + 2 * room].join(" "))
+    this.map = section.append("svg").attr("class", "map").attr("viewBox", this.box.join(" "))
       .style("max-height", "62vh");
     this.layers = Object.fromEntries(
       ["fibres", "claims", "segments", "requests", "rings", "nodes", "pairs", "names"].map(name =>
@@ -78,7 +78,10 @@ class Screen {
   measure() {
     const x = this.film.nodes.map(node => node.x), y = this.film.nodes.map(node => node.y);
     const longest = Math.max(d3.max(x) - d3.min(x), d3.max(y) - d3.min(y), 1e-6);
-    this.box = [[d3.min(x), d3.min(y)], [d3.max(x), d3.max(y)], 0.12 * longest];
+    // Room for arcs, also beside nodes in a line.
+    const room = span => Math.max(0.12 * longest, 0.3 * longest - span / 2);
+    const wide = d3.max(x) - d3.min(x), high = d3.max(y) - d3.min(y), [beside, above] = [room(wide), room(high)];
+    this.box = [d3.min(x) - beside, -d3.max(y) - above, wide + 2 * beside, high + 2 * above];
     this.unit = longest / 600;
     const fastest = Math.max(d3.max(this.film.nodes, node => node.rate), 1e-9);
     this.radius = this.film.nodes.map(node => this.unit * (5 + 5 * Math.sqrt(node.rate / fastest)));
@@ -120,7 +123,8 @@ class Screen {
       .attr("stroke-width", claim => unit * (1.5 + 1.2 * Math.min(claim.number, MOST_CLAIMS))), claim => claim.ends);
     layers.segments.selectAll("path").data(segments).join("path").attr("class", "segment")
       .attr("stroke-width", 2.5 * unit).attr("d", ends => this.arc(ends, 0.08));
-    const requests = film.requests.map(request => [fateOf(request, s), request]).filter(([fate]) => fate);
+    const requests = d3.sort(film.requests.map(request => [fateOf(request, s), request]).filter(([fate]) => fate),
+      ([fate]) => Object.keys(DASHES).indexOf(fate));
     layers.requests.selectAll("path").data(requests).join("path").attr("class", ([fate]) => `request ${fate}`)
       .attr("stroke-width", ([fate]) => unit * (fate === "served" ? 3.5 : 1.8))
       .attr("stroke-dasharray", ([fate]) => DASHES[fate].map(length => length * unit).join(" "))
@@ -137,7 +141,7 @@ class Screen {
     this.cursor.attr("x1", this.x(s)).attr("x2", this.x(s));
     const waiting = requests.filter(([fate]) => fate === "pending").length;
     const delivered = film.delivered[s] === null ? "–" : `${(100 * film.delivered[s]).toFixed(1)} %`;
-    this.told.text(`delivered ${delivered} of requests due · contention ${film.contention[s].toFixed(4)} · ` +
+    this.told.text(`delivered ${delivered} of pairs due · contention ${film.contention[s].toFixed(4)} · ` +
       `${waiting} pending · ${frame.a.length} allocations open`);
     this.tell(s, frame);
   }
@@ -197,6 +201,7 @@ class Screen {
     const { film } = this, [, action, route, verdict] = frame.d.find(([node]) => node === chosen) || [chosen, 0, -1, 0];
     const packed = bytes(film.frames[s - 1].l), width = packed.length / film.nodes.length;
     const legal = d3.range(8 * width).filter(i => packed[chosen * width + (i >> 3)] >> (7 - i % 8) & 1);
+    if (film.choices) return `${film.choices[action]}; legal: ${legal.map(each => film.choices[each]).join(", ")}`;
     const over = action && route >= 0 ? ` over route ${route + 1}` : "";
     const asked = action ? `${name(film.peers[chosen][this.place(action)])} at quality ${this.quality(action)}${over}, ` : "";
     const taken = asked + VERDICTS[verdict];
@@ -286,6 +291,7 @@ d3.select("#legend").selectAll("span").data([
   ["link filled", '<path d="M0,8H36" stroke="#1f5fa8" stroke-width="5"/>'],
   ["joined by swaps", '<path class="segment" d="M0,12Q18,0 36,12" stroke-width="2.5"/>'],
   ["contended", '<circle class="ring" cx="18" cy="8" r="6" stroke-width="2.5"/>'],
+  ["link down", '<path class="fibre down" d="M0,8H36" stroke-width="1.5"/>'],
   ["stored pairs", '<circle class="pair" cx="12" cy="8" r="2"/><circle class="pair" cx="22" cy="8" r="2"/>'],
   ["memory in use, 0 to 100 %", d3.range(36).map(i =>
     `<rect x="${i}" y="2" width="1.2" height="12" fill="${memoryColour(i / 35)}"/>`).join("")],
