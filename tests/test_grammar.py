@@ -180,7 +180,7 @@ def test_numbers_are_checked_at_the_border(
         (["benchmark", "quick", "--policy", "a,b", "--seeds", "1", "--out", "never"], "name each by itself"),
         ([*RUN, "--scenario", "star8-v0"], "Parameter --scenario specified multiple times"),
         ([*RUN, "--topology", "1", "--topology", "2"], "Parameter --topology specified multiple times"),
-        ([*RUN, "stray"], "Unused Tokens: ['stray']"),
+        ([*RUN, "stray"], "'stray' is one argument too many"),
         (["rum"], 'Unknown command "rum". Did you mean "run"?'),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
