@@ -95,9 +95,9 @@ def test_ppo_bootstraps_from_the_last_observation_of_an_episode(monkeypatch: pyt
     env = small_env(slots=5)
     usual = env.envs._infos
 
-    def one_delivered(masks: NDArray[np.int8]) -> dict[str, Any]:
+    def one_delivered(*played: Any) -> dict[str, Any]:
         ones = np.ones(env.num_envs, dtype=np.int32)
-        return usual(masks) | {"earned": 1.0 * ones, "contended": 0 * ones}
+        return usual(*played) | {"earned": 1.0 * ones, "contended": 0 * ones}
 
     monkeypatch.setattr(env.envs, "_infos", one_delivered)
     model = PPO("MlpPolicy", env, gamma=0.9, gae_lambda=0.9, **SMALL | {"n_steps": 12})

@@ -132,13 +132,11 @@ def test_what_the_page_says_of_learners_is_what_they_came_to() -> None:
     level = {(row["chain"], row["rule"]): row["per_cent"] for row in rules}
     for learner in ("q", "ppo"):
         joint, told = committed("five", learner, "joint"), committed("five", learner, "chain")
-        assert min(joint[0], told[0]) > 100.0 - 0.7
+        assert min(joint[0], told[0]) > 100.0 - 0.6
         assert 99.0 < told[0] < max(joint[2], told[2]) < 100.0
-        if learner == "q":
-            assert 99.5 < committed("four", learner, "joint")[2] < 99.85
     searched = level["five", "own segments, searched"]
-    assert searched - 0.5 < committed("five", "ppo", "own")[0] < committed("five", "ppo", "own")[1] <= searched
+    assert 99.55 < max(committed("four", "q", sees)[2] for sees in ("joint", "chain")) < 99.6
+    assert searched - 0.2 < committed("five", "ppo", "own")[0] < committed("five", "ppo", "own")[1] <= searched
     asap = level["four", "swap-asap"]
     assert level["four", "own segments, searched"] == committed("four", "ppo", "own")[0] == asap
-    assert len(set(committed("four", "q", "own"))) == 1
     assert committed("four", "q", "own")[1] < asap - 10.0

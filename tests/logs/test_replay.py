@@ -278,7 +278,7 @@ FOUND: dict[str, tuple[Change, str]] = {
     ),
     "excluded requests": (lambda header, rows: header.update(excluded_requests=3), "requests: logged "),
     "scenario": (
-        lambda header, rows: header.update(scenario=header["scenario"].replace("0.05", "0.06")),
+        lambda header, rows: header.update(scenario=header["scenario"].replace("attenuation = 0.05", "attenuation = 0.06")),
         "scenario: logged hash ",
     ),
 }
