@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +279,7 @@ FOUND: dict[str, tuple[Change, str]] = {
     ),
     "excluded requests": (lambda header, rows: header.update(excluded_requests=3), "requests: logged "),
     "scenario": (
-        lambda header, rows: header.update(scenario=header["scenario"].replace("attenuation = 0.05", "attenuation = 0.06")),
+        lambda header, rows: header.update(scenario=re.sub("(attenuation = 0.0)5", r"\g<1>6", header["scenario"])),
         "scenario: logged hash ",
     ),
 }
