@@ -95,7 +95,8 @@ def kinds(session: Session) -> dict[str, Kind]:
 
 
 NEEDS_DATA = pytest.mark.skipif(not os.environ.get("DPEM_DATA"), reason="no real data: set DPEM_DATA")
-FORECASTERS = [pytest.param(name, marks=NEEDS_DATA) for name in ("gru", "ridge")]  # they play the Abilene trace
+# They play the Abilene trace.
+FORECASTERS = [pytest.param("gru", marks=NEEDS_DATA), pytest.param("ridge", marks=[NEEDS_DATA, pytest.mark.slow])]
 KINDS = pytest.mark.parametrize("name", ["policy", "training", *FORECASTERS, "trace"])
 
 
