@@ -203,13 +203,13 @@ def denied(path: Path, target: Path) -> Path:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured on Linux")
 def test_what_would_unpack_to_gigabytes_is_refused_without_unpacking_it(logs: list[Path], tmp_path: Path) -> None:
     log = logs[0]
-    zeros, requests = np.zeros(1_000_000, np.int64), pq.read_table(log)["requests"].combine_chunks().flatten()[:1]
+    zeros, requests = np.zeros(2_000_000, np.int64), pq.read_table(log)["requests"].combine_chunks().flatten()[:1]
     many = pa.ListArray.from_arrays(pa.array([0, 500_000], pa.int32()), requests.take(np.zeros(500_000, np.int32)))
     wide = read_log(log).scenario.override(forecast_horizon=10_000)
     horizon = {"scenario": wide.to_toml(), "scenario_hash": wide.hash}
     actions = inflated(log, tmp_path / "actions", {"action": [zeros]})
     bombs = {
-        "half a gigabyte of actions": actions,
+        "a gigabyte of actions": actions,
         "the same, denied by the summary": denied(actions, tmp_path / "denied"),
         "32 million requests": inflated(log, tmp_path / "requests", {"requests": many}),
         "forecasts as long as the header says": inflated(
