@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ PEERS = ("mpe2", "rware", "sequence", "torchrl", "dpem-env")
 SKILL = Quantity("skill", "deviance skill", 3)
 
 Record = dict[str, Any]
+read = cache(results.read)  # many tables tell of the same results
 
 
 def records(*sources: str) -> list[Record]:
@@ -46,7 +48,7 @@ def records(*sources: str) -> list[Record]:
             raise DpemError(f"baselines has no {pattern}")
         for path in paths:
             if path.is_dir():
-                folders.append(results.read(path))
+                folders.append(read(path))
             else:
                 found += _of_file(path, name)
     played = results.records(*folders)
@@ -72,7 +74,7 @@ def variance() -> Iterator[Record]:
     named = {each["name"]: each for each in played}
     crossed = [[named[rule + on] for on in ("+none", "", "+oracle")] for rule in ("maxweight", "central-maxweight")]
     for metric in HEADLINE:
-        one = one_way_anova([each[metric].values.mean(axis=0) for each in played])
+        one = one_way_anova([each[metric].values.mean(axis=0) for each in played], pairs=False)
         two = two_way_anova(np.array([[each[metric].values.mean(axis=0) for each in line] for line in crossed]))
         factors = {"architecture": two.first, "prediction": two.second, "both": two.interaction}
         tests = [(f"policy ({len(played)})", vars(one), one)]

@@ -21,7 +21,7 @@ from support.command_line import BLOCK, commands, dpem
 
 ROOT = Path(__file__).resolve().parents[1]
 # What takes minutes, or builds on what does, is run by the slow suite (test_packaging.py); reproduce is for a clone.
-MINUTES = r"^dpem (tune|benchmark|train|train-forecaster|curve|reproduce) |runs/|mine\.py"
+MINUTES = r"^dpem (tune|benchmark|forecast|train|train-forecaster|curve|reproduce) |runs/|mine\.py"
 DOCS = ROOT / "docs"
 
 
@@ -104,7 +104,7 @@ def test_the_readmes_commands_of_seconds_run_as_they_stand(tmp_path: Path, monke
     for line in commands((ROOT / "README.md").read_text("utf-8")):
         if not re.search(MINUTES, line):
             run(line)
-    made = {"my.toml", "check/map.png", "results/local-reactive-0.parquet", "forecasts/forecast.json"}
+    made = {"my.toml", "check/map.png", "results/local-reactive-0.parquet", "episode.html"}
     assert all((tmp_path / name).is_file() for name in made)
 
 

@@ -94,15 +94,19 @@ def flat(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 def arrays(frame: DataFrame, scenario: str) -> dict[Key, dict[str, Array]]:
     """Of every contestant on a scenario (T, E) arrays by metric: training seeds by episodes, in the order of both."""
-    from pandas import isna
-
-    found: dict[Key, dict[str, Array]] = {}
+    names = [*Key._fields, "metric"]
     ordered = frame[frame["scenario"] == scenario].sort_values(["training_seed", "seed"], kind="stable")
-    for names, part in ordered.groupby([*Key._fields, "metric"], dropna=False, sort=False):
-        policy, forecaster, delay, metric = (None if isna(name) else name for name in names)
-        values = part["value"].to_numpy(dtype=np.float64)
-        found.setdefault(Key(str(policy), forecaster, delay), {})[str(metric)] = values.reshape(
-            part["training_seed"].nunique(), -1
+    group = ordered.groupby(names, dropna=False, sort=False).ngroup().to_numpy()
+    _, first, counts = np.unique(group, return_index=True, return_counts=True)
+    # Group by group, which pandas takes a hundred times as long to walk through.
+    by_group, ends = np.argsort(group, kind="stable"), np.cumsum(counts)[:-1]
+    values, trainings = (np.split(ordered[name].to_numpy()[by_group], ends) for name in ("value", "training_seed"))
+    heads = ordered[names].iloc[first].astype(object)
+    found: dict[Key, dict[str, Array]] = {}
+    for head, of_group, seeds in zip(heads.where(heads.notna(), None).values, values, trainings, strict=True):
+        policy, forecaster, delay, metric = head
+        found.setdefault(Key(str(policy), forecaster, delay), {})[str(metric)] = of_group.reshape(
+            len(np.unique(seeds)), -1
         )
     return found
 

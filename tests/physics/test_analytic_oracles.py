@@ -160,11 +160,13 @@ CASES = {
         SOURCE_PER_LINK, hops=4, cutoff=2, regenerate=True
     ),
 }
+DEAR = ("two purification rounds with ideal gates",)
 
 
 def of(case: str, *more: Any) -> Any:
-    """A case to try: the worker that has sampled it tries all that is said of it."""
-    return pytest.param(case, *more, marks=pytest.mark.xdist_group(f"the sample of {case}"))
+    """A case to try: the worker that has sampled it tries all that is said of it; samples that take long are slow."""
+    alone = pytest.mark.xdist_group(f"the sample of {case}")
+    return pytest.param(case, *more, marks=[alone, pytest.mark.slow] if case in DEAR else alone)
 
 
 of_case = pytest.mark.parametrize("case", [of(case) for case in CASES])
