@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dpem_env import scenarios
 from dpem_env.experiments.fronts import Points, compare_fronts, front_table, heights, points_of, shares
 from dpem_env.experiments.results import read
 from dpem_env.experiments.statistics import mean_interval
 from dpem_env.support.errors import DpemError
-from support.command_line import complaint, dpem
+from support.command_line import complaint, dpem, given
 
 X = np.array([[0.1, 0.2, 0.15, 0.4, 0.3]])
 Y = np.array([[0.3, 0.4, 0.2, 0.5, 0.45]])  # the third is below the line from the first to the second
@@ -78,17 +79,10 @@ def test_one_episode_has_no_interval() -> None:
 @pytest.fixture(scope="module")
 def fronts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("fronts") / "results"
-    world = (
-        "--scenario",
-        "star8-v0",
-        "--policy",
-        "local-reactive",
-        "--policy",
-        "maxweight",
-        "--policy",
-        "random-legal",
-    )
-    assert dpem("benchmark", "fronts", *world, "--seeds", "2", "--tuned", "shipped", "--out", str(out)) == 0
+    scenarios.get("star8-v0", slots=40, name="tiny").save(out.with_name("tiny.toml"))
+    policies = given("local-reactive", "maxweight", "random-legal")
+    world = ("--scenario", str(out.with_name("tiny.toml")), *policies, "--seeds", "2", "--out", str(out))
+    assert dpem("benchmark", "fronts", *world) == 0
     return out
 
 
