@@ -61,6 +61,7 @@ def test_the_same_call_again_trains_no_forecaster_twice(tmp_path: Path, monkeypa
     assert (tmp_path / "gru.npz").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_preset_of_the_command_is_the_assembled_system(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,7 +96,7 @@ def kinds(session: Session) -> dict[str, Kind]:
 
 NEEDS_DATA = pytest.mark.skipif(not os.environ.get("DPEM_DATA"), reason="no real data: set DPEM_DATA")
 # They play the Abilene trace.
-FORECASTERS = [pytest.param("gru", marks=NEEDS_DATA), pytest.param("ridge", marks=[NEEDS_DATA, pytest.mark.slow])]
+FORECASTERS = [pytest.param(name, marks=[NEEDS_DATA, pytest.mark.slow]) for name in ("gru", "ridge")]
 KINDS = pytest.mark.parametrize("name", ["policy", "training", *FORECASTERS, "trace"])
 
 

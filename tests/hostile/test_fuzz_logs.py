@@ -200,6 +200,7 @@ def denied(path: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured on Linux")
 def test_what_would_unpack_to_gigabytes_is_refused_without_unpacking_it(logs: list[Path], tmp_path: Path) -> None:
     log = logs[0]
