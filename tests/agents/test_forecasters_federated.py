@@ -82,7 +82,9 @@ def test_the_privacy_of_a_topologys_nodes_has_a_ledger_of_its_own(tmp_path: Path
     learn(tmp_path, [6])  # other nodes
 
 
-@pytest.mark.parametrize("chosen", [SEEDED, PRIVATE], ids=["seeded", "secret"])
+@pytest.mark.parametrize(
+    "chosen", [pytest.param(SEEDED, id="seeded", marks=pytest.mark.slow), pytest.param(PRIVATE, id="secret")]
+)
 def test_killed_again_and_again_it_ends_with_the_rounds_it_was_planned_for(chosen: Federation, tmp_path: Path) -> None:
     straight, kills = learn(tmp_path / "straight", [4, 5], chosen), 0
     for moment in count(2, 3):

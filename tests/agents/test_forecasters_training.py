@@ -252,6 +252,7 @@ def test_a_quickly_trained_gru_and_ridge_lie_between_the_averages_and_the_bayes_
     assert average < mean
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_predicted_nothing_beats_the_mean_rates() -> None:
     scenario = scenarios.get("star8-v0", predictability=0.0, peers=3, **SMALL)
     mean = deviance("mean-rates", scenario)

@@ -184,7 +184,7 @@ def assert_not_exceeded(scenario: Scenario, episodes: int) -> None:
 
 @pytest.mark.parametrize(
     ("scenario", "request_rate"),
-    few([("mesh20-v0", 10.0), ("chain3-v0", 6.0), ("star8-v0", 6.0)], 2),
+    few([("mesh20-v0", 10.0), ("chain3-v0", 6.0), ("star8-v0", 6.0)]),
 )
 def test_no_policy_exceeds_the_bounds(scenario: str, request_rate: float) -> None:
     assert_not_exceeded(scenarios.get(scenario, request_rate=request_rate, slots=40), 20)

@@ -155,6 +155,7 @@ def reactive(session: Session) -> NDArray[np.int64]:
     return LocalReactive().act(session.observer.table.read(session.observations()), session.masks()).action
 
 
+@pytest.mark.slow
 def test_the_simulator_delivers_the_optimum_under_its_policy_and_less_under_another() -> None:
     chain = replace(CHAIN3, queue=4)
     best = optimum_of(chain)

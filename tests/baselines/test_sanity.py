@@ -70,6 +70,7 @@ def test_on_predictable_demand_the_true_rates_do_beat_them() -> None:
     assert difference(*scores).low > 0
 
 
+@pytest.mark.slow
 def test_with_load_deliveries_and_contention_rise_while_the_delivery_rate_falls() -> None:
     for lighter, heavier in ((3.125, 6.25), (6.25, 12.5)):
         few, many = (played(PolicySpec("local-reactive"), request_rate=rate) for rate in (lighter, heavier))

@@ -24,12 +24,12 @@ def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
             assert cell.execution_count is None
 
 
-TRAINING = ("train_with_sb3", "federation_and_privacy")  # which train for minutes
+LONG = ("train_with_sb3", "federation_and_privacy", "forecast_and_stock")  # which train, or play many episodes
 
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in TRAINING), id=path.stem) for path in NOTEBOOKS],
+    [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in LONG), id=path.stem) for path in NOTEBOOKS],
 )
 def test_a_notebook_runs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)

@@ -160,7 +160,7 @@ CASES = {
         SOURCE_PER_LINK, hops=4, cutoff=2, regenerate=True
     ),
 }
-DEAR = ("two purification rounds with ideal gates",)
+DEAR = ("two purification rounds, a source each", "two purification rounds with ideal gates")
 
 
 def of(case: str, *more: Any) -> Any:
