@@ -195,6 +195,7 @@ def test_no_policy_exceeds_the_bounds_on_a_hundred_nodes() -> None:
     assert_not_exceeded(scenarios.get("mesh100-v0", slots=120), 30)
 
 
+@pytest.mark.slow
 def test_lucky_episodes_exceed_the_bound_their_mean_does_not() -> None:
     # A saturated link: what is delivered is a number of arrivals, what bounds it their mean given the emissions.
     scenario = scenarios.get("chain3-v0", nodes=2, peers=1, request_rate=8.0, deadline=4.0, slots=100)

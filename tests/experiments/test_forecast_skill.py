@@ -76,6 +76,7 @@ def test_forecasters_rank_as_what_they_know() -> None:
     assert clairvoyant == ["oracle", "permuted-oracle"]
 
 
+@pytest.mark.slow
 def test_without_sessions_nobody_beats_the_mean_rates() -> None:
     unpredictable = scenarios.get("mesh20-v0", predictability=0.0)
     summary = measure_skill(unpredictable, ["persistence", "moving-average:80", "bayes-filter"], 6, split="validation")
