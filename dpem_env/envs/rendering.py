@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,23 @@ from dpem_env.support.errors import DpemWarning, require_one_of
 
 MODES = ("human", "rgb_array", "ansi")
 FPS = 4  # slots per second
+
+
+class SoFar(NamedTuple):
+    """What an episode has come to."""
+
+    delivered: int  # of the pairs that were due
+    due: int  # pairs whose last slot has been played
+    contention: float
+
+
+def so_far(session: Session) -> SoFar:
+    """Of the first network of a session, up to the slot about to be decided."""
+    state, table = session.simulator.state, session.demand.requests
+    due = table.last_slot < session.slot
+    delivered = (state.request_status[0, : len(table.slot)] >= 0) & due
+    places = 3 * session.network.num_nodes * max(session.slot, 1)
+    return SoFar(int(delivered.sum()), int(due.sum()), float(state.tally[0, CONTENDED].sum() / places))
 
 
 class Rendering:
@@ -84,12 +101,11 @@ class Rendering:
         network, table = session.network, session.demand.requests
         status = state.request_status[0, : len(table.slot)]
         last = session.slot - 1  # that was played
+        now = so_far(session)
         pairs = np.stack((table.source, network.peers[table.source, table.peer]), axis=1)
-        due = table.last_slot < session.slot
-        contended = state.tally[0, CONTENDED].sum() / (3 * network.num_nodes * max(session.slot, 1))
         caption = f"{self.title}\n" * bool(self.title) + (
-            f"slot {session.slot} of {session.slots}   {(status >= 0)[due].sum()} of {due.sum()} due pairs delivered   "
-            f"contention {contended:.4f}   {(status == Status.PENDING).sum()} pending"
+            f"slot {session.slot} of {session.slots}   {now.delivered} of {now.due} due pairs delivered   "
+            f"contention {now.contention:.4f}   {(status == Status.PENDING).sum()} pending"
         )
         memory_used, allocations = current_load(network, state)
         fates = {

@@ -19,11 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from dpem_env.envs.metric_labels import METRICS
 from dpem_env.experiments.results import Results, records
-from dpem_env.experiments.statistics import LEVEL, RESAMPLES, Interval, percentiles, weights
+from dpem_env.experiments.statistics import RESAMPLES, Interval, percentiles, student, weights
 from dpem_env.report.envelope import envelope
 from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.support.errors import DpemError, nearest
@@ -91,11 +90,11 @@ def compare_fronts(
 ) -> dict[str, Comparison]:
     """Every policy's front beside that of the reference, over contention up to the limit, and at some levels."""
     at = np.asarray(levels, dtype=np.float64)
-    episodes = weights(points[reference].delivery.shape[2], RESAMPLES, rng)
+    number = points[reference].delivery.shape[2]
+    episodes = weights(number, RESAMPLES, rng)
     found = {label: _resampled(each, episodes, rng) for label, each in points.items()}
     areas = {label: shares(*means, limit) for label, means in found.items()}
     tall = {label: heights(*means, at) for label, means in found.items()}
-    number = points[reference].delivery.shape[2]
 
     def intervals(estimates: Array, *of: str) -> Interval:
         return _interval(estimates, number, max(points[label].delivery.shape[1] for label in of))
@@ -126,11 +125,7 @@ def _interval(estimates: Array, episodes: int, trainings: int) -> Interval:
     value, drawn = float(estimates[0]), estimates[1:]
     if trainings > 1:
         return percentiles(value, drawn, trainings * episodes)
-    if episodes == 1:
-        return Interval(value, float("nan"), float("nan"))
-    error = float(drawn.std()) * math.sqrt(episodes / (episodes - 1))
-    width = error * float(stats.t.ppf(0.5 + LEVEL / 2, episodes - 1))
-    return Interval(value, value - width, value + width)
+    return student(value, float(drawn.std()) * math.sqrt(episodes / max(episodes - 1, 1)), episodes)
 
 
 class FrontTable(NamedTuple):

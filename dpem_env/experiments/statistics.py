@@ -175,11 +175,16 @@ def _pair(ours: ArrayLike, theirs: ArrayLike) -> tuple[Array, Array]:
 
 
 def _student(values: Array) -> Interval:
-    center = float(values.mean())
-    if len(values) < 2:
-        return Interval(center, float("nan"), float("nan"))
-    width = float(stats.t.ppf(0.5 + LEVEL / 2, len(values) - 1) * stats.sem(values))
-    return Interval(center, center - width, center + width)
+    error = float(stats.sem(values)) if len(values) > 1 else float("nan")
+    return student(float(values.mean()), error, len(values))
+
+
+def student(value: float, error: float, size: int) -> Interval:
+    """Student's interval of an estimate with this standard error, from so many values; unknown for one."""
+    if size < 2:
+        return Interval(value, float("nan"), float("nan"))
+    width = float(stats.t.ppf(0.5 + LEVEL / 2, size - 1) * error)
+    return Interval(value, value - width, value + width)
 
 
 def _resampled_means(a: Array, b: Array, rng: np.random.Generator, resamples: int) -> tuple[Array, Array]:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env.envs.metrics import CONTENDED
+from dpem_env.envs.rendering import so_far
 from dpem_env.envs.session import Session
 from dpem_env.logs.recorder import EpisodeLog
 from dpem_env.logs.replay import ReplayReport, replay_log
@@ -74,11 +74,9 @@ class Camera:
         self._session = session
         state, network, slot = session.simulator.state, session.network, session.slot
         memory_used, _ = current_load(network, state)
-        status = state.request_status[0, : len(session.demand.requests.slot)]
-        due = session.demand.requests.last_slot < slot
-        self._delivered.append(round(float((status >= 0)[due].mean()), 4) if due.any() else None)
-        places = 3 * network.num_nodes * max(slot, 1)
-        self._contention.append(round(float(state.tally[0, CONTENDED].sum() / places), 6))
+        now = so_far(session)
+        self._delivered.append(round(now.delivered / now.due, 4) if now.due else None)
+        self._contention.append(round(now.contention, 6))
         contended = np.flatnonzero(state.contended[0]) if slot else np.zeros(0, dtype=np.intp)
         self.frames.append(
             {
