@@ -15,8 +15,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from dpem_agents.ppo.checkpoint import Checkpoint
 from dpem_agents.ppo.decision_ppo import normalised
-from dpem_agents.ppo.forward import OWN
 from dpem_agents.ppo.idle import deciding
+from dpem_agents.ppo.layout import OWN
 from dpem_agents.ppo.learner import Learner
 from dpem_agents.ppo.policy import PpoPolicy
 from dpem_agents.ppo.stacked import StackedPolicy

@@ -15,7 +15,9 @@ from ppo_models import TOPOLOGY, checkpoint_of, draw_weights, drawn_checkpoint, 
 
 from dpem_agents.ppo import checkpoint as checkpoints
 from dpem_agents.ppo.checkpoint import Checkpoint, load
-from dpem_agents.ppo.forward import OWN, shapes
+from dpem_agents.ppo.forward import shapes
+from dpem_agents.ppo.layout import OWN, interface, told
+from dpem_agents.ppo.networks import layout_of
 from dpem_agents.ppo.policy import PpoPolicy
 from dpem_agents.ppo.prior import prior
 from dpem_baselines.local import LocalReactive
@@ -25,11 +27,13 @@ from dpem_env.experiments.evaluation import run_episode
 from dpem_env.network.network import build_network
 from dpem_env.observations.features import FeatureTable, Observations
 from dpem_env.policies import LocalPolicy, available, get_policy
-from dpem_env.simulator import RULES_VERSION
+from dpem_env.simulator import RULES_VERSION, Condition
 from dpem_env.simulator.actions import ActionCode
 from dpem_env.support.errors import PolicyError
 
 STAR = scenarios.get("star8-v0", slots=40)
+CODE = ActionCode.of(STAR)
+WHOLE: dict[str, Any] = {"routes": True, "conditional": True, "penalties": (0.01, 1.0)}  # all that it may word
 MODES = pytest.mark.parametrize("mode", ["shared", "independent"])
 
 
@@ -43,9 +47,12 @@ def observed(scenario: Any = STAR, slots: int = 30, topology: int = TOPOLOGY) ->
 
 
 def logits_of(policy: PpoPolicy, seen: Observations) -> NDArray[np.float32]:
-    return policy.actor.choices(
-        seen, np.ones((len(seen.matrix), ActionCode.of(seen.table.scenario).num_actions))
-    ).logits
+    masks = np.ones((len(seen.matrix), policy.actor.layout.code.num_actions), dtype=np.int8)
+    return policy.actor.choices(seen, told_to(policy, len(masks)), masks).logits
+
+
+def told_to(policy: PpoPolicy, nodes: int) -> NDArray[np.float32]:
+    return told(policy.actor.hyperparameters.penalties, np.full(nodes, STAR.reward.contention_penalty))
 
 
 @pytest.mark.parametrize(
@@ -57,6 +64,11 @@ def logits_of(policy: PpoPolicy, seen: Observations) -> NDArray[np.float32]:
         ("independent", {}),
         ("independent", {"encoder": "plain"}),
         ("independent", {"hidden_blocks": ("stock",)}),
+        ("shared", {"routes": True}),
+        ("shared", {"conditional": True}),
+        ("shared", WHOLE),
+        ("shared", WHOLE | {"encoder": "plain"}),
+        ("independent", WHOLE),
     ],
 )
 def test_it_plays_in_numpy_what_learned_in_torch(mode: str, changed: dict[str, Any], tmp_path: Path) -> None:
@@ -65,11 +77,84 @@ def test_it_plays_in_numpy_what_learned_in_torch(mode: str, changed: dict[str, A
     for slots in (0, 11, 30):
         seen, masks = observed(slots=slots)
         policy = PpoPolicy(checkpoint_of(made))
+        rows = np.concatenate([seen.matrix, told_to(policy, len(masks))], axis=1)
         with torch.no_grad():
-            expected = made.model.policy.mlp_extractor.forward_actor(torch.from_numpy(seen.matrix)).numpy()
+            expected = made.model.policy.mlp_extractor.forward_actor(torch.from_numpy(rows)).numpy()
         np.testing.assert_allclose(logits_of(policy, seen), expected, atol=1e-5)
-        learned = made.model.predict(seen.matrix, deterministic=True, action_masks=masks)[0]
-        assert np.array_equal(policy.act(seen, masks).action, learned)
+        worded = policy.actor.worded(seen, masks)
+        learned = made.model.predict(rows, deterministic=True, action_masks=worded)[0]
+        for ours, theirs in zip(policy.act(seen, masks), policy.actor.code.commands(learned), strict=False):
+            assert (ours is theirs) or np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"routes": True}, {"conditional": True}, {"routes": True, "conditional": True}]
+)
+@pytest.mark.parametrize("slots", [0, 7, 30])
+def test_it_may_ask_for_all_that_nodes_may_ask_for(changed: dict[str, bool], slots: int, tmp_path: Path) -> None:
+    policy = PpoPolicy(drawn_checkpoint(STAR, "shared", tmp_path, **changed))
+    session, rule = Session(STAR, forecaster="moving-average", **changed), LocalReactive()
+    session.begin(EpisodeSeeds(TOPOLOGY, 3))
+    for slot in range(slots):
+        session.step(rule.act(*observed(slots=slot)).action)
+    seen, masks = observed(slots=slots)
+    assert np.array_equal(policy.actor.worded(seen, masks), session.masks())
+
+
+def test_a_route_and_a_condition_are_asked_for_in_so_many_words(tmp_path: Path) -> None:
+    scenario = scenarios.get("mesh20-v0", slots=40)
+    policy = PpoPolicy(drawn_checkpoint(scenario, "shared", tmp_path, routes=True, conditional=True))
+    (seen, masks), actor = observed(scenario), policy.actor
+    number = actor.best(seen, np.zeros((len(masks), 0), dtype=np.float32), actor.worded(seen, masks))
+    decision, asking = policy.act(seen, masks), np.flatnonzero(number)
+    place, quality, route, conditional = actor.layout.code.decode(number[asking])
+    assert np.array_equal(decision.action > 0, number > 0)
+    assert np.array_equal(decision.action[asking], ActionCode.of(scenario).encode(place, quality))
+    assert np.array_equal(decision.route[asking], route)
+    assert np.array_equal(decision.condition[asking], Condition.FREE * conditional)
+    assert len(set(route.tolist())) > 1
+    assert conditional.any()
+
+
+def test_a_policy_is_told_the_contention_penalty_that_it_is_played_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = learner(STAR, "shared", tmp_path, penalties=(0.01, 1.0))
+    draw_weights(made, spread=1.0)
+    policy, (seen, masks), rows = PpoPolicy(checkpoint_of(made)), observed(), []
+    chosen = []
+    monkeypatch.setattr(policy.actor, "best", lambda seen, to_all, masks: rows.append(to_all) or masks[:, 0])
+    for penalty in (0.001, 0.01, 0.1, 1.0, 5.0):
+        policy.act(FeatureTable(STAR.override(contention_penalty=penalty)).read(seen.matrix), masks)
+        chosen.append(policy.actor.choices(seen, rows[-1], masks).logits)
+    assert np.array_equal(chosen[0], chosen[1])  # beyond what it has learned from it plays as at the nearest
+    assert np.array_equal(chosen[3], chosen[4])
+    assert not np.allclose(chosen[1], chosen[2])
+    assert not np.allclose(chosen[2], chosen[3])
+    np.testing.assert_allclose(told((0.01, 1.0), np.array([0.01, 0.1, 1.0]))[:, 0], [0.0, 0.5, 1.0], atol=1e-6)
+
+
+def test_training_starts_over_the_route_that_is_most_likely_to_finish_in_time(tmp_path: Path) -> None:
+    scenario = scenarios.get("mesh20-v0", slots=60)
+    made = learner(scenario, "shared", tmp_path, **WHOLE)
+    for weight in made.model.policy.mlp_extractor.actor.parameters():
+        weight.data *= 0.0
+    policy = PpoPolicy(checkpoint_of(made))
+    session, named = Session(scenario), 0
+    session.begin(EpisodeSeeds(TOPOLOGY, 0))
+    policy.reset(scenario, session.network, 0)
+    for _ in range(scenario.episode.slots):
+        seen, masks = session.observer.table.read(session.observations()), session.masks()
+        decision = policy.act(seen, masks)
+        assert np.array_equal(decision.action, LocalReactive().act(seen, masks).action)
+        serving = np.flatnonzero(decision.action)
+        place, _, _, _ = ActionCode.of(scenario).decode(decision.action[serving])
+        chance, route = seen.useful_in_time[serving, place], decision.route[serving]
+        np.testing.assert_allclose(chance[np.arange(len(route)), route], chance.max(axis=1), atol=1e-6)
+        assert not decision.condition.any()
+        named += int((route > 0).sum())
+        session.step(*decision)
+    assert named > 0
 
 
 @MODES
@@ -94,7 +179,7 @@ def test_weights_at_the_start_leave_the_rule_as_it_is_and_a_waiting_start_waits(
     assert np.array_equal(PpoPolicy(checkpoint_of(learner(STAR, "shared", tmp_path))).act(seen, masks).action, action)
     waiting = PpoPolicy(checkpoint_of(learner(STAR, "shared", tmp_path, warm_start="waiting")))
     assert not waiting.act(seen, masks).action.any()
-    assert not prior("none", seen).any()
+    assert not prior("none", seen, CODE).any()
 
 
 def test_a_shared_policy_plays_on_networks_of_any_size(tmp_path: Path) -> None:
@@ -230,7 +315,7 @@ def test_a_scenario_of_another_shape_is_refused_in_one_line(changed: Any, line: 
 
 def test_a_checkpoint_of_other_features_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = PpoPolicy(drawn_checkpoint(STAR, "shared", tmp_path))
-    ours = checkpoints.interface(STAR)
+    ours = interface(STAR)
     monkeypatch.setattr(checkpoints, "interface", lambda *_: ours | {"features": ["colour", *ours["features"][1:]]})
     with pytest.raises(PolicyError, match="trained on other features"):
         policy.reset(STAR, build_network(STAR, 0), 0)
@@ -242,7 +327,8 @@ def test_the_loader_knows_the_shape_of_every_weight(mode: str, encoder: str, tmp
     made = learner(STAR, mode, tmp_path, encoder=encoder)
     nodes = made.nodes if mode == "independent" else 1
     expected = {name: tuple(weight.shape) for name, weight in made.model.policy.mlp_extractor.named_parameters()}
-    assert shapes(encoder, checkpoints.interface(STAR), 8, nodes) == expected
+    chosen = made.settings.hyperparameters
+    assert shapes(encoder, layout_of(FeatureTable(STAR), chosen), 8, nodes) == expected
 
 
 def spoilt(checkpoint: Checkpoint, **about: Any) -> Checkpoint:
@@ -268,7 +354,7 @@ def test_files_that_are_no_checkpoints_are_refused_in_one_line(tmp_path: Path) -
         "warm_start is 'hot'": relearnt(good, warm_start="hot"),
         "unknown hyperparameter 'colour'": relearnt(good, colour="red"),
         "topology is None in mode independent": spoilt(good, mode="independent"),
-        "format 'other' instead of 'dpem-ppo-2'": spoilt(good, format="other"),
+        "format 'other' instead of 'dpem-ppo-3'": spoilt(good, format="other"),
         f"made under rules v0, and rules are {RULES_VERSION} now; train it again": spoilt(good, rules="v0"),
         "'about' is missing|about is not a file": b"npz",
         "hidden.weight has shape \\(2, 2\\)": Checkpoint(
@@ -313,10 +399,10 @@ def test_the_prior_reads_counts_as_the_rule_does() -> None:
     row[0, block + table.offset["slack"]] = 0.5
     row[0, block + table.offset["open_allocations"]] = 1 / 8
     row[0, block + table.offset["min_quality"] + 1] = 2 / 3
-    logits = prior("reactive", table.read(row))[0]
+    logits = prior("reactive", table.read(row), CODE)[0]
     assert logits[0] == 0.0
     assert np.flatnonzero(logits > 0).tolist() == [1 + 1 * 3 + (2 - 1)]
     assert logits[5] == pytest.approx(3.0 + 1.0 * 0.5)
     assert set(np.delete(logits, [0, 5])) == {-6.0}
     row[0, block + table.offset["open_allocations"]] = 2 / 8
-    assert not (prior("reactive", table.read(row)) > 0).any()
+    assert not (prior("reactive", table.read(row), CODE) > 0).any()

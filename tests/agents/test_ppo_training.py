@@ -221,10 +221,9 @@ def test_the_contention_penalty_grows_from_a_tenth_over_the_first_part(
     assert Hyperparameters(penalty_ramp=0.0).penalty_share(0.0) == 1.0
     used = []
     usual = NodeVecEnv.step_wait
-    monkeypatch.setattr(NodeVecEnv, "step_wait", lambda self: used.append(self.contention_penalty) or usual(self))
+    monkeypatch.setattr(NodeVecEnv, "step_wait", lambda self: used.append(self.penalty_share) or usual(self))
     trained(tmp_path)
-    beta = CHAIN.reward.contention_penalty
-    assert used[::32] == pytest.approx([beta * QUICK.penalty_share(rollout / 6) for rollout in range(6)])
+    assert used[::32] == pytest.approx([QUICK.penalty_share(rollout / 6) for rollout in range(6)])
 
 
 @pytest.mark.parametrize(

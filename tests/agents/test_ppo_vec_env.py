@@ -72,6 +72,43 @@ def test_the_contention_penalty_can_be_set_while_episodes_run() -> None:
     assert (contended > 0).any()
 
 
+def test_half_of_a_penalty_is_half_as_much() -> None:
+    whole, half = small_env(), small_env()
+    whole.contention_penalty, half.contention_penalty = 1.0, 2.0
+    half.set_attr("penalty_share", 0.5)
+    for (_, ours, *_), (_, theirs, *_) in zip(play(whole, 15)[1:], play(half, 15)[1:], strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_every_network_of_every_episode_may_have_a_penalty_of_its_own_and_tells_it() -> None:
+    env, plain, (smaller, larger) = small_env(penalties=(0.1, 1.6)), small_env(), (0.1, 1.6)
+    nodes, seen = env.num_envs // NETWORKS, []
+    (ours, *after), (theirs, *usual) = play(env, 2 * SLOTS + 3), play(plain, 2 * SLOTS + 3)
+    told_before = ours[0][:, -1]
+    assert env.observation_space.shape == (ours[0].shape[1],)
+    assert np.array_equal(ours[0][:, :-1], theirs[0])
+    for (rows, rewards, over, infos, _), (expected, earned, _, final, _) in zip(after, usual, strict=True):
+        assert np.array_equal(rows[:, :-1], expected)
+        penalty = smaller * (larger / smaller) ** told_before.astype(np.float64)
+        contended = (rewards - earned) / (0.05 - penalty)
+        np.testing.assert_allclose(contended, np.rint(contended), atol=1e-4)
+        if over.all():
+            last = np.array([info["terminal_observation"] for info in infos])
+            assert np.array_equal(last[:, -1], told_before)
+            assert np.array_equal(last[:, :-1], [info["terminal_observation"] for info in final])
+            seen.append(told_before.reshape(NETWORKS, nodes))
+            told_before = rows[:, -1]
+        assert np.array_equal(rows[:, -1], told_before)
+    seen.append(told_before.reshape(NETWORKS, nodes))
+    for of_episode in seen:
+        assert np.ptp(of_episode, axis=1).max() == 0.0  # the same for all nodes of a network
+        assert np.sort((of_episode[:, 0] * NETWORKS).astype(int)).tolist() == list(range(NETWORKS))  # one in each part
+    assert len({float(of_episode[0, 0]) for of_episode in seen}) == len(seen)
+    position, now = env.position(), rows
+    there = small_env(penalties=(0.1, 1.6)).go_to(3, position)
+    assert np.array_equal(there, now)
+
+
 def test_all_nodes_are_truncated_together_and_other_infos_cost_nothing() -> None:
     env = small_env()
     returned = play(env, 2 * SLOTS)

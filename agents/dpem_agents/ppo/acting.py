@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dpem_agents.ppo.forward import F32, Weights, learned_logits, of_nodes
 from dpem_agents.ppo.hyperparameters import Hyperparameters
 from dpem_agents.ppo.idle import deciding
+from dpem_agents.ppo.layout import Layout
 from dpem_agents.ppo.prior import prior
 from dpem_env.observations.features import Observations
 
@@ -27,26 +28,26 @@ class Choices(NamedTuple):
 class NumpyActor:
     """The actors of a stack; row r of a matrix is for the one of r modulo their number."""
 
-    def __init__(self, weights: Weights, hyperparameters: Hyperparameters) -> None:
-        self.weights, self.hyperparameters = weights, hyperparameters
+    def __init__(self, weights: Weights, hyperparameters: Hyperparameters, layout: Layout) -> None:
+        self.weights, self.hyperparameters, self.layout = weights, hyperparameters, layout
         self._stack = len(next(iter(weights.values())))
 
-    def choices(self, observations: Observations, masks: NDArray[np.int8]) -> Choices:
-        """What there is to choose from."""
+    def choices(self, observations: Observations, told: F32, masks: NDArray[np.int8]) -> Choices:
+        """What there is to choose from; `told` (N, 0 or 1) is what a row tells beside the observation."""
         chosen, table = self.hyperparameters, observations.table
         rows = np.flatnonzero(deciding(chosen.idle_forecast, observations, masks))
         seen = table.read(observations.matrix[rows])
+        visible = np.concatenate([seen.matrix * table.hiding(chosen.hidden_blocks), told[rows]], axis=1)
         if len(rows) == 0:
             nothing = np.zeros((0, masks.shape[1]), dtype=np.float32)
-            return Choices(rows, seen.matrix, masks[rows], nothing, nothing)
-        visible = seen.matrix * table.hiding(chosen.hidden_blocks)
-        weights, peers = of_nodes(self.weights, rows % self._stack), table.scenario.demand.peers
-        start = prior(chosen.warm_start, seen)
-        logits = learned_logits(chosen.encoder, weights, peers, visible) + start
+            return Choices(rows, visible, masks[rows], nothing, nothing)
+        weights = of_nodes(self.weights, rows % self._stack)
+        start = prior(chosen.warm_start, seen, self.layout.code)
+        logits = learned_logits(chosen.encoder, weights, self.layout, visible) + start
         return Choices(rows, visible, masks[rows], start, np.where(masks[rows] == 1, logits, -np.inf))
 
-    def best(self, observations: Observations, masks: NDArray[np.int8]) -> NDArray[np.int64]:
+    def best(self, observations: Observations, told: F32, masks: NDArray[np.int8]) -> NDArray[np.int64]:
         """(N,) the most likely action of each row."""
-        action, choices = np.zeros(len(masks), dtype=np.int64), self.choices(observations, masks)
+        action, choices = np.zeros(len(masks), dtype=np.int64), self.choices(observations, told, masks)
         action[choices.rows] = choices.logits.argmax(axis=1)
         return action

@@ -19,8 +19,9 @@ from dpem_agents import checkpoints
 from dpem_agents.checkpoints import Arrays, Kinds
 from dpem_agents.ppo.forward import shapes
 from dpem_agents.ppo.hyperparameters import MODES, STACKED, Hyperparameters, changed
+from dpem_agents.ppo.layout import Layout, interface
 from dpem_env.network.network import Network
-from dpem_env.observations.features import NEWS, NODE_FEATURES, FeatureTable
+from dpem_env.observations.features import NEWS
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import MAX_SLOTS, Count, Natural
 from dpem_env.simulator.simulator import fingerprint
@@ -28,7 +29,7 @@ from dpem_env.support.errors import PolicyError
 from dpem_env.support.files import ArrayFile, Part, reading
 from dpem_env.support.shipped import POLICIES
 
-FORMAT = "dpem-ppo-2"
+FORMAT = "dpem-ppo-3"
 FILE = "checkpoint.npz"  # in the folder of a training
 POLICY_FILE = "policy.npz"  # there as well: the actor alone
 EVENTS = "tensorboard"  # a folder there: event files
@@ -102,19 +103,6 @@ def file_of(path: str | os.PathLike[str]) -> Path:
     return next(filter(Path.exists, places), wanted)
 
 
-def interface(scenario: Scenario, news: tuple[str, ...] = NEWS) -> dict[str, Any]:
-    """What a policy's observations, with these features of candidate routes, and actions are made of."""
-    table = FeatureTable(scenario, news)
-    return {
-        "peers per node": scenario.demand.peers,
-        "qualities": scenario.control.qualities,
-        "fidelity classes": len(scenario.demand.fidelity_classes),
-        "forecast slots": scenario.observation.forecast_horizon,
-        "features per peer": table.peer_width,
-        "features": [feature.name for feature in (*NODE_FEATURES, *table.peer_features)],
-    }
-
-
 def topology_hash(network: Network) -> str:
     """Changes with the nodes' hardware, places and peers, and with the fibres."""
     t = network.topology
@@ -124,6 +112,7 @@ def topology_hash(network: Network) -> str:
 
 class _Interface(Part):
     peers: Count = Field(alias="peers per node")
+    routes: Count = Field(alias="routes per peer")
     qualities: Count
     classes: Count = Field(alias="fidelity classes")
     horizon: Count = Field(alias="forecast slots")
@@ -175,7 +164,7 @@ def _expected(about: dict[str, Any], stored: ArrayFile) -> tuple[Kinds, Kinds]:
         raise ValueError(f"topology is {about['topology']!r} in mode {about['mode']}")
     chosen, nodes = Checkpoint(about, {}).hyperparameters, about["nodes"]
     stacked = nodes if about["mode"] in STACKED else 1
-    weights = shapes(chosen.encoder, about["interface"], chosen.hidden, stacked)
+    weights = shapes(chosen.encoder, Layout.of(about["interface"], chosen), chosen.hidden, stacked)
     parts: Kinds = {f"{part}.{name}": (weights[name], np.float32) for part in PARTS for name in weights}
     actor = {name: kind for name, kind in parts.items() if name.startswith("weights.actor.")}
     played = _length(stored, "actions", MAX_SLOTS)

@@ -19,7 +19,6 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
-from dpem_agents.ppo.acting import NumpyActor
 from dpem_agents.ppo.forward import F32
 from dpem_agents.ppo.networks import Stack
 from dpem_agents.ppo.rollout import Batch, DecisionBuffer
@@ -57,14 +56,14 @@ class DecisionPPO(MaskablePPO):
     ) -> bool:
         """Play so many slots; rows with nothing to decide wait, unseen by any network."""
         assert isinstance(env, NodeVecEnv)
-        buffer, table = self.rollout_buffer, self.policy.table
+        buffer = self.rollout_buffer
         self.policy.set_training_mode(False)
         buffer.reset()
         callback.on_rollout_start()
-        actor = NumpyActor(self.policy.actor_weights(), self.policy.hyperparameters)
+        actor = self.policy.actor()
         buffer.begin(self._last_obs)
         for _ in range(n_rollout_steps):
-            choices = actor.choices(table.read(self._last_obs), env.action_masks())
+            choices = actor.choices(*self.policy.read(self._last_obs), env.action_masks())
             chosen, log_probs = drawn(choices.logits)
             actions = np.zeros(env.num_envs, dtype=np.int64)
             actions[choices.rows] = chosen

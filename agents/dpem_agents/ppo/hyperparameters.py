@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,6 +16,7 @@ COUNTS = ("networks", "slots", "minibatches", "epochs", "hidden")
 REALS = {"discount": 1.0, "trace": 1.0, "first_penalty": 1.0, "penalty_ramp": 1.0} | dict.fromkeys(
     ("learning_rate", "clip", "entropy_weight", "value_weight", "gradient_norm", "idle_forecast"), 1e6
 )  # with the largest value
+FLAGS = ("annealed", "routes", "conditional")
 MAY_BE_0 = ("entropy_weight", "first_penalty", "penalty_ramp", "idle_forecast")
 MAX_COUNT, SMALLEST = 10_000, 1e-12
 
@@ -51,6 +53,13 @@ class Hyperparameters:
         "a node with nobody to serve waits unless it expects so many requests of a peer, over its forecast; 0: it "
         "always decides",
     ] = 0.0
+    routes: Annotated[bool, "whether an allocation names its route; =false: the network picks one"] = False
+    conditional: Annotated[bool, "whether it may ask for an allocation only if its route is free"] = False
+    penalties: Annotated[
+        tuple[float, ...],
+        "two contention penalties β: every network of every episode has one between them, which the policy is told, so "
+        "that it plays at any; none: that of the scenario",
+    ] = ()
 
     def __post_init__(self) -> None:
         require_one_of("warm_start", self.warm_start, get_args(WarmStart))
@@ -61,8 +70,13 @@ class Hyperparameters:
             from dpem_env.observations.features import BLOCKS  # so that telling what there is loads no compiler
 
             require_one_of("hidden_blocks", block, tuple(BLOCKS))
-        if not isinstance(self.annealed, bool):
-            raise DpemError(f"hyperparameter annealed is {self.annealed!r}; expected true or false")
+        for name in FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise DpemError(f"hyperparameter {name} is {getattr(self, name)!r}; expected true or false")
+        if self.penalties and not _rising(self.penalties):
+            raise DpemError(
+                f"hyperparameter penalties is {list(self.penalties)!r}; expected two numbers above 0, the smaller first"
+            )
         for name in COUNTS:
             given = getattr(self, name)
             if type(given) is not int or not 1 <= given <= MAX_COUNT:
@@ -105,5 +119,10 @@ def changed(preset: Hyperparameters, **values: Any) -> Hyperparameters:
     for name in values:
         if name not in known:
             raise DpemError(f"unknown hyperparameter {name!r}; {nearest(name, known)}")
-    blocks = values.get("hidden_blocks", preset.hidden_blocks)
-    return replace(preset, **values | {"hidden_blocks": tuple(blocks) if isinstance(blocks, list) else blocks})
+    plain: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}
+    return replace(preset, **plain)
+
+
+def _rising(pair: Any) -> bool:
+    numbers = isinstance(pair, tuple) and len(pair) == 2 and all(type(each) in (int, float) for each in pair)
+    return numbers and 0.0 < pair[0] < pair[1] < math.inf

@@ -15,8 +15,9 @@ from stable_baselines3.common.logger import configure
 from dpem_agents.checkpoints import Arrays
 from dpem_agents.federated.embedded import LEDGER, Averaging
 from dpem_agents.libraries import library_seed
-from dpem_agents.ppo.checkpoint import EVENTS, FORMAT, Checkpoint, interface, topology_hash
+from dpem_agents.ppo.checkpoint import EVENTS, FORMAT, Checkpoint, topology_hash
 from dpem_agents.ppo.decision_ppo import DecisionPPO
+from dpem_agents.ppo.layout import interface
 from dpem_agents.ppo.stacked import StackedPolicy
 from dpem_agents.ppo.vec_env import NodeVecEnv, Position
 from dpem_env.network.network import build_network
@@ -47,7 +48,15 @@ class Learner:
         chosen = settings.hyperparameters
         self.scenario, self.settings, self.total = scenario, settings, total
         world = scenario if settings.topology_seed is None else scenario.on_topology(settings.topology_seed, "train")
-        self.env = NodeVecEnv(world, chosen.networks, delay=settings.delay, forecaster=settings.forecaster)
+        self.env = NodeVecEnv(
+            world,
+            chosen.networks,
+            delay=settings.delay,
+            penalties=chosen.penalties,
+            forecaster=settings.forecaster,
+            routes=chosen.routes,
+            conditional=chosen.conditional,
+        )
         self.nodes = self.env.envs.agents_per_network
         federation = settings.federation
         rounds = 0 if federation is None else federation.rounds_of_policies(total, self._rollout)
@@ -162,7 +171,7 @@ class Learner:
         torch.manual_seed(key)
         np.random.seed(key % 2**32)  # noqa: NPY002 - Stable-Baselines3 shuffles by it
         share = self.settings.hyperparameters.penalty_share(self.timesteps / max(self.total, 1))
-        self.env.set_attr("contention_penalty", share * self.scenario.reward.contention_penalty)
+        self.env.set_attr("penalty_share", share)
 
     def _position(self) -> Position:
         return self.env.position() if self.timesteps else Position(0, np.zeros((0, self.env.num_envs), dtype=np.int64))

@@ -11,11 +11,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dpem_agents.ppo.forward import OWN
 from dpem_agents.ppo.hyperparameters import Hyperparameters
+from dpem_agents.ppo.layout import Layout, interface
 from dpem_agents.ppo.prior import prior
 from dpem_env.observations.features import FeatureTable
-from dpem_env.simulator.actions import ActionCode
 
 HIDDEN = math.sqrt(2.0)  # gain of layers before a tanh
 SMALL = 0.01  # gain of the last layer of an actor: it starts at the prior (Andrychowicz et al. 2021, choice C57)
@@ -28,8 +27,11 @@ class ActorCritic(nn.Module):
 
     def __init__(self, actor: Stack, critic: Stack, table: FeatureTable, hyperparameters: Hyperparameters) -> None:
         super().__init__()
-        self.actor, self.critic, self.table, self.warm_start = actor, critic, table, hyperparameters.warm_start
-        self.register_buffer("visible", torch.from_numpy(table.hiding(hyperparameters.hidden_blocks)), persistent=False)
+        layout = layout_of(table, hyperparameters)
+        self.actor, self.critic, self.table, self.code = actor, critic, table, layout.code
+        self.warm_start = hyperparameters.warm_start
+        hiding = torch.from_numpy(table.hiding(hyperparameters.hidden_blocks))
+        self.register_buffer("visible", torch.cat([hiding, torch.ones(layout.told)]), persistent=False)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """(B, actions) logits and (B, 1) values."""
@@ -45,8 +47,8 @@ class ActorCritic(nn.Module):
 
     def prior(self, observations: Tensor) -> Tensor:
         """(B, actions) logits that depend on no weight."""
-        seen = self.table.read(observations.cpu().numpy())
-        return torch.from_numpy(prior(self.warm_start, seen)).to(observations.device)
+        seen = self.table.read(observations[:, : self.table.width].cpu().numpy())
+        return torch.from_numpy(prior(self.warm_start, seen, self.code)).to(observations.device)
 
     def apply_to_rows(self, network: Stack, rows: Tensor) -> Tensor:
         """What a stack makes of rows of a `NodeVecEnv`, which have the nodes inside the networks."""
@@ -55,48 +57,51 @@ class ActorCritic(nn.Module):
 
 
 class PeerActor(nn.Module):
-    """Logits from what a node sees of each peer, of itself and of its peers on average.
+    """Logits from what a node sees of each candidate, of itself and of all candidates on average.
 
-    Two tanh layers shared by all peers give a peer's Q logits; the logit of waiting comes from their mean over peers.
+    A candidate is a peer, or a route to it where routes are named. Two tanh layers shared by all of them give each its
+    logits, one for every quality on every condition; the logit of waiting comes from their mean.
     """
 
-    def __init__(self, nodes: int, table: FeatureTable, hidden: int) -> None:
+    def __init__(self, nodes: int, layout: Layout, hidden: int) -> None:
         super().__init__()
-        scenario = table.scenario
-        self.nodes, self.peers = nodes, scenario.demand.peers
-        # The first layer, in two parts: what differs between peers, and what does not.
-        self.peer = StackedLinear(nodes, table.peer_width, hidden, HIDDEN, bias=False)
-        self.context = StackedLinear(nodes, OWN + table.peer_width, hidden, HIDDEN)
+        self.nodes, self.layout = nodes, layout
+        # The first layer, in two parts: what differs between candidates, and what does not.
+        self.peer = StackedLinear(nodes, layout.of_each, hidden, HIDDEN, bias=False)
+        self.context = StackedLinear(nodes, layout.own + layout.of_each, hidden, HIDDEN)
         self.hidden = StackedLinear(nodes, hidden, hidden, HIDDEN)
-        self.quality = StackedLinear(nodes, hidden, scenario.control.qualities, SMALL)
+        self.quality = StackedLinear(nodes, hidden, layout.conditions * layout.qualities, SMALL)
         self.wait = StackedLinear(nodes, hidden, 1, SMALL)
 
-    def forward(self, observations: Tensor, nodes: Tensor | None = None) -> Tensor:
-        """(N, B, 1 + D·Q) from (N, B, F)."""
-        own, blocks = split(observations, self.peers)
-        context = self.context(torch.cat([own, blocks.mean(dim=2)], dim=2), nodes)
-        hidden = torch.tanh(self.by_peer(self.peer, blocks, nodes) + context.unsqueeze(2))
-        hidden = torch.tanh(self.by_peer(self.hidden, hidden, nodes))
-        allocating = self.by_peer(self.quality, hidden, nodes).flatten(2)
-        return torch.cat([self.wait(hidden.mean(dim=2), nodes), allocating], dim=2)
+    def forward(self, rows: Tensor, nodes: Tensor | None = None) -> Tensor:
+        """(N, B, actions) from (N, B, F)."""
+        own, each = self.layout.split(rows, torch)
+        context = self.context(torch.cat([own, each.mean(dim=2)], dim=2), nodes)
+        hidden = torch.tanh(by_candidate(self.peer, each, nodes) + context.unsqueeze(2))
+        hidden = torch.tanh(by_candidate(self.hidden, hidden, nodes))
+        allocating, waiting = by_candidate(self.quality, hidden, nodes), self.wait(hidden.mean(dim=2), nodes)
+        logits: Tensor = self.layout.arrange(waiting, allocating, torch)
+        return logits
 
-    def by_peer(self, layer: nn.Module, features: Tensor, nodes: Tensor | None) -> Tensor:
-        """(N, B, D, outputs) from (N, B, D, inputs)."""
-        return layer(features.flatten(1, 2), nodes).unflatten(1, (-1, self.peers))
+
+def by_candidate(layer: nn.Module, features: Tensor, nodes: Tensor | None) -> Tensor:
+    """(N, B, candidates, outputs) from (N, B, candidates, inputs)."""
+    outputs: Tensor = layer(features.flatten(1, 2), nodes).unflatten(1, features.shape[1:3])
+    return outputs
 
 
 class PooledCritic(nn.Module):
-    """The value of what a node sees of itself, of its peers on average, and of the most of them."""
+    """The value of what a node sees of itself, of its candidates on average, and of the most of them."""
 
-    def __init__(self, nodes: int, table: FeatureTable, hidden: int) -> None:
+    def __init__(self, nodes: int, layout: Layout, hidden: int) -> None:
         super().__init__()
-        self.nodes, self.peers = nodes, table.scenario.demand.peers
-        self.layers = StackedNetwork(nodes, (OWN + 2 * table.peer_width, hidden, hidden, 1), 1.0)
+        self.nodes, self.layout = nodes, layout
+        self.layers = StackedNetwork(nodes, (layout.own + 2 * layout.of_each, hidden, hidden, 1), 1.0)
 
-    def forward(self, observations: Tensor, nodes: Tensor | None = None) -> Tensor:
+    def forward(self, rows: Tensor, nodes: Tensor | None = None) -> Tensor:
         """(N, B, 1) from (N, B, F)."""
-        own, blocks = split(observations, self.peers)
-        return self.layers(torch.cat([own, blocks.mean(dim=2), blocks.amax(dim=2)], dim=2), nodes)
+        own, each = self.layout.split(rows, torch)
+        return self.layers(torch.cat([own, each.mean(dim=2), each.amax(dim=2)], dim=2), nodes)
 
 
 class StackedLinear(nn.Module):
@@ -141,16 +146,16 @@ Stack = PeerActor | PooledCritic | StackedNetwork
 
 def actor_critic(nodes: int, table: FeatureTable, hyperparameters: Hyperparameters) -> ActorCritic:
     """The networks of so many nodes, of two tanh layers each."""
-    hidden = hyperparameters.hidden
+    hidden, layout = hyperparameters.hidden, layout_of(table, hyperparameters)
     if hyperparameters.encoder == "per-peer":
-        actor, critic = PeerActor(nodes, table, hidden), PooledCritic(nodes, table, hidden)
+        actor, critic = PeerActor(nodes, layout, hidden), PooledCritic(nodes, layout, hidden)
         return ActorCritic(actor, critic, table, hyperparameters)
-    actions = ActionCode.of(table.scenario).num_actions
-    plain_actor = StackedNetwork(nodes, (table.width, hidden, hidden, actions), SMALL)
-    plain_critic = StackedNetwork(nodes, (table.width, hidden, hidden, 1), 1.0)
+    seen = table.width + layout.told
+    plain_actor = StackedNetwork(nodes, (seen, hidden, hidden, layout.code.num_actions), SMALL)
+    plain_critic = StackedNetwork(nodes, (seen, hidden, hidden, 1), 1.0)
     return ActorCritic(plain_actor, plain_critic, table, hyperparameters)
 
 
-def split(observations: Tensor, peers: int) -> tuple[Tensor, Tensor]:
-    """What nodes see of themselves (N, B, own), and of each peer (N, B, D, features)."""
-    return observations[..., :OWN], observations[..., OWN:].unflatten(2, (peers, -1))
+def layout_of(table: FeatureTable, hyperparameters: Hyperparameters) -> Layout:
+    """Of the rows and actions of policies on the observations of a table."""
+    return Layout.of(interface(table.scenario, table.news), hyperparameters)

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from dpem_agents.ppo.acting import Choices, NumpyActor
 from dpem_agents.ppo.checkpoint import Checkpoint, file_of, load
+from dpem_agents.ppo.forward import F32
 from dpem_agents.ppo.hyperparameters import STACKED, kind_of
+from dpem_agents.ppo.layout import Layout, told
 from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
 from dpem_env.policies import CentralPolicy, Decision, LocalPolicy, NetworkView
 from dpem_env.scenarios import Scenario
+from dpem_env.simulator.actions import Condition
 from dpem_env.support.errors import PolicyError
 from dpem_env.support.plugins import PluginName
 
@@ -34,7 +37,7 @@ class PpoPolicy(LocalPolicy):
         self.news = self.actor.checkpoint.news
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
-        """Check that the policy is one for this network."""
+        """Check that the policy is one for this network; it plays at the contention penalty of the scenario."""
         self.actor.checkpoint.require(scenario, network)
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
@@ -54,7 +57,7 @@ class CentralPpoPolicy(CentralPolicy):
         self.news = self.actor.checkpoint.news
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
-        """Check that the policy is one for this network."""
+        """Check that the policy is one for this network; it plays at the contention penalty of the scenario."""
         self.actor.checkpoint.require(scenario, network)
 
     def act(self, view: NetworkView) -> Decision:
@@ -82,20 +85,34 @@ class Actor(NumpyActor):
         if not isinstance(checkpoint, Checkpoint):
             self.sources = [file_of(checkpoint)]
             self.forecaster = _beside(Path(checkpoint), self.forecaster)
-        super().__init__(self.checkpoint.actor, self.checkpoint.hyperparameters)
+        chosen = self.checkpoint.hyperparameters
+        super().__init__(self.checkpoint.actor, chosen, Layout.of(about["interface"], chosen))
+        self.code = self.layout.code
+        if self.code.condition and about["mode"] == "central":  # nodes read it when the command arrives
+            self.code = self.code._replace(condition=Condition.READ_FREE)
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """The most likely legal action of each row that decides; others wait."""
-        return Decision(self.best(observations, masks))
+        penalty = np.full(len(masks), observations.table.scenario.reward.contention_penalty)
+        to_all = told(self.hyperparameters.penalties, penalty)
+        return Decision(*self.code.commands(self.best(observations, to_all, self.worded(observations, masks))))
 
-    def choices(self, observations: Observations, masks: NDArray[np.int8]) -> Choices:
+    def choices(self, observations: Observations, told: F32, masks: NDArray[np.int8]) -> Choices:
         """What there is to choose from."""
         if observations.table.news != self.checkpoint.news:
             raise PolicyError(
                 f"the PPO checkpoint was trained with news {self.checkpoint.news!r}, and observations have "
                 f"{observations.table.news!r}: make them with news=policy.news"
             )
-        return super().choices(observations, masks)
+        return super().choices(observations, told, masks)
+
+    def worded(self, observations: Observations, masks: NDArray[np.int8]) -> NDArray[np.int8]:
+        """Masks of the actions that it words, from those of a policy that names no routes and sets no conditions."""
+        code = self.code
+        allowed = masks[:, 1:].reshape(len(masks), 1, code.peers, code.qualities, 1)
+        if code.routes is not None:
+            allowed = allowed * (observations.candidate_hops > 0)[:, None, :, None].astype(np.int8)
+        return code.arrange(masks[:, 0], np.repeat(allowed, self.layout.conditions, axis=1))
 
 
 def _beside(checkpoint: Path, forecaster: str | None) -> str | None:

@@ -11,11 +11,12 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from dpem_agents.ppo.forward import Weights
+from dpem_agents.ppo.acting import NumpyActor
+from dpem_agents.ppo.forward import F32
 from dpem_agents.ppo.hyperparameters import Hyperparameters
 from dpem_agents.ppo.idle import deciding
-from dpem_agents.ppo.networks import ActorCritic, actor_critic
-from dpem_env.observations.features import FeatureTable
+from dpem_agents.ppo.networks import ActorCritic, actor_critic, layout_of
+from dpem_env.observations.features import FeatureTable, Observations
 
 
 class StackedPolicy(MaskableActorCriticPolicy):
@@ -39,17 +40,23 @@ class StackedPolicy(MaskableActorCriticPolicy):
         self.table, self.nodes, self.hyperparameters = table, nodes, hyperparameters
         super().__init__(*arguments, **named)
 
-    def actor_weights(self) -> Weights:
-        """Of all actors, as numpy has them: not a copy, where they lie on the CPU."""
+    def actor(self) -> NumpyActor:
+        """All actors in numpy, whose weights are no copies where they lie on the CPU."""
         named = self.mlp_extractor.named_parameters()
-        return {name: weight.detach().cpu().numpy() for name, weight in named if name.startswith("actor.")}
+        weights = {name: weight.detach().cpu().numpy() for name, weight in named if name.startswith("actor.")}
+        return NumpyActor(weights, self.hyperparameters, layout_of(self.table, self.hyperparameters))
+
+    def read(self, rows: F32) -> tuple[Observations, F32]:
+        """The observations of rows, and (N, 0 or 1) what else these tell."""
+        width = self.table.width
+        return self.table.read(rows[:, :width]), rows[:, width:]
 
     def _predict(
         self, observation: Any, deterministic: bool = False, action_masks: NDArray[Any] | None = None
     ) -> Tensor:
         """As every policy, and rows with nothing to decide wait."""
         action = super()._predict(observation, deterministic, action_masks)
-        seen = self.table.read(observation.cpu().numpy())
+        seen, _ = self.read(observation.cpu().numpy())
         masks = np.ones((len(action), 2), dtype=np.int8) if action_masks is None else np.atleast_2d(action_masks)
         decides = deciding(self.hyperparameters.idle_forecast, seen, masks)
         return action * torch.from_numpy(decides).to(action.device)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dpem_agents.libraries import agents_extra
+from dpem_agents.ppo.layout import told
 from dpem_env.envs.session import as_actions
 from dpem_env.envs.vector import make_vec
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import ActionError
+from dpem_env.support.seeding import stream_key
 
 with agents_extra():
     from stable_baselines3.common.vec_env import VecEnv
@@ -36,8 +39,10 @@ class NodeVecEnv(VecEnv):
     ``TimeLimit.truncated`` and hold the ``terminal_observation``, from which PPO bootstraps, and ``episode``, the
     return and length that its logs show. All other infos are one empty dictionary.
 
-    **Contention penalty.** `contention_penalty` is the β of the rewards; it starts as the scenario's and may be set at
-    any time.
+    **Contention penalty.** `contention_penalty` is the β of the rewards, a number or (num_envs,); it starts as the
+    scenario's and may be set at any time. With `penalties`, two numbers, every network has its own in every episode,
+    between the two, evenly in logarithms over networks; a last column of the observations tells where. Rewards count
+    `penalty_share` of it, 1 unless it is set.
 
     **Central control.** With a `delay` (s) one controller per network commands its nodes; observations are then those
     of `CentralEnv`, and its nodes the sub-environments.
@@ -51,23 +56,28 @@ class NodeVecEnv(VecEnv):
         num_networks: int = 1,
         *,
         delay: float | None = None,
+        penalties: tuple[float, ...] = (),
         **arguments: Any,
     ) -> None:
         central = {} if delay is None else {"control": "central", "delay": delay}
         self.envs = make_vec(scenario, num_networks, **central, **arguments)
-        self.contention_penalty = self.envs.scenario.reward.contention_penalty
+        self.contention_penalty: float | NDArray[np.float64] = self.envs.scenario.reward.contention_penalty
+        self.penalties, self.penalty_share = penalties, 1.0
         self.finished: dict[str, float] = {}  # metrics of the episodes that ended last, means over networks
-        super().__init__(self.envs.num_envs, self.envs.single_observation_space, self.envs.single_action_space)
+        width = self.envs.observer.table.width + (1 if penalties else 0)
+        space = spaces.Box(0.0, 1.0, (width,), np.float32)
+        super().__init__(self.envs.num_envs, space, self.envs.single_action_space)
 
     def reset(self) -> NDArray[np.float32]:
         """Begin the next episode in every network, or the one that `seed` has named."""
         seed = self._seeds[0]
         self._rounds = 0 if seed is not None else self._rounds + 1
+        self._seed = self._seed if seed is None else seed
         observations, infos = self.envs.reset(seed=seed, options=self._options[0])
         self._begin(infos)
         self._reset_seeds()
         self._reset_options()
-        return observations
+        return self._telling(observations)
 
     def step_async(self, actions: NDArray[np.int64]) -> None:
         """Take the (num_envs,) actions of the slot that `step_wait` plays."""
@@ -79,24 +89,25 @@ class NodeVecEnv(VecEnv):
         self._played.append(self._actions)
         truncated = bool(over[0])
         last = infos["final_info"] if truncated else infos
-        rewards = (last["earned"] - self.contention_penalty * last["contended"]).astype(np.float32)
+        penalty = self.penalty_share * self.contention_penalty
+        rewards = (last["earned"] - penalty * last["contended"]).astype(np.float32)
         self._earned += rewards
         if not truncated:
             self._masks = infos["action_mask"]
-            return observations, rewards, over, [{}] * self.num_envs
+            return self._telling(observations), rewards, over, [{}] * self.num_envs
         self.finished = {name: float(np.mean(last[name])) for name in ("delivery_rate", "contention")}
         self.finished["reward"] = float(np.mean(self._earned))
-        told: list[dict[str, Any]] = [
+        ends: list[dict[str, Any]] = [
             {
                 "TimeLimit.truncated": True,
                 "terminal_observation": observation,
                 "episode": {"r": float(earned), "l": len(self._played)},
             }
-            for observation, earned in zip(infos["final_obs"], self._earned, strict=True)
+            for observation, earned in zip(self._telling(infos["final_obs"]), self._earned, strict=True)
         ]
         self._rounds += 1
         self._begin(infos)
-        return observations, rewards, over, told
+        return self._telling(observations), rewards, over, ends
 
     def action_masks(self) -> NDArray[np.int8]:
         """(num_envs, actions) 1 where an action is legal now."""
@@ -151,6 +162,21 @@ class NodeVecEnv(VecEnv):
         self._masks = infos["action_mask"]
         self._played: list[NDArray[np.int64]] = []
         self._earned = np.zeros(self.num_envs)
+        if self.penalties:
+            self.contention_penalty = self._drawn()
 
-    _rounds = -1  # none has begun
+    def _drawn(self) -> NDArray[np.float64]:
+        """(num_envs,) contention penalties of the running episodes: one network in each of as many equal parts."""
+        networks, (smaller, larger) = self.envs.num_networks, self.penalties
+        draws = np.random.default_rng(int(stream_key("contention penalties", self._seed, self._rounds)))
+        place = (draws.permutation(networks) + draws.random(networks)) / networks
+        return np.repeat(smaller * (larger / smaller) ** place, self.envs.agents_per_network)
+
+    def _telling(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows with what they tell beside observations."""
+        if not self.penalties:
+            return observations
+        return np.concatenate([observations, told(self.penalties, np.asarray(self.contention_penalty))], axis=1)
+
+    _rounds, _seed = -1, 0  # none has begun
     _masks: NDArray[np.int8] | None = None
