@@ -218,6 +218,9 @@ def tune(
     delay: Delays = (),
     trials: Annotated[Count, told("per policy and delay")] = 16,
     episodes: Annotated[Count, told("per trial")] = 3,
+    method: Annotated[
+        Literal["random", "cma-es"], told("by lot, or by an evolution strategy over options that are ranges")
+    ] = "random",
     workers: Workers = 1,
     out: Out,
 ) -> int:
@@ -252,6 +255,7 @@ def tune(
             path,
             trials,
             episodes,
+            method=method,
             workers=workers,
             on_start=lambda total: bar.update(task, total=total),
             on_episode=lambda policy: bar.update(task, advance=1, description=f"tuning {policy.label}"),

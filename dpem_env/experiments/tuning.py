@@ -1,10 +1,11 @@
 """Tuned policies: an equal budget for every policy and control delay, on validation seeds only.
 
 Every policy gets at most so many trials of its `search_space` (see `dpem_env.experiments.search`; the first is its
-defaults), each played on the same validation episodes; the best mean reward wins. A central policy is tuned for every
-control delay on its own. Every trial is kept with what it came to, so that the best at any other price of contention is
-known as well: a front, at no further cost. A scenario has one file; a search that is run again goes on from what the
-file holds. What was found there with other code or files, or on another scenario of that name, is searched again.
+defaults), by lot or by an evolution strategy, each played on the same validation episodes; the best mean reward wins.
+A central policy is tuned for every control delay on its own. Every trial is kept with what it came to, so that the
+best at any other price of contention is known as well: a front, at no further cost. A scenario has one file; a search
+that is run again goes on from what the file holds. What was found there with other code or files, or on another
+scenario of that name, is searched again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pydantic import Field
 
 from dpem_env.experiments.contestants import PolicySpec
 from dpem_env.experiments.origins import Origins, Sources, changed
-from dpem_env.experiments.search import trials
+from dpem_env.experiments.search import SEARCHES, Method, Options, Search
 from dpem_env.experiments.workers import WorkItem, play, played, require_result_of
 from dpem_env.logs.recorder import simulator_version
 from dpem_env.scenarios import SCENARIOS, Scenario, get
@@ -56,15 +57,16 @@ def tune(
     budget: int = TRIALS,
     episodes: int = EPISODES,
     *,
+    method: Method = "random",
     workers: int = 1,
     on_start: Callable[[int], object] = lambda total: None,
     on_episode: Callable[[PolicySpec], object] = lambda policy: None,
 ) -> list[Found]:
     """Tune every policy that the file does not hold yet; returns all it holds then. Each is saved when done.
 
-    `on_start` is told the number of episodes to play. DpemError if another process is writing the file.
+    `on_start` is told the largest number of episodes to play. DpemError if another process is writing the file.
     """
-    made_with, origins = header(scenario, budget, episodes), Origins()
+    made_with, origins = header(scenario, budget, episodes, method), Origins()
     with sole_writer(path), staying(path.parent):
         tuned = finished(path, made_with)
         sources = {policy: origins.of_scenario(scenario) | origins.of_policy(policy) for policy in policies}
@@ -74,20 +76,19 @@ def tune(
         tuned = [found for found in tuned if _key(found) not in outdated]
         known = {_key(found) for found in tuned}
         missing = [policy for policy in policies if (policy.name, policy.delay, policy.forecaster) not in known]
-        searched = {policy: _candidates(policy, budget) for policy in missing}
-        searcher = {candidate: policy for policy, candidates in searched.items() for candidate in candidates}
-        items = [WorkItem(scenario, "validation", index, each) for each in searcher for index in range(episodes)]
-        outcomes: dict[PolicySpec, dict[int, Found]] = {candidate: {} for candidate in searcher}
-        on_start(len(items))
-        for item, result in played(play, items, workers):
-            policy = searcher[item.policy]
-            require_result_of(item.identity() | {"sources": sources[policy]}, result, "a worker")
-            outcomes[item.policy][item.index] = result["metrics"]
-            on_episode(policy)
-            if all(len(outcomes[candidate]) == episodes for candidate in searched[policy]):
-                tried = [_trial(candidate, list(outcomes[candidate].values())) for candidate in searched[policy]]
-                tuned.append(_found(policy, tried) | {"sources": sources[policy]})
-                write_json(path, made_with | {"tuned": tuned})
+        on_start(len(missing) * budget * episodes)
+        searching = [_Searching(policy, SEARCHES[method], budget, episodes) for policy in missing]
+        while searching:
+            round_of = {candidate: each for each in searching for candidate in each.asked}
+            items = [WorkItem(scenario, "validation", i, candidate) for candidate in round_of for i in range(episodes)]
+            for item, result in played(play, items, workers):
+                each = round_of[item.policy]
+                require_result_of(item.identity() | {"sources": sources[each.policy]}, result, "a worker")
+                on_episode(each.policy)
+                if each.add(item, result["metrics"]) and not each.next_round():
+                    tuned.append(_found(each.policy, each.tried) | {"sources": sources[each.policy]})
+                    write_json(path, made_with | {"tuned": tuned})
+            searching = [each for each in searching if each.asked]
     return tuned
 
 
@@ -102,10 +103,32 @@ def _outdated(tuned: Sequence[Found], sources: dict[PolicySpec, Sources]) -> dic
     return {key: ", ".join(names) for key, names in changes.items() if names}
 
 
-def _candidates(policy: PolicySpec, budget: int) -> list[PolicySpec]:
-    """The policy with the options of every trial."""
-    drawn = trials(_search_space(policy), budget, generator("tuning", 0))
-    return [replace(policy, options=tuple(options.items())) for options in drawn]
+class _Searching:
+    """A policy whose options are being searched, round by round."""
+
+    def __init__(self, policy: PolicySpec, search: Callable[..., Search], budget: int, episodes: int) -> None:
+        self.policy, self.tried, self.episodes = policy, list[Found](), episodes
+        self._search = search(_search_space(policy), budget, generator("tuning", 0))
+        self._ask(next(self._search))
+
+    def add(self, item: WorkItem, metrics: Found) -> bool:
+        """Take what an episode came to; returns whether it was the last of the round."""
+        self._outcomes[item.policy][item.index] = metrics
+        return all(len(of_candidate) == self.episodes for of_candidate in self._outcomes.values())
+
+    def next_round(self) -> bool:
+        """Go on from what the round came to; returns whether there is another."""
+        trials = [_trial(candidate, list(self._outcomes[candidate].values())) for candidate in self.asked]
+        self.tried += trials
+        try:
+            self._ask(self._search.send([trial["reward"] for trial in trials]))
+        except StopIteration:
+            self._ask([])
+        return bool(self.asked)
+
+    def _ask(self, options: Sequence[Options]) -> None:
+        self.asked = [replace(self.policy, options=tuple(each.items())) for each in options]
+        self._outcomes: dict[PolicySpec, dict[int, Found]] = {candidate: {} for candidate in self.asked}
 
 
 def _trial(candidate: PolicySpec, metrics: Sequence[Found]) -> Found:
@@ -126,7 +149,7 @@ def _found(policy: PolicySpec, tried: Sequence[Found]) -> Found:
     }
 
 
-def header(scenario: Scenario, budget: int, episodes: int) -> Found:
+def header(scenario: Scenario, budget: int, episodes: int, method: Method = "random") -> Found:
     """What a result file was made with."""
     return {
         "format": FORMAT,
@@ -135,6 +158,7 @@ def header(scenario: Scenario, budget: int, episodes: int) -> Found:
         "scenario": scenario.name,
         "scenario_hash": scenario.hash,
         "split": "validation",
+        "method": method,
         "trials": budget,
         "episodes": episodes,
         "contention_penalty": scenario.reward.contention_penalty,
@@ -146,7 +170,7 @@ def finished(path: Path, made_with: Found) -> list[Found]:
     if not path.exists():
         return []
     found = _read(path)
-    for name in ("format", "scenario", "split", "trials", "episodes"):
+    for name in ("format", "scenario", "split", "method", "trials", "episodes"):
         if found[name] != made_with[name]:
             raise DpemError(
                 f"{path} was made with {name} {found[name]!r}, not {made_with[name]!r}; choose another --out"
@@ -288,6 +312,7 @@ class _File(Section):
     scenario: str
     scenario_hash: str
     split: str
+    method: Method = "random"
     trials: Whole
     episodes: Whole
     contention_penalty: Real

@@ -37,6 +37,21 @@ def found(
     return key | {"best": best, "default_reward": 0.5, "trials": [best]}
 
 
+def test_an_evolution_strategy_is_told_what_its_trials_came_to(tmp_path: Path) -> None:
+    path, episodes = tmp_path / "small.json", []
+    specs = [PolicySpec("priced"), PolicySpec("local-reactive")]
+    found = tune(specs, SMALL, path, 30, 2, method="cma-es", on_episode=lambda _: episodes.append(1))
+    kept = {each["policy"]: each["trials"] for each in tuning.finished(path, tuning.header(SMALL, 30, 2, "cma-es"))}
+    assert {each["policy"]: each["trials"] for each in found} == kept
+    assert kept["priced"][0]["options"] == {}
+    assert 20 < len(kept["priced"]) <= 30
+    assert len(episodes) == 2 * sum(map(len, kept.values()))
+    best = {each["policy"]: each["best"] for each in found}
+    assert max(kept["priced"], key=lambda trial: trial["reward"]) == best["priced"] != kept["priced"][0]
+    with pytest.raises(DpemError, match="was made with method 'cma-es', not 'random'"):
+        tune(specs, SMALL, path, 30, 2)
+
+
 def test_every_trial_is_scored_by_its_mean_reward_on_validation_episodes(tmp_path: Path) -> None:
     [result] = tune([PolicySpec("maxweight")], SMALL, tmp_path / "small.json", budget=4, episodes=2)
     assert len(result["trials"]) == 4
