@@ -21,6 +21,7 @@ from dpem_agents.ppo.networks import layout_of
 from dpem_agents.ppo.policy import PpoPolicy
 from dpem_agents.ppo.prior import prior
 from dpem_baselines.local import LocalReactive
+from dpem_baselines.maxweight import MaxWeight
 from dpem_env import scenarios
 from dpem_env.envs.session import EpisodeSeeds, Session
 from dpem_env.experiments.evaluation import run_episode
@@ -155,6 +156,30 @@ def test_training_starts_over_the_route_that_is_most_likely_to_finish_in_time(tm
         named += int((route > 0).sum())
         session.step(*decision)
     assert named > 0
+
+
+@pytest.mark.parametrize("routes", [False, True])
+def test_training_may_start_at_maxweight(routes: bool, tmp_path: Path) -> None:
+    scenario = scenarios.get("mesh20-v0", slots=60, qualities=1, request_rate=8.0)
+    made = learner(scenario, "shared", tmp_path, forecaster="moving-average", warm_start="maxweight", routes=routes)
+    for weight in made.model.policy.mlp_extractor.actor.parameters():
+        weight.data *= 0.0
+    rule = MaxWeight(0.15, 0.3, 8, 0.25, routes="ranked" if routes else "auto")
+    session, asked = Session(scenario, forecaster="moving-average"), 0
+    session.begin(EpisodeSeeds(TOPOLOGY, 0))
+    policy = PpoPolicy(checkpoint_of(made))
+    for each in (policy, rule):
+        each.reset(scenario, session.network, 0)
+    for _ in range(scenario.episode.slots):
+        look = session.look()
+        theirs = rule.act(session.observer.table.read(look.observations[0][:]), look.masks[0])
+        ours = policy.act(session.observer.table.read(look.observations[0]), look.masks[0])
+        assert np.array_equal(ours.action, theirs.action)
+        if routes:
+            assert np.array_equal(ours.route[ours.action > 0], theirs.route[ours.action > 0])
+        asked += int((ours.action > 0).sum())
+        session.step(*theirs)
+    assert asked > 0
 
 
 @MODES

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from dpem_env.support.errors import DpemError, nearest, require_one_of
 
 Encoder = Literal["per-peer", "plain"]
-WarmStart = Literal["reactive", "waiting", "none"]
+WarmStart = Literal["reactive", "maxweight", "waiting", "none"]
 MODES = ("shared", "independent", "central", "federated")
 STACKED = ("independent", "federated")  # modes with one policy per node
 COUNTS = ("networks", "slots", "minibatches", "epochs", "hidden")

@@ -12,32 +12,67 @@ from numpy.typing import NDArray
 from dpem_agents.ppo.hyperparameters import WarmStart
 from dpem_agents.ppo.idle import wanted
 from dpem_baselines.local import needed_quality
+from dpem_baselines.maxweight import WeightRule
+from dpem_baselines.route_choice import Offers, by_network
 from dpem_env.observations.features import Observations
 from dpem_env.simulator.actions import ActionCode
+
+Logits = NDArray[np.float64]
 
 # Logits of allocations; waiting has 0. What is unlikely must still be tried now and then, or nothing is learned of it.
 WANTED, UNWANTED = 3.0, -6.0
 URGENCY = 1.0  # added to a wanted one as its slack runs out, from 0 at a whole deadline
 DETOUR = 10.0  # taken from one over a route by which it is less likely to finish in time than by the best, by how much
+RULE = WeightRule(link_price=0.15, load_price=0.3, lookahead=8, forecast_weight=0.25)  # near what tuning finds
+SHARPNESS = 8.0  # of a weight of 1, a request served at no cost
 
 
 def prior(warm_start: WarmStart, observations: Observations, code: ActionCode) -> NDArray[np.float32]:
     """(N, actions) logits that the network's own are added to.
 
     "reactive" is `LocalReactive` as a distribution: its most likely action is what that rule does, over the route that
-    is most likely to finish where one is named, on no condition. "waiting" seldom allocates, "none" prefers nothing.
+    is most likely to finish where one is named, on no condition; "maxweight" is `MaxWeight`, at fixed prices. "waiting"
+    seldom allocates, "none" prefers nothing.
     """
-    rows = len(observations.matrix)
-    logits = np.full((rows, code.peers, code.qualities, 1), 0.0 if warm_start == "none" else UNWANTED)
+    shape = (len(observations.matrix), code.peers, code.qualities, code.routes or 1)
     if warm_start == "reactive":
-        pending, slack = observations.pending, observations.slack
-        needed = needed_quality(pending, observations.min_quality[..., None, :], code.qualities)[..., 0]
-        urgency = 1.0 - slack / observations.table.scale["slack"]
-        serving = wanted(observations)[:, :, None] & (needed[:, :, None] == np.arange(1, code.qualities + 1))
-        logits = np.where(serving, WANTED + URGENCY * urgency[:, :, None], logits[..., 0])[..., None]
-        if code.routes is not None:
-            chance = observations.useful_in_time
-            logits = logits - DETOUR * (chance.max(axis=2, keepdims=True) - chance)[:, :, None]
-    logits = np.broadcast_to(logits, (*logits.shape[:3], code.routes or 1))
-    on_conditions = np.broadcast_to(logits[:, None], (rows, 2 if code.condition else 1, *logits.shape[1:]))
-    return code.arrange(np.zeros(rows), on_conditions).astype(np.float32)
+        logits = _reactive(observations, code)
+    elif warm_start == "maxweight":
+        logits = _maxweight(observations, code)
+    else:
+        logits = np.full(shape, 0.0 if warm_start == "none" else UNWANTED)
+    on_conditions = np.broadcast_to(logits[:, None], (shape[0], 2 if code.condition else 1, *shape[1:]))
+    return code.arrange(np.zeros(shape[0]), on_conditions).astype(np.float32)
+
+
+def _reactive(seen: Observations, code: ActionCode) -> Logits:
+    needed = needed_quality(seen.pending, seen.min_quality[..., None, :], code.qualities)[..., 0]
+    urgency = 1.0 - seen.slack / seen.table.scale["slack"]
+    serving = wanted(seen)[:, :, None] & (needed[:, :, None] == np.arange(1, code.qualities + 1))
+    logits: Logits = np.where(serving, WANTED + URGENCY * urgency[:, :, None], UNWANTED)[..., None]
+    if code.routes is None:
+        return logits
+    chance = seen.useful_in_time
+    detour: Logits = DETOUR * (chance.max(axis=2, keepdims=True) - chance)[:, :, None]
+    return logits - detour
+
+
+def _maxweight(seen: Observations, code: ActionCode) -> Logits:
+    weight, quality = RULE.judge(seen, by_network(seen) if code.routes is None else _by_news(seen))
+    right = quality[:, :, None] == np.arange(1, code.qualities + 1)[:, None]
+    logits: Logits = np.where(right, SHARPNESS * weight[:, :, None], UNWANTED).clip(UNWANTED)
+    return logits
+
+
+def _by_news(seen: Observations) -> Offers:
+    """All candidate routes, each taken to need the qualities of the current one: more is not observed of them."""
+    hops = seen.candidate_hops
+    claims = seen.source_claims_sum + seen.swap_claims_sum
+    return Offers(
+        ranked=True,
+        taken=hops > 0,
+        hops=hops,
+        chance=seen.useful_in_time,
+        load=claims / np.maximum(hops, 1.0),
+        min_quality=np.broadcast_to(seen.min_quality[:, :, None], (*hops.shape, seen.min_quality.shape[2])),
+    )
