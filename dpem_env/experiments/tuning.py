@@ -202,10 +202,10 @@ class Tuned:
     def policy(self, scenario: Scenario, policy: PolicySpec) -> PolicySpec:
         """The policy with the options tuned for the scenario.
 
-        Varied scenarios take those of the one they vary, the best by their own price of contention. Taken are those
-        found with the policy's forecaster if there are any, else with its own, at the control delay nearest to its own
-        (of two, the shorter). A policy without a search space stays as it is. PolicyError if the policy was not tuned
-        there.
+        Varied scenarios that have no file with the policy take those of the one they vary, the best by their own price
+        of contention. Taken are those found with the policy's forecaster if there are any, else with its own, at the
+        control delay nearest to its own (of two, the shorter). A policy without a search space stays as it is.
+        PolicyError if the policy was not tuned there.
         """
         if not _search_space(policy):
             return policy
@@ -228,25 +228,37 @@ class Tuned:
         return replace(policy, options=tuple(options.items()))
 
     def _of(self, scenario: Scenario, policy: PolicySpec) -> tuple[Path, Found]:
-        """The file of the scenario, or of the one that it varies."""
-        names = _names(scenario)
+        """The file of the scenario or of one that it varies: the first with the policy, else the first there is."""
+        names, found = _names(scenario), list[tuple[Path, Found]]()
         for name in names:
             path = result_file(self.folder, name)
             if path not in self._files and path.exists():
-                found = _read(path)
-                with reading("tuning file", path, PolicyError):
-                    require_rules(found["version"].get("rules", "v0"), f"{self._command(name, policy)} tunes again")
-                self._files[path] = found
-                warn_of_other_code(str(path), self._files[path]["stamp"], "what was best there may not be any more")
+                self._files[path] = self._opened(path, name, policy)
             if path in self._files:
-                found = self._files[path]
-                if found["scenario"] != name:
-                    raise PolicyError(f"{path} is of {found['scenario']!r}, not of {name!r}; remove it and tune again")
-                if name == scenario.name and found["scenario_hash"] != scenario.hash:
-                    raise PolicyError(f"{path} was tuned on another version of {name}; remove it and tune again")
-                return path, found
+                self._require_scenario(path, name, scenario)
+                found.append((path, self._files[path]))
+                if any(each["policy"] == policy.name for each in self._files[path]["tuned"]):
+                    return found[-1]
+        if found:
+            return found[0]
         base = names[-1]
         raise PolicyError(f"no {result_file(self.folder, base)}; {self._command(base, policy)} writes it")
+
+    def _opened(self, path: Path, name: str, policy: PolicySpec) -> Found:
+        """A file, of today's rules, with a warning if it is of other code."""
+        file = _read(path)
+        with reading("tuning file", path, PolicyError):
+            require_rules(file["version"].get("rules", "v0"), f"{self._command(name, policy)} tunes again")
+        warn_of_other_code(str(path), file["stamp"], "what was best there may not be any more")
+        return file
+
+    def _require_scenario(self, path: Path, name: str, scenario: Scenario) -> None:
+        """PolicyError unless the file is of the scenario of that name, as it is today if that is the one asked for."""
+        file = self._files[path]
+        if file["scenario"] != name:
+            raise PolicyError(f"{path} is of {file['scenario']!r}, not of {name!r}; remove it and tune again")
+        if name == scenario.name and file["scenario_hash"] != scenario.hash:
+            raise PolicyError(f"{path} was tuned on another version of {name}; remove it and tune again")
 
     def _command(self, scenario: str, policy: PolicySpec) -> str:
         """What tunes there; to be typed as it stands, if it is known how the user names the scenario."""

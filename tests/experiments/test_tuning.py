@@ -193,6 +193,19 @@ def test_options_that_other_code_found_are_played_with_a_warning_and_searched_ag
     assert [each["policy"] for each in kept["tuned"]] == ["idle"]
 
 
+def test_a_varied_scenario_has_files_of_its_own_for_some_policies(tmp_path: Path) -> None:
+    dear = SMALL.override(contention_penalty=1.0)
+    save(tmp_path, found("local-predictive", 0.1), found("maxweight", 0.15, option="link_price"))
+    tuned = save(tmp_path, found("local-predictive", 0.3), scenario=dear)
+
+    def options(scenario: scenarios.Scenario, policy: str) -> dict[str, Any]:
+        return dict(tuned.policy(scenario, PolicySpec(policy)).options)
+
+    assert options(dear, "local-predictive") == {"link_cost": 0.3}
+    assert options(dear, "maxweight") == {"link_price": 0.15}
+    assert options(SMALL, "local-predictive") == {"link_cost": 0.1}
+
+
 def test_a_policy_without_a_search_space_needs_no_tuning(tmp_path: Path) -> None:
     assert Tuned(tmp_path).policy(SMALL, PolicySpec("idle")) == PolicySpec("idle")
 
