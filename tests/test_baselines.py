@@ -54,17 +54,15 @@ def test_the_quality_meets_the_hardest_class_that_waits() -> None:
 
 
 def test_what_the_mask_forbids_is_a_wait() -> None:
-    seen, quality = nodes({}, {}, {}), np.ones((3, 8, 1), dtype=np.int64)
-    masks = np.ones((3, 25), dtype=np.int8)
+    seen, masks = nodes({}, {}, {}), np.ones((3, 25), dtype=np.int8)
     masks[1, 1:] = 0
-    quality[[0, 1, 2], [1, 1, 0], 0] = 3, 3, 2
 
-    def actions(*places: int) -> list[int]:
-        decided = RouteChoice().decide(seen, masks, by_network(seen), np.array(places), quality, np.ones((3, 8, 1)))
-        return decided.action.tolist()
+    def actions(places: list[int], qualities: list[int]) -> list[int]:
+        place, quality = np.array(places), np.array(qualities)[:, None]
+        return RouteChoice().decide(seen, masks, by_network(seen), place, quality, np.ones((3, 1))).action.tolist()
 
-    assert actions(1, 1, -1) == [6, 0, 0]
-    assert actions(0, 0, 0) == [1, 0, 2]
+    assert actions([1, 1, -1], [3, 3, 2]) == [6, 0, 0]
+    assert actions([0, 0, 0], [1, 1, 2]) == [1, 0, 2]
 
 
 def test_local_reactive_allocates_for_what_waits_and_nothing_else() -> None:

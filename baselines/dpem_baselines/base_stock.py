@@ -124,6 +124,7 @@ class CentralPredictive(CentralScheduler):
         waited_for = uncovered(seen)
         node, place = np.nonzero(waited_for | (gain > 0))
         serves = waited_for[node, place]
-        quality = self.qualities(seen, node, place, serves, self.stock.stock_class)
+        stocked = stock_quality(self.routes.quality[node, place], self.stock.stock_class)
+        quality = np.where(serves[:, None], self.qualities(seen, node, place), stocked)
         rank = np.where(serves, urgency(seen.slack[node, place]), -gain[node, place])
         return self.schedule(view, node, place, quality, ~serves, rank)

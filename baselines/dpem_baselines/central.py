@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_baselines.local import most_urgent, needed_quality, stock_quality, uncovered, urgency
+from dpem_baselines.compiled_rules import admit
+from dpem_baselines.local import most_urgent, needed_quality, uncovered, urgency
 from dpem_baselines.route_choice import Orders
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.network.network import Network
@@ -19,14 +19,6 @@ from dpem_env.simulator.actions import ActionCode
 from dpem_env.support.seeding import generator
 
 Ints = NDArray[np.int64]
-
-
-class Needs(NamedTuple):
-    """What one allocation takes from the network on a given route."""
-
-    links: list[int]
-    claims: list[tuple[int, int]]  # sources that feed the links, and how many of them
-    qubits: list[tuple[int, int]]  # nodes, and how many are held there
 
 
 class CentralScheduler(CentralPolicy):
@@ -51,11 +43,9 @@ class CentralScheduler(CentralPolicy):
         self.scenario, self.network = scenario, network
         topology = network.topology
         capacity = topology.generation_rate * scenario.control.time_to_live
-        self.limit = np.maximum(self.utilisation_limit * capacity, 1.0).tolist()
+        self.limit = np.maximum(self.utilisation_limit * capacity, 1.0)
         self.routes = network.routes
-        self.emitter = topology.emitter
         self.rng = generator("central reactive", seed)
-        self._known: dict[tuple[int, int], list[Needs]] = {}
 
     def schedule(self, view: NetworkView, node: Ints, place: Ints, quality: Ints, *keys: NDArray[Any]) -> Decision:
         """At most one allocation per node: its first candidate that fits.
@@ -63,60 +53,34 @@ class CentralScheduler(CentralPolicy):
         Candidates are (n,) nodes and places and (n, k) qualities on each route. They go by the first key, lowest first,
         those equal in it by the next, and at random if equal in all.
         """
-        seen, code = view.observations, ActionCode.of(self.scenario)
+        seen, code, nodes = view.observations, ActionCode.of(self.scenario), len(view.masks)
         possible = np.flatnonzero(view.masks[node, code.encode(place, quality[:, 0])] == 1)
         legal = self.rng.permutation(possible)  # a number must not favour a node
         in_order = legal[np.lexsort(tuple(key[legal] for key in reversed(keys)))]
-        action, priority = np.zeros((2, len(view.masks)), dtype=np.int64)
-        waited_for = np.zeros(len(action), dtype=np.bool_)
-        can_be_served = uncovered(seen) & (seen.slack > 0)
-        route = np.full(len(action), -1, dtype=np.int64)
-        up, claims, memory = view.link_up.tolist(), view.source_claims.tolist(), view.free_memory.tolist()
-        for rank, candidate in enumerate(in_order.tolist()):
-            i, d = int(node[candidate]), int(place[candidate])
-            if action[i] == 0:
-                route[i] = self._admit(i, d, up, claims, memory)
-                if route[i] >= 0:
-                    action[i] = code.encode(d, quality[candidate, route[i]])
-                    priority[i] = rank
-                    waited_for[i] = can_be_served[i, d]
+        route, rank = self._admit(view, node[in_order], place[in_order])
+        admitted = np.flatnonzero(route >= 0)
+        candidate = in_order[rank[admitted]]
+        pairs = admitted, place[candidate]
+        action, priority, waited_for = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64), np.zeros(nodes, np.bool_)
+        action[admitted] = code.encode(pairs[1], quality[candidate, route[admitted]])
+        priority[admitted] = rank[admitted]
+        waited_for[admitted] = uncovered(seen, pairs) & (seen.slack[pairs] > 0)
         decision = Decision(action, route, priority)
         return self.orders.worded(decision, self.network, code.qualities, waited_for)
 
-    def qualities(self, seen: Observations, node: Ints, place: Ints, waits: Any = True, hardest_class: int = 0) -> Ints:
-        """(n, k) on each route: for what is pending where it `waits` (n,), else for stock up to a fidelity class."""
+    def qualities(self, seen: Observations, node: Ints, place: Ints) -> Ints:
+        """(n, k) for what is pending, on each route."""
         min_quality = self.routes.quality[node, place]
-        needed = needed_quality(seen.pending[node, place], min_quality, self.scenario.control.qualities)
-        return np.where(np.reshape(waits, (-1, 1)), needed, stock_quality(min_quality, hardest_class))
+        return needed_quality(seen.pending[node, place], min_quality, self.scenario.control.qualities)
 
-    def _admit(self, i: int, d: int, up: list[int], claims: list[int], memory: list[int]) -> int:
-        """The cheapest route that fits, charged to `claims` and `memory`; -1 if none does."""
-        for r, needs in enumerate(self._needs(i, d)):
-            if (
-                all(memory[node] >= qubits for node, qubits in needs.qubits)
-                and all(claims[source] + more <= max(self.limit[source], more) for source, more in needs.claims)
-                and all(up[link] for link in needs.links)
-            ):
-                for source, more in needs.claims:
-                    claims[source] += more
-                for node, qubits in needs.qubits:
-                    memory[node] -= qubits
-                return r
-        return -1
-
-    def _needs(self, i: int, d: int) -> list[Needs]:
-        """Of every candidate route to a peer; looked up once per episode."""
-        if (i, d) not in self._known:
-            hops = self.routes.hops[i, d]
-            routes = zip(hops[hops > 0].tolist(), self.routes.links[i, d], self.routes.nodes[i, d], strict=False)
-            self._known[i, d] = [
-                self._needs_of(links[:h].tolist(), nodes[: h + 1].tolist()) for h, links, nodes in routes
-            ]
-        return self._known[i, d]
-
-    def _needs_of(self, links: list[int], nodes: list[int]) -> Needs:
-        qubits = [1, *[2] * (len(nodes) - 2), 1]
-        return Needs(links, [*Counter(self.emitter[links].tolist()).items()], [*zip(nodes, qubits, strict=True)])
+    def _admit(self, view: NetworkView, node: Ints, place: Ints) -> tuple[Ints, Ints]:
+        """(N,) the cheapest route that fits and the number of the candidate that takes it, -1 where none does."""
+        route, rank = np.full((2, len(view.masks)), -1, dtype=np.int64)
+        routes, emitter = self.routes, self.network.topology.emitter
+        claims, memory = view.source_claims.copy(), view.free_memory.copy()
+        fixed = routes.hops, routes.links, routes.nodes, emitter
+        admit(node, place, *fixed, view.link_up, self.limit, claims, memory, route, rank)
+        return route, rank
 
 
 class CentralReactive(CentralScheduler):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_baselines.maxweight import SEARCH_SPACE, WeightRule, heaviest
-from dpem_baselines.route_choice import READ, RouteChoice
+from dpem_baselines.route_choice import READ, RouteChoice, at
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
@@ -80,4 +80,6 @@ class HybridMaxWeight(HybridPolicy):
         weight, quality = self.rule.judge(observations, offers)
         if advice is not None:
             weight = weight - quality * advice
-        return self.choice.decide(observations, masks, offers, heaviest(weight), quality, weight)
+        place = heaviest(weight)
+        here = at(place)
+        return self.choice.decide(observations, masks, offers, place, quality[here], weight[here])

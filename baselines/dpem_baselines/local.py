@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_baselines.route_choice import Offers, RouteChoice
+from dpem_baselines.compiled_rules import OVERDUE, first_in_line, meet
+from dpem_baselines.route_choice import Offers, RouteChoice, at
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
@@ -39,17 +40,21 @@ class LocalRule(LocalPolicy):
 
         `otherwise`: (N,) place of a peer, -1 for none, at (N, D, R) `quality` over the routes of most `worth`.
         """
-        place = most_urgent(seen.slack, uncovered(seen) & offers.taken.any(axis=2))
-        serves = (place >= 0)[:, None, None]
-        needed = needed_quality(seen.pending, offers.min_quality, seen.table.scenario.control.qualities)
-        return self.choice.decide(
-            seen,
-            masks,
-            offers,
-            np.where(place >= 0, place, otherwise),
-            np.where(serves, needed, quality),
-            np.where(serves, offers.chance * offers.taken, worth),
-        )
+        urgent = most_urgent(seen.slack, uncovered(seen) & offers.taken.any(axis=2))
+        place, serves = np.where(urgent >= 0, urgent, otherwise), (urgent >= 0)[:, None]
+        needed, chance = self._for_requests(seen, offers, place)
+        here = at(place)
+        quality, worth = np.where(serves, needed, quality[here]), np.where(serves, chance, worth[here])
+        return self.choice.decide(seen, masks, offers, place, quality, worth)
+
+    def _for_requests(
+        self, seen: Observations, offers: Offers, place: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """(N, R) the quality that requests for each node's place need on every route, and the chance of a pair."""
+        here = at(place)
+        best = seen.table.scenario.control.qualities
+        needed = needed_quality(seen.pending[here], offers.min_quality[here], best)
+        return needed, offers.chance[here] * offers.taken[here]
 
 
 class LocalReactive(LocalRule):
@@ -71,25 +76,25 @@ class LocalReactive(LocalRule):
         """One allocation per node at most, from its own row alone."""
         seen, offers = observations, self.choice.offers(observations)
         place = most_urgent(seen.slack, uncovered(seen) & offers.taken.any(axis=2))
-        quality = needed_quality(seen.pending, offers.min_quality, seen.table.scenario.control.qualities)
-        return self.choice.decide(seen, masks, offers, place, quality, offers.chance * offers.taken)
+        return self.choice.decide(seen, masks, offers, place, *self._for_requests(seen, offers, place))
 
 
-def uncovered(seen: Observations) -> NDArray[np.bool_]:
-    """(N, D) whether more requests are pending than allocations are open."""
-    more: NDArray[np.bool_] = seen.pending.sum(axis=2) > seen.open_allocations
+def uncovered(seen: Observations, pairs: Any = ...) -> NDArray[np.bool_]:
+    """(N, D) whether more requests are pending than allocations are open; or of these (node, place) pairs alone."""
+    more: NDArray[np.bool_] = seen.pending[pairs].sum(axis=-1) > seen.open_allocations[pairs]
     return more
 
 
 def most_urgent(slack: NDArray[np.float64], wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
     """(N,) place of the wanted peer with the least slack, overdue ones (slack 0) last; -1 where none is wanted."""
-    place = np.where(wanted, urgency(slack), np.inf).argmin(axis=1)
-    return np.where(wanted.any(axis=1), place, -1)
+    place = np.empty(len(slack), dtype=np.int64)
+    first_in_line(slack, wanted, place)
+    return place
 
 
 def urgency(slack: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float64]:
     """Slack to sort by: what is overdue comes after all that can still be served."""
-    return np.where(slack > 0, slack, np.finfo(np.float64).max)
+    return np.where(slack > 0, slack, OVERDUE)
 
 
 def needed_quality(
@@ -99,9 +104,12 @@ def needed_quality(
 
     `min_quality` (..., R, C): smallest meeting each class on a route, 0 where none does.
     """
-    per_class = np.where(min_quality > 0, min_quality, best)
-    needed: NDArray[np.float64] = (per_class * (pending[..., None, :] > 0)).max(axis=-1)
-    return needed.clip(1.0).astype(np.int64)
+    *shape, routes, classes = min_quality.shape
+    needed = np.empty((*shape, routes), dtype=np.int64)
+    waiting = np.ascontiguousarray(pending, dtype=np.float64).reshape(-1, classes)
+    smallest = np.ascontiguousarray(min_quality, dtype=np.float64).reshape(-1, routes, classes)
+    meet(waiting, smallest, float(best), needed.reshape(-1, routes))
+    return needed
 
 
 def spare_pairs(seen: Observations) -> NDArray[np.float64]:

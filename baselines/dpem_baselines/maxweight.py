@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_baselines.central import CentralReactive, CentralScheduler
-from dpem_baselines.local import LocalRule, needed_quality, spare_pairs, stock_quality, uncovered
-from dpem_baselines.route_choice import Offers, Orders, RouteChoice, by_network
+from dpem_baselines.compiled_rules import weigh
+from dpem_baselines.local import LocalRule, stock_quality, uncovered
+from dpem_baselines.route_choice import Offers, Orders, RouteChoice, at, by_network
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.observations.features import Observations
 from dpem_env.policies import Decision, NetworkView
@@ -36,15 +37,27 @@ class WeightRule:
 
     def judge(self, seen: Observations, offers: Offers) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """(N, D, R) weights, above 0 where an allocation is better than waiting, and the qualities they are for."""
-        waiting = np.maximum(seen.pending.sum(axis=2) - seen.open_allocations, 0)
-        expected = seen.forecast[:, :, : self.lookahead].sum(axis=2)
-        backlog = waiting + self.forecast_weight * np.maximum(expected - spare_pairs(seen), 0)
-        needed = needed_quality(seen.pending, offers.min_quality, seen.table.scenario.control.qualities)
-        stocked = stock_quality(offers.min_quality, hardest_class=0)
-        quality = np.where(waiting[..., None] > 0, needed, stocked)
-        price = offers.hops * quality * (self.link_price + self.load_price * offers.load)
-        weight = backlog[..., None] * offers.chance - price
-        return np.where(offers.taken, weight, -np.inf), quality
+        routes, peers = offers.hops.shape[2], offers.hops.shape[:2]
+        weight = np.empty((routes, *peers)).transpose(1, 2, 0)  # a route's lie side by side, to be compared quickly
+        quality = np.empty((*peers, routes), dtype=np.int64)
+        weigh(
+            seen.pending,
+            seen.open_allocations,
+            seen.stored_pairs,
+            seen.forecast[:, :, : self.lookahead],
+            offers.taken,
+            offers.hops,
+            offers.chance,
+            offers.load,
+            offers.min_quality,
+            float(seen.table.scenario.control.qualities),
+            self.link_price,
+            self.load_price,
+            self.forecast_weight,
+            weight,
+            quality,
+        )
+        return weight, quality
 
 
 SEARCH_SPACE: SearchSpace = {
@@ -85,7 +98,9 @@ class MaxWeight(LocalRule):
         """One allocation per node at most, from its own row alone."""
         offers = self.choice.offers(observations)
         weight, quality = self.rule.judge(observations, offers)
-        return self.choice.decide(observations, masks, offers, heaviest(weight), quality, weight)
+        place = heaviest(weight)
+        here = at(place)
+        return self.choice.decide(observations, masks, offers, place, quality[here], weight[here])
 
 
 def heaviest(weight: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -122,5 +137,7 @@ class CentralMaxWeight(CentralScheduler):
         seen = view.observations
         weight, _ = self.rule.judge(seen, by_network(seen))
         node, place, _ = np.nonzero(weight > 0)
-        quality = self.qualities(seen, node, place, uncovered(seen)[node, place])
+        stocked = stock_quality(self.routes.quality[node, place], hardest_class=0)
+        serves = uncovered(seen, (node, place))[:, None]
+        quality = np.where(serves, self.qualities(seen, node, place), stocked)
         return self.schedule(view, node, place, quality, -weight[node, place, 0])

@@ -8,6 +8,7 @@ always names a route, and may name those to fall back to; what its node reads wh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,8 +41,7 @@ class Offers:
 def by_network(seen: Observations) -> Offers:
     """The one route that the network would pick, as of the last answer."""
     hops, scenario = seen.hops[..., None], seen.table.scenario
-    no_swap_fails = scenario.hardware.swap_success ** np.maximum(np.arange(-1.0, scenario.routing.max_hops), 0.0)
-    swaps = no_swap_fails[hops.astype(np.intp)]
+    swaps = _no_swap_fails(scenario.hardware.swap_success, scenario.routing.max_hops)[hops.astype(np.intp)]
     return Offers(
         ranked=False,
         taken=np.ones(hops.shape, dtype=np.bool_),
@@ -50,6 +50,18 @@ def by_network(seen: Observations) -> Offers:
         load=seen.route_load[..., None],
         min_quality=seen.min_quality[..., None, :],
     )
+
+
+@cache
+def _no_swap_fails(swap_success: float, max_hops: int) -> Floats:
+    """The chance of it on a route of 0, 1, … hops."""
+    chance: Floats = swap_success ** np.maximum(np.arange(-1.0, max_hops), 0.0)
+    return chance
+
+
+def at(place: Ints) -> tuple[Ints, Ints]:
+    """Where in (N, D, …) arrays each node's place (N,) is; that of the first peer for -1, nobody."""
+    return np.arange(len(place)), np.maximum(place, 0)
 
 
 @dataclass
@@ -101,19 +113,19 @@ class RouteChoice:
     ) -> Decision:
         """A pair to each node's place (N,), -1 for none, over the routes of most `worth` that are above 0.
 
-        `quality` and `worth` are (N, D, R). A route that needs a better quality than the first is no alternative.
+        `quality` and `worth` are (N, R), of that place. A route that needs a better quality than the first is no
+        alternative.
         """
         code, nodes = ActionCode.of(seen.table.scenario), np.arange(len(place))
-        at = (nodes, np.maximum(place, 0))
-        order = np.argsort(-worth[at], axis=1, kind="stable") if offers.ranked else np.zeros((len(place), 1), np.int64)
-        needed = quality[at][nodes[:, None], order]
-        action = code.encode(at[1], needed[:, 0])
-        legal = (place >= 0) & (masks[nodes, np.where(place >= 0, action, 0)] == 1)
+        if offers.ranked:
+            order = np.argsort(-worth, axis=1, kind="stable")
+            quality = np.take_along_axis(quality, order, axis=1)
+        asked = np.where(place >= 0, code.encode(place, quality[:, 0]), 0)
         condition = np.full(len(place), Condition.FREE) if self.only_if_free else None
-        decision = Decision(np.where(legal, action, 0), condition=condition)
+        decision = Decision(np.where(masks[nodes, asked] == 1, asked, 0), condition=condition)
         if not offers.ranked:
             return decision
-        alternative = (worth[at][nodes[:, None], order] > 0) & (needed <= needed[:, :1])
+        alternative = (np.take_along_axis(worth, order, axis=1) > 0) & (quality <= quality[:, :1])
         return decision._replace(route=order[:, 0], fallback=in_front(order, alternative)[:, 1:])
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dpem_env.observations.cells import ABSENT
 from dpem_env.observations.feature_writer import write_allowed, write_fixed, write_masks, write_observations
+from dpem_env.observations.reader import read_peers
 from dpem_env.observations.relay_writer import write_choices, write_relays
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator.actions import code_for
@@ -137,7 +138,7 @@ class Place(NamedTuple):
     of_peer: bool
     columns: int | slice  # of the node block, or of every peer block
     scale: float
-    whole: bool  # a count, which dividing and multiplying by its scale may have moved
+    whole: bool  # a count
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,12 @@ class FeatureTable:
         return node | {feature.name: place(feature, of_peer=True) for feature in self.peer_features}
 
     @cached_property
+    def peer_scales(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """(P,) by column of a peer block: the scale, and whether it is a count."""
+        places = [self.places[f.name] for f in self.peer_features for _ in range(self.sizes[f.size])]
+        return np.array([place.scale for place in places]), np.array([place.whole for place in places], dtype=np.bool_)
+
+    @cached_property
     def divisors(self) -> tuple[F32, F32]:
         """1 / scale by column: of the node block and of one peer block."""
         node = [1.0 / self.scale[f.name] for f in self.node_features for _ in range(self.sizes[f.size])]
@@ -299,25 +306,30 @@ class Observations:
         if place is None:
             why = f"is not in {self.table.news!r}, the news asked for" if name in NEWS else "does not exist"
             raise AttributeError(f"no feature {name!r}: it {why}")
-        values = self._scaled(place)
-        if place.whole:
-            np.rint(values, out=values)
-        values.flags.writeable = False
+        values = self._of_peers(place) if place.of_peer else self._of_node(place)
         setattr(self, name, values)  # found without coming here from now on
         return values
 
-    def _scaled(self, place: Place) -> NDArray[np.float64]:
-        if not place.of_peer:
-            return np.multiply(self.matrix[..., place.columns], place.scale, dtype=np.float64)
-        shape = (*self.matrix.shape[:-1], self.table.scenario.demand.peers, self.table.peer_width)
-        columns = self.matrix[..., self.table.node_width :].reshape(shape)[..., place.columns]
-        if isinstance(place.columns, int):
-            return np.multiply(columns, place.scale, dtype=np.float64)
-        # The last axis is laid out outermost: NumPy sums a few long rows ten times faster than many short ones.
-        axes = tuple(range(columns.ndim))
-        values = np.array(columns.transpose(axes[-1:] + axes[:-1]), dtype=np.float64, order="C")
-        values *= place.scale
-        return values.transpose(axes[1:] + axes[:1])
+    def _of_node(self, place: Place) -> NDArray[np.float64]:
+        values = np.multiply(self.matrix[..., place.columns], place.scale, dtype=np.float64)
+        if place.whole:
+            np.rint(values, out=values)
+        values.flags.writeable = False
+        return values
+
+    def _of_peers(self, place: Place) -> NDArray[np.float64]:
+        values = self._peers[place.columns]
+        return values if isinstance(place.columns, int) else values.transpose(*range(1, values.ndim), 0)
+
+    @cached_property
+    def _peers(self) -> NDArray[np.float64]:
+        """(P, ..., N, D) all columns of the peers' blocks."""
+        table, shape = self.table, (*self.matrix.shape[:-1], self.table.scenario.demand.peers)
+        rows = np.ascontiguousarray(self.matrix, dtype=np.float32).reshape(-1, table.width)
+        values = np.empty((table.peer_width, len(rows), shape[-1]))
+        read_peers(rows, table.node_width, *table.peer_scales, values)
+        values.flags.writeable = False
+        return values.reshape(table.peer_width, *shape)
 
 
 def chosen_news(news: Collection[str] | None) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dpem_baselines.local import needed_quality, spare_pairs, stock_quality
 from dpem_baselines.maxweight import CentralMaxWeight, MaxWeight, WeightRule
 from dpem_baselines.route_choice import by_network
 from dpem_env.envs.session import Session
@@ -70,6 +71,28 @@ def test_the_quality_is_what_pending_requests_need_and_has_its_price(wanted: tup
     row = {"pending": {0: wanted}, "min_quality": {0: (1, 2, 3)}}
     assert weight(row) == pytest.approx(sum(wanted) * 0.9 - 2 * quality * LINK, abs=1e-5)
     assert chosen(MaxWeight(LINK, LOAD), nodes(row)) == [(0, quality)]
+
+
+@pytest.mark.parametrize("options", [{}, {"routes": "ranked", "claims_limit": 1, "lookahead": 4}])
+def test_compiled_weights_are_to_the_bit_those_of_the_rule_in_numpy(options: dict[str, Any]) -> None:
+    policy = MaxWeight(forecast_weight=0.3, load_price=0.31, **options)
+    rule, session = policy.rule, Session("mesh20-v0", forecaster="moving-average", news=policy.news)
+    session.reset(0)
+    policy.reset(session.scenario, session.network, 0)
+    for _ in range(40):
+        seen = session.observer.table.read(session.observations())
+        offers = policy.choice.offers(seen)
+        requests, spare = seen.pending.sum(axis=2), spare_pairs(seen)
+        waiting = np.maximum(requests - seen.open_allocations, 0)
+        expected = seen.forecast[:, :, : rule.lookahead].sum(axis=2)
+        backlog = waiting + rule.forecast_weight * np.maximum(expected - spare, 0)
+        needed = needed_quality(seen.pending, offers.min_quality, session.scenario.control.qualities)
+        quality = np.where(waiting[..., None] > 0, needed, stock_quality(offers.min_quality, hardest_class=0))
+        price = offers.hops * quality * (rule.link_price + rule.load_price * offers.load)
+        weight = np.where(offers.taken, backlog[..., None] * offers.chance - price, -np.inf)
+        for compiled, plain in zip(rule.judge(seen, offers), (weight, quality), strict=True):
+            assert compiled.tobytes() == plain.tobytes()
+        session.step(*policy.act(seen, session.masks()))
 
 
 def test_the_heaviest_is_made_and_nothing_that_weighs_less_than_waiting() -> None:
