@@ -44,18 +44,24 @@ class NewRequests:
     destination: I64  # (n,) node
     fidelity: F64  # (n,) requested
 
-    @classmethod
-    def of_slot(cls, scenario: Scenario, network: Network, demand: Demand, slot: int) -> NewRequests:
-        """The requests of `demand` that arrive in `slot`."""
+
+class Arrivals:
+    """The requests of an episode as its nodes are told of them, slot by slot."""
+
+    def __init__(self, scenario: Scenario, network: Network, demand: Demand) -> None:
         table = demand.requests
-        low, high = np.searchsorted(table.slot, np.array((slot, slot + 1), dtype=table.slot.dtype))
-        source, peer = table.source[low:high].astype(np.int64), table.peer[low:high]
-        return cls(
-            slot=slot,
-            time=np.full(high - low, slot * scenario.control.slot_duration),
-            source=source,
-            destination=network.peers[source, peer].astype(np.int64),
-            fidelity=np.array(scenario.demand.fidelity_classes)[table.wanted[low:high]],
+        self._begun = np.searchsorted(table.slot, np.arange(table.slot.max(initial=-1) + 2)).tolist()
+        self._time = table.slot.astype(np.float64) * scenario.control.slot_duration
+        self._source = table.source.astype(np.int64)
+        self._destination = network.peers[self._source, table.peer].astype(np.int64)
+        self._fidelity = np.array(scenario.demand.fidelity_classes)[table.wanted]
+
+    def of_slot(self, slot: int) -> NewRequests:
+        """Those that arrive in `slot`."""
+        low, high = self._begun[slot : slot + 2] if slot + 1 < len(self._begun) else (0, 0)
+        there = slice(low, high)
+        return NewRequests(
+            slot, self._time[there], self._source[there], self._destination[there], self._fidelity[there]
         )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpem_env import scenarios
-from dpem_env.demand.forecast import Forecaster, NewRequests
+from dpem_env.demand.forecast import Arrivals, Forecaster, NewRequests
 from dpem_env.demand.requests import Demand, draw_demand
 from dpem_env.envs.control import CentralControl
 from dpem_env.envs.forecasts import Forecasts
@@ -366,7 +366,7 @@ class Session:
     def new_requests(self, slot: int, network: int = 0) -> NewRequests:
         """The requests of a network that arrived in `slot`."""
         episode = self._episode(network)
-        return NewRequests.of_slot(self.scenario, episode.network, episode.demand, slot)
+        return Arrivals(self.scenario, episode.network, episode.demand).of_slot(slot)
 
     def _start(self, episodes: list[Episode], seeds: Sequence[EpisodeSeeds]) -> None:
         self.simulator.begin(episodes)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from scipy.special import xlogy
 
-from dpem_env.demand.forecast import Forecaster, NewRequests, get_forecaster, setting_of
+from dpem_env.demand.forecast import Arrivals, Forecaster, get_forecaster, setting_of
 from dpem_env.demand.requests import draw_demand
 from dpem_env.envs.session import EpisodeSeeds, episode_seeds
 from dpem_env.experiments.origins import Origins, Sources, unchanged
@@ -66,8 +66,9 @@ def _score(item: ForecastItem, forecaster: Forecaster) -> dict[str, Any]:
     network = build_network(scenario, item.seeds.topology)
     demand = draw_demand(scenario, network, item.seeds.demand, slots)
     setting = setting_of(scenario, network, demand, forecaster.clairvoyant)
-    arrivals = [NewRequests.of_slot(scenario, network, demand, slot) for slot in range(slots)]
-    counts = np.array([setting.counts(requests) for requests in arrivals])
+    arrivals = Arrivals(scenario, network, demand)
+    told = [arrivals.of_slot(slot) for slot in range(slots)]
+    counts = np.array([setting.counts(requests) for requests in told])
     exists = network.peers >= 0
     floor = FLOOR * setting.mean_rates[exists][:, None]
     sums = np.zeros((len(SUMS), horizon))
@@ -75,7 +76,7 @@ def _score(item: ForecastItem, forecaster: Forecaster) -> dict[str, Any]:
     seconds = 0.0
     for slot in range(slots - horizon):
         begin = time.perf_counter()
-        forecaster.observe(arrivals[slot])
+        forecaster.observe(told[slot])
         forecast = forecaster.predict()
         seconds += time.perf_counter() - begin
         came = np.moveaxis(counts[slot + 1 : slot + 1 + horizon], 0, 2)[exists]

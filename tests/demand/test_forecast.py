@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dpem_env import parallel_env, scenarios
 from dpem_env.demand.forecast import (
     FORECASTERS,
+    Arrivals,
     Forecaster,
     ForecastSetting,
     MeanRates,
@@ -120,8 +121,9 @@ def clairvoyant(forecaster: Any) -> tuple[Any, Any]:
     network = build_network(scenario, 0)
     demand = draw_demand(scenario, network, 5, 100)
     forecaster.reset(setting_of(scenario, network, demand, clairvoyant=True))
-    forecaster.observe(NewRequests.of_slot(scenario, network, demand, 0))
-    forecaster.observe(NewRequests.of_slot(scenario, network, demand, 1))
+    arrivals = Arrivals(scenario, network, demand)
+    forecaster.observe(arrivals.of_slot(0))
+    forecaster.observe(arrivals.of_slot(1))
     return forecaster, demand
 
 

@@ -29,7 +29,7 @@ LOG2_E = np.float32(1.0 / log(2.0))
 LN2 = np.float32(355.0 / 512.0)  # with few digits, so that whole multiples of it are exact
 LN2_REST = np.float32(log(2.0) - 355.0 / 512.0)
 EXPONENT_BIAS, MANTISSA_BITS = np.int32(127), np.int32(23)  # of float32
-CELLS = ("gru", "lstm", "rnn")  # in the order of `advance`
+CELLS = ("gru", "lstm", "rnn")
 WEIGHTS = ("input", "recurrent", "input_bias", "recurrent_bias", "output", "output_bias")
 
 
@@ -53,24 +53,27 @@ class RecurrentForecaster(Learned):
         self._advance(self.setting.counts(requests))
 
     def predict(self, lead: int = 0) -> F64:
-        """What the hidden states say of the slots ahead."""
-        steps = self.steps(self.setting, lead)
-        answering = (np.take(part, steps, axis=-1) for part in self._weights[4:])
-        forecast = np.empty((*self.setting.peers.shape, self.setting.horizon), dtype=np.float32)
-        _read_out(self._hidden, *answering, self._scale, forecast)
+        """What the hidden states say of the slots ahead; beyond the last that was learned, what they say of that."""
+        horizon, learned = self.setting.horizon, self.checkpoint.horizon
+        first = min(lead, learned - 1)
+        answered = min(horizon, learned - first)
+        forecast = np.empty((*self.setting.peers.shape, horizon), dtype=np.float32)
+        _read_out(self._hidden, *self._weights[4:], self._scale, first, answered, self._relative, forecast)
         return forecast.astype(np.float64)
 
     def _use(self, arrays: Arrays) -> None:
         """Take weights: copies, since compiled code takes writable arrays."""
         self._weights = tuple(np.array(arrays[name], dtype=np.float32, order="C") for name in WEIGHTS)
         self._scale = np.array(arrays["scale"], dtype=np.float32, order="C")
-        self._gates = np.zeros((2, self._weights[0].shape[2]), dtype=np.float32)
+        places, gates = self._scale.shape[1], self._weights[0].shape[2]
+        self._gates = np.zeros((2, places, gates), dtype=np.float32)
+        self._relative = np.zeros((places, self.checkpoint.horizon), dtype=np.float32)
 
     def _advance(self, counts: F64) -> None:
         self._inputs[:, :, 0] = np.log1p(counts)
         self._inputs[:, :, 1] = np.log1p(counts.sum(axis=1))[:, None]
-        cell = CELLS.index(self.checkpoint.model)
-        _advance(cell, self._inputs, *self._weights[:4], self._hidden, self._memory, *self._gates)
+        advance = ADVANCE[self.checkpoint.model]
+        advance(self._inputs, *self._weights[:4], self._hidden, self._memory, *self._gates)
 
 
 class GRU(RecurrentForecaster):
@@ -144,57 +147,92 @@ def tangent(x):
     return TWO / (ONE + exponential(-TWO * x)) - ONE
 
 
-@vectorised
-def advance(cell, inputs, w_input, w_recurrent, b_input, b_recurrent, hidden, memory, given, kept):
-    """One step of all cells, in place. `given` and `kept` are room for the gates' sums over inputs and hidden state."""
-    nodes, places, units = hidden.shape
-    gates = w_input.shape[2]
-    for i in range(nodes):
-        for d in range(places):
-            for g in range(gates):
-                given[g] = b_input[i, g]
-                kept[g] = b_recurrent[i, g]
-            for j in range(inputs.shape[2]):
-                value = inputs[i, d, j]
-                if value != 0:
-                    for g in range(gates):
-                        given[g] += value * w_input[i, j, g]
-            for j in range(units):
-                value = hidden[i, d, j]
-                for g in range(gates):
-                    kept[g] += value * w_recurrent[i, j, g]
-            if cell == 0:  # gru: reset, update, new
-                for u in range(units):
-                    reset = sigmoid(given[u] + kept[u])
-                    update = sigmoid(given[units + u] + kept[units + u])
-                    new = tangent(given[2 * units + u] + reset * kept[2 * units + u])
-                    hidden[i, d, u] = new + update * (hidden[i, d, u] - new)
-            elif cell == 1:  # lstm: input, forget, cell, output
-                for u in range(units):
-                    take = sigmoid(given[u] + kept[u])
-                    keep = sigmoid(given[units + u] + kept[units + u])
-                    new = tangent(given[2 * units + u] + kept[2 * units + u])
-                    show = sigmoid(given[3 * units + u] + kept[3 * units + u])
-                    memory[i, d, u] = keep * memory[i, d, u] + take * new
-                    hidden[i, d, u] = show * tangent(memory[i, d, u])
-            else:
-                for u in range(units):
-                    hidden[i, d, u] = tangent(given[u] + kept[u])
+@inlined
+def sum_up(i, inputs, w_input, b_input, hidden, w_recurrent, b_recurrent, given, kept):
+    """The gates' sums over the inputs, and over the hidden states, of all peers of node i: (D, gates) each."""
+    gates = given.shape[1]
+    for d in range(given.shape[0]):
+        count, others, size = inputs[i, d, 0], inputs[i, d, 1], inputs[i, d, 2]
+        for g in range(gates):
+            given[d, g] = b_input[i, g] + count * w_input[i, 0, g] + others * w_input[i, 1, g] + size * w_input[i, 2, g]
+        weigh_units(i, d, hidden, w_recurrent, b_recurrent, kept)
 
 
+@inlined
+def weigh_units(i, d, hidden, weights, bias, sums):
+    """sums_dg = bias_g + Σ_j hidden_j·weight_jg, one j after the other; sums are loaded for four at a time."""
+    units, columns = hidden.shape[2], sums.shape[1]
+    for g in range(columns):
+        sums[d, g] = bias[i, g]
+    for j in range(0, units - 3, 4):
+        one, two, three, four = hidden[i, d, j], hidden[i, d, j + 1], hidden[i, d, j + 2], hidden[i, d, j + 3]
+        for g in range(columns):
+            first = sums[d, g] + one * weights[i, j, g] + two * weights[i, j + 1, g]
+            sums[d, g] = first + three * weights[i, j + 2, g] + four * weights[i, j + 3, g]
+    for j in range(units - units % 4, units):
+        last = hidden[i, d, j]
+        for g in range(columns):
+            sums[d, g] += last * weights[i, j, g]
+
+
+# One step of all cells, in place; `given` and `kept` are room for what `sum_up` finds.
 @vectorised
-def read_out(hidden, weights, bias, scale, forecast):
-    """scale · softplus(hidden·weights + bias) of every step ahead."""
+def advance_gru(inputs, w_input, w_recurrent, b_input, b_recurrent, hidden, memory, given, kept):
+    """Gates: reset, update, new."""
     nodes, places, units = hidden.shape
     for i in range(nodes):
+        sum_up(i, inputs, w_input, b_input, hidden, w_recurrent, b_recurrent, given, kept)
         for d in range(places):
-            for h in range(forecast.shape[2]):
-                forecast[i, d, h] = bias[i, h]
             for u in range(units):
-                for h in range(forecast.shape[2]):
-                    forecast[i, d, h] += hidden[i, d, u] * weights[i, u, h]
-            for h in range(forecast.shape[2]):
-                forecast[i, d, h] = scale[i, d] * softplus(forecast[i, d, h])
+                reset = sigmoid(given[d, u] + kept[d, u])
+                update = sigmoid(given[d, units + u] + kept[d, units + u])
+                new = tangent(given[d, 2 * units + u] + reset * kept[d, 2 * units + u])
+                hidden[i, d, u] = new + update * (hidden[i, d, u] - new)
 
 
-_advance, _read_out = Entry(advance), Entry(read_out)
+@vectorised
+def advance_lstm(inputs, w_input, w_recurrent, b_input, b_recurrent, hidden, memory, given, kept):
+    """Gates: input, forget, cell, output."""
+    nodes, places, units = hidden.shape
+    for i in range(nodes):
+        sum_up(i, inputs, w_input, b_input, hidden, w_recurrent, b_recurrent, given, kept)
+        for d in range(places):
+            for u in range(units):
+                take = sigmoid(given[d, u] + kept[d, u])
+                keep = sigmoid(given[d, units + u] + kept[d, units + u])
+                new = tangent(given[d, 2 * units + u] + kept[d, 2 * units + u])
+                show = sigmoid(given[d, 3 * units + u] + kept[d, 3 * units + u])
+                memory[i, d, u] = keep * memory[i, d, u] + take * new
+                hidden[i, d, u] = show * tangent(memory[i, d, u])
+
+
+@vectorised
+def advance_rnn(inputs, w_input, w_recurrent, b_input, b_recurrent, hidden, memory, given, kept):
+    """No gates."""
+    nodes, places, units = hidden.shape
+    for i in range(nodes):
+        sum_up(i, inputs, w_input, b_input, hidden, w_recurrent, b_recurrent, given, kept)
+        for d in range(places):
+            for u in range(units):
+                hidden[i, d, u] = tangent(given[d, u] + kept[d, u])
+
+
+@vectorised
+def read_out(hidden, weights, bias, scale, first, answered, relative, forecast):
+    """scale · softplus(hidden·weights + bias) of every step ahead, from the learned one of number `first` on.
+
+    Those behind the `answered` ones are what the last of them is. `relative` is room for the sums of all learned steps.
+    """
+    nodes, places, _ = hidden.shape
+    for i in range(nodes):
+        for d in range(places):
+            weigh_units(i, d, hidden, weights, bias, relative)
+        for d in range(places):
+            for h in range(answered):
+                forecast[i, d, h] = scale[i, d] * softplus(relative[d, first + h])
+            for h in range(answered, forecast.shape[2]):
+                forecast[i, d, h] = forecast[i, d, answered - 1]
+
+
+ADVANCE = {"gru": Entry(advance_gru), "lstm": Entry(advance_lstm), "rnn": Entry(advance_rnn)}
+_read_out = Entry(read_out)
