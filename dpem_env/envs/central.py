@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dpem_env.envs.graph import EDGE_FEATURES, GraphView, graph_of
 from dpem_env.envs.rendering import FPS, MODES, Rendering
 from dpem_env.envs.rewards import Outcome
-from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
+from dpem_env.envs.session import Session, as_actions, shows_arguments
 from dpem_env.envs.sums import EpisodeSums
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import ScenarioError, require_one_of
@@ -94,7 +94,7 @@ class CentralEnv(gymnasium.Env[Observation, NDArray[np.int64]]):
         self._illegal, self._sums = 0, EpisodeSums(self.session)
         if self._graph_observation:
             self._graph = self.graph()
-        shown = self._shown(self.session.look(), self.session.outcome())
+        shown = self._shown(*self.session.look(), self.session.outcome())
         self._rendering.played()
         return shown
 
@@ -103,13 +103,12 @@ class CentralEnv(gymnasium.Env[Observation, NDArray[np.int64]]):
         session = self.session
         session.require_running()
         chosen = as_actions("action", action, (session.num_nodes,))
-        look = session.play(*session.observer.code.commands(chosen))
+        turn = session.play(*session.observer.code.commands(chosen))
         self._illegal += int(session.simulator.refused.sum())
-        outcome = session.outcome()
-        self._sums.add(outcome)
-        observation, info = self._shown(look, outcome)
+        self._sums.add(turn.outcome)
+        observation, info = self._shown(*turn)
         self._rendering.played()
-        return observation, float(outcome.reward[0].sum()), False, session.done, info
+        return observation, float(turn.outcome.reward[0].sum()), False, session.done, info
 
     def graph(self) -> GraphView:
         """The network of this episode for message passing between the rows of observations."""
@@ -123,10 +122,12 @@ class CentralEnv(gymnasium.Env[Observation, NDArray[np.int64]]):
         """Close the window, if there is one."""
         self._rendering.close()
 
-    def _shown(self, look: Look, outcome: Outcome) -> tuple[Observation, dict[str, Any]]:
+    def _shown(
+        self, observations: NDArray[np.float32], masks: NDArray[np.int8], outcome: Outcome
+    ) -> tuple[Observation, dict[str, Any]]:
         simulator = self.session.simulator
         info = {
-            "action_mask": look.masks[0],
+            "action_mask": masks[0],
             "illegal_actions": self._illegal,
             "delivered": simulator.state.delivered[0].copy(),
             "earned": outcome.earned[0],
@@ -134,7 +135,7 @@ class CentralEnv(gymnasium.Env[Observation, NDArray[np.int64]]):
         }
         if self.session.done:
             info["metrics"] = self._sums.metrics().as_dict()
-        rows = look.observations[0]
+        rows = observations[0]
         if not self._graph_observation:
             return rows, info
         edges, links = self._graph.edge_attr.copy(), self._graph.edge_index.T.copy()

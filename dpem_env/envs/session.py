@@ -132,6 +132,14 @@ class Look(NamedTuple):
     masks: NDArray[np.int8]  # (B, N, actions) 1 where an action is legal
 
 
+class Turn(NamedTuple):
+    """A `Look` at what a slot has left, and what the slot brought, in fresh arrays."""
+
+    observations: NDArray[np.float32]  # (B, N, F)
+    masks: NDArray[np.int8]  # (B, N, actions)
+    outcome: Outcome
+
+
 class Played(NamedTuple):
     """How a slot ended for nodes that decide, in fresh arrays."""
 
@@ -236,19 +244,19 @@ class Session:
         """Play one slot in every network; arguments as for `Simulator.step`."""
         playing = self._playing(action, *more)
         self.simulator.run(playing)
-        if self.control is not None:
-            _, ordered, route, _, _, fallback = playing
-            self.control.remember(np.zeros_like(ordered) if self.nodes_decide else ordered, route, fallback)
+        self._remember(playing)
 
-    def play(self, action: ArrayLike, *more: ArrayLike | None) -> Look:
-        """`step`, then `look`: where nodes decide, both in one go of the threads."""
-        if self.control is not None:
-            self.step(action, *more)
-            return self.look()
+    def play(self, action: ArrayLike, *more: ArrayLike | None) -> Turn:
+        """`step`, `look` and `outcome`, in one go of the threads; what controllers see takes another."""
         playing = self._playing(action, *more)
+        settling, outcome = self.rewarder.settling()
+        if self.control is not None:
+            self.simulator.run(playing, settling)
+            self._remember(playing)
+            return Turn(*self.look(), outcome)
         looking, look = self._looking()
-        self.simulator.run(playing, *looking)
-        return look
+        self.simulator.run(playing, *looking, settling)
+        return Turn(*look, outcome)
 
     def advance(self, action: ArrayLike, *more: ArrayLike | None) -> Played:
         """`step` where nodes decide, then `played`, in one go of the threads."""
@@ -390,6 +398,12 @@ class Session:
         if self.forecasts.forecasters:
             self._expect(self.slot + 1)  # of requests, which no action changes
         return playing
+
+    def _remember(self, playing: Call) -> None:
+        """Let controllers, if there are any, know what they have ordered."""
+        if self.control is not None:
+            _, ordered, route, _, _, fallback = playing
+            self.control.remember(np.zeros_like(ordered) if self.nodes_decide else ordered, route, fallback)
 
     def _looking(self) -> tuple[tuple[Call, Call], Look]:
         """The calls that look at all nodes, to be run together with others, and what they fill."""

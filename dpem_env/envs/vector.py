@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dpem_env.envs.graph import GraphView, graph_of
 from dpem_env.envs.metrics import contention, delivery_rate
 from dpem_env.envs.rewards import Outcome
-from dpem_env.envs.session import Look, Session, as_actions, shows_arguments
+from dpem_env.envs.session import Session, as_actions, shows_arguments
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import ScenarioError, require_one_of
 
@@ -81,7 +81,7 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         """Begin an episode in every network: network e as `EntanglementEnv.reset(seed + e, options)`."""
         self.session.reset(seed, options)
         self._illegal = np.zeros((self.num_networks, self.agents_per_network), dtype=np.int64)
-        observations, masks = self._rows(self.session.look())
+        observations, masks = self._rows(*self.session.look())
         return observations, self._infos(masks, self.session.outcome())
 
     def step(
@@ -92,9 +92,9 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         Raises ActionError unless `actions` is (num_envs,) integers, and before the first reset.
         """
         chosen = as_actions("actions", actions, (self.num_envs,)).reshape(self.num_networks, -1)
-        observations, masks = self._rows(self.session.play(*self.observer.code.commands(chosen)))
+        *seen, outcome = self.session.play(*self.observer.code.commands(chosen))
+        observations, masks = self._rows(*seen)
         self._illegal += self.simulator.refused
-        outcome = self.session.outcome()
         infos = self._infos(masks, outcome)
         over = self.session.done
         if over:
@@ -120,9 +120,9 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         """
         return graph_of(self.session, padded)
 
-    def _rows(self, look: Look) -> tuple[Rows, NDArray[np.int8]]:
-        """Observations and masks as (num_envs, …)."""
-        return look.observations.reshape(self.num_envs, -1), look.masks.reshape(self.num_envs, -1)
+    def _rows(self, observations: Rows, masks: NDArray[np.int8]) -> tuple[Rows, NDArray[np.int8]]:
+        """Both as (num_envs, …)."""
+        return observations.reshape(self.num_envs, -1), masks.reshape(self.num_envs, -1)
 
     def _infos(self, masks: NDArray[np.int8], outcome: Outcome) -> dict[str, Any]:
         state = self.simulator.state

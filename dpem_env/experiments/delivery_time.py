@@ -52,7 +52,8 @@ def delivery_time(
         if session.done:
             told = f"one of {NETWORKS} episodes ends after {delivered.min()} of {each} deliveries; raise episode.slots"
             raise DpemError(f"{scenario.name}: {told}")
-        look = session.play(decide(look))
+        turn = session.play(decide(look))
+        look = Look(turn.observations, turn.masks)
         delivered += session.simulator.state.delivered.sum(axis=1)
     status = session.simulator.state.request_status
     slots = np.array([np.sort(of_one[of_one >= 0])[:each] for of_one in status])

@@ -59,8 +59,8 @@ class Chains:
 
     def play(self, choices: NDArray[np.int64]) -> Seen:
         """Play a slot with (count, N) choices."""
-        look = self.session.play(choices)
-        return Seen(*look, self.session.simulator.state.delivered[:, 0] > 0)
+        turn = self.session.play(choices)
+        return Seen(turn.observations, turn.masks, self.session.simulator.state.delivered[:, 0] > 0)
 
 
 class Grading:
