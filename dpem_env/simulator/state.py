@@ -273,14 +273,18 @@ def shapes(struct: Any, sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
 
 
 def allocate(struct: Any, batch: int, sizes: dict[str, int]) -> Any:
-    """A struct of zeroed arrays with a leading axis of `batch` environments, all in one piece of memory, its base."""
+    """A struct of zeroed arrays with a leading axis of `batch` environments, all in one piece of memory, its base.
+
+    One environment after the other, so that what is played together lies together.
+    """
     own = shapes(struct, sizes)
-    wanted = {name: ((batch, *own[name]), np.dtype(dtype)) for name, (dtype, _) in _fields(struct).items()}
+    wanted = {name: (own[name], np.dtype(dtype)) for name, (dtype, _) in _fields(struct).items()}
     taken = [-(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT for shape, dtype in wanted.values()]
-    memory, start = np.zeros(sum(taken), dtype=np.uint8), np.cumsum([0, *taken])
+    memory, start = np.zeros((batch, sum(taken)), dtype=np.uint8), np.cumsum([0, *taken])
     arrays = {}
     for (name, (shape, dtype)), first in zip(wanted.items(), start.tolist(), strict=False):
-        arrays[name] = memory[first : first + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+        of_one = memory[:, first : first + math.prod(shape) * dtype.itemsize]
+        arrays[name] = of_one.view(dtype).reshape(batch, *shape)
     return struct(**arrays)
 
 
