@@ -12,14 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from machine import save
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from dpem_agents.forecasters.cells import initial
+from dpem_agents.forecasters.checkpoint import Checkpoint
+from dpem_agents.forecasters.history import steps_ahead
+from dpem_agents.forecasters.recurrent import CELLS, RecurrentForecaster
 from dpem_env import scenarios
 from dpem_env.envs.session import EpisodeSeeds
 from dpem_env.experiments.evaluation import run_episode
+from dpem_env.network.network import build_network
 from dpem_env.policies import get_policy
 from dpem_env.scenarios import Scenario
 
@@ -41,9 +47,20 @@ POLICIES = (
     "reps",
 )
 FORECASTERS = ("moving-average", "bayes-filter")
+UNITS = 8  # of a recurrent forecaster, as they are trained
 
 
-def episode(scenario: Scenario, policy: str, forecaster: str | None = None) -> Callable[[], float]:
+def untrained(scenario: Scenario, cell: str) -> RecurrentForecaster:
+    """One with drawn weights: what a cell takes does not depend on them."""
+    peers, draws = build_network(scenario, SEEDS.topology).peers, np.random.default_rng(0)
+    pairs = {name: np.ones(peers.shape, dtype=np.float32) for name in ("scale", "size")}
+    steps = steps_ahead(scenario)
+    weights = initial(cell, UNITS, steps, len(peers), draws)
+    learned = {"peers": peers.copy(), **pairs, **weights}
+    return RecurrentForecaster(Checkpoint(cell, scenario.name, scenario.hash, steps, UNITS, (learned,)))
+
+
+def episode(scenario: Scenario, policy: str, forecaster: Any = None) -> Callable[[], float]:
     """CPU seconds per slot of an episode with a policy, which fills the forecast itself unless told otherwise."""
     played = get_policy(policy)
 
@@ -59,7 +76,8 @@ def measure(repeats: int) -> dict[str, Any]:
     """The least of `repeats` rounds, every contestant once per round."""
     scenario = scenarios.get(SCENARIO)
     timed = {("policy", name): episode(scenario, name) for name in POLICIES}
-    timed |= {("forecaster", name.partition(":")[0]): episode(scenario, IDLE, name) for name in FORECASTERS}
+    timed |= {("forecaster", name): episode(scenario, IDLE, name) for name in FORECASTERS}
+    timed |= {("forecaster", cell): episode(scenario, IDLE, untrained(scenario, cell)) for cell in CELLS}
     least = dict.fromkeys(timed, float("inf"))
     for _ in track(range(repeats), "episodes", transient=True):
         for key, run in timed.items():

@@ -156,7 +156,7 @@ def show(result: Measured) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     cache = Path(tempfile.gettempdir()) / "dpem-peers"
     parser.add_argument("--venvs", type=Path, default=cache, help="folder of the virtual environments (%(default)s)")

@@ -75,8 +75,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=400, help="decisions per episode")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
-    # Forecast demand makes programs larger, so a predictive planner is timed apart.
-    forecasters = arguments.forecaster or [None, "mean-rates", "oracle"]
+    forecasters = arguments.forecaster or [None]  # their own
     jobs = [(n, name, f) for n in arguments.nodes for name in arguments.policies for f in forecasters]
     rows = []
     with Progress(transient=True) as progress:

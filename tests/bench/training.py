@@ -72,7 +72,7 @@ def measure(rollouts: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rollouts", type=int, default=5, help="of each arm")
+    parser.add_argument("--rollouts", type=int, default=3, help="of each arm")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
     rows = measure(arguments.rollouts)
