@@ -110,6 +110,35 @@ def measure_simple_spread() -> Measured:
     return {"steps": steps, "agents": AGENTS, "seconds": timed(env.step, actions)}
 
 
+def measure_connector() -> Measured:
+    """Jumanji's Connector, whose agents join pairs of cells by paths that must not meet, compiled by XLA."""
+    import jax
+    import jumanji
+    from jumanji.environments.routing.connector.generator import RandomWalkGenerator
+
+    side, steps = 32, 400
+    env = jumanji.make("Connector-v3", generator=RandomWalkGenerator(side, AGENTS), time_limit=WARM_UP + steps)
+    reset, advance = jax.jit(env.reset), jax.jit(env.step)
+    state, shown = reset(jax.random.PRNGKey(SEED))
+
+    @jax.jit
+    def legal(key: Any, mask: Any) -> Any:
+        return jax.numpy.argmax(jax.random.uniform(key, mask.shape) * mask, axis=1)
+
+    actions = []
+    for key in jax.random.split(jax.random.PRNGKey(SEED), WARM_UP + steps):
+        actions.append(legal(key, shown.observation.action_mask))
+        state, shown = advance(state, actions[-1])
+    state, _ = reset(jax.random.PRNGKey(SEED))
+
+    def step(action: Any) -> None:
+        nonlocal state
+        state, shown = advance(state, action)
+        shown.reward.block_until_ready()
+
+    return {"steps": steps, "agents": AGENTS, "seconds": timed(step, actions)}
+
+
 def measure_rware() -> Measured:
     """RWARE's large warehouse, which registers up to 19 robots, with 100."""
     import numpy as np
@@ -210,6 +239,7 @@ MEASURE: dict[str, tuple[Callable[[], Measured], tuple[str, ...]]] = {
     "torchrl": (measure_torchrl, ("dpem-env", "torch", "torchrl")),
     "rware": (measure_rware, ("rware", "numpy")),
     "simple-spread": (measure_simple_spread, ("mpe2", "pettingzoo", "numpy")),
+    "connector": (measure_connector, ("jumanji", "jax")),
     "sequence": (measure_sequence, ("sequence", "numpy")),
 }
 

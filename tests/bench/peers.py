@@ -45,6 +45,7 @@ COMMON = ("numpy==2.4.6", "gymnasium==1.4.0")
 VENVS = {
     "mpe": Venv(("mpe2==1.1.1", "pettingzoo==1.27.0", *COMMON)),
     "rware": Venv(("rware==2.0.0", *COMMON)),
+    "jumanji": Venv(("jumanji==1.1.2", "jax==0.10.2")),
     "sequence": Venv(("sequence==1.3.1",), python=(3, 12)),
     "torchrl": Venv(("torch==2.13.0", "torchrl==0.14.1", f"--editable={ROOT}", *COMMON)),
 }
@@ -56,6 +57,7 @@ CONTESTANTS = {
     "torchrl": ("dpem_env, TorchRL", "torchrl"),
     "rware": ("RWARE, large", "rware"),
     "simple-spread": ("MPE simple_spread", "mpe"),
+    "connector": ("Jumanji Connector", "jumanji"),
     "sequence": ("SeQUeNCe", "sequence"),
 }
 
@@ -67,6 +69,7 @@ class Failed(Exception):
 def run(*command: str | Path) -> str:
     """Standard output of a command, kept to one thread; raises Failed with the line that says what went wrong."""
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    one_thread["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     try:
         done = subprocess.run(
             command, env=os.environ | one_thread, capture_output=True, text=True, timeout=TIME_LIMIT, check=True
