@@ -92,8 +92,9 @@ class EntanglementVectorEnv(VectorEnv[Rows, NDArray[np.int64], NDArray[Any]]):
         Raises ActionError unless `actions` is (num_envs,) integers, and before the first reset.
         """
         chosen = as_actions("actions", actions, (self.num_envs,)).reshape(self.num_networks, -1)
-        *seen, outcome = self.session.play(*self.observer.code.commands(chosen))
-        observations, masks = self._rows(*seen)
+        turn = self.session.play(*self.observer.code.commands(chosen))
+        observations, masks = self._rows(turn.observations, turn.masks)
+        outcome = turn.outcome
         self._illegal += self.simulator.refused
         infos = self._infos(masks, outcome)
         over = self.session.done
