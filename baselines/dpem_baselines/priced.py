@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dpem_baselines.local import LocalRule, needed_quality, spare_pairs, stock_quality
 from dpem_baselines.maxweight import heaviest
-from dpem_baselines.route_choice import Floats, Ints, Offers
+from dpem_baselines.route_choice import Floats, Ints, Offers, at
 from dpem_env.experiments.search import SearchSpace
 from dpem_env.observations.features import Observations
 from dpem_env.policies import Decision
@@ -102,7 +102,9 @@ class Priced(LocalRule):
         quality = np.where(waiting[..., None] > 0, needed, stock_quality(offers.min_quality, hardest_class=0))
         net = self._worth(seen, waiting)[..., None] * offers.chance - self._price(seen, offers, quality)
         weight = np.where(offers.taken, net, -np.inf)
-        return self.choice.decide(seen, masks, offers, heaviest(weight), quality, weight)
+        place = heaviest(weight)
+        here = at(place)
+        return self.choice.decide(seen, masks, offers, place, quality[here], weight[here])
 
     def _worth(self, seen: Observations, waiting: Floats) -> Floats:
         """(N, D) requests that a pair for each peer would serve, if it were finished at once."""
