@@ -163,10 +163,10 @@ def _session_pieces(
 
 
 def _one_per_slot(mean: NDArray[np.float64], slots: int) -> Pieces:
-    """A request of the only pair that asks in every slot."""
-    node, peer = (np.full(slots, index[0], dtype=np.int32) for index in np.nonzero(mean))
-    start = np.arange(slots, dtype=np.int32)
-    return Pieces(node, peer, start, start + 1, np.ones(slots))
+    """A request in every slot of each pair that asks."""
+    node, peer = (np.tile(index, slots).astype(np.int32) for index in np.nonzero(mean))
+    start = np.repeat(np.arange(slots, dtype=np.int32), len(node) // slots)
+    return Pieces(node, peer, start, start + 1, np.ones(len(node)))
 
 
 def _beats(on: Pieces, jitter: float, rng: np.random.Generator) -> Pieces:

@@ -55,7 +55,7 @@ def build_network(scenario: Scenario, topology_seed: int) -> Network:
     """
     require_seed("topology seed", topology_seed)
     network = _build(scenario, int(topology_seed), data_folder(scenario.data_dir))
-    # Of a file every request is accounted for when demand is drawn; saturated demand is that of one pair.
+    # Of a file every request is accounted for when demand is drawn; saturated demand is that of few pairs.
     of_few = isinstance(scenario.demand, ReplayDemand | SaturatedDemand)
     lost = _lost_demand(scenario, network)
     if lost:
@@ -155,7 +155,8 @@ def _demand_between(scenario: Scenario, topology: Topology, rng: np.random.Gener
     """(N, N) demand of each pair, up to a factor, and how much each node wants each other one as its peer.
 
     Sessions: popularity_i · popularity_j · exp(-distance/50 km); peers are drawn without replacement with probability
-    ∝ popularity_j · exp(-distance/50 km). Matrix, trace and replay: those with the most demand. Saturated: the ends.
+    ∝ popularity_j · exp(-distance/50 km). Matrix, trace and replay: those with the most demand. Saturated: the
+    ends of a chain, or any two leaves of a switch, whose hub is everybody's peer.
     """
     match scenario.demand:
         case TraceDemand():
@@ -176,8 +177,13 @@ def _demand_between(scenario: Scenario, topology: Topology, rng: np.random.Gener
             return demand, demand
         case SaturatedDemand():
             demand = np.zeros((topology.num_nodes, topology.num_nodes))
-            demand[0, -1] = 1.0
-            return demand, demand
+            if not scenario.control.switch:
+                demand[0, -1] = 1.0
+                return demand, demand
+            demand[1:, 1:] = np.triu(np.ones_like(demand[1:, 1:]), k=1)
+            wanted = demand.copy()
+            wanted[1:, 0] = 2.0  # the hub in the first place
+            return demand, wanted
 
 
 def _choose_peers(

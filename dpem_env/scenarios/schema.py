@@ -368,7 +368,7 @@ class ReplayDemand(Requests):
 
 
 class SaturatedDemand(Requests):
-    """One request in every slot, from the first node to the last.
+    """One request in every slot, from the first node to the last; with a `switch`, between any two leaves.
 
     With a deadline of one slot there is always exactly one, renewed at once when it is served.
     """
@@ -388,6 +388,8 @@ class Control(Section):
     neighbours can swap. With "agents" every relay of a chain decides in every slot whether to swap, and with `discard`
     may let go of what it holds instead; the ends ask for pairs by themselves. Segments older than `cutoff` are
     discarded.
+
+    With a `switch` the hub of a star swaps pairs that any two leaves have stored with it, for a request between them.
     """
 
     slot_duration: Annotated[
@@ -407,6 +409,9 @@ class Control(Section):
     ] = False
     regenerate: Annotated[
         bool, Field(strict=True), 'whether links are made again in longer segments; not with swapping = "all"'
+    ] = False
+    switch: Annotated[
+        bool, Field(strict=True), "whether the hub of a star swaps what two leaves have stored, for a request of theirs"
     ] = False
     cutoff: Annotated[
         Annotated[int, Field(strict=True, ge=0, le=MAX_SLOTS)] | None,
@@ -541,6 +546,7 @@ NEUTRAL: dict[str, dict[str, Any]] = {
         "swapping": "all",
         "discard": False,
         "regenerate": False,
+        "switch": False,
         "cutoff": None,
         "news_period": None,
         "news_delay": None,
@@ -657,6 +663,8 @@ class Scenario(Section):
         if control.swapping == "nested" and chain != 5:
             told = f"a chain of {chain}" if chain else f"network.generator = {network.generator!r}"
             raise ValueError(f'control.swapping = "nested" needs a chain of 5 nodes; found {told}')
+        if control.switch and not isinstance(network, StarNetwork):
+            raise ValueError(f'control.switch needs network.generator = "star"; found {network.generator!r}')
         if control.relays_decide:
             needed = {
                 'network.generator = "chain"': chain is not None,
@@ -712,6 +720,8 @@ class Scenario(Section):
                  "requests per episode", MAX_REQUESTS),
                 ("nodes, peers, slots, session_duration", sessions, "sessions per episode", MAX_REQUESTS),
             ]  # fmt: skip
+        if isinstance(demand, SaturatedDemand):
+            amounts.append(("nodes, slots", slots * self.requests_per_slot, "requests per episode", MAX_REQUESTS))
         if isinstance(demand, TraceDemand):
             rates = pairs * slots / self.in_slots(demand.matrix_duration)
             amounts.append(("peers, slots, matrix_duration", rates, "rates per episode", MAX_REQUESTS))
@@ -751,7 +761,8 @@ class Scenario(Section):
     def requests_per_slot(self) -> float:
         """Mean requests per slot over the whole network; 0 for a file, which has no mean."""
         if isinstance(self.demand, SaturatedDemand):
-            return 1.0
+            leaves = getattr(self.network, "nodes", 0) - 1
+            return leaves * (leaves - 1) / 2 if self.control.switch else 1.0
         return float(getattr(self.demand, "request_rate", 0.0)) * self.control.slot_duration
 
     @property

@@ -173,6 +173,7 @@ def _shipped() -> dict[str, Scenario]:
             control=asking,
         ),
         *(_swap_chain(nodes) for nodes in (3, 4, 5)),
+        _switch(8),
     )
     return {scenario.name: scenario for scenario in scenarios}
 
@@ -212,6 +213,29 @@ def _swap_chain(nodes: int) -> Scenario:
             telemetry_delay=1,
         ),
         episode=Episode(slots=1000),
+    )
+
+
+def _switch(users: int) -> Scenario:
+    """The entanglement switch of Vardoyan, Guha, Nain & Towsley (arXiv:1903.04420) in slots of 1 s.
+
+    μ is `generation_rate`, q `swap_success`. As in chains, nothing else limits it.
+    """
+    return _swap_chain(3).override(
+        name=f"switch{users}-v0",
+        summary=f"{users} users around a hub that swaps any two links, pairs of all always wanted: published values",
+        generator="star",
+        nodes=users + 1,
+        generation_rate=(0.05, 0.05),
+        swap_rate=(float(users), float(users)),
+        memory=(8 * (users + 1), 8 * (users + 1)),
+        swap_success=0.9,
+        token_cap=float(users),
+        peers=users,
+        regenerate=False,
+        switch=True,
+        cutoff=None,
+        max_hops=2,
     )
 
 

@@ -18,6 +18,7 @@ from dpem_env.simulator.randomness import (
     ORDER,
     OUTAGE,
     PURIFICATION,
+    SWAP,
     TRANSMISSION,
     bits,
     poisson,
@@ -57,6 +58,7 @@ _purification_success = njit(physics.purification_success)
 _purified_werner = njit(physics.purified_werner)
 
 SEVERAL = -2  # in place of an agent: more than one claims it
+HUB = 0  # of a star
 
 
 # ---------------------------------------------------------------------------------------------- phase 0: arrivals
@@ -862,7 +864,10 @@ def _charge_swap_claims(world, state, work):
 
 @inner
 def deliver(rules, world, state, work):
-    """A finished pair serves the most urgent request it is good enough for, else is stored; its allocation closes."""
+    """A finished pair serves the most urgent request it is good enough for, else is stored; its allocation closes.
+
+    Then a switch swaps what is stored.
+    """
     rows = state.alloc_peer.shape[1]
     for place in range(state.num_open[0]):
         werner = work.finished_werner[place]
@@ -880,6 +885,8 @@ def deliver(rules, world, state, work):
             state.tally[TALLY.DROPPED_ELEMENTARY] += hops
         elif not _serve_most_urgent(rules, world, state, i, d, werner, hops):
             _store(world, state, i, d, werner, hops)
+    if rules.switch:
+        _switch(rules, world, state)
 
 
 @inner
@@ -893,6 +900,59 @@ def _serve_most_urgent(rules, world, state, i, d, werner, hops):
         before = request
         request = state.queue_next[request]
     return False
+
+
+@inner
+def _switch(rules, world, state):
+    """The hub swaps pairs that two leaves have stored with it, as long as a request between them can use the outcome.
+
+    The weakest outcome first, which of equal links is that of the oldest.
+    """
+    outcome = slot_key(world.outcome_key[0], state.slot[0])
+    attempt = 0
+    while state.tokens[HUB] >= 1.0:
+        i, d, own, other, werner = _weakest_outcome(rules, world, state)
+        if i < 0:
+            break
+        state.tokens[HUB] -= 1.0
+        state.tally[TALLY.SWAPS] += 1
+        hops = state.stock_hops[i, own] + state.stock_hops[world.peers[i, d], other]
+        _remove_stored(world, state, i, own)
+        _remove_stored(world, state, np.int64(world.peers[i, d]), other)
+        if uniform(outcome, SWAP, HUB, 0, 0, attempt) < rules.swap_success:
+            request = np.int64(state.queue_head[i, d])
+            _serve(world, state, i, d, -1, request, werner, hops)
+            state.request_from_stock[request] = 1
+            state.tally[TALLY.FROM_STOCK] += 1
+        else:
+            state.tally[TALLY.SWAPPED_AWAY] += hops
+        attempt += 1
+
+
+@inner
+def _weakest_outcome(rules, world, state):
+    """The weakest pair good enough for the most urgent request of a leaf for another that a swap at the hub would make.
+
+    Returns the leaf, the place of the other among its peers, the places of the pairs in their stocks, and w; -1 for the
+    leaf if there is none.
+    """
+    leaf, peer, first, second, weakest = -1, -1, -1, -1, np.inf
+    for i in range(len(state.stock_count)):
+        for d in range(world.peers.shape[1]):
+            j = world.peers[i, d]
+            if j < 0 or state.queue_head[i, d] < 0:
+                continue
+            threshold = rules.class_werner[world.request_class[state.queue_head[i, d]]]
+            for own in range(state.stock_count[i]):
+                if world.peers[i, state.stock_peer[i, own]] != HUB:
+                    continue
+                for other in range(state.stock_count[j]):
+                    if world.peers[j, state.stock_peer[j, other]] != HUB:
+                        continue
+                    werner = state.stock_werner[i, own] * state.stock_werner[j, other] * rules.swap_factor
+                    if threshold <= werner < weakest:
+                        leaf, peer, first, second, weakest = i, d, own, other, werner
+    return leaf, peer, first, second, weakest
 
 
 @inner

@@ -268,6 +268,7 @@ def rules_of(scenario: Scenario) -> Rules:
         agents=control.relays_decide,
         discard=control.discard,
         regenerate=control.regenerate,
+        switch=control.switch,
         cutoff=MAX_SLOTS if control.cutoff is None else control.cutoff,
         bernoulli=hardware.emission == "bernoulli",
         swap_success=float(hardware.swap_success),

@@ -46,6 +46,7 @@ class Rules(NamedTuple):
     agents: bool  # relays decide on swaps, ends ask by themselves: see `kernel.step_from_swaps`
     discard: bool  # and may discard what they hold
     regenerate: bool  # links are made again inside longer segments
+    switch: bool  # the hub of a star, node 0, swaps what two leaves have stored
     cutoff: int  # slots, largest age of a segment
     bernoulli: bool  # one attempt per slot and link that asks for it
     swap_success: float

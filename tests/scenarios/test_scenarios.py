@@ -45,6 +45,7 @@ RELEASED = {
     "swap-chain3-v0": "2a91d54eca1f",
     "swap-chain4-v0": "667a2cbf9ff1",
     "swap-chain5-v0": "b75bf9895e37",
+    "switch8-v0": "7376c9638ef0",
 }
 
 # Another valid value for every field of mesh100-outages-v0 with weak sources and asap, by section.
@@ -93,6 +94,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "swapping": "all",
         "discard": True,
         "regenerate": True,
+        "switch": True,
         "cutoff": 3,
         "telemetry_period": 2.0,
         "telemetry_delay": 1,
@@ -214,6 +216,8 @@ def test_the_hash_changes_with_every_field(section: str, leaf: str) -> None:
     scenario = scenarios.get("mesh100-outages-v0", **base)
     if leaf == "discard":  # which relays do that decide
         scenario = scenarios.get("swap-chain3-v0", swapping="agents")
+    if leaf == "switch":
+        scenario = scenarios.get("star8-v0")
     if section == "outages":
         changed = scenario.override(outages={**scenario.model_dump()["outages"], leaf: OTHER[section][leaf]})
     else:
