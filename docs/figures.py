@@ -45,6 +45,7 @@ def main() -> None:
     save_privacy_curve(DOCS / "privacy-curve.png")
     save_advantages(DOCS / "swap-advantages.png")
     save_swap_learning(DOCS / "swap-learning.png")
+    save_sequence(DOCS / "sequence-chains.png")
 
 
 def save_privacy_curve(path: Path) -> None:
@@ -117,6 +118,30 @@ def save_swap_learning(path: Path) -> None:
             axes.spines[["top", "right"]].set_visible(False)
         line[0].set_ylabel("% of the optimum")
         line[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    save(figure, path)
+
+
+def save_sequence(path: Path) -> None:
+    """Times and fidelities of chains in SeQUeNCe and here, with and without what its messages take."""
+    rows = [row for row in records("results/truth/sequence.json:rows") if row["swap_success"] == 1.0]
+    nodes = np.array([row["nodes"] for row in rows])
+    figure = Figure(figsize=(11, 4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (name, title) in zip(
+        figure.subplots(1, 2), (("time", "time between deliveries, ms"), ("fidelity", "fidelity")), strict=True
+    ):
+        theirs, errors, ours, bare = (
+            [row[field] for row in rows]
+            for field in (f"{name}_sequence", f"{name}_sequence_error", name, f"bare_{name}")
+        )
+        axes.errorbar(nodes - 0.05, theirs, 2 * np.array(errors), fmt="o", capsize=3, label="SeQUeNCe, ± 2 errors")
+        axes.plot(nodes + 0.05, ours, "x", color="C1", markersize=8, label="dpem_env, and messages")
+        axes.plot(nodes + 0.05, bare, "+", color="C2", markersize=8, label="dpem_env, slots alone")
+        axes.set_xticks(nodes)
+        axes.set_xlabel("nodes")
+        axes.set_ylabel(title)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     save(figure, path)
 
 

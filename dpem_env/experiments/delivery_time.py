@@ -1,4 +1,4 @@
-"""Mean delivery time: slots from asking for a pair to having it, where the next is asked for at once."""
+"""Deliveries where the next pair is asked for at once: the slots that each takes, and what it delivers."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ class DeliveryTime(NamedTuple):
     deliveries: int
 
 
+class Deliveries(NamedTuple):
+    """Independent deliveries, n of each of B networks."""
+
+    slots: NDArray[np.int64]  # (B, n) that each took
+    werner: NDArray[np.float64]  # (B, n) w of its pair
+
+
 def first_where_legal(look: Look) -> NDArray[np.int64]:
     """Action 1: node 0 asks whenever it may; where relays decide on swaps, every one that can does."""
     return look.masks[:, :, 1].astype(np.int64)
@@ -35,11 +42,21 @@ def delivery_time(
     seed: int = 0,
     decide: Callable[[Look], NDArray[np.int64]] = first_where_legal,
 ) -> DeliveryTime:
-    """The mean of at least so many delivery times, from ordinary episodes.
+    """The mean of at least so many delivery times; arguments and errors of `first_deliveries`."""
+    times = first_deliveries(scenario, deliveries, seed, decide).slots
+    return DeliveryTime(float(times.mean()), float(times.std(ddof=1) / np.sqrt(times.size)), times.size)
 
-    Every delivery starts from an empty route, so the times are independent; in each of `NETWORKS` episodes, the first
-    ones count. `decide` tells what (B, N) all nodes do on what they see. Raises DpemError unless the demand is
-    saturated, and where an episode ends before it has enough.
+
+def first_deliveries(
+    scenario: Scenario,
+    deliveries: int,
+    seed: int = 0,
+    decide: Callable[[Look], NDArray[np.int64]] = first_where_legal,
+) -> Deliveries:
+    """At least so many deliveries from ordinary episodes, the first ones of each of `NETWORKS`.
+
+    Every delivery starts from an empty route, so they are independent. `decide` tells what (B, N) all nodes do on what
+    they see. Raises DpemError unless the demand is saturated, and where an episode ends before it has enough.
     """
     if not isinstance(scenario.demand, SaturatedDemand):
         raise DpemError(f"{scenario.name}: demand.kind is {scenario.demand.kind!r}; delivery times need 'saturated'")
@@ -56,6 +73,7 @@ def delivery_time(
         look = Look(turn.observations, turn.masks)
         delivered += session.simulator.state.delivered.sum(axis=1)
     status = session.simulator.state.request_status
-    slots = np.array([np.sort(of_one[of_one >= 0])[:each] for of_one in status])
-    times = np.diff(slots, axis=1, prepend=-1)
-    return DeliveryTime(float(times.mean()), float(times.std(ddof=1) / np.sqrt(times.size)), times.size)
+    served = [np.flatnonzero(of_one >= 0)[:each] for of_one in status]  # one request comes in every slot
+    slots = np.array([of_one[places] for of_one, places in zip(status, served, strict=True)], dtype=np.int64)
+    werner = [of_one[places] for of_one, places in zip(session.simulator.state.request_werner, served, strict=True)]
+    return Deliveries(np.diff(slots, axis=1, prepend=-1), np.array(werner))

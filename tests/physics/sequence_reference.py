@@ -14,6 +14,7 @@ from importlib.metadata import version
 from itertools import combinations, pairwise
 from pathlib import Path
 
+import numpy as np
 from sequence.app.request_app import RequestApp
 from sequence.components.memory import Memory
 from sequence.components.optical_channel import QuantumChannel
@@ -26,6 +27,7 @@ from sequence.kernel.event import Event
 from sequence.kernel.process import Process
 from sequence.kernel.quantum_manager import QuantumManager
 from sequence.kernel.timeline import Timeline
+from sequence.resource_management.memory_manager import MemoryInfo
 from sequence.topology.node import Node
 from sequence.topology.router_net_topo import RouterNetTopo
 
@@ -35,8 +37,26 @@ KM = 1000.0  # m
 LENGTH = 20.0  # km of a link, end to end
 ATTENUATION = 0.2  # dB/km
 DURATION = 20  # s
+CHAIN_DURATION = 60  # s
+CHAINS = ((2, 1.0), (3, 1.0), (3, 0.5), (5, 1.0))  # routers, swap success
+CHAIN_HARDWARE = {"fidelity": 0.95, "gate": 0.99, "readout": 0.99, "coherence": 0.1}  # s, of SeQUeNCe
 
 Value = dict[str, float]
+
+
+class Recipient(RequestApp):
+    """What an end does with pairs: it notes when each came, in s, and of which fidelity."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self.pairs: list[tuple[float, float]] = []
+
+    def get_memory(self, info: MemoryInfo) -> None:
+        before = self.memory_counter
+        now, fidelity = self.node.timeline.now() / SECOND, info.fidelity
+        super().get_memory(info)
+        if self.memory_counter > before:
+            self.pairs.append((now, fidelity))
 
 
 def timeline() -> Timeline:
@@ -115,12 +135,13 @@ def fibre(length: float, attenuation: float) -> Value:
     }
 
 
-def end_to_end_rate(routers: int, swap_success: float) -> float:
-    """Pairs/s between the ends of a chain of routers over DURATION s, one memory per router and link.
+def delivered(routers: int, swap_success: float, duration: int, **hardware: float) -> list[tuple[float, float]]:
+    """Times in s and fidelities of pairs between the ends of a chain over `duration` s, a memory per router and link.
 
     Links of LENGTH km with a heralding station half way: both photons have to arrive, and the linear-optics Bell
-    measurement succeeds half of the time. Memories neither decay nor expire; swaps of success probability
-    `swap_success` start as soon as both links are there.
+    measurement succeeds half of the time. Swaps of success probability `swap_success` start as soon as both links are
+    there, at the middle of five routers after those of its neighbours. Memories do not expire; they decay, and swaps
+    are noisy, only where `hardware` says so.
     """
     for protocol in (EntanglementGenerationA, EntanglementGenerationB):
         protocol.set_global_type(SINGLE_HERALDED)
@@ -129,7 +150,7 @@ def end_to_end_rate(routers: int, swap_success: float) -> float:
     timeline()
     names = [f"r{i}" for i in range(routers)]
     start = SECOND // 10  # the reservation takes its time
-    stop = start + DURATION * SECOND
+    stop = start + duration * SECOND
     detector = {"efficiency": 1.0, "count_rate": 5e7}
     chain = RouterNetTopo(
         {
@@ -173,11 +194,36 @@ def end_to_end_rate(routers: int, swap_success: float) -> float:
             ],
         }
     )
-    apps = [RequestApp(chain.get_timeline().get_entity_by_name(name)) for name in names]
+    nodes = [chain.get_timeline().get_entity_by_name(name) for name in names]
+    for node in nodes if hardware else ():
+        node.gate_fid, node.meas_fid = hardware["gate"], hardware["readout"]
+        for each in node.get_components_by_type("MemoryArray")[0].memories:
+            each.coherence_time, each.decoherence_rate = hardware["coherence"], 1.0 / hardware["coherence"]
+            each.decoherence_errors, each.cutoff_flag = [1 / 3, 1 / 3, 1 / 3], False
+    apps = [Recipient(node) for node in nodes]
     chain.get_timeline().init()
-    apps[0].start(names[-1], start, stop, memo_size=1, fidelity=0.5)
+    apps[0].start(names[-1], start, stop, memo_size=1, fidelity=0.01)  # whatever it has
     chain.get_timeline().run()
-    return apps[0].memory_counter / DURATION
+    return apps[0].pairs
+
+
+def end_to_end_rate(routers: int, swap_success: float) -> float:
+    """Pairs/s between the ends of a chain of perfect memories and swaps over DURATION s."""
+    return len(delivered(routers, swap_success, DURATION)) / DURATION
+
+
+def delivery(routers: int, swap_success: float) -> Value:
+    """Mean time between deliveries in s and mean fidelity of a chain with noise, and their standard errors."""
+    pairs = np.array(delivered(routers, swap_success, CHAIN_DURATION, **CHAIN_HARDWARE))
+    times, fidelities = np.diff(pairs[:, 0]), pairs[1:, 1]
+    found = {"time": times, "fidelity": fidelities}
+    return {
+        "routers": routers,
+        "swap_success": swap_success,
+        "deliveries": len(times),
+        **{name: each.mean() for name, each in found.items()},
+        **{f"{name}_error": each.std(ddof=1) / np.sqrt(len(each)) for name, each in found.items()},
+    }
 
 
 def end_to_end() -> dict[str, object]:
@@ -203,7 +249,10 @@ def end_to_end() -> dict[str, object]:
 
 
 def rounded(values: list[Value]) -> list[Value]:
-    return [{name: round(float(number), DECIMALS) for name, number in value.items()} for value in values]
+    return [
+        {name: number if isinstance(number, int) else round(float(number), DECIMALS) for name, number in value.items()}
+        for value in values
+    ]
 
 
 def main() -> None:
@@ -227,6 +276,14 @@ def main() -> None:
         "storage": rounded([store(0.95, 1.0, 1.0, 0.1), store(0.95, 1.0, 4.0, 0.3), store(0.8, 60.0, 5.0, 2.0)]),
         "fibre": rounded([fibre(length, 0.2) for length in (1.0, 10.0, 50.0, 100.0)] + [fibre(20.0, 0.17)]),
         "end_to_end": end_to_end(),
+        "chains": {
+            "note": "links as above; times in s between deliveries, coherence in s of SeQUeNCe",
+            "duration": CHAIN_DURATION,
+            "length": LENGTH,
+            "attenuation": ATTENUATION,
+            "hardware": CHAIN_HARDWARE,
+            "rows": rounded([delivery(*chain) for chain in CHAINS]),
+        },
     }
     FILE.write_text(json.dumps(reference, indent=2) + "\n", encoding="utf-8")
 

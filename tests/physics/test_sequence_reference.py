@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dpem_env import physics
+from dpem_env.support.files import read_json
 
 REFERENCE = json.loads(Path(__file__).with_name("sequence_reference.json").read_text(encoding="utf-8"))
 PRECISION = 0.51 * 10.0 ** -REFERENCE["decimals"]  # half a unit of the last decimal, and rounding
@@ -61,3 +62,29 @@ def test_waiting_for_two_links_slows_a_chain_about_as_the_expected_build_times_s
     one, two = (physics.expected_build_time(np.ones(links)) for links in (1, 2))
     # Sampling and SeQUeNCe's attempts in rounds, with their messages, leave a few per cent.
     assert run["three_to_two_nodes_ratio"] == pytest.approx(one / two, rel=0.05)
+
+
+CHAINS = REFERENCE["chains"]
+MESSAGES = {2: 0, 3: 3}
+
+
+@pytest.mark.parametrize("row", [row for row in CHAINS["rows"] if row["routers"] < 5], ids=str)
+def test_chains_take_an_attempt_for_every_four_times_that_light_takes_along_a_link_and_three_for_a_swap(
+    row: Value,
+) -> None:
+    p, light = physics.transmission(CHAINS["length"], CHAINS["attenuation"]) / 2, CHAINS["length"] / physics.LIGHT_SPEED
+    attempts = (1.0 - (1.0 - (1.0 - p) ** np.arange(1000)) ** (row["routers"] - 1)).sum()  # until all links are there
+    expected = (4 * attempts + MESSAGES[int(row["routers"])]) * light / row["swap_success"]
+    assert abs(row["time"] - expected) < 3 * row["time_error"]
+
+
+def test_the_simulator_delivers_what_sequence_does_in_its_time_within_three_errors() -> None:
+    results = Path(__file__).resolve().parents[2] / "baselines" / "results" / "truth" / "sequence.json"
+    played = read_json(results)["rows"]
+    assert [(row["nodes"], row["time_sequence"]) for row in played] == [
+        (row["routers"], pytest.approx(1e3 * row["time"])) for row in CHAINS["rows"]
+    ]
+    for row in played:
+        assert abs(row["time_off"]) < 3
+        assert abs(row["fidelity_off"]) < 3
+        assert row["nodes"] == 2 or row["bare_fidelity"] - row["fidelity"] > 10 * row["fidelity_error"]  # it matters
