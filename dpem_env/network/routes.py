@@ -77,16 +77,46 @@ def find_routes(topology: Topology, scenario: Scenario, peers: Ints) -> RouteTab
     return RouteTable(hops, links, nodes, build_time, smallest)
 
 
+def light_of_quality(scenario: Scenario) -> tuple[Floats, Floats]:
+    """(Q,) each: by what the success of a link's attempts, and its fidelity, differ from those of quality 1.
+
+    Not at all, unless allocations choose how bright their links are: success goes with α, fidelity with 1 - α.
+    """
+    bright = np.broadcast_to(scenario.hardware.bright_states, scenario.control.qualities)
+    return bright / bright[0], (1.0 - bright) / (1.0 - bright[0])
+
+
+def link_werner(topology: Topology, scenario: Scenario) -> Floats:
+    """(Q, L) Werner parameter of a pair that has just arrived for a link of every quality."""
+    _, purity = light_of_quality(scenario)
+    arrived: Floats = physics.werner_from_fidelity(topology.link_fidelity * purity[:, None])
+    return arrived
+
+
+def rounds_of_quality(scenario: Scenario) -> range:
+    """The rounds of purification that links of each quality take, from none on; empty where light is chosen."""
+    return range(0 if scenario.hardware.light_is_chosen else scenario.control.qualities)
+
+
 def pumped_werner(topology: Topology, scenario: Scenario) -> Floats:
     """(Q, L) Werner parameter of a fresh link at every quality."""
-    link, noise = physics.werner_from_fidelity(topology.link_fidelity), scenario.hardware.purification_fidelities
-    return np.array([physics.pumped_werner(link, q, *noise) for q in range(1, scenario.control.qualities + 1)])
+    noise, pumped = scenario.hardware.purification_fidelities, link_werner(topology, scenario)
+    for rounds in rounds_of_quality(scenario):
+        pumped[rounds] = physics.pumped_werner(pumped[rounds], rounds + 1, *noise)
+    return pumped
 
 
 def pairs_per_link(topology: Topology, scenario: Scenario) -> Floats:
-    """(Q, L) pairs that must arrive on average to complete a link at every quality, if nothing decays meanwhile."""
-    link, noise = physics.werner_from_fidelity(topology.link_fidelity), scenario.hardware.purification_fidelities
-    return np.array([physics.pairs_per_link(link, q, *noise) for q in range(1, scenario.control.qualities + 1)])
+    """(Q, L) pairs of quality 1 that would have to arrive on average to complete a link at every quality.
+
+    If nothing decays meanwhile. Where the light is chosen one arrives, later than one of quality 1 by what is darker.
+    """
+    success, _ = light_of_quality(scenario)
+    noise, arrived = scenario.hardware.purification_fidelities, link_werner(topology, scenario)
+    pairs = np.repeat(1.0 / success[:, None], arrived.shape[1], axis=1)
+    for rounds in rounds_of_quality(scenario):
+        pairs[rounds] = physics.pairs_per_link(arrived[rounds], rounds + 1, *noise)
+    return pairs
 
 
 def fresh_werner(

@@ -186,14 +186,16 @@ def light(layout: Layout, hardware: Hardware, rate: Floats) -> tuple[Floats, Flo
     """(L,) how probable it is that a pair of the link's source, of `rate` (L,) pairs/s, arrives; its fidelity then.
 
     Between sources and a station in the middle both photons must come through (η of the whole fibre), or with one click
-    either (2α√η, while the pair is as bright as α spoils it). A link that may wait for `parallel_modes` answers at most
-    makes no more attempts than these allow; it then takes that share of its source's pairs.
+    either (2α√η, while the pair is as bright as α spoils it); where α is chosen with the quality, it is that of the
+    first. A source that waits for `parallel_modes` answers at most makes no more attempts than these allow, and that
+    share of its pairs, whichever of equally long links they are for.
     """
     through = physics.transmission(layout.length, _own_or(layout.fibres.get("attenuation"), hardware.attenuation))
     fidelity = _own_or(layout.fibres.get("link_fidelity"), np.full(len(layout.links), hardware.link_fidelity))
     if hardware.link_model == "single-click":
-        through = physics.single_click_success(hardware.bright_state, through)
-        fidelity = fidelity * (1.0 - hardware.bright_state)
+        bright = hardware.bright_states[0]
+        through = physics.single_click_success(bright, through)
+        fidelity = fidelity * (1.0 - bright)
     if hardware.parallel_modes is not None:
         most = hardware.attempt_success * physics.heralded_attempts(layout.length, hardware.parallel_modes)
         through = through * np.minimum(most / np.maximum(rate, physics.NEGLIGIBLE_RATE), 1.0)

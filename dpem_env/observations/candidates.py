@@ -75,9 +75,9 @@ def _claim(world, reading, i, step, work):
 
 @inner
 def _share_link(rules, world, work, link):
-    """Mean wait for a link, and chance that it comes in time, if one or two more claim its source."""
+    """Mean wait for a link of quality 1, and chance that it comes in time, if one or two more claim its source."""
     source = world.link_emitter[link]
-    arrival = world.link_transmission[link]
+    arrival = world.link_transmission[0, link]
     for more in range(2):
         if rules.bernoulli:  # nobody shares
             slot = rules.lifetime / rules.time_to_live

@@ -102,6 +102,14 @@ PerClass = Annotated[
 ]
 
 
+Brightness = Annotated[float, Field(strict=True, gt=0, le=0.5)]
+# The bright state: one for all links, or a list with one for each quality.
+PerQuality = Annotated[
+    Annotated[Brightness, Tag("number")] | Annotated[tuple[Brightness, ...], Field(max_length=16), Tag("list")],
+    Discriminator(_number_or_list),
+]
+
+
 def _two(span: object) -> object:
     if not isinstance(span, list | tuple) or len(span) != 2:
         raise ValueError("expected [low, high], two numbers")
@@ -228,12 +236,11 @@ class Hardware(Section):
         Literal["midpoint", "single-click"], "both photons must come through, or one (with bright_state)"
     ] = "midpoint"
     bright_state: Annotated[
-        float,
-        Field(strict=True, gt=0, le=0.5),
-        "single-click: probability that an end emits, by which pairs lose fidelity",
+        PerQuality,
+        "single-click: probability that an end emits, by which pairs lose fidelity; of each quality, if a list",
     ] = 0.05
     parallel_modes: Annotated[
-        Count | None, "attempts of a link that wait for an answer, 2L/c each, at most; none: as many as there are"
+        Count | None, "attempts of a source that wait for an answer, 2L/c each, at most; none: as many as there are"
     ] = None
     attempt_success: Annotated[
         float,
@@ -257,6 +264,22 @@ class Hardware(Section):
     def purification_fidelities(self) -> tuple[float, float]:
         """Gate and readout fidelity of purification rounds."""
         return (self.gate_fidelity, self.readout_fidelity) if self.purification_gates == "noisy" else (1.0, 1.0)
+
+    @property
+    def light_is_chosen(self) -> bool:
+        """Whether allocations choose how bright their links are, instead of purifying them."""
+        return isinstance(self.bright_state, tuple)
+
+    @property
+    def bright_states(self) -> tuple[float, ...]:
+        """The bright state of every quality, where it is chosen; else the one there is."""
+        return self.bright_state if isinstance(self.bright_state, tuple) else (self.bright_state,)
+
+    @model_validator(mode="after")
+    def _better_links_are_darker(self) -> Hardware:
+        if not self.bright_states or list(self.bright_states) != sorted(set(self.bright_states), reverse=True):
+            raise ValueError("bright_state must be decreasing: links of a higher quality are darker")
+        return self
 
     @model_validator(mode="after")
     def _nothing_is_given_in_vain(self) -> Hardware:
@@ -397,7 +420,9 @@ class Control(Section):
     ] = 0.25
     rows: Annotated[int, Field(strict=True, ge=1, le=255), "open allocations of a node at most"] = 4
     qualities: Annotated[
-        int, Field(strict=True, ge=1, le=16), "qualities to ask for: quality q takes q - 1 rounds a link"
+        int,
+        Field(strict=True, ge=1, le=16),
+        "qualities to ask for: quality q takes q - 1 rounds a link, or has the q-th bright_state",
     ] = 3
     time_to_live: Annotated[Positive, "s until an allocation is torn down"] = 2.0
     swapping: Annotated[
@@ -654,6 +679,12 @@ class Scenario(Section):
     def _every_class_has_a_value(self) -> Scenario:
         if self.reward.class_values and len(self.reward.class_values) != len(self.demand.fidelity_classes):
             raise ValueError("reward.class_values needs one value per fidelity class, or none at all")
+        return self
+
+    @model_validator(mode="after")
+    def _every_quality_has_a_bright_state(self) -> Scenario:
+        if self.hardware.light_is_chosen and len(self.hardware.bright_states) != self.control.qualities:
+            raise ValueError("hardware.bright_state needs one number, or one per quality")
         return self
 
     @model_validator(mode="after")

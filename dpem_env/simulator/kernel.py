@@ -714,10 +714,11 @@ def _offer_pairs(rules, world, state, work, e, pairs, outcome):
             link = world.route_links[i, d, r, h]
             attempt = work.claim_offers[claim]
             work.claim_offers[claim] += 1
-            if uniform(outcome, TRANSMISSION, i, row, h, attempt) >= world.link_transmission[link]:
+            asked = state.alloc_quality[i, row] - 1
+            if uniform(outcome, TRANSMISSION, i, row, h, attempt) >= world.link_transmission[asked, link]:
                 state.tally[TALLY.LOST_IN_FIBRE] += 1
             else:
-                fresh = world.fresh_werner[link]
+                fresh = world.fresh_werner[asked, link]
                 _receive(rules, state, i, row, h, fresh, uniform(outcome, PURIFICATION, i, row, h, attempt))
                 if is_complete(state, i, row, h):
                     incomplete -= 1
@@ -732,10 +733,13 @@ def _offer_pairs(rules, world, state, work, e, pairs, outcome):
 
 @inlined
 def _receive(rules, state, i, row, h, fresh, u):
-    """A fresh pair arrives: it fills an empty link or is spent in one pumping round on the link's aged pair."""
+    """A fresh pair arrives: it fills an empty link or is spent in one pumping round on the link's aged pair.
+
+    Where the quality is that of the light, the link has all it asks for.
+    """
     held = state.link_werner[i, row, h]
     if state.link_rounds[i, row, h] < 0:
-        state.link_rounds[i, row, h] = 0
+        state.link_rounds[i, row, h] = 0 if rules.pumped else state.alloc_quality[i, row] - 1
         state.link_hops[i, row, h] = 1
         state.link_werner[i, row, h] = fresh
         state.link_slot[i, row, h] = state.slot[0]

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from dpem_env import physics
 from dpem_env.demand.requests import Demand
 from dpem_env.network.network import Network
-from dpem_env.network.routes import RouteTable, swap_factor
+from dpem_env.network.routes import RouteTable, light_of_quality, link_werner, swap_factor
 from dpem_env.network.topology import Topology
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import MAX_SLOTS
@@ -270,6 +270,7 @@ def rules_of(scenario: Scenario) -> Rules:
         regenerate=control.regenerate,
         switch=control.switch,
         cutoff=MAX_SLOTS if control.cutoff is None else control.cutoff,
+        pumped=not hardware.light_is_chosen,
         bernoulli=hardware.emission == "bernoulli",
         swap_success=float(hardware.swap_success),
         swap_factor=swap_factor(scenario),
@@ -297,6 +298,7 @@ def _sizes_of(scenario: Scenario, episode: Episode) -> dict[str, int]:
         "k": scenario.routing.routes_per_peer,
         "H": scenario.routing.max_hops,
         "L": topology.num_links,
+        "Q": scenario.control.qualities,
         "C": len(scenario.demand.fidelity_classes),
         "S": int(topology.memory.max()),
         "R": max(len(episode.demand.requests.slot), 1),
@@ -322,7 +324,7 @@ def _network_arrays(scenario: Scenario, network: Network) -> dict[str, NDArray[A
         "coherence_time": topology.coherence_time,
         "link_emitter": topology.emitter,
         "link_transmission": _arrival(scenario, topology),
-        "fresh_werner": physics.werner_from_fidelity(topology.link_fidelity),
+        "fresh_werner": link_werner(topology, scenario),
         "link_decay": physics.decay_factor(slot, topology.coherence_time[u], topology.coherence_time[v]),
         "peers": network.peers,
         "route_hops": routes.hops,
@@ -344,10 +346,12 @@ def _shared_sources(routes: RouteTable, topology: Topology) -> NDArray[np.int32]
 
 
 def _arrival(scenario: Scenario, topology: Topology) -> NDArray[np.float64]:
-    """(L,) probability that an offered pair arrives; that an attempt of a Bernoulli source brings one at all."""
+    """(Q, L) probability that an offered pair arrives; that an attempt of a Bernoulli source brings one at all."""
+    success, _ = light_of_quality(scenario)
+    arrival: NDArray[np.float64] = topology.transmission * success[:, None]
     if scenario.hardware.emission == "poisson":
-        return topology.transmission
-    return topology.transmission * topology.generation_rate[topology.emitter] * scenario.control.slot_duration
+        return arrival
+    return arrival * topology.generation_rate[topology.emitter] * scenario.control.slot_duration
 
 
 def _copy(struct: Any, bigger: Any) -> None:

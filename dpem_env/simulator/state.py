@@ -2,9 +2,9 @@
 
 Each field's annotation gives dtype and axes after the leading B: N nodes, D peer places per node, K allocation rows
 per node, k routes per pair, H hops at most (H1 = H + 1 nodes), L links, C fidelity classes, S largest memory,
-R requests, T tallies, G readings, g of a chain; NK and NKH are products. Phase functions see one environment: the same
-structs without the leading axis (`world_of`, `state_of`, `work_of`). Empty places hold -1 unless a comment says
-otherwise.
+Q qualities, R requests, T tallies, G readings, g of a chain; NK and NKH are products. Phase functions see one
+environment: the same structs without the leading axis (`world_of`, `state_of`, `work_of`). Empty places hold -1 unless
+a comment says otherwise.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Rules(NamedTuple):
     regenerate: bool  # links are made again inside longer segments
     switch: bool  # the hub of a star, node 0, swaps what two leaves have stored
     cutoff: int  # slots, largest age of a segment
+    pumped: bool  # quality q takes q - 1 rounds of purification; else it is how bright links are
     bernoulli: bool  # one attempt per slot and link that asks for it
     swap_success: float
     swap_factor: float  # g_sw
@@ -70,8 +71,8 @@ class World(NamedTuple):
     swap_rate: Annotated[F64, "N"]  # swaps/s
     coherence_time: Annotated[F64, "N"]  # s
     link_emitter: Annotated[I32, "L"]  # node whose source feeds the link
-    link_transmission: Annotated[F64, "L"]
-    fresh_werner: Annotated[F64, "L"]  # of an arriving pair
+    link_transmission: Annotated[F64, "Q L"]  # by the quality that is asked for
+    fresh_werner: Annotated[F64, "Q L"]  # of an arriving pair
     link_decay: Annotated[F64, "L"]  # factor on w per slot
     peers: Annotated[I32, "N D"]  # node index
     route_hops: Annotated[I8, "N D k"]  # 0 where there is no route

@@ -576,6 +576,10 @@ def test_links_of_no_length_wait_for_nothing() -> None:
         ({"attempt_success": 0.5}, "attempt_success = 0.5 does nothing without parallel_modes"),
         ({"link_model": "single-click", "bright_state": 0.6}, "bright_state"),
         ({"parallel_modes": 0}, "parallel_modes"),
+        ({"link_model": "single-click", "bright_state": (0.1, 0.2, 0.3)}, "bright_state must be decreasing"),
+        ({"link_model": "single-click", "bright_state": ()}, "bright_state must be decreasing"),
+        ({"link_model": "single-click", "bright_state": (0.2, 0.1)}, "bright_state needs one number, or one per qual"),
+        ({"bright_state": (0.3, 0.2, 0.1)}, "does nothing without link_model"),
     ],
 )
 def test_what_says_nothing_of_a_link_is_refused(fields: dict[str, Any], told: str) -> None:
