@@ -17,6 +17,7 @@ from dpem_env.experiments.forecast_skill import SUMS
 from dpem_env.experiments.statistics import RESAMPLES
 from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.report.tables import of_tuned
+from dpem_env.scenarios.hardware import PRESETS
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import read_json
 from dpem_env.support.seeding import generator
@@ -150,4 +151,16 @@ def peers() -> Iterator[Record]:
         yield each | {"release": next(each["versions"][name] for name in PEERS if name in each["versions"])}
 
 
-ANALYSES = {each.__name__: each for each in (variance, curves, attacks, forecasts, verdict, tuned, peers)}
+def presets() -> Iterator[Record]:
+    """Every number of every preset of hardware, and where it is from."""
+    for preset, numbers in PRESETS.items():
+        for field, number in numbers.items():
+            shown = number.value if not isinstance(number.value, tuple) else list(number.value)
+            yield {"preset": preset, "field": f"`{field}`", "shown": str(shown)} | {
+                "meaning": number.meaning,
+                "source": number.source,
+                "read": number.read,
+            }
+
+
+ANALYSES = {each.__name__: each for each in (variance, curves, attacks, forecasts, verdict, tuned, peers, presets)}

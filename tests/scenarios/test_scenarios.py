@@ -35,6 +35,8 @@ RELEASED = {
     "chain3-v0": "7684b0034756",
     "star8-v0": "e740b0f7afe7",
     "mesh20-v0": "7fdfdc814ca7",
+    "mesh20-ions-v0": "b77340ee3b0a",
+    "mesh20-nv-v0": "176dbc55c5e6",
     "mesh100-v0": "ef9add87b8e5",
     "mesh100-outages-v0": "79f5cceb3a98",
     "mesh100-10s-v0": "59cc45fe02ec",
