@@ -163,4 +163,43 @@ def presets() -> Iterator[Record]:
             }
 
 
-ANALYSES = {each.__name__: each for each in (variance, curves, attacks, forecasts, verdict, tuned, peers, presets)}
+def reproduced() -> Iterator[Record]:
+    """One number of every result of others that is reproduced: theirs, ours, the difference, and what it takes."""
+    chain = {"nodes": 5, "generation": 0.9, "swap_success": 0.5, "cutoff": 2}
+    solved = _row("exact.json:chains", chain | {"quantity": "swap-asap"})
+    played = _row("simulated.json:rows", chain | {"policy": "swap-asap"})
+    switch = _row("switch.json:rows", {"users": 8, "generation": 0.05, "buffer": 4, "quantity": "capacity"})
+    other = _row("sequence.json:rows", {"nodes": 5})
+    either = [float(np.hypot(other[f"{each}_sequence_error"], other[f"{each}_error"])) for each in ("time", "fidelity")]
+    slots, pairs = (
+        "swap-asap on five nodes, p = 0.9, p_s = 0.5: slots",
+        "switch, k = 8, μ = 0.05, B = 4: pairs per slot",
+    )
+    for step, what, by, theirs, ours, digits, error in (
+        ("exact", slots, "solver", float(solved["published"]), solved["found"], 6, None),
+        ("simulated", slots, "simulator", float(solved["published"]), played["mean"], 3, played["error"]),
+        ("switch", pairs, "solver, in slots", switch["published"], switch["slotted"], 5, None),
+        ("switch", pairs, "simulator", switch["published"], switch["simulated"], 5, switch["error"]),
+        ("sequence", "SeQUeNCe, five nodes: ms", "simulator", other["time_sequence"], other["time"], 3, either[0]),
+        ("sequence", "and fidelity", "simulator", other["fidelity_sequence"], other["fidelity"], 4, either[1]),
+    ):
+        off = f"{float(ours) - theirs:+.{digits}f}" + (f" ± {error:.{digits}f}" if error else "")
+        shown = {
+            "what": what,
+            "by": by,
+            "theirs": f"{theirs:.{digits}f}",
+            "ours": f"{float(ours):.{digits}f}",
+            "off": off,
+        }
+        minutes = read_json(BASELINES / "experiments" / "truth.lock.json")["steps"][step]["core_minutes"]
+        yield shown | {"step": step, "minutes": minutes}
+
+
+def _row(source: str, which: Record) -> Record:
+    """The record of a result of `truth` that has these values."""
+    return next(each for each in records(f"results/truth/{source}") if which.items() <= each.items())
+
+
+ANALYSES = {
+    each.__name__: each for each in (variance, curves, attacks, forecasts, verdict, tuned, peers, presets, reproduced)
+}
