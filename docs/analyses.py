@@ -14,6 +14,7 @@ from dpem_env.envs.metric_labels import HEADLINE, METRICS, QUANTITIES
 from dpem_env.experiments import results
 from dpem_env.experiments.anova import one_way_anova, two_way_anova
 from dpem_env.experiments.forecast_skill import SUMS
+from dpem_env.experiments.fronts import front_table
 from dpem_env.experiments.statistics import RESAMPLES
 from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.report.tables import of_tuned
@@ -25,6 +26,7 @@ from dpem_env.support.seeding import generator
 BASELINES = Path(__file__).resolve().parents[1] / "baselines"
 POINT = (None, 0.5)  # s, control delays at which policies are compared
 DEMANDS = ("sessions", "half", "steady", "periodic", "trace")
+FRONT_LEVELS = (0.0005, 0.001, 0.0015, 0.002, 0.003)  # of contention, written down before scoring
 PEERS = ("mpe2", "rware", "sequence", "torchrl", "dpem-env")
 SKILL = Quantity("skill", "deviance skill", 3)
 
@@ -67,6 +69,14 @@ def _of_file(path: Path, name: str) -> Iterator[Record]:
         metrics = [name for name in QUANTITIES if isinstance(row.get(name), float)]
         estimates = {name: Estimate(QUANTITIES[name], row[name]) for name in metrics}
         yield file | row | estimates | {"file": file, "folder": path.parent.name, "stem": path.stem}
+
+
+def learned_fronts() -> Iterator[Record]:
+    """Fronts of learned policies and rules at the levels that were written down, and beside maxweight's."""
+    found = read(BASELINES / "results" / "learning" / "fronts" / "evaluation")
+    table = front_table(found, "maxweight", FRONT_LEVELS[-1], FRONT_LEVELS)
+    for record in table.records:
+        yield record | {"episodes": table.episodes}
 
 
 def variance() -> Iterator[Record]:
@@ -201,5 +211,6 @@ def _row(source: str, which: Record) -> Record:
 
 
 ANALYSES = {
-    each.__name__: each for each in (variance, curves, attacks, forecasts, verdict, tuned, peers, presets, reproduced)
+    each.__name__: each
+    for each in (variance, curves, attacks, forecasts, verdict, tuned, peers, presets, reproduced, learned_fronts)
 }

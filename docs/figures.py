@@ -42,6 +42,8 @@ def main() -> None:
     save_results_figure(DOCS / "delay-curve.png", [mesh], PANELS, METRICS["reward"])
     fronts = results.panelled(results.read(BASELINES / "results" / "fronts"))
     save_front_figure(DOCS / "fronts.png", fronts, METRICS["contention"], METRICS["delivery_rate"], FRONTS)
+    learned = results.panelled(results.read(BASELINES / "results" / "learning" / "fronts" / "evaluation"))
+    save_front_figure(DOCS / "learned-fronts.png", learned, METRICS["contention"], METRICS["delivery_rate"])
     save_privacy_curve(DOCS / "privacy-curve.png")
     save_advantages(DOCS / "swap-advantages.png")
     save_swap_learning(DOCS / "swap-learning.png")

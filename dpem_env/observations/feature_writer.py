@@ -52,7 +52,20 @@ def _describe_fixed(world, node_divisor, peer_divisor, columns, out):
 
 @entry
 def _observe_batch(
-    rules, worlds, states, works, first, last, forecast, fresh, node_divisor, peer_divisor, columns, fixed, out
+    rules,
+    worlds,
+    states,
+    works,
+    first,
+    last,
+    forecast,
+    fresh,
+    node_divisor,
+    peer_divisor,
+    columns,
+    fixed_columns,
+    fixed,
+    out,
 ):
     for b in range(first, last):
         _observe(
@@ -65,13 +78,16 @@ def _observe_batch(
             node_divisor,
             peer_divisor,
             columns,
+            fixed_columns,
             fixed[b],
             out[b],
         )
 
 
 @inner
-def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divisor, columns, fixed, out):
+def _observe(
+    rules, world, state, work, forecast, fresh, node_divisor, peer_divisor, columns, fixed_columns, fixed, out
+):
     """One environment's rows, onto what is fixed of them."""
     known = fresh or state.seen_slot[0] > UNSEEN
     read = fresh or (rules.news and known)
@@ -95,8 +111,9 @@ def _observe(rules, world, state, work, forecast, fresh, node_divisor, peer_divi
     node_width, width = len(node_divisor), len(peer_divisor)
     for i in range(nodes):
         row = out[i]
-        for column in range(row.shape[0]):
-            row[column] = fixed[i, column]
+        row[:] = 0.0
+        for place in range(fixed.shape[1]):
+            row[fixed_columns[place]] = fixed[i, place]
         write(row, node_divisor, columns.free_memory, state.free_memory[i])
         write(row, node_divisor, columns.swap_tokens, state.tokens[i])
         write(row, node_divisor, columns.source_backlog, work.source_claims[i])

@@ -356,7 +356,8 @@ class Observer:
         self.code = code_for(simulator.scenario, routes, condition)
         self._features = (*self.table.divisors, self.table.columns)
         self._no_forecast = np.zeros((1, 1, 1, 0), dtype=np.float32)
-        self._fixed: tuple[F32, I8]  # (B, N, F) what rows begin with, (B, N, actions) what a free row allows
+        # The columns that never change and (B, N, columns) what is in them; (B, N, actions) what a free row allows.
+        self._fixed: tuple[tuple[NDArray[np.uint32], F32], I8]
         self._described = 0  # networks loaded when these were written
 
     def observe(self, forecast: F32 | None = None, fresh: bool = False) -> F32:
@@ -375,7 +376,7 @@ class Observer:
         if self.table.of_relays:
             return (write_relays, fresh, self.table.divisors[0], self.table.columns, out), out
         forecast = self._no_forecast if forecast is None else forecast
-        return (write_observations, forecast, fresh, *self._features, self._of_networks()[0], out), out
+        return (write_observations, forecast, fresh, *self._features, *self._of_networks()[0], out), out
 
     def masks(self) -> I8:
         """A fresh (B, N, actions) int8 matrix: 1 where the simulator would accept the action for admission."""
@@ -398,7 +399,7 @@ class Observer:
         allowed.flags.writeable = waiting.flags.writeable = False
         return allowed, waiting
 
-    def _of_networks(self) -> tuple[F32, I8]:
+    def _of_networks(self) -> tuple[tuple[NDArray[np.uint32], F32], I8]:
         """What never changes in the networks that are played."""
         sim = self.simulator
         if self._described < sim.networks_loaded:
@@ -407,5 +408,7 @@ class Observer:
             allowed = np.empty((*shape, self.code.num_actions), dtype=np.int8)
             describing = (write_fixed, *self._features, rows)
             sim.run(describing, (write_allowed, self.routes, bool(self.code.condition), allowed))
-            self._fixed, self._described = (rows, allowed), sim.networks_loaded
+            columns = np.flatnonzero(rows.any(axis=(0, 1))).astype(np.uint32)
+            fixed = columns, np.ascontiguousarray(rows[..., columns])
+            self._fixed, self._described = (fixed, allowed), sim.networks_loaded
         return self._fixed

@@ -36,11 +36,11 @@ PHASES = {
     "ageing": "kernel.age(rules, world, state)",
     "telemetry, when a snapshot is due": "telemetry.take_snapshot(rules, world, state, work, 0)",
     "writing observations": "writer._observe("
-    "rules, world, state, work, forecast, False, node, peer, columns, fixed, rows)",
+    "rules, world, state, work, forecast, False, node, peer, columns, places, fixed, rows)",
     "writing masks": "writer._mask(state, allowed, mask)",
 }
 LOOP = f"""
-def loop(rules, worlds, states, works, commands, forecast, node, peer, columns, fixed, allowed, rows, mask):
+def loop(rules, worlds, states, works, commands, forecast, node, peer, columns, places, fixed, allowed, rows, mask):
     action, route, priority, condition, fallback = commands
     world, state, work = world_of(worlds, 0), state_of(states, 0), work_of(works, 0)
     for _ in range({REPEATS}):
@@ -83,7 +83,7 @@ def main() -> None:
     (matrix, masks), played = session.look(), session.played()
     auto, unranked = np.full_like(idle, -1), np.zeros((len(idle), 0), dtype=np.int64)
     none = np.zeros((1, 1, 0), dtype=np.float32)
-    fixed, allowed = session.observer._of_networks()
+    (places, fixed), allowed = session.observer._of_networks()
     parts: dict[str, Callable[[], Any]] = {
         "actions from the dictionary": lambda: env._as_array(recorded[SLOT]),
         "observations": session.observations,
@@ -100,7 +100,7 @@ def main() -> None:
         simulator.work.finished_werner[:] = -1.0  # what was finished has been delivered
         features = session.observer.table
         given = ((idle, auto, idle, idle, unranked), none, *features.divisors, features.columns)
-        given += (fixed[0], allowed[0], matrix[0], masks[0])
+        given += (places, fixed[0], allowed[0], matrix[0], masks[0])
         phases[name] = (
             microseconds(lambda loop=loop, sim=simulator, given=given: loop(sim.rules, *sim._tables, *given)) / REPEATS
         )

@@ -224,9 +224,9 @@ def test_features_are_written_where_their_declaration_says() -> None:
         inverse[feature in PEER_FEATURES][start : start + sizes[feature.name]] = 1.0 / table.scale[feature.name]
     fixed, turned = np.empty_like(usual)[None], np.empty_like(usual)[None]
     turned_table = (*inverse, Columns(any_news=True, **where))
-    simulator.run(
-        (write_fixed, *turned_table, fixed), (write_observations, forecast, False, *turned_table, fixed, turned)
-    )
+    simulator.run((write_fixed, *turned_table, fixed))
+    everywhere = np.arange(fixed.shape[2], dtype=np.uint32)
+    simulator.run((write_observations, forecast, False, *turned_table, everywhere, fixed, turned))
     for feature in (*NODE_FEATURES, *PEER_FEATURES):
         for block in [-1] if feature in NODE_FEATURES else range(8):
             first = 0 if block < 0 else len(NODE_FEATURES) + block * table.peer_width
