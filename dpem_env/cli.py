@@ -96,6 +96,7 @@ def app() -> App:
         "table": commands.table,
         "figure": commands.figure,
         "front": commands.front,
+        "report": commands.report,
         "replay": commands.replay,
         "watch": commands.watch,
     }

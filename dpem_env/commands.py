@@ -456,6 +456,34 @@ def front(
     return 0
 
 
+def report(
+    results: Annotated[tuple[Path, ...], told("folders that dpem run or benchmark has written")],
+    /,
+    *,
+    out: Annotated[Path, told("a .html file; replaced if it exists")],
+) -> int:
+    r"""Write results as one HTML page that needs no network.
+
+    Of every folder: tables with intervals and paired differences, figures against control delay, fronts where
+    scenarios differ in the price of contention, performance profiles, and what it was made with.
+
+      dpem report results baselines/results/fronts --out report.html
+    """
+    from dpem_env.experiments.html_report import named, write_report
+    from dpem_env.experiments.results import read
+    from dpem_env.report.tables import working
+    from dpem_env.support.files import make_file_writable
+
+    if out.suffix != ".html":
+        raise DpemError(f"--out is {str(out)!r}; expected a file that ends in .html")
+    found = dict(zip(named(results), map(read, results), strict=True))
+    make_file_writable(out)
+    with working("writing …"):
+        write_report(out, found)
+    print(f"wrote {out}")
+    return 0
+
+
 def replay(log: Annotated[File, told("an episode log written by dpem run")], /, *, data: Data = None) -> int:
     """Run an episode again from its log and verify it."""
     from dpem_env.logs.recorder import read_log

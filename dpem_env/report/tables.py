@@ -210,8 +210,13 @@ def print_results(
             out.print(f"score: 0 is random-legal, 1 the {scenario['bound']['name']} bound")
         if scenario["differences"]:
             minus = f"{what}; minus {summary['reference']} on the same episodes"
-            found = [_difference(each, quantity) for each in scenario["differences"] for quantity in headline[:2]]
+            found = differences(scenario, headline[:2])
             out.print(table(minus, found, DIFFERENCES, right=slice(2, None), left=2))
+
+
+def differences(scenario: Record, quantities: Sequence[Quantity]) -> list[Record]:
+    """What every contestant of a scenario in a summary has more than the reference: the records of `DIFFERENCES`."""
+    return [_difference(each, quantity) for each in scenario["differences"] for quantity in quantities]
 
 
 def _difference(each: Record, quantity: Quantity) -> Record:
