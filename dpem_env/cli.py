@@ -99,6 +99,7 @@ def app() -> App:
         "report": commands.report,
         "replay": commands.replay,
         "watch": commands.watch,
+        "cite": commands.cite,
     }
     return options.commands("dpem", ABOUT, own | _others(), version=f"dpem {__version__}", help_epilogue=EXAMPLES)
 

@@ -484,6 +484,19 @@ def report(
     return 0
 
 
+def cite() -> int:
+    r"""Print how to cite the package, for BibTeX.
+
+    dpem cite >> paper.bib
+    """
+    from dpem_env import __version__
+    from dpem_env.simulator import RULES_VERSION
+    from dpem_env.support.citation import bibtex
+
+    print(bibtex(__version__, RULES_VERSION), end="")
+    return 0
+
+
 def replay(log: Annotated[File, told("an episode log written by dpem run")], /, *, data: Data = None) -> int:
     """Run an episode again from its log and verify it."""
     from dpem_env.logs.recorder import read_log

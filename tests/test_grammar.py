@@ -43,7 +43,7 @@ def asked_for(argv: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
 
 
 def test_all_commands_are_known() -> None:
-    assert len(NAMES) == 24
+    assert len(NAMES) == 25
     assert {"run", "train", "federate node", "reproduce"} <= set(NAMES)
 
 
@@ -79,7 +79,7 @@ def examples() -> list[str]:
 
 
 def test_examples_of_the_help_are_commands_and_fit_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(examples()) == 30
+    assert len(examples()) == 31
     for example in examples():
         assert asked_for(shlex.split(example.split(">")[0])[1:])
     shown = ""
