@@ -487,6 +487,8 @@ def report(
 def cite() -> int:
     r"""Print how to cite the package, for BibTeX.
 
+    With its version, and that of its rules: results of others are not comparable.
+
     dpem cite >> paper.bib
     """
     from dpem_env import __version__
