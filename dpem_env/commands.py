@@ -489,7 +489,7 @@ def cite() -> int:
 
     With its version, and that of its rules: results of others are not comparable.
 
-    dpem cite >> paper.bib
+      dpem cite >> paper.bib
     """
     from dpem_env import __version__
     from dpem_env.simulator import RULES_VERSION
