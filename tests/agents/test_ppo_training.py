@@ -283,7 +283,9 @@ def test_what_cannot_be_trained_is_told_in_one_line(
 
 
 def test_hyperparameters_are_checked() -> None:
-    with pytest.raises(ScenarioError, match="warm_start is 'hot'; expected one of 'reactive', 'waiting', 'none'"):
+    with pytest.raises(
+        ScenarioError, match="warm_start is 'hot'; expected one of 'reactive', 'maxweight', 'waiting', 'none'"
+    ):
         Hyperparameters(warm_start="hot")  # type: ignore[arg-type]
     for wrong in (
         {"slots": 0}, {"slots": 8.0}, {"networks": True}, {"hidden": 10**11}, {"epochs": "3"},
@@ -296,6 +298,10 @@ def test_hyperparameters_are_checked() -> None:
         ):
             Hyperparameters(**wrong)  # type: ignore[arg-type]
     for values, line in (
+        ({"routes": 1}, "hyperparameter routes is 1; expected true or false"),
+        ({"penalties": [0.1]}, r"hyperparameter penalties is \[0.1\]; expected two numbers above 0, the smaller first"),
+        ({"penalties": [0.2, 0.1]}, r"hyperparameter penalties is \[0.2, 0.1\]; expected two numbers"),
+        ({"penalties": [0.0, 0.1]}, r"hyperparameter penalties is \[0.0, 0.1\]; expected two numbers"),
         ({"hidden_blocks": ["sky"]}, "hidden_blocks is 'sky'; expected one of 'resources', 'demand', 'progress'"),
         ({"hidden_blocks": "stock"}, r"hidden_blocks is 'stock'; expected a list, such as \['forecast'\]"),
         ({"encoder": "magic"}, "encoder is 'magic'; expected one of 'per-peer', 'plain'"),
