@@ -169,7 +169,7 @@ def test_a_policy_may_lie_at_any_path(command: str) -> None:
 
 def test_a_trained_policy_may_lie_at_any_path() -> None:
     trained = Path("runs/mesh20-v0+slots=20,[1]-shared")
-    shutil.copytree(REPOSITORY / "agents" / "checkpoints" / "ppo-mesh20" / "seed0", trained)
+    shutil.copytree(REPOSITORY / "agents" / "checkpoints" / "shipped" / "mesh20", trained)
     small = ("--scenario", "mesh20-v0", "--set", "slots=4", "--seeds", "1", "--out", "out")
     assert dpem("run", "--policy", f"ppo:{trained}", "--policy", f"ppo:{trained}+mean-rates", *small) == 0
     assert set(logs()) == {f"ppo:{trained}", f"ppo:{trained} +mean-rates"}

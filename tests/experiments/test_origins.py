@@ -126,7 +126,7 @@ def test_a_policy_says_itself_what_it_reads(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_of_a_training_only_the_file_that_is_played_counts(repository: Path) -> None:
-    trained = Path(shutil.copytree(repository / "agents" / "checkpoints" / "ppo-mesh20" / "seed0", "trained"))
+    trained = Path(shutil.copytree(repository / "agents" / "checkpoints" / "shipped" / "mesh20", "trained"))
     file = trained / "policy.npz"
     policy = PolicySpec(f"ppo:{trained}")
     before = Origins().of_policy(policy)

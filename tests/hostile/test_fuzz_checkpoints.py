@@ -20,7 +20,8 @@ from dpem_agents.federation import federation
 from dpem_agents.forecasters.checkpoint import load as load_forecaster
 from dpem_agents.ppo.checkpoint import PARTS, load
 from dpem_agents.ppo.forward import shapes
-from dpem_agents.ppo.hyperparameters import PRESETS
+from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters, changed
+from dpem_agents.ppo.layout import Layout
 from dpem_agents.ppo.policy import PpoPolicy
 from dpem_agents.studies import attacks, curves
 from dpem_env import scenarios
@@ -47,7 +48,7 @@ class Kind(NamedTuple):
 
 @pytest.fixture(scope="module")
 def session() -> Session:
-    session = Session(MESH, news=load(SHIPPED / "ppo-mesh20" / "seed0").news)
+    session = Session(MESH, news=load(SHIPPED / "shipped" / "mesh20").news)
     session.begin(EpisodeSeeds(2000, 1))
     return session
 
@@ -80,9 +81,10 @@ def kinds(session: Session) -> dict[str, Kind]:
         traces.read_matrices.cache_clear()
         traces.read_matrices(path)
 
-    policy, actor = unpacked(SHIPPED / "ppo-mesh20" / "seed0" / "policy.npz")
+    policy, actor = unpacked(SHIPPED / "shipped" / "mesh20" / "policy.npz")
     chosen = policy["settings"]["hyperparameters"]
-    weights = shapes(chosen["encoder"], policy["interface"], chosen["hidden"], 1)
+    layout = Layout.of(policy["interface"], changed(Hyperparameters(), **chosen))
+    weights = shapes(chosen["encoder"], layout, chosen["hidden"], 1)
     training = {f"{part}.{name}": np.ones(shape, np.float32) for part in PARTS for name, shape in weights.items()}
     training["actions"] = np.zeros((3, policy["nodes"] * chosen["networks"]), np.int32)
     return {
