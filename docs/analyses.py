@@ -14,7 +14,7 @@ from dpem_env.envs.metric_labels import HEADLINE, METRICS, QUANTITIES
 from dpem_env.experiments import results
 from dpem_env.experiments.anova import one_way_anova, two_way_anova
 from dpem_env.experiments.forecast_skill import SUMS
-from dpem_env.experiments.fronts import front_table
+from dpem_env.experiments.fronts import FrontTable, front_table
 from dpem_env.experiments.statistics import RESAMPLES
 from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.report.tables import of_tuned
@@ -73,10 +73,15 @@ def _of_file(path: Path, name: str) -> Iterator[Record]:
 
 def learned_fronts() -> Iterator[Record]:
     """Fronts of learned policies and rules at the levels that were written down, and beside maxweight's."""
-    found = read(BASELINES / "results" / "learning" / "fronts" / "evaluation")
-    table = front_table(found, "maxweight", FRONT_LEVELS[-1], FRONT_LEVELS)
+    table = _learned_fronts()
     for record in table.records:
         yield record | {"episodes": table.episodes}
+
+
+@cache  # two tables tell of them
+def _learned_fronts() -> FrontTable:
+    found = read(BASELINES / "results" / "learning" / "fronts" / "evaluation")
+    return front_table(found, "maxweight", FRONT_LEVELS[-1], FRONT_LEVELS)
 
 
 def variance() -> Iterator[Record]:

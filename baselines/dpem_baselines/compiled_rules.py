@@ -27,12 +27,18 @@ def meet(pending, min_quality, best, needed):
     """Fill (n, R) `needed` with the smallest quality that meets the hardest of (n, C) pending, `best` if none does."""
     for i in range(needed.shape[0]):
         for r in range(needed.shape[1]):
-            quality = 1.0
-            for c in range(pending.shape[1]):
-                if pending[i, c] > 0:
-                    met = min_quality[i, r, c]
-                    quality = max(quality, met if met > 0 else best)
-            needed[i, r] = np.int64(quality)
+            needed[i, r] = np.int64(_hardest(pending[i], min_quality[i, r], best))
+
+
+@inlined
+def _hardest(pending, min_quality, best):
+    """The smallest quality that meets the hardest of (C,) pending over a route, `best` if none does."""
+    quality = 1.0
+    for c in range(len(pending)):
+        if pending[c] > 0:
+            met = min_quality[c]
+            quality = max(quality, met if met > 0 else best)
+    return quality
 
 
 @compiled
@@ -66,14 +72,9 @@ def weigh(
             spare = stored_pairs[i, d] + max(open_allocations[i, d] - requests, 0.0)
             backlog = waiting + forecast_weight * max(expected - spare, 0.0)
             for r in range(routes):
-                needed = min_quality[i, d, r, 0]  # of stock, which is for the lowest class
-                if waiting > 0.0:  # of the hardest class that waits, the best if the route does not meet it
-                    needed = 0.0
-                    for c in range(pending.shape[2]):
-                        if pending[i, d, c] > 0.0:
-                            met = min_quality[i, d, r, c]
-                            needed = max(needed, met if met > 0.0 else best_quality)
-                needed = max(needed, 1.0)
+                needed = max(min_quality[i, d, r, 0], 1.0)  # of stock, which is for the lowest class
+                if waiting > 0.0:
+                    needed = _hardest(pending[i, d], min_quality[i, d, r], best_quality)
                 price = hops[i, d, r] * needed * (link_price + load_price * load[i, d, r])
                 weight[i, d, r] = backlog * chance[i, d, r] - price if taken[i, d, r] else -np.inf
                 quality[i, d, r] = np.int64(needed)

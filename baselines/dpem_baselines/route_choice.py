@@ -52,6 +52,24 @@ def by_network(seen: Observations) -> Offers:
     )
 
 
+def by_news(seen: Observations, taken: NDArray[np.bool_], min_quality: Floats | NDArray[np.integer[Any]]) -> Offers:
+    """All candidate routes, as the news tell of them; `taken` and `min_quality` as of offers."""
+    hops = seen.candidate_hops
+    return Offers(
+        ranked=True,
+        taken=taken,
+        hops=hops,
+        chance=seen.useful_in_time,
+        load=claims_along(seen) / np.maximum(hops, 1),
+        min_quality=min_quality,
+    )
+
+
+def claims_along(seen: Observations) -> Floats:
+    """(N, D, R) claims by others at the sources and swap engines of each candidate route."""
+    return seen.source_claims_sum + seen.swap_claims_sum
+
+
 @cache
 def _no_swap_fails(swap_success: float, max_hops: int) -> Floats:
     """The chance of it on a route of 0, 1, … hops."""
@@ -96,17 +114,10 @@ class RouteChoice:
         """What there is to choose from."""
         if self.routes == "auto":
             return by_network(seen)
-        hops, chance = seen.candidate_hops, seen.useful_in_time
-        claims = seen.source_claims_sum + seen.swap_claims_sum
-        within = True if self.claims_limit is None else claims <= self.claims_limit
-        return Offers(
-            ranked=True,
-            taken=(chance > 0) & within,
-            hops=hops,
-            chance=chance,
-            load=claims / np.maximum(hops, 1),
-            min_quality=self._quality,
-        )
+        taken = seen.useful_in_time > 0
+        if self.claims_limit is not None:
+            taken &= claims_along(seen) <= self.claims_limit
+        return by_news(seen, taken, self._quality)
 
     def decide(
         self, seen: Observations, masks: NDArray[np.int8], offers: Offers, place: Ints, quality: Ints, worth: Floats

@@ -51,7 +51,7 @@ def published(switch: Switch) -> Use:
 
 
 def unlimited(switch: Switch) -> Use:
-    """The same for buffers without end and three users or more: capacity qkμ/2, k/2(k - 2) links stored."""
+    """The same for buffers without end and three users or more: capacity qkμ/2, k/(2(k - 2)) links stored."""
     users = switch.users
     return Use(switch.swap_success * users * switch.generation / 2, users / (2.0 * (users - 2)))
 

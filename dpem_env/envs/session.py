@@ -373,11 +373,14 @@ class Session:
 
     def new_requests(self, slot: int, network: int = 0) -> NewRequests:
         """The requests of a network that arrived in `slot`."""
-        episode = self._episode(network)
-        return Arrivals(self.scenario, episode.network, episode.demand).of_slot(slot)
+        if network not in self._arrivals:
+            episode = self._episode(network)
+            self._arrivals[network] = Arrivals(self.scenario, episode.network, episode.demand)
+        return self._arrivals[network].of_slot(slot)
 
     def _start(self, episodes: list[Episode], seeds: Sequence[EpisodeSeeds]) -> None:
         self.simulator.begin(episodes)
+        self._arrivals: dict[int, Arrivals] = {}  # of networks whose requests were asked for
         self.all_seeds, self.slots = list(seeds), episodes[0].slots
         self.forecasts.begin(episodes)
         if self.forecasts.forecasters:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dpem_env.envs.metric_labels import METRICS
 from dpem_env.experiments.results import Results, records
-from dpem_env.experiments.statistics import RESAMPLES, Interval, percentiles, student, weights
+from dpem_env.experiments.statistics import RESAMPLES, Interval, percentiles, resampled_means, student, weights
 from dpem_env.report.envelope import envelope
 from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.support.errors import DpemError, nearest
@@ -113,11 +113,8 @@ def compare_fronts(
 def _resampled(points: Points, episodes: Array, rng: np.random.Generator) -> tuple[Array, Array]:
     """(1 + resamples, P) means of contention and of delivery: first as they are, then resampled."""
     seeds = weights(points.delivery.shape[1], len(episodes), rng)
-    means = []
-    for values in points:
-        drawn = np.einsum("rt,pte,re->rp", seeds, values, episodes, optimize=True)
-        means.append(np.concatenate([values.mean(axis=(1, 2))[None], drawn]))
-    return means[0], means[1]
+    contention, delivery = (resampled_means(values, seeds, episodes) for values in points)
+    return contention, delivery
 
 
 def _interval(estimates: Array, episodes: int, trainings: int) -> Interval:

@@ -15,7 +15,7 @@ from dpem_env.experiments.fronts import CONTENTION, DELIVERY, FrontTable, front_
 from dpem_env.experiments.profiles import Profile, profiles
 from dpem_env.experiments.results import Results, panelled, records
 from dpem_env.report.profile_figure import save_profile_figure
-from dpem_env.report.results_figure import save_front_figure, save_results_figure
+from dpem_env.report.results_figure import Panelled, save_front_figure, save_results_figure
 from dpem_env.report.tables import DIFFERENCES, cells, differences
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import whole_file
@@ -66,7 +66,7 @@ def _parts(name: str, results: Results) -> Iterator[str]:
     quantities = [DELIVERY, CONTENTION]
     yield _figure("results", lambda path: save_results_figure(path, drawn, quantities, METRICS["reward"]))
     if _of_prices(summary):
-        yield from _front(results, front_table(results))
+        yield from _front(drawn, front_table(results))
     if found := profiles(results):
         yield from _profiles(found)
     yield _made_with(summary)
@@ -78,9 +78,9 @@ def _of_prices(summary: dict[str, Any]) -> bool:
     return len(names) > 1 and len({base for base, _, _ in names}) == 1 and all(sign for _, sign, _ in names)
 
 
-def _front(results: Results, table: FrontTable) -> Iterator[str]:
+def _front(drawn: Sequence[Panelled], table: FrontTable) -> Iterator[str]:
     yield "<h3>Fronts</h3>"
-    yield _figure("fronts", lambda path: save_front_figure(path, panelled(results), CONTENTION, DELIVERY))
+    yield _figure("fronts", lambda path: save_front_figure(path, drawn, CONTENTION, DELIVERY))
     yield _table(table.records, table.fronts, f"delivery at a contention up to {table.limit:.3g}, 95 % intervals")
     if compared := [each for each in table.records if "more" in each]:
         yield _table(compared, table.differences, "minus the reference, on the same episodes")

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from dpem_env.envs.metric_labels import QUANTITIES
 from dpem_env.experiments.results import Measured, Results, records
-from dpem_env.experiments.statistics import RESAMPLES, crossed_bootstrap, interquartile_mean, mean
+from dpem_env.experiments.statistics import (
+    RESAMPLES,
+    crossed_bootstrap,
+    interquartile_mean,
+    percentiles,
+    resampled_means,
+    weights,
+)
 from dpem_env.report.labels import Estimate, Quantity
 
 THRESHOLDS = 51
@@ -62,11 +69,10 @@ def _values(record: dict[str, object], metric: str) -> Array | None:
 
 
 def _profile(label: str, values: Array, quantity: Quantity, thresholds: Array) -> Profile:
-    shares = [crossed_bootstrap(values > threshold, mean, _rng(), RESAMPLES) for threshold in thresholds]
-    iqm = crossed_bootstrap(values, interquartile_mean, _rng(), RESAMPLES)
+    rng = np.random.default_rng(0)  # the same draws for all, so that they are compared on the same resamples
+    iqm = crossed_bootstrap(values, interquartile_mean, rng)
+    seeds, episodes = (weights(size, RESAMPLES, rng) for size in values.shape[:2])
+    above = (values > thresholds[:, None, None, None]).mean(axis=3)  # (K, T, E), over scenarios
+    found = resampled_means(above, seeds, episodes).T
+    shares = [percentiles(float(of_one[0]), of_one[1:], values.size) for of_one in found]
     return Profile(label, quantity, thresholds, np.array(shares, dtype=np.float64).T, Estimate(quantity, *iqm))
-
-
-def _rng() -> np.random.Generator:
-    """The same draws for all, so that they are compared on the same resamples."""
-    return np.random.default_rng(0)

@@ -11,7 +11,7 @@ evolution strategy moves on from what the round before came to.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,6 @@ SearchSpace = Mapping[str, tuple[Any, ...]]
 Options = dict[str, Any]
 Search = Generator[list[Options], Sequence[float], None]
 Method = Literal["random", "cma-es"]
-METHODS = get_args(Method)
 
 STEP = 0.2  # standard deviation at first, of a whole range
 

@@ -201,6 +201,12 @@ def weights(size: int, resamples: int, rng: np.random.Generator) -> Array:
     return rng.multinomial(size, np.full(size, 1 / size), size=resamples) / size
 
 
+def resampled_means(values: Array, seeds: Array, episodes: Array) -> Array:
+    """(1 + R, P) means of each of P tables (P, T, E): as they are, then under R `weights` of T seeds and E episodes."""
+    drawn = np.einsum("rt,pte,re->rp", seeds, values, episodes, optimize=True)
+    return np.concatenate([values.mean(axis=(1, 2))[None], drawn])
+
+
 def percentiles(value: float, estimates: Any, drawn_from: int) -> Interval:
     """The estimates' percentiles; unknown where there was but one value to draw from."""
     if drawn_from == 1:

@@ -25,10 +25,11 @@ class ActorCritic(nn.Module):
 
     visible: Tensor  # (F,) 0 for the columns of hidden blocks
 
-    def __init__(self, actor: Stack, critic: Stack, table: FeatureTable, hyperparameters: Hyperparameters) -> None:
+    def __init__(
+        self, actor: Stack, critic: Stack, table: FeatureTable, layout: Layout, hyperparameters: Hyperparameters
+    ) -> None:
         super().__init__()
-        layout = layout_of(table, hyperparameters)
-        self.actor, self.critic, self.table, self.code = actor, critic, table, layout.code
+        self.actor, self.critic, self.table, self.layout = actor, critic, table, layout
         self.warm_start = hyperparameters.warm_start
         hiding = torch.from_numpy(table.hiding(hyperparameters.hidden_blocks))
         self.register_buffer("visible", torch.cat([hiding, torch.ones(layout.told)]), persistent=False)
@@ -48,7 +49,7 @@ class ActorCritic(nn.Module):
     def prior(self, observations: Tensor) -> Tensor:
         """(B, actions) logits that depend on no weight."""
         seen = self.table.read(observations[:, : self.table.width].cpu().numpy())
-        return torch.from_numpy(prior(self.warm_start, seen, self.code)).to(observations.device)
+        return torch.from_numpy(prior(self.warm_start, seen, self.layout.code)).to(observations.device)
 
     def apply_to_rows(self, network: Stack, rows: Tensor) -> Tensor:
         """What a stack makes of rows of a `NodeVecEnv`, which have the nodes inside the networks."""
@@ -149,11 +150,11 @@ def actor_critic(nodes: int, table: FeatureTable, hyperparameters: Hyperparamete
     hidden, layout = hyperparameters.hidden, layout_of(table, hyperparameters)
     if hyperparameters.encoder == "per-peer":
         actor, critic = PeerActor(nodes, layout, hidden), PooledCritic(nodes, layout, hidden)
-        return ActorCritic(actor, critic, table, hyperparameters)
+        return ActorCritic(actor, critic, table, layout, hyperparameters)
     seen = table.width + layout.told
     plain_actor = StackedNetwork(nodes, (seen, hidden, hidden, layout.code.num_actions), SMALL)
     plain_critic = StackedNetwork(nodes, (seen, hidden, hidden, 1), 1.0)
-    return ActorCritic(plain_actor, plain_critic, table, hyperparameters)
+    return ActorCritic(plain_actor, plain_critic, table, layout, hyperparameters)
 
 
 def layout_of(table: FeatureTable, hyperparameters: Hyperparameters) -> Layout:

@@ -13,7 +13,7 @@ from dpem_agents.ppo.hyperparameters import WarmStart
 from dpem_agents.ppo.idle import wanted
 from dpem_baselines.local import needed_quality
 from dpem_baselines.maxweight import WeightRule
-from dpem_baselines.route_choice import Offers, by_network
+from dpem_baselines.route_choice import by_network, by_news
 from dpem_env.observations.features import Observations
 from dpem_env.simulator.actions import ActionCode
 
@@ -58,21 +58,12 @@ def _reactive(seen: Observations, code: ActionCode) -> Logits:
 
 
 def _maxweight(seen: Observations, code: ActionCode) -> Logits:
-    weight, quality = RULE.judge(seen, by_network(seen) if code.routes is None else _by_news(seen))
+    if code.routes is None:
+        offers = by_network(seen)
+    else:  # all are taken to need the qualities of the current one: more is not observed of them
+        exists, smallest = seen.candidate_hops > 0, seen.min_quality
+        offers = by_news(seen, exists, np.broadcast_to(smallest[:, :, None], (*exists.shape, smallest.shape[2])))
+    weight, quality = RULE.judge(seen, offers)
     right = quality[:, :, None] == np.arange(1, code.qualities + 1)[:, None]
     logits: Logits = np.where(right, SHARPNESS * weight[:, :, None], UNWANTED).clip(UNWANTED)
     return logits
-
-
-def _by_news(seen: Observations) -> Offers:
-    """All candidate routes, each taken to need the qualities of the current one: more is not observed of them."""
-    hops = seen.candidate_hops
-    claims = seen.source_claims_sum + seen.swap_claims_sum
-    return Offers(
-        ranked=True,
-        taken=hops > 0,
-        hops=hops,
-        chance=seen.useful_in_time,
-        load=claims / np.maximum(hops, 1.0),
-        min_quality=np.broadcast_to(seen.min_quality[:, :, None], (*hops.shape, seen.min_quality.shape[2])),
-    )

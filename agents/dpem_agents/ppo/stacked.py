@@ -15,7 +15,7 @@ from dpem_agents.ppo.acting import NumpyActor
 from dpem_agents.ppo.forward import F32
 from dpem_agents.ppo.hyperparameters import Hyperparameters
 from dpem_agents.ppo.idle import deciding
-from dpem_agents.ppo.networks import ActorCritic, actor_critic, layout_of
+from dpem_agents.ppo.networks import ActorCritic, actor_critic
 from dpem_env.observations.features import FeatureTable, Observations
 
 
@@ -44,7 +44,7 @@ class StackedPolicy(MaskableActorCriticPolicy):
         """All actors in numpy, whose weights are no copies where they lie on the CPU."""
         named = self.mlp_extractor.named_parameters()
         weights = {name: weight.detach().cpu().numpy() for name, weight in named if name.startswith("actor.")}
-        return NumpyActor(weights, self.hyperparameters, layout_of(self.table, self.hyperparameters))
+        return NumpyActor(weights, self.hyperparameters, self.mlp_extractor.layout)
 
     def read(self, rows: F32) -> tuple[Observations, F32]:
         """The observations of rows, and (N, 0 or 1) what else these tell."""
