@@ -373,8 +373,8 @@ class Session:
 
     def new_requests(self, slot: int, network: int = 0) -> NewRequests:
         """The requests of a network that arrived in `slot`."""
+        episode = self._episode(network)
         if network not in self._arrivals:
-            episode = self._episode(network)
             self._arrivals[network] = Arrivals(self.scenario, episode.network, episode.demand)
         return self._arrivals[network].of_slot(slot)
 
