@@ -580,7 +580,7 @@ def _tried(trial: Trial) -> Iterator[Moment]:
         chosen = {env.max_cycles * quarter // 4 for quarter in range(4)} | {env.max_cycles - 1}
         for moment in _explore(env, trial.seeds[0], 1.0):
             if silent and moment.slot == 0:
-                env.session.simulator.world.emission_mean[:] = 0.0
+                env.session.simulator.world.emit(0.0)
             first_full = not full and bool((env.session.simulator.state.alloc_peer[0] >= 0).all(axis=1).any())
             if moment.slot < env.max_cycles and (moment.slot in chosen or first_full):
                 yield moment

@@ -626,7 +626,7 @@ def generate(rules, world, state, work):
         if rules.bernoulli:
             emitted = work.claim_count[e]
         else:
-            emitted = poisson(world.emission_mean[e], uniform(emission, EMISSION, e, 0, 0, 0))
+            emitted = poisson(world.emission_mean[e], world.no_emission[e], uniform(emission, EMISSION, e, 0, 0, 0))
         state.tally[TALLY.EMITTED] += emitted
         if work.claim_count[e] == 0:
             state.tally[TALLY.UNCLAIMED] += emitted

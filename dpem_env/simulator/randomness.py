@@ -6,8 +6,6 @@ packs (purpose, owner, row, hop, attempt); the key mixes the stream's key with t
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from dpem_env.support.compiled import inner
@@ -51,10 +49,9 @@ def uniform(key, purpose, owner, row, hop, attempt):
 
 
 @inner
-def poisson(mean, u):
-    """The Poisson count of the given mean (below 700) at quantile u, by sequential inversion."""
-    term = math.exp(-mean)
-    total = term
+def poisson(mean, none, u):
+    """The Poisson count of the given mean (below 700) at quantile u, by sequential inversion; `none` is exp(-mean)."""
+    term = total = none
     count = 0
     while u >= total and term > 0.0:
         count += 1

@@ -21,7 +21,17 @@ from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import MAX_SLOTS
 from dpem_env.simulator import kernel
 from dpem_env.simulator.addresses import table_of
-from dpem_env.simulator.state import VERDICT, Rules, State, Tally, Workspace, World, allocate, shapes
+from dpem_env.simulator.state import (
+    VERDICT,
+    Rules,
+    State,
+    Tally,
+    Workspace,
+    World,
+    allocate,
+    probability_of_none,
+    shapes,
+)
 from dpem_env.simulator.threads import Threads
 from dpem_env.support.compiled import Entry
 from dpem_env.support.errors import ActionError
@@ -316,6 +326,7 @@ def _network_arrays(scenario: Scenario, network: Network) -> dict[str, NDArray[A
     still = np.full(topology.num_nodes, np.inf)
     return {
         "emission_mean": topology.generation_rate * slot,
+        "no_emission": probability_of_none(topology.generation_rate * slot),
         "token_gain": topology.swap_rate * slot,
         "memory": topology.memory,
         "node_decay": physics.decay_factor(slot, topology.coherence_time, still),

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dpem_env.simulator.addresses import environment
 from dpem_env.support.compiled import numbers_of
@@ -64,6 +64,7 @@ class World(NamedTuple):
     """What stays fixed during an episode: the network as the kernel reads it."""
 
     emission_mean: Annotated[F64, "N"]  # pairs emitted per slot, g·dt
+    no_emission: Annotated[F64, "N"]  # probability that none is, exp(-g·dt): see `World.emit`
     token_gain: Annotated[F64, "N"]  # swap tokens gained per slot, c·dt
     memory: Annotated[I32, "N"]  # qubits
     node_decay: Annotated[F64, "N"]  # factor on w per slot from one memory
@@ -93,6 +94,11 @@ class World(NamedTuple):
     emission_key: Annotated[U64, "1"]
     outage_key: Annotated[U64, "1"]
     order_key: Annotated[U64, "1"]
+
+    def emit(self, mean: ArrayLike) -> None:
+        """From now on every source, (..., N), emits so many pairs per slot in the mean."""
+        self.emission_mean[...] = mean
+        self.no_emission[...] = probability_of_none(self.emission_mean)
 
 
 class State(NamedTuple):
@@ -267,6 +273,11 @@ WHERE_PAIRS_GO = (
     Tally.CUT_OFF,
     Tally.LEFT_OVER,
 )
+
+
+def probability_of_none(mean: F64) -> F64:
+    """exp(-mean) of Poisson counts, by the C library: NumPy's last bits differ between processors."""
+    return np.array([math.exp(-one) for one in mean.flat]).reshape(mean.shape)
 
 
 def shapes(struct: Any, sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:

@@ -97,7 +97,7 @@ def test_a_node_withholds_a_conditional_command_and_admits_the_same_without_cond
     env = CentralEnv("chain3-v0", conditional=True)
     code, simulator = env.session.observer.code, env.session.simulator
     env.reset(seed=0)
-    simulator.world.emission_mean[:] = 0.0  # links wait for the source between the ends
+    simulator.world.emit(0.0)  # links wait for the source between the ends
     env.step(np.array([code.encode(1, 1), 0, 0]))
     *_, info = env.step(np.array([code.encode(1, 1), 0, code.encode(1, 1, conditional=True)]))
     assert simulator.state.verdict[0].tolist() == [Verdict.ADMITTED, Verdict.WAIT, Verdict.WITHHELD]

@@ -521,7 +521,7 @@ def test_a_named_route_is_the_one_taken() -> None:
     hops = env.session.network.routes.hops
     i, d = (int(x) for x in np.argwhere(hops[:, :, 2] > 0)[0])
     actions = waits(env) | {f"agent_{i}": 1 + (d * 3 + 1) * 3 + 2}
-    env.session.simulator.world.emission_mean[:] = 0.0
+    env.session.simulator.world.emit(0.0)
     env.step(actions)
     state = env.session.simulator.state
     assert (state.alloc_peer[0, i, 0], state.alloc_quality[0, i, 0], state.alloc_route[0, i, 0]) == (d, 2, 2)

@@ -48,7 +48,7 @@ def begun(world: Scenario, demand: Demand | None = None, silent: bool = False) -
     if demand is not None:
         session.begin_with(session.network, demand, EpisodeSeeds(0, 0), world.episode.slots)
     if silent:
-        session.simulator.world.emission_mean[:] = 0.0
+        session.simulator.world.emit(0.0)
     return session
 
 

@@ -24,7 +24,7 @@ def chain(**fields: Any) -> HandDrawn:
     """Node 1 feeds both links and relays between nodes 0 and 2; sources are silent."""
     given = {"generation_rate": [1.0, 4.0, 1.0], "memory": 10, "rows": 6, "news_period": 0.25} | fields
     drawn = draw(**given)
-    drawn.world.emission_mean[:] = 0.0
+    drawn.world.emit(0.0)
     return drawn
 
 

@@ -43,7 +43,7 @@ class Chain:
         network = build_network(self.scenario, 0)
         assert network.peers.tolist() == [[1, 2], [2, 0], [0, 1]]
         self.drawn = HandDrawn(self.scenario, network, demand_of(requests, network.peers.shape), 40, 0)
-        self.drawn.world.emission_mean[:] = 0.0
+        self.drawn.world.emit(0.0)
         self.observer = Observer(self.drawn.simulator, news=news)
 
     def matrix(self, fresh: bool = False) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -240,7 +240,7 @@ def test_one_choice_of_one_agent_leaves_every_exogenous_draw_as_it_is(
         simulator, alone = Simulator(scenario), Simulator(scenario, 20)
         simulator.begin([episode])
         alone.begin([episode] * 20)
-        alone.world.emission_mean[~np.eye(20, dtype=bool)] = 0.0
+        alone.world.emit(np.where(np.eye(20, dtype=bool), alone.world.emission_mean, 0.0))
         drawn.append([play_slot(simulator, alone, chosen) for chosen in actions])
         digests.append(simulator.digest())
     assume(digests[0] != digests[1])

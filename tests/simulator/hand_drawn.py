@@ -6,6 +6,7 @@ w = 1, every source emits what `emit` says. Between routes of equal cost and len
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -60,7 +61,7 @@ def uniform(stream_key, slot, purpose, owner, row, hop, attempt):  # type: ignor
 @cached()
 def poisson_count(mean, u):  # type: ignore[no-untyped-def]
     """The kernel's Poisson count at quantile u."""
-    return randomness.poisson(mean, u)
+    return randomness.poisson(mean, math.exp(-mean), u)
 
 
 class HandDrawn:
@@ -119,12 +120,13 @@ class HandDrawn:
 
     def emit(self, **pairs_of_node: int) -> None:
         """Let sources emit so many pairs this slot, the others none: emit(n1=3)."""
-        self.world.emission_mean[:] = 0.0
+        emitted = np.zeros_like(self.world.emission_mean)
         for name, pairs in pairs_of_node.items():
             node = int(name[1:])
             u = self.draw("emission", randomness.EMISSION, node)
             means = np.linspace(0.0, 5.0 * pairs + 5.0, 5001)
-            self.world.emission_mean[node] = means[np.flatnonzero(poisson.ppf(u, means) == pairs)[0]]
+            emitted[node] = means[np.flatnonzero(poisson.ppf(u, means) == pairs)[0]]
+        self.world.emit(emitted)
 
     def draw(self, stream: str, purpose: int, owner: int, row: int = 0, hop: int = 0, attempt: int = 0) -> float:
         """The uniform number this slot's draw of that key will give."""

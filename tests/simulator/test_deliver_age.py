@@ -191,7 +191,7 @@ def test_a_request_that_has_not_arrived_does_not_expire() -> None:
 @pytest.mark.parametrize("lifetime", [1, 4, 8])
 def test_an_allocation_is_torn_down_at_the_end_of_its_last_slot(lifetime: int) -> None:
     drawn = draw(time_to_live=0.25 * lifetime)
-    drawn.world.emission_mean[:] = 0.0
+    drawn.world.emit(0.0)
     drawn.wait(3)
     command = np.zeros(3)
     command[0] = drawn.action(FAR, 1)
@@ -207,11 +207,11 @@ def test_an_allocation_is_torn_down_at_the_end_of_its_last_slot(lifetime: int) -
 @pytest.mark.parametrize(("slot", "stored"), [(9, 1), (10, 1), (11, 0)])
 def test_a_pair_can_be_finished_in_the_last_slot_of_its_allocation(slot: int, stored: int) -> None:
     drawn = draw(memory=8)
-    drawn.world.emission_mean[:] = 0.0
+    drawn.world.emit(0.0)
     drawn.wait(3)
     drawn.open(0, NEAR, since=3)  # acts in slots 3 to 10
     drawn.wait(slot - 3)
-    drawn.world.emission_mean[0] = 500.0
+    drawn.world.emit([500.0, 0.0, 0.0])
     drawn.wait()
     assert drawn.state.stock_count[0] == stored
 
@@ -231,10 +231,10 @@ def test_an_allocation_at_the_end_of_its_time_frees_its_memory_and_loses_what_it
 
 def test_the_prompting_request_may_expire_and_the_pair_is_stored() -> None:
     drawn = draw(requests=[(0, 0, NEAR, LOWEST, 1)])
-    drawn.world.emission_mean[:] = 0.0
+    drawn.world.emit(0.0)
     drawn.open(0, NEAR, since=0)
     drawn.wait(2)
-    drawn.world.emission_mean[0] = 500.0
+    drawn.world.emit([500.0, 0.0, 0.0])
     drawn.wait()
     assert drawn.state.request_status[0] == EXPIRED
     assert drawn.state.stock_count[0] == 1

@@ -81,7 +81,7 @@ def outcomes(*also: int) -> list[int]:
     """Link rounds of node 1's allocation over several slots, with allocations of other leaves before it."""
     drawn = draw([(0, 1), (0, 2), (0, 3)], {i: [0] for i in (1, 2, 3)}, attenuation=0.3, link_fidelity=0.7, qualities=9)
     drawn.world.link_emitter[:] = [1, 2, 3]  # every leaf its own source
-    drawn.world.emission_mean[:] = 2.0
+    drawn.world.emit(2.0)
     for leaf in (*also, 1):
         drawn.open(leaf, 0, quality=9)
     rounds = []

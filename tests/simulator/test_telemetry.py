@@ -17,7 +17,7 @@ FAR, NEAR = 0, 1
 def chain(**fields: Any) -> HandDrawn:
     """Node 1 feeds both links and relays between nodes 0 and 2; sources are silent."""
     drawn = draw(**{"generation_rate": [1.0, 4.0, 1.0], "swap_rate": 2.0, "memory": 10} | fields)
-    drawn.world.emission_mean[:] = 0.0
+    drawn.world.emit(0.0)
     return drawn
 
 

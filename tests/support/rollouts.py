@@ -104,7 +104,7 @@ def session_with(
     network = build_network(chosen, 0)
     session.begin_with(network, demand_of(requests, network.peers.shape), EpisodeSeeds(0, 0), slots)
     if silent:
-        session.simulator.world.emission_mean[:] = 0.0
+        session.simulator.world.emit(0.0)
     return session
 
 
