@@ -175,9 +175,7 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         self._sums.add(played.outcome)
         self._count_illegal()
         observations, infos = self._shown(played)
-        rewards, reward = self._no_reward.copy(), played.outcome.reward[0]
-        for i in reward.nonzero()[0].tolist():
-            rewards[agents[i]] = reward.item(i)
+        rewards = self._by_agent(played.outcome.reward[0])
         over = session.done
         if over:
             self.agents = []
@@ -219,6 +217,15 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
     def close(self) -> None:
         """Close the window, if there is one."""
         self._rendering.close()
+
+    def _by_agent(self, reward: NDArray[np.float64]) -> dict[AgentID, float]:
+        rewarded = reward.nonzero()[0].tolist()
+        if 8 * len(rewarded) > len(reward):
+            return dict(zip(self.possible_agents, reward.tolist(), strict=True))
+        rewards = self._no_reward.copy()  # faster where few have one
+        for i in rewarded:
+            rewards[self.possible_agents[i]] = reward.item(i)
+        return rewards
 
     def _prepare(self, illegal: list[int]) -> None:
         """The infos of agents with nothing to note, of which every slot takes copies, but not of their masks."""

@@ -440,22 +440,28 @@ def admit(rules, world, state, work, actors, action, condition):
 
 @inner
 def _order_actors(world, state, work, actors):
-    """Insertion sort by (priority, random key of the slot and node)."""
+    """Shell sort by (priority, random key of the slot and node)."""
     key = slot_key(world.order_key[0], state.slot[0])
     for a in range(actors):
-        i, first = work.actor[a], work.actor_priority[a]
-        own = bits(key, ORDER, i, 0, 0, 0)
-        b = a
-        while b > 0 and (
-            work.actor_priority[b - 1] > first or (work.actor_priority[b - 1] == first and work.actor_key[b - 1] > own)
-        ):
-            work.actor[b] = work.actor[b - 1]
-            work.actor_priority[b] = work.actor_priority[b - 1]
-            work.actor_key[b] = work.actor_key[b - 1]
-            b -= 1
-        work.actor[b] = i
-        work.actor_priority[b] = first
-        work.actor_key[b] = own
+        work.actor_key[a] = bits(key, ORDER, work.actor[a], 0, 0, 0)
+    gap = 1
+    while gap < actors // 9:
+        gap = 3 * gap + 1  # as Knuth has it
+    while gap > 0:
+        for a in range(gap, actors):
+            i, first, own = work.actor[a], work.actor_priority[a], work.actor_key[a]
+            b = a - gap
+            while b >= 0 and (
+                work.actor_priority[b] > first or (work.actor_priority[b] == first and work.actor_key[b] > own)
+            ):
+                work.actor[b + gap] = work.actor[b]
+                work.actor_priority[b + gap] = work.actor_priority[b]
+                work.actor_key[b + gap] = work.actor_key[b]
+                b -= gap
+            work.actor[b + gap] = i
+            work.actor_priority[b + gap] = first
+            work.actor_key[b + gap] = own
+        gap //= 3
 
 
 @inner
