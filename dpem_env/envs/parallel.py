@@ -251,6 +251,9 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
             info["delivered"], info["contended"] = delivered, contended
             if full:
                 info["action_mask"] = self._waiting
+        if self.scenario.control.relays_decide:
+            for info, mask in zip(infos.values(), self.session.observer.both_masks()[0], strict=True):
+                info["action_mask"] = mask
         observations: dict[AgentID, Any] = dict(zip(agents, played.observations[0], strict=True))
         if self._dict_observation:
             for agent, info in infos.items():

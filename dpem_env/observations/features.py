@@ -393,8 +393,12 @@ class Observer:
         return (write_masks, self._of_networks()[1], out), out
 
     def both_masks(self, network: int = 0) -> tuple[I8, I8]:
-        """(N, actions) the masks of nodes with a free row, (actions,) that of any without one: fresh and read-only."""
-        allowed, waiting = self._of_networks()[1][network].copy(), np.zeros(self.code.num_actions, dtype=np.int8)
+        """(N, actions) the masks of nodes with a free row, (actions,) that of any without one: fresh and read-only.
+
+        Where relays decide on swaps, what they may do changes from slot to slot: the masks are those of now.
+        """
+        allowed = self.masks()[network] if self.table.of_relays else self._of_networks()[1][network].copy()
+        waiting = np.zeros(self.code.num_actions, dtype=np.int8)
         waiting[0] = 1
         allowed.flags.writeable = waiting.flags.writeable = False
         return allowed, waiting

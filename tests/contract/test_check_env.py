@@ -31,14 +31,15 @@ SLOTS = 40
     few(
         [
             ("mesh20-v0", 60, {"routes": True}),
+            ("swap-chain5-v0", 40, {"swapping": "agents", "discard": True, "news_period": 1.0}),
             ("chain3-v0", 120, {}),
             ("star8-v0", 120, {}),
             ("mesh20-v0", 60, {}),
             ("mesh20-v0", 60, {"observation": "dict"}),
             ("mesh20-v0", 60, {"forecaster": "moving-average"}),
             ("mesh100-outages-v0", 12, {}),
-            ("swap-chain5-v0", 40, {"swapping": "agents", "discard": True, "news_period": 1.0}),
-        ]
+        ],
+        2,
     ),
 )
 def test_the_environment_keeps_its_contract(scenario: str, slots: int, arguments: dict[str, Any]) -> None:
