@@ -11,6 +11,7 @@ import numpy as np
 from analyses import BASELINES, records
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from physics_figures import save_formulas, save_simulator
 
 from dpem_env.envs.metric_labels import METRICS
 from dpem_env.experiments import results
@@ -48,6 +49,8 @@ def main() -> None:
     save_advantages(DOCS / "swap-advantages.png")
     save_swap_learning(DOCS / "swap-learning.png")
     save_sequence(DOCS / "sequence-chains.png")
+    save_formulas(DOCS / "physics-formulas.png")
+    save_simulator(DOCS / "physics-simulator.png")
 
 
 def save_privacy_curve(path: Path) -> None:
