@@ -3,6 +3,7 @@
 # make test-all  slow suites, with Flower and Ray, too; dated     make test-adapters   train with every RL library
 # make coverage  branch coverage of dpem_env, at least 95 %    make golden  record the golden episodes again
 # make bench   measure speed and memory                        make release build and try what is published
+# make site    build the documentation as a site, in site/
 # Experiments are declared: .venv/bin/dpem reproduce --help. Data that is not shipped is used where DPEM_DATA says.
 
 PYTHON ?= python3
@@ -20,7 +21,7 @@ QUICK := tests/simulator tests/observations tests/scenarios tests/envs/test_sess
 # Compiled code is measured while it runs as plain Python, where numpy warns that the words of randomness.py wrap around.
 COMPILED := tests/simulator tests/network/test_routes.py tests/observations/test_features.py tests/envs/test_control.py
 
-.PHONY: setup demo quick test test-all test-adapters coverage golden bench release lint
+.PHONY: setup demo quick test test-all test-adapters coverage golden bench release lint site
 setup: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -74,6 +75,8 @@ golden: setup
 	PYTHONPATH=tests $(BIN)/python -m golden.record
 bench: setup
 	$(REPRODUCE) speed && $(REPRODUCE) pages
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
 release: test
 	rm -rf dist && $(BIN)/python -m build --no-isolation
 	$(PYTHON) -m venv dist/try && dist/try/bin/$(PIP) --constraint constraints.txt dist/*.whl && dist/try/bin/dpem list

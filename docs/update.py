@@ -32,7 +32,11 @@ def table(name: str) -> str:
     """The Markdown of a declared table, with its note."""
     if name not in TABLES:
         raise DpemError(f"a page has a table {name!r}; {nearest(name, TABLES)}")
-    declared = TABLES[name]
+    return made(name, TABLES[name])
+
+
+def made(name: str, declared: dict[str, Any]) -> str:
+    """The Markdown of a table as it is declared; errors call it by its name."""
     frame = DataFrame(records(*declared["results"]), dtype=object)
     if "rows" in declared:
         frame = DataFrame(declared["rows"], dtype=object).merge(frame)

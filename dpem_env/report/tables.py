@@ -273,7 +273,7 @@ def print_list(data_dir: str | os.PathLike[str] | None, suites: Mapping[str, str
     known = [
         {
             "name": scenario.name,
-            "nodes": _nodes(scenario),
+            "nodes": num_nodes(scenario),
             "requests/s": f"{scenario.requests_per_slot / scenario.control.slot_duration:g}",
             "load ρ": f"{OFFERED_LOADS[scenario.name]:.2f}" if scenario.name in OFFERED_LOADS else "-",
             "data": ", ".join(data_needed(scenario)) or "-",
@@ -317,7 +317,8 @@ def _presence(folder: Path | None, file: str, sha256: str) -> str:
     return "present" if checksum(path) == sha256 else "present, but another checksum"
 
 
-def _nodes(scenario: Scenario) -> str:
+def num_nodes(scenario: Scenario) -> str:
+    """How many nodes networks of a scenario have, as far as it says."""
     match scenario.network:
         case TopohubNetwork() as network:
             import topohub
