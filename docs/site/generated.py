@@ -161,10 +161,10 @@ def network_map(scenario: Scenario) -> tuple[str, bytes] | None:
         save_map(path, network, scenario.routing.min_link_rate)
         picture = path.read_bytes()
     topology, partners = network.topology, (network.peers >= 0).sum(axis=1)
-    lengths = topology.length
+    lengths = " to ".join(dict.fromkeys(f"{each:.2g}" for each in (topology.length.min(), topology.length.max())))
     words = (
         f"The first network of evaluation (topology seed {seed}): {topology.num_nodes} nodes, {topology.num_links} "
-        f"links of {lengths.min():.2g} to {lengths.max():.2g} km, {partners.mean():.1f} partners per node on average. "
+        f"links of {lengths} km, {partners.mean():.1f} partners per node on average. "
         "The larger a node, the faster its source."
     )
     return words, picture
