@@ -156,9 +156,9 @@ def typed(kind: type, presets: Mapping[str, Any], title: str) -> Any:
     the defaults, by what they are the defaults of; the `title` is that of these options in the help.
     """
     read = {int: whole(0, 10**15), int | None: whole(0, 10**15), float: real(), float | None: real()}
-    options = {}
+    options, hints = {}, get_type_hints(kind, include_extras=True)
     for field in fields(kind):
-        hint = get_type_hints(kind, include_extras=True)[field.name]
+        hint = hints[field.name]
         text = f"{hint.__metadata__[0]} (default: {_defaults(field.name, presets)})"
         how = [read[hint.__origin__]] if hint.__origin__ in read else []
         options[field.name] = Annotated[(hint.__origin__, *how, told(text, show_default=False, group=title))]
