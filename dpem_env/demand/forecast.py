@@ -137,7 +137,7 @@ class MovingAverage:
     def predict(self, lead: int = 0) -> F64:
         """The window's mean, whatever the horizon."""
         mean = self._sum / max(len(self._recent), 1)
-        return np.repeat(mean[:, :, None], self.setting.horizon, axis=2)
+        return np.broadcast_to(mean[:, :, None], (*mean.shape, self.setting.horizon))
 
 
 class Persistence(MovingAverage):
