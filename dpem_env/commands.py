@@ -410,11 +410,13 @@ def figure(
 
 
 def front(
-    results: Annotated[Path, told("a folder that dpem benchmark fronts, or another suite of prices, has written")],
+    results: Annotated[
+        tuple[Path, ...], told("folders that dpem benchmark fronts, or another suite of prices, has written")
+    ],
     /,
     *,
     reference: Annotated[
-        str | None, told("label to compare with (default: that of the results)", metavar="LABEL")
+        str | None, told("label to compare with (default: that of the first results)", metavar="LABEL")
     ] = None,
     limit: Annotated[
         float | None, POSITIVE, told("contention up to which fronts count (default: the reference's most)", metavar="X")
@@ -428,23 +430,24 @@ def front(
 ) -> int:
     r"""Compare policies as curves of delivery against contention.
 
-    Every scenario of the results is a point of each policy, such as a price of contention that it was tuned or trained
-    for. A front is the concave envelope of a policy's points and of doing nothing: what it can do at every contention.
-    Its share is its mean height up to the limit. Intervals are of 95 %, differences paired on the same episodes.
+    Every scenario of the results is a point of each policy, such as a price of contention that it was tuned or
+    trained for; several results are of different policies on the same episodes. A front is the concave envelope of
+    a policy's points and of doing nothing: what it can do at every contention. Its share is its mean height up to
+    the limit. Intervals are of 95 %, differences paired on the same episodes.
 
       dpem benchmark fronts --policy maxweight --policy central-maxweight \
                      --seeds 20 --tuned shipped --out fronts
       dpem front fronts --out fronts.pdf
     """
     from dpem_env.experiments.fronts import CONTENTION, DELIVERY, front_table
-    from dpem_env.experiments.results import panelled, read
+    from dpem_env.experiments.results import panelled, read, together
     from dpem_env.report.results_figure import require_format, save_front_figure
     from dpem_env.report.tables import print_fronts, working
     from dpem_env.support.files import make_file_writable
 
     if out is not None:
         require_format(out)
-    found = read(results)
+    found = together([read(folder) for folder in results])
     with working("comparing …"):
         fronts = front_table(found, reference, limit, level)
     what = f"{fronts.points} point(s) each, {fronts.episodes} episode(s), contention up to {fronts.limit:.3g}"

@@ -11,7 +11,7 @@ results of before kept no values, too, and the rest.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -271,6 +271,30 @@ def panelled(found: Results) -> list[Panelled]:
         ]
         drawn.append(Panelled(scenario | {"reference": found.summary["reference"]}, points))
     return drawn
+
+
+def together(found: Sequence[Results]) -> Results:
+    """Results of other contestants on the same episodes as those of one benchmark, with the reference of the first.
+
+    DpemError for other scenarios or episodes, or a contestant that is in several of them.
+    """
+    from pandas import concat
+
+    first, *others = found
+    scenarios = [dict(scenario) for scenario in first.summary["scenarios"]]
+    for other in others:
+        if _played(other) != _played(first):
+            raise DpemError("the results are not of the same scenarios and episodes: compare those that are")
+        for scenario, more in zip(scenarios, other.summary["scenarios"], strict=True):
+            labels = {each["label"] for each in scenario["contestants"]}
+            if twice := [each["label"] for each in more["contestants"] if each["label"] in labels]:
+                raise DpemError(f"{twice[0]!r} is in several of the results; expected each policy in one of them")
+            scenario["contestants"] = [*scenario["contestants"], *more["contestants"]]
+    return Results(first.summary | {"scenarios": scenarios}, concat([each.frame for each in found], ignore_index=True))
+
+
+def _played(found: Results) -> list[Any]:
+    return [found.summary["split"], *((each["hash"], each["episodes"]) for each in found.summary["scenarios"])]
 
 
 def _bound(bound: dict[str, Any] | None) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 
 from dpem_env import scenarios
 from dpem_env.experiments.fronts import Points, compare_fronts, front_table, heights, points_of, shares
-from dpem_env.experiments.results import read
+from dpem_env.experiments.results import read, together
 from dpem_env.experiments.statistics import mean_interval
 from dpem_env.support.errors import DpemError
 from support.command_line import complaint, dpem, given
@@ -99,6 +99,27 @@ def test_results_of_several_prices_are_fronts(fronts: Path, tmp_path: Path, caps
     assert table.limit == pytest.approx(points["maxweight"].contention.mean(axis=(1, 2)).max())
     assert (table.points, table.episodes) == (4, 2)
     assert len(table.fronts) == len(table.differences) == 2 + 4
+
+
+def test_results_of_other_policies_on_the_same_episodes_are_compared_as_one(
+    fronts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = ("--scenario", str(fronts.with_name("tiny.toml")), "--seeds", "2")
+    assert dpem("benchmark", "fronts", *given("central-reactive"), *world, "--out", str(tmp_path / "central")) == 0
+    both = str(fronts), str(tmp_path / "central")
+    assert dpem("front", *both, "--reference", "maxweight", "--out", str(tmp_path / "both.svg")) == 0
+    told = capsys.readouterr().out
+    assert "maxweight" in told
+    assert "central-reactive" in told
+    whole, alone = (front_table(together(list(map(read, map(Path, of)))), "maxweight") for of in (both, both[:1]))
+    found = {record["policy"]: record["share"].value for record in whole.records}
+    assert {each["policy"]: each["share"].value for each in alone.records}.items() <= found.items()
+    assert {"central-reactive (delay 0 s)", "central-reactive (delay 0.5 s)"} < set(found)
+    assert "is in several of the results" in complaint(capsys, "front", both[0], both[0])
+    shorter = ("benchmark", "fronts", *given("idle"), *world[:3], "1", "--out", str(tmp_path / "one"))
+    assert dpem(*shorter) == 0
+    capsys.readouterr()
+    assert "not of the same scenarios and episodes" in complaint(capsys, "front", both[0], str(tmp_path / "one"))
 
 
 def test_bad_input_is_one_line(fronts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
