@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from dpem_env.envs.metric_labels import METRICS
 from dpem_env.experiments.results import Results, records
@@ -31,6 +32,8 @@ Array = NDArray[np.float64]
 
 CONTENTION, DELIVERY = METRICS["contention"], METRICS["delivery_rate"]
 SHARE = Quantity("share", "share below the front", 4)
+NEARLY = 0.9  # of its best delivery: points that deliver less are no rivals
+CONFIDENCE = 0.99  # of one-sided bounds
 LEVELS = 4  # levels of contention that fronts are compared at, unless they are named
 
 
@@ -123,6 +126,39 @@ def _interval(estimates: Array, episodes: int, trainings: int) -> Interval:
     if trainings > 1:
         return percentiles(value, drawn, trainings * episodes)
     return student(value, float(drawn.std()) * math.sqrt(episodes / max(episodes - 1, 1)), episodes)
+
+
+class Claim(NamedTuple):
+    """What can be said of one point beside every point of another policy: ratios of means, the worst, and its bound."""
+
+    delivery: float  # the least
+    delivery_above: float  # all ratios are above it
+    contention: float  # the largest
+    contention_below: float  # all are below it
+
+
+def claims(points: Mapping[str, Points], ours: str, theirs: str, rng: np.random.Generator) -> list[Claim]:
+    """Of each point of a policy beside all of another's that deliver at least `NEARLY` of its best.
+
+    Bounds are one-sided, of `CONFIDENCE` each, by Student's t over the bootstrap's standard error of the logarithm. To
+    hold against every point is an intersection-union test (Berger, Technometrics 1982): each is tested at full level.
+    """
+    number = points[ours].delivery.shape[2]
+    episodes = weights(number, RESAMPLES, rng)
+    mine, other = (_resampled(points[label], episodes, rng) for label in (ours, theirs))
+    rivals = other[1][0] >= NEARLY * other[1][0].max()
+    width = float(stats.t.ppf(CONFIDENCE, number - 1)) * math.sqrt(number / (number - 1))
+    told = []
+    for point in range(len(points[ours].delivery)):
+        with np.errstate(divide="ignore", invalid="ignore"):  # without contention a ratio is infinite, or unknown
+            contention, delivery = (
+                np.log(mean[:, [point]]) - np.log(of[:, rivals]) for mean, of in zip(mine, other, strict=True)
+            )
+        least, most = delivery[0].min(), contention[0].max()
+        above = (delivery[0] - width * delivery[1:].std(axis=0)).min()
+        below = (contention[0] + width * contention[1:].std(axis=0)).max()
+        told.append(Claim(*(float(np.exp(each)) for each in (least, above, most, below))))
+    return told
 
 
 class FrontTable(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dpem_env import scenarios
-from dpem_env.experiments.fronts import Points, compare_fronts, front_table, heights, points_of, shares
+from dpem_env.experiments.fronts import Points, claims, compare_fronts, front_table, heights, points_of, shares
 from dpem_env.experiments.results import read, together
 from dpem_env.experiments.statistics import mean_interval
 from dpem_env.support.errors import DpemError
@@ -67,6 +67,22 @@ def test_intervals_hold_the_difference_that_was_drawn() -> None:
     own = compared["a"].delivery[0]
     assert own == pytest.approx(mean_interval(0.3 + episodes[None], rng), rel=0.02)  # Student's, as in all tables
     assert own.high - own.low > 0.05
+
+
+def test_a_claim_holds_against_every_rival_point_and_its_bounds_cover() -> None:
+    rng = np.random.default_rng(1)
+    contention = np.stack([np.full((1, 30), level) for level in (0.1, 0.2, 0.01)])
+    theirs = Points(contention, np.stack([np.full((1, 30), height) for height in (0.38, 0.4, 0.2)]))  # the last is low
+    noise = np.stack([rng.normal(0.0, 0.02, (1, 30)), np.zeros((1, 30))])
+    ours = Points(np.array([[[0.05]], [[0.4]]]) * np.ones(30), np.array([[[0.5]], [[0.2]]]) + noise)
+    held, lost = claims({"ours": ours, "theirs": theirs}, "ours", "theirs", rng)
+    assert held.delivery == pytest.approx(ours.delivery[0].mean() / 0.4)
+    assert held.contention == pytest.approx(held.contention_below) == pytest.approx(0.05 / 0.1)
+    error = ours.delivery[0].std(ddof=1) / math.sqrt(30) / 0.4
+    assert held.delivery_above == pytest.approx(held.delivery - 2.462 * error, rel=0.01)  # t of 29 at 0.99
+    assert (lost.delivery, lost.contention) == pytest.approx((0.5, 4.0))
+    exact = [claims({"a": theirs, "b": theirs}, "a", "b", rng)[1]]
+    assert exact == [pytest.approx((1.0, 1.0, 2.0, 2.0))]
 
 
 def test_one_episode_has_no_interval() -> None:
