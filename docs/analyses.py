@@ -14,7 +14,7 @@ from dpem_env.envs.metric_labels import HEADLINE, METRICS, QUANTITIES
 from dpem_env.experiments import results
 from dpem_env.experiments.anova import one_way_anova, two_way_anova
 from dpem_env.experiments.forecast_skill import SUMS
-from dpem_env.experiments.fronts import FrontTable, front_table
+from dpem_env.experiments.fronts import FrontTable, claims, front_table, points_of
 from dpem_env.experiments.statistics import RESAMPLES
 from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.report.tables import of_tuned
@@ -24,6 +24,7 @@ from dpem_env.support.files import read_json
 from dpem_env.support.seeding import generator
 
 BASELINES = Path(__file__).resolve().parents[1] / "baselines"
+FRONTS = BASELINES / "results" / "learning" / "fronts"
 POINT = (None, 0.5)  # s, control delays at which policies are compared
 DEMANDS = ("sessions", "half", "steady", "periodic", "trace")
 FRONT_LEVELS = (0.0005, 0.001, 0.0015, 0.002, 0.003)  # of contention, written down before scoring
@@ -80,8 +81,18 @@ def learned_fronts() -> Iterator[Record]:
 
 @cache  # two tables tell of them
 def _learned_fronts() -> FrontTable:
-    found = read(BASELINES / "results" / "learning" / "fronts" / "evaluation")
+    found = read(FRONTS / "evaluation")
     return front_table(found, "maxweight", FRONT_LEVELS[-1], FRONT_LEVELS)
+
+
+def learned_claims() -> Iterator[Record]:
+    """Learned policies at every price that they are told, beside every rival point of each central rule."""
+    found = results.together([read(FRONTS / "evaluation"), read(FRONTS / "central")])
+    points, prices = points_of(found), [each["name"].partition("=")[2] for each in found.summary["scenarios"]]
+    ours = next(label for label in points if label.startswith("PPO"))
+    for theirs in (label for label in points if label.startswith("central")):
+        for price, claim in zip(prices, claims(points, ours, theirs, generator("claims")), strict=True):
+            yield claim._asdict() | {"price": price, "theirs": theirs}
 
 
 def variance() -> Iterator[Record]:
@@ -217,5 +228,17 @@ def _row(source: str, which: Record) -> Record:
 
 ANALYSES = {
     each.__name__: each
-    for each in (variance, curves, attacks, forecasts, verdict, tuned, peers, presets, reproduced, learned_fronts)
+    for each in (
+        variance,
+        curves,
+        attacks,
+        forecasts,
+        verdict,
+        tuned,
+        peers,
+        presets,
+        reproduced,
+        learned_fronts,
+        learned_claims,
+    )
 }
