@@ -76,6 +76,7 @@ golden: setup
 bench: setup
 	$(REPRODUCE) speed && $(REPRODUCE) pages
 site: setup
+	$(BIN)/python docs/site/notebooks.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
 release: test
 	rm -rf dist && $(BIN)/python -m build --no-isolation

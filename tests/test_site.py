@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 import re
 import shutil
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from dpem_env import physics, policies
@@ -106,3 +108,15 @@ def test_a_dead_link_stops_the_build(tmp_path: Path, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.INFO, "mkdocs"), pytest.raises(Abort, match=f"{len(DEAD)} warnings"):
         made(docs, tmp_path / "site")
     assert all(words in caplog.text for words in DEAD.values())
+
+
+def test_every_notebook_is_a_page_with_what_a_run_of_it_showed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(CONFIG.parent)
+    notebooks = importlib.import_module("notebooks")
+    for path in notebooks.FOLDER.glob("*.ipynb"):
+        assert path.name in page(site, f"notebooks/{path.stem}")
+    assert 'href="../own_pytorch_loop/"' in page(site, "notebooks/quick_start")
+    picture = nbformat.v4.new_output("display_data", {"image/png": "aGk=", "text/plain": "<Figure>"})
+    assert notebooks.shown(picture, "x-0.png") == "![output](x-0.png)"
+    assert notebooks.shown(nbformat.v4.new_output("stream", text="\x1b[31m0.5\x1b[0m\n"), "") == "```text\n0.5\n```"
+    assert notebooks.shown(nbformat.v4.new_output("stream", name="stderr", text="warned"), "") == ""

@@ -11,6 +11,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+import notebooks
+
 sys.path.insert(0, str(ROOT / "docs"))
 from generated import Generated, generated
 
@@ -32,7 +34,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add generated pages and pictures, and the pages whose sources lie outside docs/."""
     texts: Generated = {page: (ROOT / source).read_text(encoding="utf-8") for page, source in FROM_ROOT.items()}
     style: Generated = {"site.css": (ROOT / "docs" / "site" / "site.css").read_text(encoding="utf-8")}
-    for name, content in (texts | style | generated()).items():
+    for name, content in (texts | style | generated() | notebooks.pages()).items():
         files.append(File.generated(config, name, content=content))
     return files
 
@@ -48,4 +50,5 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
     name = page.file.src_uri
     markdown = NAMED_CODE.sub(r'```\1 title="\2"', OF_TABLES.sub("", markdown))
-    return led(markdown, FROM_ROOT.get(name, f"docs/{name}"), name, config.repo_url or "", show)
+    origin = name if name.startswith("notebooks/") else FROM_ROOT.get(name, f"docs/{name}")
+    return led(markdown, origin, name, config.repo_url or "", show)

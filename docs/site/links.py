@@ -43,6 +43,8 @@ def led(text: str, origin: str, page: str, repository: str, show: Callable[[str]
         place = posixpath.normpath(posixpath.join(posixpath.dirname(origin), path))
         if place in PAGES:
             to = PAGES[place]
+        elif place.startswith("notebooks/") and (ROOT / place).is_file():
+            to = str(Path(place).with_suffix(".md"))
         elif image and not place.startswith("docs/") and (ROOT / place).is_file():
             to = show(place)
         elif place.startswith("docs/") and place.endswith((".md", *IMAGES)):

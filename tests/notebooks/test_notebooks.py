@@ -24,7 +24,12 @@ def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
             assert cell.execution_count is None
 
 
-LONG = ("train_with_sb3", "federation_and_privacy", "forecast_and_stock")  # which train, or play many episodes
+LONG = (
+    "own_pytorch_loop",
+    "train_with_sb3",
+    "federation_and_privacy",
+    "forecast_and_stock",
+)  # which train, or play many episodes
 
 
 @pytest.mark.parametrize(
