@@ -353,13 +353,14 @@ def table(
         str | None, told("label to compare with (default: that of the results)", metavar="LABEL")
     ] = None,
     style: Annotated[
-        Literal["markdown", "latex", "csv"], told("how it is written", name="--as", metavar="STYLE")
+        Literal["markdown", "latex", "csv", "marl-eval"], told("how it is written", name="--as", metavar="STYLE")
     ] = "markdown",
 ) -> int:
     r"""Print results as a table for a paper, with paired differences in numbers and in words.
 
     A row for every contestant, metrics as columns, mean and half of the 95 % interval; below, every difference to the
-    reference on the same episodes. As csv, a row for every metric, numbers only.
+    reference on the same episodes. As csv, a row for every metric, numbers only; as marl-eval, the JSON that MARL-eval
+    and rliable take, a run for every episode.
 
       dpem table results --as latex --metric delivery_rate --metric latency
     """

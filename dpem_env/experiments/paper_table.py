@@ -1,9 +1,10 @@
-"""Results as a table for a paper: Markdown, LaTeX or CSV, with paired differences in numbers and in words."""
+"""Results for a paper: Markdown, LaTeX or CSV, with paired differences in numbers and in words; data for MARL-eval."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from dpem_env.experiments.results import Measured, Results, records
 from dpem_env.report.labels import Estimate
 from dpem_env.support.errors import DpemError, nearest
 
-Style = Literal["markdown", "latex", "csv"]
+Style = Literal["markdown", "latex", "csv", "marl-eval"]
 USUAL = (*HEADLINE[:2], "fidelity", "latency")
 COLUMNS = ("scenario", "label", "metric", "mean", "low", "high", "difference", "difference_low", "difference_high")
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$"}
@@ -29,7 +30,9 @@ def paper_table(
     """A row per scenario and contestant: the metrics, mean ± half of the 95 % interval; below, differences in words.
 
     Differences are to the contestant of the label `reference` (default: that of the results), on the same episodes. CSV
-    has a row per metric and numbers only. DpemError for a metric or a label that results do not have.
+    has a row per metric and numbers only. "marl-eval" is the JSON that MARL-eval and through it rliable take (Gorsane
+    and others, NeurIPS 2022): scenarios are tasks, and every episode is a run of all contestants, the mean over
+    training seeds. DpemError for a metric or a label that results do not have.
     """
     found = [each for each in records(results) if not each["policy"].startswith("bound:")]
     known = {name for each in found for name, value in each.items() if isinstance(value, Measured)}
@@ -43,6 +46,8 @@ def paper_table(
     chosen = [name for name in metrics or USUAL if name in known]
     if style == "csv":
         return _csv(found, chosen, reference)
+    if style == "marl-eval":
+        return _marl_eval(found, metrics or [name for name in chosen if all(name in each for each in found)])
     return (_markdown if style == "markdown" else _latex)(found, chosen, reference)
 
 
@@ -66,6 +71,24 @@ def _csv(found: Sequence[Record], metrics: Sequence[str], reference: str) -> str
                 numbers += ["" if part is None else f"{part:.7g}" for part in parts]
             writer.writerow([each["scenario"], each["label"], metric, *numbers])
     return out.getvalue()
+
+
+def _marl_eval(found: Sequence[Record], metrics: Sequence[str]) -> str:
+    tasks: dict[str, dict[str, Any]] = {}
+    for each in found:
+        episodes = {}
+        for name in metrics:
+            values = each[name].values if name in each else None
+            if values is None or not np.isfinite(values).all():
+                where = f"{each['label']} on {each['scenario']}"
+                raise DpemError(f"{where} has no {name} in some episode: name other metrics")
+            episodes[name] = values.mean(axis=0)
+        runs: dict[str, Any] = {}
+        for run in range(each["episodes"]):
+            scores = {name: [float(of[run])] for name, of in episodes.items()}
+            runs[f"run_{run + 1}"] = {"step_1": {"step_count": 0, **scores}, "absolute_metrics": scores}
+        tasks.setdefault(each["scenario"], {})[each["label"]] = runs
+    return json.dumps({"dpem_env": tasks}, indent=1) + "\n"
 
 
 def _cells(found: Sequence[Record], metrics: Sequence[str]) -> list[list[str]]:

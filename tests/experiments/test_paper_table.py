@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,25 @@ def test_csv_has_the_numbers(results: Results, folder: Path, capsys: pytest.Capt
             assert row["difference"] == ""
         else:
             assert float(row["difference"]) == differences.loc[(label, "delivery_rate"), "difference"]
+
+
+def test_marl_eval_gets_every_episode_as_a_run(
+    results: Results, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dpem("table", str(folder), "--as", "marl-eval") == 0
+    (tasks,) = json.loads(capsys.readouterr().out).values()
+    (task,) = tasks.values()
+    assert list(task) == ["idle", "rule_1", "maxweight"]
+    mean = results.intervals().set_index(["label", "metric"])["mean"]
+    for label, runs in task.items():
+        assert list(runs) == ["run_1", "run_2", "run_3"]
+        for run in runs.values():
+            assert {"step_count": 0} | run["absolute_metrics"] == run["step_1"]
+            assert set(run["absolute_metrics"]) == {"delivery_rate", "contention"}  # idle has no fidelity
+        scores = [run["absolute_metrics"]["delivery_rate"][0] for run in runs.values()]
+        assert sum(scores) / 3 == pytest.approx(mean[label, "delivery_rate"])
+    said = complaint(capsys, "table", str(folder), "--as", "marl-eval", "--metric", "fidelity")
+    assert "idle on chain3-v0+slots=60+request_rate=8.0 has no fidelity in some episode: name other metrics" in said
 
 
 @pytest.mark.parametrize(
