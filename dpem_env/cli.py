@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App, CoercionError, CycloptsError, UnusedCliTokensError
 
-from dpem_env import __version__, commands
+from dpem_env import __version__, commands, leaderboard_commands
 from dpem_env.support import options
 from dpem_env.support.console import complain, interruptible, lasting_output
 from dpem_env.support.errors import DpemError, shown, warnings_told
@@ -84,7 +84,7 @@ def _answered(words: list[str]) -> int:
 
 def app() -> App:
     """All commands: those of this package, and what others announce."""
-    own: dict[str, Callable[..., int]] = {
+    own: dict[str, Callable[..., int] | App] = {
         "demo": commands.demo,
         "list": commands.list_,
         "show": commands.show,
@@ -99,6 +99,7 @@ def app() -> App:
         "report": commands.report,
         "replay": commands.replay,
         "watch": commands.watch,
+        "submit": leaderboard_commands.submit,
         "cite": commands.cite,
     }
     return options.commands("dpem", ABOUT, own | _others(), version=f"dpem {__version__}", help_epilogue=EXAMPLES)

@@ -345,7 +345,7 @@ def summarise(plan: Plan, episodes: Episodes) -> Results:
                 "scenario": scenario.model_dump(mode="json", exclude_none=True),
                 "nodes": nodes,
                 "episodes": indices,
-                "seeds": [episode_seeds(scenario, plan.split, index)._asdict() for index in indices],
+                "seeds": [plan.played(scenario, index)[0].seeds._asdict() for index in indices],
                 "bound": None if plan.bound is None else _bound(plan.bound, values),
             }
             | compared

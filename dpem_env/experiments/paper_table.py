@@ -126,9 +126,16 @@ def _sentence(difference: Estimate, reference: str) -> str:
 
 
 def _markdown(found: Sequence[Record], metrics: Sequence[str], reference: str) -> str:
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in _cells(found, metrics)]
+    rows = _cells(found, metrics)
+    first, *others = _words(found, metrics, reference)
+    told = ["", first, *(["", *(f"- {each}" for each in others)] if others else [])]
+    return markdown(rows, left=len(rows[0]) - len(metrics)) + "\n".join(told) + "\n"
+
+
+def markdown(cells: Sequence[Sequence[str]], left: int) -> str:
+    """Rows as a table of Markdown, titles first; all columns but the first `left` are aligned to the right."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in cells]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = len(rows[0]) - len(metrics)
     rule = ["-" * width if place < left else "-" * (width - 1) + ":" for place, width in enumerate(widths)]
     lines = [
         " | ".join(
@@ -136,18 +143,7 @@ def _markdown(found: Sequence[Record], metrics: Sequence[str], reference: str) -
         )
         for pairs in (list(zip(row, widths, strict=True)) for row in (rows[0], rule, *rows[1:]))
     ]
-    first, *others = _words(found, metrics, reference)
-    return (
-        "\n".join(
-            [
-                *(f"| {line} |" for line in lines),
-                "",
-                first,
-                *(["", *(f"- {each}" for each in others)] if others else []),
-            ]
-        )
-        + "\n"
-    )
+    return "".join(f"| {line} |\n" for line in lines)
 
 
 def _latex(found: Sequence[Record], metrics: Sequence[str], reference: str) -> str:

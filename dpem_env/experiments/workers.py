@@ -20,7 +20,7 @@ from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dpem_env.envs.session import episode_seeds
+from dpem_env.envs.session import EpisodeSeeds, episode_seeds
 from dpem_env.experiments.bounds import get_bound
 from dpem_env.experiments.contestants import PolicySpec
 from dpem_env.experiments.evaluation import Recorder, run_episode
@@ -55,6 +55,11 @@ class EpisodeItem(ABC):
         return Path("episodes", file_name(self.scenario.name, *self.name), f"{self.split}-{self.index:05d}.json")
 
     @property
+    def seeds(self) -> EpisodeSeeds:
+        """What fixes the episode."""
+        return episode_seeds(self.scenario, self.split, self.index)
+
+    @property
     @abstractmethod
     def name(self) -> Sequence[str]:
         """What is done with the episode, in words for a file's name."""
@@ -77,7 +82,7 @@ class EpisodeItem(ABC):
             "scenario_hash": self.scenario.hash,
             "split": self.split,
             "index": self.index,
-            "seeds": episode_seeds(self.scenario, self.split, self.index)._asdict(),
+            "seeds": self.seeds._asdict(),
         }
 
 
@@ -115,7 +120,7 @@ class WorkItem(EpisodeItem):
             metrics, session = run_episode(
                 self.scenario,
                 self.policy.make(),
-                episode_seeds(self.scenario, self.split, self.index),
+                self.seeds,
                 delay=self.policy.delay or 0.0,
                 forecaster=self.policy.forecaster,
                 recorder=recorder,
@@ -145,8 +150,7 @@ class BoundItem(EpisodeItem):
 
     def play(self) -> dict[str, Any]:
         """The bound on the delivery rate."""
-        seeds = episode_seeds(self.scenario, self.split, self.index)
-        return {"metrics": {"delivery_rate": get_bound(self.bound)(self.scenario, seeds)}}
+        return {"metrics": {"delivery_rate": get_bound(self.bound)(self.scenario, self.seeds)}}
 
 
 def expected_of(item: EpisodeItem, origins: Origins) -> dict[str, Any]:
@@ -228,17 +232,26 @@ def on_processes(
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Fresh processes (numba's threads do not survive a fork), ended at once if the block fails."""
     others = set(active_children())
+    with one_thread():
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_work)
+        try:
+            yield pool
+        except BaseException:
+            for worker in set(active_children()) - others:
+                worker.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Processes that are started inside compute on one thread each: numpy and numba read it when they are loaded."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)  # numpy and numba read it when a worker loads them
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_work)
+    os.environ.update(ONE_THREAD)
     try:
-        yield pool
-    except BaseException:
-        for worker in set(active_children()) - others:
-            worker.terminate()
-        raise
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
         for name, value in before.items():
             os.environ.pop(name)
             if value is not None:

@@ -178,6 +178,14 @@ def read_log(path: str | os.PathLike[str]) -> EpisodeLog:
     return EpisodeLog(content.header, Rows(content.table), content.digest, content.recorded_digest)
 
 
+def recorded_digest(path: str | os.PathLike[str]) -> str:
+    """The digest that stands in a log, which is not read; LogError if there is none."""
+    import pyarrow.parquet as pq
+
+    with reading("log", path, LogError):
+        return str(pq.read_schema(path).metadata[DIGEST].decode("ascii"))
+
+
 def decision_of(row: dict[str, Any]) -> Decision:
     """The complete decision of a row; of earlier formats, too."""
     nodes = len(row["action"])

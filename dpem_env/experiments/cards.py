@@ -1,0 +1,182 @@
+"""The card of a submission: who played what, on which seeds, with what outcome; the leaderboard is made of cards alone.
+
+Every episode has its seeds, its log with the digest of its content, and its scores; every scenario their means with
+95 % intervals, Student's over episodes. `checked` is what ``dpem submit check`` has verified, or nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dpem_env.envs.metric_labels import METRICS
+from dpem_env.experiments.leaderboard import TRACKS, V1, Track
+from dpem_env.experiments.paper_table import markdown
+from dpem_env.experiments.statistics import mean_interval
+from dpem_env.report.labels import Estimate
+from dpem_env.report.tables import cells
+from dpem_env.scenarios.schema import Natural
+from dpem_env.support.errors import DpemError
+from dpem_env.support.files import Part, checked, read_json, reading
+from dpem_env.support.seeding import generator
+
+FORMAT, CARD = "dpem-card-1", "card.json"
+SCORES = ("delivery_rate", "contention", "reward", "fidelity", "latency")
+MEANS = ("mean delivery: {delivery_rate}", "mean contention: {contention}")  # over scenarios
+Scores = Mapping[str, float | None]
+
+
+class Mean(Part):
+    """Of a metric over episodes; no interval of a single one."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class Seeds(Part):
+    """Of an episode."""
+
+    topology: Natural
+    demand: Natural
+
+
+class Episode(Part):
+    """An episode: its place in the declaration, its log below the folder of the submission, its scores."""
+
+    index: Natural
+    seeds: Seeds
+    log: str
+    digest: str
+    scores: dict[str, float | None]
+
+
+class Scenario(Part):
+    """A scenario: the options that the policy was played with there, its episodes, and the means of their scores."""
+
+    name: str
+    hash: str
+    options: dict[str, Any]
+    episodes: list[Episode] = Field(min_length=1)
+    means: dict[str, Mean | None]
+
+
+class Player(Part):
+    """What plays, as `dpem run` takes it, its label, control delay (s) and forecaster, if another than its own."""
+
+    plays: str
+    called: str | None
+    delay: float | None
+    forecaster: str | None
+
+
+class Declared(Part):
+    """Which declaration was played."""
+
+    version: str
+    digest: str
+
+
+class Checked(Part):
+    """What was verified: how many logs, and in words whose decisions were made again."""
+
+    by: str
+    version: dict[str, str]
+    stamp: str
+    logs: Natural
+    decisions: str
+
+
+class Card(Part):
+    """A submission on a track."""
+
+    format: Literal["dpem-card-1"]
+    name: str
+    track: Track
+    leaderboard: Declared
+    beacon: str | None
+    policy: Player
+    version: dict[str, str]
+    stamp: str
+    sources: dict[str, str]
+    scenarios: list[Scenario] = Field(min_length=1)
+    checked: Checked | None = None
+
+
+def read_card(path: Path) -> Card:
+    """A card; DpemError, in a line, for something else."""
+    with reading("card", path):
+        return checked(Card, read_json(path), "card")
+
+
+def means(scores: Sequence[Scores]) -> dict[str, dict[str, float | None] | None]:
+    """Means of the scores of episodes, over those that have one; None where none has."""
+    found: dict[str, dict[str, float | None] | None] = {}
+    for metric in SCORES:
+        values = [value for each in scores if (value := each[metric]) is not None]
+        interval = mean_interval([values], generator("leaderboard")) if values else None
+        found[metric] = interval and {
+            name: None if math.isnan(number) else number for name, number in interval._asdict().items()
+        }
+    return found
+
+
+def cards_in(paths: Iterable[Path]) -> list[Path]:
+    """The files of cards: those given, and of a folder its card, or else all that lie in it."""
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+        elif (path / CARD).is_file():
+            found.append(path / CARD)
+        elif several := sorted(path.glob("*.json")):
+            found += several
+        else:
+            raise DpemError(f"{str(path)!r} has no card; expected {CARD}, written by dpem submit, or a folder of cards")
+    return found
+
+
+def records(cards: Sequence[Card]) -> list[dict[str, Any]]:
+    """A row of the table for every card, by track and control delay, the best first."""
+    rows = [(card, _row(card)) for card in cards]
+
+    def place(row: tuple[Card, dict[str, Any]]) -> tuple[float, ...]:
+        card, told = row
+        best = told.get(V1.ranked_by)
+        return TRACKS.index(card.track), card.policy.delay or 0.0, math.inf if best is None else -best.value
+
+    return [told for _, told in sorted(rows, key=place)]
+
+
+def leaderboard(cards: Sequence[Card]) -> str:
+    """The table, as Markdown."""
+    metrics = {
+        name: f"{name}: {{{name} {V1.ranked_by}}}" for card in cards for name in (s.name for s in card.scenarios)
+    }
+    titles, rows = cells(records(cards), ["track", "policy", *metrics.values(), *MEANS, "checked"], left=2)
+    return markdown([titles, *([row.get(title, "") for title in titles] for row in rows)], left=2)
+
+
+def _row(card: Card) -> dict[str, Any]:
+    delay = "" if card.policy.delay is None or card.track != "central" else f", {card.policy.delay:g} s"
+    row: dict[str, Any] = {"policy": card.name, "track": f"{card.track}{delay}", "stamp": card.stamp}
+    row["version"] = ", ".join(f"{name} {number}" for name, number in card.version.items())
+    row["checked"] = "no"
+    if card.checked is not None:
+        row["checked"] = f"{card.checked.logs} logs; {card.checked.decisions}"
+    if {each.name: len(each.episodes) for each in card.scenarios} != V1.played():
+        row["checked"] = "no: a trial"
+    for metric in SCORES:
+        known = {each.name: mean for each in card.scenarios if (mean := each.means[metric]) is not None}
+        row |= {f"{name} {metric}": _estimate(metric, mean) for name, mean in known.items()}
+        if known:
+            row[metric] = Estimate(METRICS[metric], sum(mean.value for mean in known.values()) / len(known))
+    return row
+
+
+def _estimate(metric: str, mean: Mean) -> Estimate:
+    return Estimate(METRICS[metric], mean.value, mean.low, mean.high)
