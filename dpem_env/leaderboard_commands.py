@@ -47,7 +47,7 @@ def play(
 ) -> int:
     r"""Play the leaderboard's evaluation and write a submission; commands that check it and make the table.
 
-    The same scenarios, seeds and control delays for everybody (docs/leaderboard.md): 20 episodes each of mesh20-v0,
+    The same scenarios, seeds and control delays for everybody (docs/leaderboard.md): 15 episodes each of mesh20-v0,
     surfnet-v0 and mesh100-v0. --out gets card.json, which says who played what and with which outcome, and the log of
     every episode, from which dpem submit check plays it again. Ctrl-C keeps what is finished; the same command again
     plays the rest.

@@ -154,26 +154,28 @@ def records(cards: Sequence[Card]) -> list[dict[str, Any]]:
 
 def leaderboard(cards: Sequence[Card]) -> str:
     """The table, as Markdown."""
-    metrics = {
-        name: f"{name}: {{{name} {V1.ranked_by}}}" for card in cards for name in (s.name for s in card.scenarios)
-    }
-    titles, rows = cells(records(cards), ["track", "policy", *metrics.values(), *MEANS, "checked"], left=2)
-    return markdown([titles, *([row.get(title, "") for title in titles] for row in rows)], left=2)
+    played = dict.fromkeys(scenario.name for card in cards for scenario in card.scenarios)
+    columns = ["track", "policy", "seeds", "checked", *(f"{name}: {{{name} {V1.ranked_by}}}" for name in played)]
+    titles, rows = cells(records(cards), [*columns, *MEANS], left=4)
+    return markdown([titles, *([row.get(title, "-") for title in titles] for row in rows)], left=4)
 
 
 def _row(card: Card) -> dict[str, Any]:
     delay = "" if card.policy.delay is None or card.track != "central" else f", {card.policy.delay:g} s"
     row: dict[str, Any] = {"policy": card.name, "track": f"{card.track}{delay}", "stamp": card.stamp}
     row["version"] = ", ".join(f"{name} {number}" for name, number in card.version.items())
-    row["checked"] = "no"
-    if card.checked is not None:
-        row["checked"] = f"{card.checked.logs} logs; {card.checked.decisions}"
-    if {each.name: len(each.episodes) for each in card.scenarios} != V1.played():
-        row["checked"] = "no: a trial"
+    row["seeds"] = "held-out" if card.beacon is None else f"beacon {card.beacon[:8]}"
+    whole = {each.name: len(each.episodes) for each in card.scenarios} == V1.played()
+    if not whole:
+        row["checked"] = "a trial"
+    elif card.checked is None:
+        row["checked"] = "no"
+    else:
+        row |= {"checked": f"{card.checked.logs} logs", "decisions": card.checked.decisions}
     for metric in SCORES:
         known = {each.name: mean for each in card.scenarios if (mean := each.means[metric]) is not None}
         row |= {f"{name} {metric}": _estimate(metric, mean) for name, mean in known.items()}
-        if known:
+        if known and whole:
             row[metric] = Estimate(METRICS[metric], sum(mean.value for mean in known.values()) / len(known))
     return row
 

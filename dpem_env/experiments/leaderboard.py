@@ -94,7 +94,7 @@ class Declaration:
 V1 = Declaration(
     version="v1",
     scenarios={"mesh20-v0": "7fdfdc814ca7", "surfnet-v0": "3cf3ba553938", "mesh100-v0": "ef9add87b8e5"},
-    episodes=20,
+    episodes=15,
     delays=(0.0, 0.5, 1.0),
     ranked_by="delivery_rate",
     trial={"mesh20-v0": 2},
