@@ -28,8 +28,9 @@ def commands(of: App, *names: str) -> Iterator[tuple[tuple[str, ...], App]]:
     for name in of:
         if not name.startswith("-"):
             each = of[name]
-            inner = list(commands(each, *names, name))
-            yield from inner or [((*names, name), each)]
+            if each.default_command is not None:
+                yield (*names, name), each
+            yield from commands(each, *names, name)
 
 
 COMMANDS = dict(commands(app()))
@@ -43,8 +44,8 @@ def asked_for(argv: list[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
 
 
 def test_all_commands_are_known() -> None:
-    assert len(NAMES) == 25
-    assert {"run", "train", "federate node", "reproduce"} <= set(NAMES)
+    assert len(NAMES) == 28
+    assert {"run", "train", "federate node", "submit", "submit check", "reproduce"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,11 +65,11 @@ def test_every_command_explains_itself_and_every_option(
         assert told, line
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["federate", "--help"]])
-def test_commands_of_commands_are_listed(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert dpem(*argv) == 0
+@pytest.mark.parametrize("of", [[], ["federate"], ["submit"]], ids=" ".join)
+def test_commands_of_commands_are_listed(of: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert dpem(*of, "--help") == 0
     said = capsys.readouterr().out
-    assert all(f"│ {name.split()[-1]} " in said for name in NAMES if (" " in name) == ("federate" in argv))
+    assert all(f"│ {words[-1]} " in said for words in map(str.split, NAMES) if words[:-1] == of)
 
 
 def examples() -> list[str]:
@@ -79,7 +80,7 @@ def examples() -> list[str]:
 
 
 def test_examples_of_the_help_are_commands_and_fit_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(examples()) == 31
+    assert len(examples()) == 35
     for example in examples():
         assert asked_for(shlex.split(example.split(">")[0])[1:])
     shown = ""

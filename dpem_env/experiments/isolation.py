@@ -183,6 +183,7 @@ class ForNodes:
         for agent in self.agents if self.slot < self.asking.slots and self.asking.found.difference is None else ():
             if not np.array_equal(agent.ask("predict", lead), shown[agent.node]):
                 self.asking.found.difference = f"slot {self.slot}: {agent.called} expects other requests by itself"
+                break
         return expected
 
 
