@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dpem_env.envs.metric_labels import HEADLINE, METRICS, QUANTITIES
-from dpem_env.experiments import results
+from dpem_env.experiments import cards, results
 from dpem_env.experiments.anova import one_way_anova, two_way_anova
 from dpem_env.experiments.forecast_skill import SUMS
 from dpem_env.experiments.fronts import FrontTable, claims, front_table, points_of
@@ -226,6 +226,11 @@ def _row(source: str, which: Record) -> Record:
     return next(each for each in records(f"results/truth/{source}") if which.items() <= each.items())
 
 
+def leaderboard() -> Iterable[Record]:
+    """A row of every committed card."""
+    return cards.records([cards.read_card(path) for path in cards.cards_in([BASELINES / "results" / "leaderboard"])])
+
+
 ANALYSES = {
     each.__name__: each
     for each in (
@@ -240,5 +245,6 @@ ANALYSES = {
         reproduced,
         learned_fronts,
         learned_claims,
+        leaderboard,
     )
 }

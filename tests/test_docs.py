@@ -21,7 +21,7 @@ from support.command_line import BLOCK, commands, dpem
 
 ROOT = Path(__file__).resolve().parents[1]
 # What takes minutes, or builds on what does, is run by the slow suite (test_packaging.py); reproduce is for a clone.
-MINUTES = r"^dpem (tune|benchmark|forecast|train|train-forecaster|curve|reproduce) |runs/|mine\.py"
+MINUTES = r"^dpem (tune|benchmark|forecast|train|train-forecaster|curve|reproduce|submit) |runs/|\bmine\b"
 DOCS = ROOT / "docs"
 
 
@@ -113,12 +113,29 @@ def test_the_readmes_commands_of_seconds_run_as_they_stand(tmp_path: Path, monke
     assert all((tmp_path / name).is_file() for name in made)
 
 
-def test_the_policy_in_the_readme_plays_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newcomer_walks_from_the_readme_alone_to_a_film_a_row_and_a_checked_submission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     page = (ROOT / "README.md").read_text("utf-8")
     part = page[page.index("**Your own policy**") : page.index("\n## Scenarios")]
     assert "in a file `mine.py`" in part
-    play(part.replace("```python\n", "```python mine.py\n"), tmp_path, monkeypatch)
-    assert (tmp_path / "mine" / "me-0.parquet").is_file()
+    [policy] = [block for language, _, block in BLOCK.findall(part) if language == "python"]
+    (tmp_path / "mine.py").write_text(policy)
+    said: dict[str, list[str]] = {}
+    for line in commands(part):
+        trial = ["--trial"] if line.startswith("dpem submit --policy") else []  # seconds in place of minutes
+        wanted = 1 if line.startswith("dpem submit check") else 0  # which a trial does not pass
+        assert dpem(*shlex.split(line)[1:], *trial) == wanted, line
+        said[line] = capsys.readouterr().out.splitlines()
+    played, row, film, _, check, board = said.values()
+    assert "wrote mine" in played[-1]
+    assert any(line.startswith("| me ") for line in row)
+    assert film[-1] == "wrote me.html"
+    assert [line.partition(":")[0] for line in check if line.startswith(("card", "logs"))] == ["card.json"]
+    assert "incomplete, as a trial is" in check[0]
+    assert check[1] == "2 logs came out again bit for bit, with the scores of the card"
+    assert board[-1].startswith("| decentralized | me ")
 
 
 def test_the_page_on_own_policies_is_done_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

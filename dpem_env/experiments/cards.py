@@ -82,13 +82,14 @@ class Declared(Part):
 
 
 class Checked(Part):
-    """What was verified: how many logs, and in words whose decisions were made again."""
+    """What was verified: how many logs, in words whose decisions were made again, and whether the seed decides, too."""
 
     by: str
     version: dict[str, str]
     stamp: str
     logs: Natural
     decisions: str
+    seeded: bool
 
 
 class Card(Part):
@@ -164,6 +165,7 @@ def _row(card: Card) -> dict[str, Any]:
     delay = "" if card.policy.delay is None or card.track != "central" else f", {card.policy.delay:g} s"
     row: dict[str, Any] = {"policy": card.name, "track": f"{card.track}{delay}", "stamp": card.stamp}
     row["version"] = ", ".join(f"{name} {number}" for name, number in card.version.items())
+    row["episodes"] = V1.episodes
     row["seeds"] = "held-out" if card.beacon is None else f"beacon {card.beacon[:8]}"
     whole = {each.name: len(each.episodes) for each in card.scenarios} == V1.played()
     if not whole:
@@ -171,7 +173,7 @@ def _row(card: Card) -> dict[str, Any]:
     elif card.checked is None:
         row["checked"] = "no"
     else:
-        row |= {"checked": f"{card.checked.logs} logs", "decisions": card.checked.decisions}
+        row["checked"] = f"{card.checked.logs} logs{', draws lots' * card.checked.seeded}"
     for metric in SCORES:
         known = {each.name: mean for each in card.scenarios if (mean := each.means[metric]) is not None}
         row |= {f"{name} {metric}": _estimate(metric, mean) for name, mean in known.items()}

@@ -24,10 +24,10 @@ from dpem_env.logs.recorder import EpisodeRecorder, recorded_digest, simulator_v
 from dpem_env.scenarios import Scenario
 from dpem_env.support.errors import PolicyError
 from dpem_env.support.files import file_name, read_json, write_json
-from dpem_env.support.provenance import stamp
+from dpem_env.support.provenance import joined, stamp
 
 LOGS = "logs"
-FOLDERS = re.compile(r"(?<=^the file )(/|[A-Za-z]:).*[/\\]")  # of a path that is of one machine
+FOLDERS = re.compile(r"^(the file |the code in ).*[/\\]")  # where a file lies, which is elsewhere for others
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,10 @@ def _scenario(plan: Submission, scenario: Scenario, out: Path) -> dict[str, Any]
 
 
 def sources_of(policy: PolicySpec, played: Sequence[Scenario]) -> Sources:
-    """What a policy's episodes follow from besides, files that are named by a path of one machine by their name."""
+    """What a policy's episodes follow from besides; of files the name without the folder, and the content."""
     origins = Origins()
-    several = [origins.of_policy(policy), *map(origins.of_scenario, played)]
-    return {FOLDERS.sub("", name): content for each in several for name, content in each.items()}
+    found: dict[str, list[str]] = {}
+    for each in (origins.of_policy(policy), *map(origins.of_scenario, played)):
+        for name, content in sorted(each.items()):
+            found.setdefault(FOLDERS.sub(r"\1", name), []).append(content)
+    return {name: joined(several) for name, several in found.items()}

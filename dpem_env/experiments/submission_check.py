@@ -152,8 +152,8 @@ def _of_card(claim: Claim) -> Iterator[str]:
         yield f"track {card.track!r}: {error}"
     now = sources_of(policy, ())
     for name, content in now.items():
-        if card.sources.get(name, content) != content:
-            yield f"{name} has changed since it was played; expected what was submitted"
+        if card.sources.get(name) != content:
+            yield f"{name} is another one than was played; expected what was submitted"
     names = [each.name for each in card.scenarios]
     for each in card.scenarios:
         if names.count(each.name) > 1 or each.name not in V1.scenarios:
@@ -278,5 +278,6 @@ def seal(claim: Claim, verdict: Verdict) -> dict[str, Any]:
         "stamp": stamp(),
         "logs": verdict.logs,
         "decisions": verdict.decisions,
+        "seeded": verdict.seeded,
     }
     return claim.card.model_dump(mode="json") | {"checked": found}

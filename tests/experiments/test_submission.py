@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from support.cheats import write_cheats
 from support.command_line import Interrupt, complaint, dpem
 from support.episode_logs import rewrite
 
+PAGE = (Path(__file__).parents[2] / "docs" / "leaderboard.md").read_text("utf-8")
 BEACON = "0123456789ABCDEF" * 4
 INCOMPLETE = (
     "card.json: incomplete, as a trial is: 13 of 15 episodes of mesh20-v0, 15 of 15 episodes of surfnet-v0, 15 of 15 "
@@ -57,7 +59,8 @@ def complaints(folder: Path) -> list[str]:
 def test_the_declared_scenarios_are_those_of_this_version() -> None:
     assert {name: V1.scenario(name).hash for name in V1.scenarios} == dict(V1.scenarios)
     assert V1.digest == hashlib.sha256(V1.text.encode()).hexdigest()
-    assert V1.digest in (Path(__file__).parents[2] / "docs" / "leaderboard.md").read_text("utf-8")
+    assert V1.digest in PAGE
+    assert V1.text in PAGE.replace("\n> ", " ")
 
 
 def test_held_out_seeds_are_those_of_the_evaluation_split() -> None:
@@ -71,6 +74,10 @@ def test_seeds_of_a_beacon_follow_from_the_formula_on_the_page() -> None:
     for what, seed in V1.seeds(scenarios.get("mesh20-v0"), 3, value)._asdict().items():
         text = f"{V1.digest}:{value}:mesh20-v0:3:{what}"
         assert seed == int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) // 2
+    [block] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(block, "page", "exec"), names)
+    assert V1.seeds(scenarios.get("mesh20-v0"), 0, names["beacon"]).demand == names["seed"]
     drawn = {V1.seeds(scenarios.get(name), index, value) for name in V1.scenarios for index in range(V1.episodes)}
     assert len(drawn) == len(V1.scenarios) * V1.episodes
 
@@ -214,7 +221,7 @@ def first(card: dict[str, Any]) -> dict[str, Any]:
         (lambda card: card["policy"].update(called="you"), "logs/mesh20-v0-00.parquet: its policy is me; expected you"),
         (
             lambda card: card["sources"].update({"the code of dpem_baselines": "0"}),
-            "card.json: the code of dpem_baselines has changed since it was played",
+            "card.json: the code of dpem_baselines is another one than was played",
         ),
     ],
 )
@@ -255,9 +262,10 @@ def test_a_cheat_is_played_and_caught_by_the_check(tmp_path: Path, monkeypatch: 
     found = complaints(Path("out"))
     assert found[0].startswith("logs/mesh20-v0-0")
     assert "by itself" in found[0]
-    Path("cheats.py").write_text(Path("cheats.py").read_text().replace("HONEST = 15", "HONEST = 999"))
-    assert complaints(Path("out")) == [
-        "card.json: the code in cheats.py has changed since it was played; expected what was submitted"
+    Path("theirs").mkdir()
+    Path("theirs/cheats.py").write_text(Path("cheats.py").read_text().replace("HONEST = 15", "HONEST = 999"))
+    assert check(Claim.read(Path("out"), "./theirs/cheats.py:Shares"), Sample(0)).complaints == [
+        "card.json: the code in cheats.py is another one than was played; expected what was submitted"
     ]
 
 
