@@ -25,9 +25,7 @@ from dpem_env.support.files import Part, checked, read_json, reading
 from dpem_env.support.seeding import generator
 
 FORMAT, CARD = "dpem-card-1", "card.json"
-SCORES = ("delivery_rate", "contention", "reward", "fidelity", "latency")
 MEANS = ("mean delivery: {delivery_rate}", "mean contention: {contention}")  # over scenarios
-Scores = Mapping[str, float | None]
 
 
 class Mean(Part):
@@ -36,6 +34,29 @@ class Mean(Part):
     value: float
     low: float | None
     high: float | None
+
+
+class Scores(Part):
+    """Of an episode; None where there is nothing to measure, such as the fidelity of no pairs."""
+
+    delivery_rate: float | None
+    contention: float | None
+    reward: float | None
+    fidelity: float | None
+    latency: float | None
+
+
+SCORES = tuple(Scores.model_fields)
+
+
+class Means(Part):
+    """Of the scores of several."""
+
+    delivery_rate: Mean | None
+    contention: Mean | None
+    reward: Mean | None
+    fidelity: Mean | None
+    latency: Mean | None
 
 
 class Seeds(Part):
@@ -52,7 +73,7 @@ class Episode(Part):
     seeds: Seeds
     log: str
     digest: str
-    scores: dict[str, float | None]
+    scores: Scores
 
 
 class Scenario(Part):
@@ -62,7 +83,7 @@ class Scenario(Part):
     hash: str
     options: dict[str, Any]
     episodes: list[Episode] = Field(min_length=1)
-    means: dict[str, Mean | None]
+    means: Means
 
 
 class Player(Part):
@@ -114,7 +135,7 @@ def read_card(path: Path) -> Card:
         return checked(Card, read_json(path), "card")
 
 
-def means(scores: Sequence[Scores]) -> dict[str, dict[str, float | None] | None]:
+def means(scores: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float | None] | None]:
     """Means of the scores of episodes, over those that have one; None where none has."""
     found: dict[str, dict[str, float | None] | None] = {}
     for metric in SCORES:
@@ -175,7 +196,7 @@ def _row(card: Card) -> dict[str, Any]:
     else:
         row["checked"] = f"{card.checked.logs} logs{', draws lots' * card.checked.seeded}"
     for metric in SCORES:
-        known = {each.name: mean for each in card.scenarios if (mean := each.means[metric]) is not None}
+        known = {each.name: mean for each in card.scenarios if (mean := getattr(each.means, metric)) is not None}
         row |= {f"{name} {metric}": _estimate(metric, mean) for name, mean in known.items()}
         if known and whole:
             row[metric] = Estimate(METRICS[metric], sum(mean.value for mean in known.values()) / len(known))

@@ -117,8 +117,8 @@ def check(
             complaints += [f"{episode.log}: {each}" for each in told]
             if log is not None and not told:
                 logs.setdefault(scenario.name, []).append((item, log))
-            scores.append(found or episode.scores)
-        if {name: each and each.model_dump() for name, each in scenario.means.items()} != cards.means(scores):
+            scores.append(found or episode.scores.model_dump())
+        if scenario.means.model_dump() != cards.means(scores):
             complaints.append(f"{CARD}: the means of {scenario.name} are not those of its episodes")
     verified = sum(map(len, logs.values()))
     if complaints:
@@ -183,12 +183,9 @@ def _of_log(
     name = log_of(item.scenario.name, item.index)
     if episode.log != name:
         return [f"expected the name {name}"], None, None
-    if episode.seeds.model_dump() != item.seeds._asdict():
-        return (
-            [f"the card gives it the seeds {episode.seeds.model_dump()}; expected {item.seeds._asdict()}"],
-            None,
-            None,
-        )
+    seeds, expected = episode.seeds.model_dump(), item.seeds._asdict()
+    if seeds != expected:
+        return [f"the card gives it the seeds {seeds}; expected {expected}"], None, None
     try:
         log = read_log(item.log)
     except DpemError as error:
@@ -207,12 +204,12 @@ def _of_log(
         return [f"not verified: {line}" for line in report.lines()], log, None
     if report.not_drawn is not None:
         return [f"network and requests were not drawn again: {report.not_drawn}"], log, None
-    metrics = sums[0].metrics().as_dict()
+    metrics, claimed = sums[0].metrics().as_dict(), episode.scores.model_dump()
     scores = {each: metrics[each] for each in SCORES}
     wrong = [
-        f"the card says that its {each} is {episode.scores.get(each)}; it is {value}"
+        f"the card says that its {each} is {claimed[each]}; it is {value}"
         for each, value in scores.items()
-        if episode.scores.get(each) != value
+        if claimed[each] != value
     ]
     return wrong, log, scores
 

@@ -127,8 +127,8 @@ def test_a_submission_has_a_card_and_a_log_of_every_episode(trial: Path) -> None
     [played] = card.scenarios
     assert [each.log for each in played.episodes] == [log_of("mesh20-v0", 0), log_of("mesh20-v0", 1)]
     assert all((trial / each.log).is_file() for each in played.episodes)
-    values = [each.scores["delivery_rate"] for each in played.episodes]
-    mean = played.means["delivery_rate"]
+    values = [each.scores.delivery_rate for each in played.episodes]
+    mean = played.means.delivery_rate
     assert mean is not None
     assert mean.value == pytest.approx(np.mean(np.array(values, dtype=float)))
     summary = json.loads((trial / "summary.json").read_text())
@@ -236,6 +236,8 @@ def test_a_card_that_is_none_is_told_of(copy: Path, capsys: pytest.CaptureFixtur
     assert "card.json' cannot be used: card.track: expected 'decentralized', " in complaint(
         capsys, "submit", "check", str(copy)
     )
+    edited(copy, lambda card: card.update(track="decentralized") or first(card)["scores"].pop("reward"))
+    assert "card.scenarios.0.episodes.0.scores.reward" in complaint(capsys, "submit", "check", str(copy))
     assert "is no folder" in complaint(capsys, "submit", "check", str(copy / CARD))
 
 
