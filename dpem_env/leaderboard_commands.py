@@ -103,6 +103,8 @@ def check(
         )
     for line in verdict.lines():
         print(line)
+    if seed is None and not whole:
+        print(f"--seed {sample.seed} draws the same sample again")
     if verdict.complaints:
         return 1
     for path in [submission / CARD, *([] if card is None else [card])]:
