@@ -44,6 +44,7 @@ from dpem_env.network.network import Network, build_network
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import MAX_SLOTS
 from dpem_env.simulator.randomness import EMISSION, poisson, slot_key, uniform
+from dpem_env.simulator.state import probability_of_none
 from dpem_env.simulator.simulator import rules_of
 from dpem_env.support.compiled import entry
 from dpem_env.support.seeding import stream_key
@@ -93,16 +94,16 @@ def emissions(scenario: Scenario, network: Network, demand_seed: int, slots: int
     """(slots, N) pairs each source emits: the simulator's own draws, which no policy can change."""
     pairs = np.zeros((slots, network.num_nodes), dtype=np.int64)
     mean = network.topology.generation_rate * scenario.control.slot_duration
-    _draw_emissions(mean, stream_key("emission", demand_seed), pairs)
+    _draw_emissions(mean, probability_of_none(mean), stream_key("emission", demand_seed), pairs)
     return pairs
 
 
 @entry
-def _draw_emissions(mean, key, pairs):  # type: ignore[no-untyped-def]
+def _draw_emissions(mean, none, key, pairs):  # type: ignore[no-untyped-def]
     for slot in range(pairs.shape[0]):
         of_slot = slot_key(key, slot)
         for node in range(pairs.shape[1]):
-            pairs[slot, node] = poisson(mean[node], uniform(of_slot, EMISSION, node, 0, 0, 0))
+            pairs[slot, node] = poisson(mean[node], none[node], uniform(of_slot, EMISSION, node, 0, 0, 0))
 
 
 def episode_bound(
