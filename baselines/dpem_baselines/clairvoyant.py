@@ -44,8 +44,8 @@ from dpem_env.network.network import Network, build_network
 from dpem_env.scenarios import Scenario
 from dpem_env.scenarios.schema import MAX_SLOTS
 from dpem_env.simulator.randomness import EMISSION, poisson, slot_key, uniform
-from dpem_env.simulator.state import probability_of_none
 from dpem_env.simulator.simulator import rules_of
+from dpem_env.simulator.state import probability_of_none
 from dpem_env.support.compiled import entry
 from dpem_env.support.seeding import stream_key
 
