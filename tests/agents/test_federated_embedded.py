@@ -333,11 +333,11 @@ def test_a_training_that_is_killed_again_and_again_ends_with_the_rounds_it_was_p
 def test_a_training_that_is_killed_at_random_moments_ends_as_if_it_had_not_been(
     chosen: Federation, tmp_path: Path
 ) -> None:
-    straight = load(trained(tmp_path / "straight", chosen, 24, save_every=0.5), training=True)
-    run = partial(trained, tmp_path / "killed", chosen, 24, save_every=0.5, show_progress=False)
+    straight = load(trained(tmp_path / "straight", chosen, 24, save_every=0.05), training=True)
+    run = partial(trained, tmp_path / "killed", chosen, 24, save_every=0.05, show_progress=False)
     began = time.monotonic()
-    trained(tmp_path / "timed", chosen, 24, save_every=0.5)
-    assert killed_at_random(run, 25, 0.5 * (time.monotonic() - began)) >= 20
+    trained(tmp_path / "timed", chosen, 24, save_every=0.05)
+    assert killed_at_random(run, 25, 0.1 * (time.monotonic() - began)) >= 20  # 25 times a twentieth is all of it
     resumed = load(tmp_path / "killed", training=True)
     assert_same_rounds(tmp_path / "killed", tmp_path / "straight", chosen)
     assert resumed.about["federated_rounds"] == 12
