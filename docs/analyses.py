@@ -74,15 +74,15 @@ def _of_file(path: Path, name: str) -> Iterator[Record]:
 
 def learned_fronts() -> Iterator[Record]:
     """Fronts of learned policies and rules at the levels that were written down, and beside maxweight's."""
-    table = _learned_fronts()
-    for record in table.records:
-        yield record | {"episodes": table.episodes}
+    for network, folder in (("mesh100-v0", "evaluation"), ("surfnet-v0", "surfnet")):
+        table = _front_table(folder)
+        for record in table.records:
+            yield record | {"episodes": table.episodes, "network": network}
 
 
-@cache  # two tables tell of them
-def _learned_fronts() -> FrontTable:
-    found = read(FRONTS / "evaluation")
-    return front_table(found, "maxweight", FRONT_LEVELS[-1], FRONT_LEVELS)
+@cache  # two tables tell of each
+def _front_table(folder: str) -> FrontTable:
+    return front_table(read(FRONTS / folder), "maxweight", FRONT_LEVELS[-1], FRONT_LEVELS)
 
 
 def learned_claims() -> Iterator[Record]:

@@ -95,7 +95,8 @@ def claims() -> Iterator[tuple[str, str, float, float, float]]:
     yield page, "a tuned local rule, `maxweight`, is ahead of it in both", dpem("maxweight", "contention"), 0.0, 0.3
 
     page = "docs/learning.md"
-    ahead = {each["policy"].partition(",")[0]: each for each in records("learned_fronts") if "more" in each}
+    fronts = [each for each in records("learned_fronts") if "more" in each]
+    ahead = {each["policy"].partition(",")[0]: each for each in fronts if each["network"] == "mesh100-v0"}
     for level in (1, 2, 3):
         by = ahead["PPO"][f"higher_{level}"].value
         yield page, "by 1.7 points of delivery from 0.001 to 0.002", by, 0.0165, 0.0175
@@ -104,7 +105,35 @@ def claims() -> Iterator[tuple[str, str, float, float, float]]:
         lows = [ahead[name][f"higher_{level}"].low for name in ("PPO", "priced")]
         yield page, "and no interval reaches 0", min(lows), 0.0, 1.0
         yield page, "evolved prices, by about one point", ahead["priced"][f"higher_{level}"].value, 0.006, 0.013
-    yield page, "At 0.0005, next to no contention, nothing is decided", ahead["PPO"]["higher_0"].low, -1.0, 0.0
+    yield page, "at 0.0005, next to no contention, nothing is decided", ahead["PPO"]["higher_0"].low, -1.0, 0.0
+
+    there = {each["policy"].partition(",")[0]: each for each in fronts if each["network"] == "surfnet-v0"}
+    for level in range(5):
+        yield page, "above that of maxweight at all five levels", there["PPO"][f"higher_{level}"].low, 0.0, 1.0
+    for level in (2, 3, 4):
+        yield page, "by two points of delivery from 0.0015 on", there["PPO"][f"higher_{level}"].value, 0.015, 0.025
+    yield page, "and by ten at 0.001", there["PPO"]["higher_1"].value, 0.095, 0.115
+    for level in range(4):
+        yield page, "are ahead of it, too, up to 0.002", there["PPO of mesh100"][f"higher_{level}"].low, 0.0, 1.0
+    for level in (2, 3):
+        yield page, "by one point from 0.0015 on", there["PPO of mesh100"][f"higher_{level}"].value, 0.007, 0.013
+    beside = {(each["theirs"], each["price"]): each for each in records("learned_claims")}
+    for price in ("0.05", "0.15", "0.5"):
+        against = beside[f"central-reactive {POINT}", price]
+        yield page, "deliver at least a quarter more than any of its points", against["delivery"], 1.25, 1.5
+        yield page, "with all bounds above 1.3", against["delivery_above"], 1.3, 1.5
+        yield page, "contend for several times as much", against["contention"], 3.0, 50.0
+        for rule in ("central-maxweight", "central-lp"):
+            against = beside[f"{rule} {POINT}", price]
+            yield page, "seven to eleven per cent more than the best of their points", against["delivery"], 1.065, 1.115
+            yield page, "at more contention; told 1.5", against["contention"], 1.0, 50.0
+    against = beside[f"central-maxweight {POINT}", "1.5"]
+    yield page, "they contend for a quarter less than central-maxweight", against["contention"], 0.7, 0.8
+    yield page, "and deliver about as much", against["delivery"], 0.98, 1.03
+    for price in ("0.05", "0.15", "0.5", "1.5"):
+        against = beside["central-lp (delay 0 s)", price]
+        yield page, "central-lp delivers more at less contention", against["delivery"], 0.5, 1.0
+        yield page, "central-lp delivers more at less contention", 1 / against["contention"], 0.0, 1.0
 
     page = "docs/results.md"
     yield page, "deliver two to three per cent more than the best local rule", more(at("0"), "maxweight"), 0.015, 0.035
