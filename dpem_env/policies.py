@@ -192,7 +192,8 @@ def require_deciding(policy: Policy, scenario: Scenario) -> None:
         rule = policy.rule if isinstance(policy, Centralized) else policy
         named = f"{type(rule).__name__} decides on {' and '.join(rule.decides)}"
         raise PolicyError(
-            f"{scenario.name} leaves {wanted} to decide (swapping = {scenario.control.swapping!r}); {named}"
+            f"{scenario.name} leaves {wanted} to decide (swapping = {scenario.control.swapping!r}); {named}; a class of"
+            f" your own that decides on them says so: decides = ({wanted!r},)"
         )
 
 

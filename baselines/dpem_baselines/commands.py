@@ -16,7 +16,7 @@ def check(
     data: Data = None,
     topology: Network = None,
     split: Split = "evaluation",
-    episodes: Annotated[Count, told("short episodes of local-reactive to estimate delivery from")] = 3,
+    episodes: Annotated[Count, told("short episodes of a reactive rule to estimate delivery from")] = 3,
     out: Annotated[Folder, told("folder for the map and the table of pairs; made if missing")] = Path("check"),
 ) -> int:
     """Look at a scenario before anything is run on it.

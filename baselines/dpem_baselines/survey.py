@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from dpem_baselines.bound import capacity, delivered_bound
 from dpem_baselines.local import LocalReactive
+from dpem_baselines.swapping import SwapAsap
 from dpem_env.demand.requests import draw_demand
 from dpem_env.envs.session import EpisodeSeeds, episode_seeds
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.network.network import NO_DEMAND, REMEDIES, Network, build_network, in_words
 from dpem_env.network.route_search import Exclusion
 from dpem_env.network.routes import reachability
+from dpem_env.policies import LocalPolicy
 from dpem_env.report.network_map import save_map
 from dpem_env.report.tables import working
 from dpem_env.scenarios import Scenario, Split
@@ -142,22 +144,23 @@ def _load(scenario: Scenario, demand: SessionDemand, network: Network) -> Iterat
 
 
 def _delivery(scenario: Scenario, split: Split, episodes: int) -> Iterator[str]:
-    """What local-reactive delivers in a few episodes; short ones, unless requests are those of a file."""
+    """What a reactive rule delivers in a few episodes; short ones, unless requests are those of a file."""
+    name, rule = ("swap-asap", SwapAsap()) if scenario.control.relays_decide else ("local-reactive", LocalReactive())
     slots = scenario.episode.slots
     if not isinstance(scenario.demand, ReplayDemand):
         slots = min(slots, SHORT)
     played = scenario.override(name=scenario.name, slots=slots)
     with working("playing (compiles the simulator once) …"):
-        rates = [_rate(played, episode_seeds(scenario, split, index)) for index in range(episodes)]
+        rates = [_rate(played, rule, episode_seeds(scenario, split, index)) for index in range(episodes)]
     known = np.array([rate for rate in rates if np.isfinite(rate)])
     if not len(known):
         yield f"no request was over within {slots} slots; raise demand.request_rate or episode.slots"
         return
     spread = f", from {known.min():.1%} to {known.max():.1%}" if len(known) > 1 else ""
     counted = f"{len(known)} of {episodes} episode(s) of {slots} slots had requests{spread}"
-    yield f"local-reactive delivers about {known.mean():.1%} of the requests: {counted}"
+    yield f"{name} delivers about {known.mean():.1%} of the requests: {counted}"
 
 
-def _rate(scenario: Scenario, seeds: EpisodeSeeds) -> float:
-    metrics, _ = run_episode(scenario, LocalReactive(), seeds)
+def _rate(scenario: Scenario, rule: LocalPolicy, seeds: EpisodeSeeds) -> float:
+    metrics, _ = run_episode(scenario, rule, seeds)
     return metrics.delivery_rate

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from dpem_env.support.errors import ScenarioError, nearest
+
 STEPHENSON = "Stephenson et al., PRL 124, 110501 (2020), doi:10.1103/PhysRevLett.124.110501"
 DRMOTA = "Drmota et al., PRL 130, 090803 (2023), doi:10.1103/PhysRevLett.130.090803"
 HUMPHREYS = "Humphreys et al., Nature 558, 268 (2018), doi:10.1038/s41586-018-0200-5"
@@ -75,5 +77,7 @@ PRESETS: dict[str, dict[str, Number]] = {
 
 
 def fields(preset: str) -> dict[str, Any]:
-    """The fields of a scenario that a preset sets."""
+    """The fields of a scenario that a preset sets; ScenarioError for another name."""
+    if preset not in PRESETS:
+        raise ScenarioError(f"unknown hardware preset {preset!r}; {nearest(str(preset), PRESETS)}")
     return {name: number.value for name, number in PRESETS[preset].items()}

@@ -87,6 +87,15 @@ def test_the_commands_of_the_page_run_on_every_scenario_file_of_the_page() -> No
             assert dpem(*shlex.split(line)[1:]) == 0, line
 
 
+def test_chains_whose_relays_decide_are_played_by_relays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chain = ("swap-chain4-v0", "--set", "swapping=agents", "--set", "slots=60", "--episodes", "1")
+    assert dpem("check", *chain) == 0
+    assert "swap-asap delivers about" in capsys.readouterr().out
+
+
 def test_where_nothing_can_be_played_it_is_said_why_after_the_map(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError, match=r"0 of 3 requests count; left out: 3 unreachable \(weak link\); shorten"):
         said(capsys, "kind=replay", "requests_file=requests.csv", "length_scale=20.0", "min_swap_rate=0.0")

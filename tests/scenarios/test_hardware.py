@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
 from dpem_env import scenarios
 from dpem_env.scenarios.hardware import ABSTRACT, CHOSEN, NETSQUID, PRESETS, SECOND, fields
 from dpem_env.scenarios.schema import Hardware
+from dpem_env.support.errors import DpemError
 
 PLAYED = {"mesh20-ions-v0": "trapped-ions", "mesh20-nv-v0": "nv-centres"}
 
@@ -40,3 +42,9 @@ def test_numbers_that_had_to_be_worked_out() -> None:
 def test_a_preset_may_be_given_to_another_scenario() -> None:
     scenario = scenarios.get("mesh100-v0", **fields("trapped-ions"))
     assert scenario.hardware.coherence_time == 34.0
+
+
+@pytest.mark.parametrize("bad", ["NV-Centres", "foo", None])
+def test_another_name_is_told_with_the_nearest(bad: Any) -> None:
+    with pytest.raises(DpemError, match=r"unknown hardware preset .*(nv-centres|trapped-ions)"):
+        fields(bad)
