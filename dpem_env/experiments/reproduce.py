@@ -115,11 +115,15 @@ class Lock:
         self._write()
 
     def adopt(self, experiment: Experiment, step: Step, reason: str, data_dir: str | None, **more: Any) -> None:
-        """Take what is there for what the step would leave, for a reason that is kept; DpemError if not all is."""
+        """Take what is there for what the step would leave, for a reason that is kept; DpemError if not all is.
+
+        What it took when it was last run is still what it takes.
+        """
         if missing := _missing(step):
             raise DpemError(f"there is no {missing[0]}")
         self.begun[step.name] = _basis(experiment, step, data_dir)
-        self.finish(step, adopted=reason, **more)
+        measured = {name: value for name, value in self.steps.get(step.name, {}).items() if name == "core_minutes"}
+        self.finish(step, adopted=reason, **measured, **more)
 
     def _write(self) -> None:
         write_json(self.path, {"format": FORMAT, "steps": self.steps, "begun": self.begun})

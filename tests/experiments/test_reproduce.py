@@ -180,6 +180,18 @@ def test_what_is_there_can_be_adopted_with_a_reason(project: Path) -> None:
     assert kept["steps"]["first"]["adopted"] == "made by an earlier release; values compared"
 
 
+def test_what_a_step_took_is_still_known_when_it_is_adopted(project: Path) -> None:
+    assert command("two.toml") == 0
+    before = json.loads((project / "two.lock.json").read_text())["steps"]
+    (project / "two.toml").write_text((project / "two.toml").read_text().replace("copy.py in.txt", "./copy.py in.txt"))
+    assert command("two.toml", "--adopt", "the same program by another name") == 0
+    after = json.loads((project / "two.lock.json").read_text())["steps"]
+    assert {name: step["core_minutes"] for name, step in after.items()} == {
+        name: step["core_minutes"] for name, step in before.items()
+    }
+    assert "adopted" in after["first"]
+
+
 def test_a_step_alone(project: Path) -> None:
     command("two.toml", "--only", "first")
     assert ran(project) == ["first"]
