@@ -19,6 +19,7 @@ from dpem_env.observations.features import FeatureTable, Observations
 from dpem_env.policies import SWAPS, CentralPolicy, Decision, LocalPolicy, NetworkView
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator.actions import Choice
+from dpem_env.support.compiled import telling
 from dpem_env.support.errors import PolicyError
 
 
@@ -53,7 +54,8 @@ def chain_of(scenario: Scenario, network: Network) -> SwapChain:
 @lru_cache(maxsize=16)
 def solved(chain: SwapChain) -> Optimum:
     """The optimum of a chain, found once for each of the last few."""
-    return solve(chain)
+    with telling(f"solving a chain of {chain.nodes} nodes with cutoff {chain.cutoff}: long ones take long"):
+        return solve(chain)
 
 
 class SwapAsap(LocalPolicy):
