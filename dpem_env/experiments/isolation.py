@@ -94,16 +94,20 @@ class Asking:
         return logged
 
 
-class ByNodes(LocalPolicy):
-    """A local policy whose nodes are asked."""
+class Asked:
+    """What all policies have in common whose agents are asked."""
 
-    def __init__(self, asking: Asking, policy: LocalPolicy) -> None:
+    def __init__(self, asking: Asking, policy: Policy) -> None:
         self.asking = asking
         self.decides, self.news = policy.decides, policy.news
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
-        """Tell the nodes."""
+        """Tell the agents."""
         self.asking.begin(scenario, network, seed)
+
+
+class ByNodes(Asked, LocalPolicy):
+    """A local policy whose nodes are asked."""
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """What the log has."""
@@ -112,16 +116,8 @@ class ByNodes(LocalPolicy):
         )
 
 
-class ByController(CentralPolicy):
+class ByController(Asked, CentralPolicy):
     """A central policy whose controller is asked."""
-
-    def __init__(self, asking: Asking, policy: CentralPolicy) -> None:
-        self.asking = asking
-        self.decides, self.news = policy.decides, policy.news
-
-    def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
-        """Tell the controller."""
-        self.asking.begin(scenario, network, seed)
 
     def act(self, view: NetworkView) -> Decision:
         """What the log has."""
@@ -129,17 +125,17 @@ class ByController(CentralPolicy):
         return self.asking.compare(lambda agent: agent.ask("order", view))
 
 
-class ByAdvisedNodes(HybridPolicy):
+class ByAdvisedNodes(Asked, HybridPolicy):
     """A hybrid policy: one process has the controller, whose advice is passed on to the nodes that are asked."""
 
     def __init__(self, asking: Asking, policy: HybridPolicy, controller: Process) -> None:
-        self.asking, self.controller = asking, controller
-        self.decides, self.news = policy.decides, policy.news
+        super().__init__(asking, policy)
+        self.controller = controller
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Tell all of them."""
         self.controller.ask("reset", scenario, network, seed)
-        self.asking.begin(scenario, network, seed)
+        super().reset(scenario, network, seed)
 
     def advise(self, view: NetworkView) -> Any:
         """What the controller's process says."""

@@ -154,7 +154,8 @@ def card_of(plan: Submission, out: Path) -> dict[str, Any]:
 
 def _scenario(plan: Submission, scenario: Scenario, out: Path) -> dict[str, Any]:
     items = plan.episodes(scenario)
-    scores = [{name: read_json(out / item.file)["metrics"][name] for name in SCORES} for item in items]
+    metrics = [read_json(out / item.file)["metrics"] for item in items]
+    scores = [{name: of_episode[name] for name in SCORES} for of_episode in metrics]
     episodes = [
         {
             "index": item.index,
