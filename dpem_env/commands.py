@@ -489,17 +489,20 @@ def report(
 
 
 def cite() -> int:
-    r"""Print how to cite the package, for BibTeX.
+    r"""Print how to cite the package: a reference in plain words, and an entry for BibTeX.
 
-    With its version, and that of its rules: results of others are not comparable.
+    Both name the version of the package and of the rules. Results of other rules or scenarios are not comparable, so
+    name the hash of every scenario, too. BibTeX skips all but the entry, which is of the type @software: biblatex knows
+    it, plain BibTeX styles print it as @misc.
 
+      dpem cite
       dpem cite >> paper.bib
     """
     from dpem_env import __version__
     from dpem_env.simulator import RULES_VERSION
-    from dpem_env.support.citation import bibtex
+    from dpem_env.support.citation import citation
 
-    print(bibtex(__version__, RULES_VERSION), end="")
+    print(citation(__version__, RULES_VERSION), end="")
     return 0
 
 

@@ -7,6 +7,19 @@ AUTHORS = "The dpem_env developers"
 YEAR = 2026
 
 
+def citation(version: str, rules: str) -> str:
+    """A reference of this version and its rules as a sentence, as an entry for BibTeX, and what to name beside it.
+
+    BibTeX takes what stands outside of entries for comments, so all of it may go into a .bib file.
+    """
+    return (
+        f"{AUTHORS} ({YEAR}). {TITLE} (version {version}, rules {rules}) [Computer software].\n\n"
+        f"{bibtex(version, rules)}\n"
+        f"Results compare under the same rules and scenarios only: name rules {rules} and the hash of every scenario,\n"
+        "which summary.json of a run and dpem_env.scenarios.get(NAME).hash tell.\n"
+    )
+
+
 def bibtex(version: str, rules: str) -> str:
     """An entry for BibTeX, of this version and its rules: results of other rules are not comparable."""
     fields = {
