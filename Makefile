@@ -3,7 +3,7 @@
 # make test-all  slow suites, with Flower and Ray, too; dated     make test-adapters   train with every RL library
 # make coverage  branch coverage of dpem_env, at least 95 %    make golden  record the golden episodes again
 # make bench   measure speed and memory                        make release build and try what is published
-# make site    build the documentation as a site, in site/
+# make site    build the documentation as a site, in site/     make lock    lock versions of users with their hashes
 # Experiments are declared: .venv/bin/dpem reproduce --help. Data that is not shipped is used where DPEM_DATA says.
 
 PYTHON ?= python3
@@ -21,7 +21,7 @@ QUICK := tests/simulator tests/observations tests/scenarios tests/envs/test_sess
 # Compiled code is measured while it runs as plain Python, where numpy warns that the words of randomness.py wrap around.
 COMPILED := tests/simulator tests/network/test_routes.py tests/observations/test_features.py tests/envs/test_control.py
 
-.PHONY: setup demo quick test test-all test-adapters coverage golden bench release lint site
+.PHONY: setup demo quick test test-all test-adapters coverage golden bench lock release lint site
 setup: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -78,6 +78,13 @@ bench: setup
 site: setup
 	$(BIN)/python docs/site/notebooks.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+# On Linux PyTorch comes from its own index (docs/versioning.md): the general one has it there with gigabytes for CUDA.
+LOCK := $(BIN)/uv pip compile pyproject.toml --constraint constraints.txt --universal --python-version 3.11
+LOCK += --generate-hashes --quiet --custom-compile-command "make lock"
+lock: setup
+	$(LOCK) --output-file requirements.txt
+	sed -n "s/^torch==.*/& ; sys_platform != 'linux'/p" constraints.txt | $(LOCK) --override /dev/stdin \
+		--extra agents --extra federated --extra statistics --output-file requirements-agents.txt
 release: test
-	rm -rf dist && $(BIN)/python -m build --no-isolation
+	rm -rf dist && $(BIN)/python -m build --no-isolation && $(BIN)/twine check --strict dist/*
 	$(PYTHON) -m venv dist/try && dist/try/bin/$(PIP) --constraint constraints.txt dist/*.whl && dist/try/bin/dpem list
