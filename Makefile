@@ -4,6 +4,7 @@
 # make coverage  branch coverage of dpem_env, at least 95 %    make golden  record the golden episodes again
 # make bench   measure speed and memory                        make release build and try what is published
 # make site    build the documentation as a site, in site/     make lock    lock versions of users with their hashes
+# make licences  list the licences of all that is installed
 # Experiments are declared: .venv/bin/dpem reproduce --help. Data that is not shipped is used where DPEM_DATA says.
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ QUICK := tests/simulator tests/observations tests/scenarios tests/envs/test_sess
 # Compiled code is measured while it runs as plain Python, where numpy warns that the words of randomness.py wrap around.
 COMPILED := tests/simulator tests/network/test_routes.py tests/observations/test_features.py tests/envs/test_control.py
 
-.PHONY: setup demo quick test test-all test-adapters coverage golden bench lock release lint site
+.PHONY: setup demo quick test test-all test-adapters coverage golden bench licences lock release lint site
 setup: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -78,6 +79,12 @@ bench: setup
 site: setup
 	$(BIN)/python docs/site/notebooks.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+licences: setup .adapters/licences/installed .adapters/flower/installed
+	$(BIN)/python docs/licences.py .adapters/licences .adapters/flower
+.adapters/licences/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .adapters/licences
+	.adapters/licences/bin/$(PIP) --constraint constraints.txt --editable '.[dev,statistics,ray,gpu]'
+	touch $@
 # On Linux PyTorch comes from its own index (docs/versioning.md): the general one has it there with gigabytes for CUDA.
 LOCK := $(BIN)/uv pip compile pyproject.toml --constraint constraints.txt --universal --python-version 3.11
 LOCK += --generate-hashes --quiet --custom-compile-command "make lock"

@@ -34,7 +34,7 @@ def pins() -> dict[str, str]:
 @pytest.mark.parametrize("name", LOCKS)
 def test_versions_are_those_of_the_constraints(name: str) -> None:
     pinned = pins()
-    differ = {package: str(each) for package, each in locked(name).items() if str(each.specifier) != pinned.get(package)}
+    differ = [str(each) for package, each in locked(name).items() if str(each.specifier) != pinned.get(package)]
     assert not differ, "run make lock"
 
 
