@@ -53,6 +53,13 @@ def test_sdist_holds_tests_docs_and_licence(distributions: tuple[Path, Path]) ->
     with tarfile.open(distributions[0]) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert {"LICENSE", "README.md", "pyproject.toml", "docs/reproduce-paper.md", "tests/conftest.py"} <= names
+    assert {"CITATION.cff", "CHANGELOG.md", "constraints.txt", "requirements.txt", "requirements-agents.txt"} <= names
+
+
+def test_an_index_would_take_both(distributions: tuple[Path, Path]) -> None:
+    twine = [sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions)]
+    checked = subprocess.run(twine, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @pytest.mark.slow
@@ -86,9 +93,10 @@ def test_the_readmes_commands_run_as_they_stand_from_a_wheel(distributions: tupl
 def test_wheel_installs_into_an_empty_environment(distributions: tuple[Path, Path], tmp_path: Path) -> None:
     home = tmp_path / "empty"
     venv.create(home, with_pip=True)
-    python, constraints = str(home / "bin" / "python"), str(ROOT / "constraints.txt")
-    pip = [python, "-m", "pip", "install", "--quiet", "--constraint", constraints, str(distributions[1])]
-    _outside(tmp_path, *pip)
+    pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    _outside(tmp_path, *pip, "--require-hashes", "--requirement", str(ROOT / "requirements.txt"))
+    _outside(tmp_path, *pip, "--no-deps", str(distributions[1]))
+    assert "mesh100-v0" in _outside(tmp_path, str(home / "bin" / "dpem"), "list").stdout
     _outside(tmp_path, str(home / "bin" / "dpem"), *RUN, "--out", "results", DPEM_CACHE=str(tmp_path / "cache"))
     assert (tmp_path / "results" / "results.png").is_file()
     demo = _outside(tmp_path, str(home / "bin" / "dpem"), "demo", DPEM_CACHE=str(tmp_path / "cache"))
