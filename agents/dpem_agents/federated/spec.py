@@ -43,9 +43,9 @@ WHOLE_FORECASTER = (*FORECASTER_HEAD, *FORECASTER_BODY)
 class SharedSpec:
     """Names and shapes of the shared parameters of one node, sorted by name.
 
-    By default the last layer of the actor (`POLICY_HEAD`); `POLICY_BODY` are all but that, `WHOLE_POLICY` both. Noise grows with the
-    number of shared weights, so fewer are better. Value networks, the optimiser's state and observation statistics stay
-    with the node. `nodes` is the size of a stack of policies, None for a model of one.
+    By default the last layer of the actor (`POLICY_HEAD`); `POLICY_BODY` are all layers but that, `WHOLE_POLICY` both.
+    Noise grows with the number of shared weights, so fewer are better. Value networks, the optimiser's state and
+    observation statistics stay with the node. `nodes` is the size of a stack of policies, None for a model of one.
 
     A model is one of Stable-Baselines3, or its parameters by name, as the training of forecasters has them. Of the
     former it reads `named_parameters()`, not `state_dict()`: that lists a shared extractor three times, and buffers.
