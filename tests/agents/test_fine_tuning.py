@@ -237,6 +237,7 @@ def test_the_shape_of_the_start_is_the_default_and_nothing_else(tmp_path: Path) 
         (("--learn.idle-forecast", "1"), "idle_forecast is 1.0, and 'public', which training starts from, has 0.5"),
         (("--forecaster", "oracle"), "forecaster is 'oracle', and 'public', which training starts from, was trained"),
         (("--mode", "central"), "--start-from is for modes shared, independent, federated; mode 'central' starts from"),
+        (("--preset", "dpem", "--learn.hidden", "4"), "hidden is 4, and 'public', which training starts"),
         (("--scenario", "mesh20-v0"), "the PPO checkpoint is for"),
     ],
 )  # fmt: skip
@@ -263,14 +264,14 @@ def test_what_cannot_be_started_from_is_told_in_one_line(tmp_path: Path, capsys:
     drawn_checkpoint(STAR, "independent", tmp_path / "events").save(tmp_path / "own.npz")
     with pytest.raises(PolicyError, match="was trained with mode 'independent'; expected a policy of mode 'shared'"):
         Start.of(tmp_path / "own.npz")
-    blind = pretrained(tmp_path / "blind")
-    about = load(blind).about
-    settings = about["settings"] | {"forecaster": None}
-    start = Start.of(blind)
-    start = replace(start, checkpoint=Checkpoint(about | {"settings": settings}, start.checkpoint.arrays))
-    with pytest.raises(DpemError, match="was trained with None: leave forecaster out"):
-        train_dpem(STAR, 4096, tmp_path / "dpem", start=start)
-    assert not (tmp_path / "dpem" / "gru.npz").exists()
+    with pytest.raises(DpemError, match="mode is 'central'; a training that starts from a policy has one of shared"):
+        train(STAR, "central", 512, tmp_path / "out", start=Start.of(pretrained(tmp_path)))
+    # A policy that has never seen a forecast makes nothing of those of the preset's GRUs; the shipped one has not.
+    blind = ("--preset", "dpem", "--start-from", "ppo:mesh20", "--scenario", "mesh20-v0", *out)
+    assert "'mesh20', which training starts from, was trained with None: leave forecaster" in complaint(
+        capsys, "train", *blind
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_fine_tunes_and_tells_how_far_it_came(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
