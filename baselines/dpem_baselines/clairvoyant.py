@@ -158,12 +158,12 @@ def _services(ways: Ways, requests: RequestTable, counted: Ints, per_bin: int) -
     start, stop = (np.searchsorted(kind[by_kind], asked, side=side) for side in ("left", "right"))
     which, place = _ranges(start, stop)
     request, way = counted[which], by_kind[place]
-    earliest = np.maximum(requests.slot[request] - _storage_life(ways)[way], 0)
+    earliest = np.maximum(requests.slot[request] - storage_life(ways)[way], 0)
     which, finish = _ranges(earliest // per_bin, requests.last_slot[request] // per_bin + 1)
     return request[which], way[which], finish
 
 
-def _storage_life(ways: Ways) -> Ints:
+def storage_life(ways: Ways) -> Ints:
     """(V,) slots after the one it is finished in for which the freshest pair is good enough."""
     coherence_time = ways.network.topology.coherence_time
     ends = (coherence_time[ways.node], coherence_time[ways.network.peers[ways.node, ways.peer]])
