@@ -26,8 +26,8 @@ PERIOD = 12  # slots from one request to the next: relays save up all tokens tha
 
 def chain(hops: int, **fields: Any) -> tuple[Scenario, Network]:
     """Nodes in a line; node 0 wants pairs with the last one, of one class, and nobody else wants anything."""
-    usual = {"fidelity_classes": (0.7,), "class_weights": (1.0,), "deadline": 2.0, "relay_swap_rate": 4.0}
-    scenario = scenarios.get("chain3-v0", nodes=hops + 1, peers=1, rows=1, **usual | fields)
+    usual = {"fidelity_classes": (0.7,), "class_weights": (1.0,), "deadline": 2.0, "relay_swap_rate": 4.0, "rows": 1}
+    scenario = scenarios.get("chain3-v0", nodes=hops + 1, peers=1, **usual | fields)
     peers = np.full((hops + 1, 1), -1, dtype=np.int32)
     peers[0, 0] = hops
     topology = build_network(scenario, 0).topology
@@ -79,9 +79,12 @@ CHAINS: dict[str, tuple[int, int, dict[str, Any]]] = {
 
 
 def played(
-    scenario: Scenario, network: Network, quality: int, requests: int
+    scenario: Scenario, network: Network, quality: int, requests: int, allocations: int = 1
 ) -> tuple[NDArray[np.float64], float, float]:
-    """Shares of lone requests that are served by the end of each slot; pairs offered and swaps tried for each."""
+    """Shares of lone requests that are served by the end of each slot; pairs offered and swaps tried for each.
+
+    Allocations are opened when a request arrives, one a slot.
+    """
     live = scenario.in_slots(scenario.control.time_to_live)
     slots = (requests + 1) * PERIOD
     asked = [(slot, 0, 0, 0, slot + live - 1) for slot in range(PERIOD, slots, PERIOD)]
@@ -90,7 +93,7 @@ def played(
     opening = np.zeros(network.num_nodes, dtype=np.int64)
     opening[0] = quality
     while not session.done:
-        begins = session.slot >= PERIOD and session.slot % PERIOD == 0
+        begins = session.slot >= PERIOD and session.slot % PERIOD < allocations
         session.step(opening if begins else np.zeros_like(opening))
     status = session.simulator.state.request_status[0, : len(asked)]
     took = status[status >= 0] % PERIOD
@@ -118,6 +121,18 @@ def test_the_cap_lies_above_what_is_exact(hops: int, quality: int, fields: dict[
     useful = SingleRoute(scenario, network, ROUTE, quality, 0).course().useful
     caps = [InTime(scenario, network).chance(*ROUTE, quality, slots) for slots in range(1, len(useful) + 1)]
     assert (np.array(caps) >= useful - 1e-9).all()
+
+
+@pytest.mark.parametrize("swap_success", [0.5, 0.9])
+def test_several_allocations_for_a_request_do_not_exceed_the_cap(swap_success: float) -> None:
+    # What is stored is too weak a slot or two later, so it does not serve the next request.
+    fields: dict[str, Any] = {"rows": 3, "memory": (8, 8), "coherence_time": 8.0, "fidelity_classes": (0.85,)}
+    scenario, network = chain(2, swap_success=swap_success, relay_swap_rate=8.0, **fields)
+    alone, requests = SingleRoute(scenario, network, ROUTE, 1, 0).course().useful, 4000
+    served, _, _ = played(scenario, network, 1, requests, allocations=3)
+    caps = np.array([InTime(scenario, network).chance(*ROUTE, 1, slots) for slots in range(1, 9)])
+    assert (served < caps + 4 * np.sqrt(caps * (1.0 - caps) / requests)).all()
+    assert served[-1] > alone[-1] + 0.01
 
 
 def test_the_cap_is_exact_for_a_link_and_for_two_without_failures() -> None:

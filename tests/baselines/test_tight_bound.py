@@ -10,7 +10,7 @@ import pytest
 
 from dpem_baselines.bound import ways_of
 from dpem_baselines.optimum import Chain, solve
-from dpem_baselines.tight_bound import TightBounds, Sessions, tight_bounds
+from dpem_baselines.tight_bound import Sessions, TightBounds, tight_bounds
 from dpem_env import scenarios
 from dpem_env.demand.requests import draw_demand
 from dpem_env.envs.session import episode_seeds
