@@ -108,6 +108,22 @@ def train(
             metavar="NAME",
         ),
     ] = None,
+    start_from: Annotated[
+        str | None,
+        told(
+            "policy of mode shared that all nodes start from: ppo:DIR, or one that is shipped, as ppo:mesh100 "
+            "(default: a rule and random weights)",
+            metavar="POLICY",
+        ),
+    ] = None,
+    start_penalty: Annotated[
+        Literal["range", "scenario"] | None,
+        told(
+            "where that policy is told its contention penalty: it learns at all it knows, or at the scenario's "
+            "(default: range)",
+            metavar="WHICH",
+        ),
+    ] = None,
     timesteps: Annotated[Steps | None, told("slots × nodes, over all networks (default: 100,000 slots)")] = None,
     forecaster: Forecaster = None,
     topology: Annotated[
@@ -131,6 +147,10 @@ def train(
     files. Ctrl-C saves; the same command again goes on exactly where it was. The result is played as --policy ppo:DIR,
     or central-ppo:DIR; nodes' own policies on --topology alone.
 
+    With --start-from nodes go on from a policy that was trained before, on public networks, say. Defaults are then its
+    networks, actions and forecaster, --learn.learning-rate 1e-4 and --learn.penalty-ramp 0; the learning curve tells
+    how far it has moved.
+
     ε is of what rounds release, in DIR/ledger-releases: checkpoint.npz, policy.npz, learning_curve.json and
     TensorBoard files tell of every node without noise.
 
@@ -138,9 +158,12 @@ def train(
                  --out runs/mesh20
       dpem run --scenario mesh20-v0 --policy ppo:runs/mesh20 \
                --policy local-reactive --out results
+      dpem train --scenario mesh20-v0 --topology 2000 --mode federated \
+                 --start-from ppo:runs/mesh20 --out runs/mesh20-own
     """
     from dpem_agents.dpem import train_dpem
     from dpem_agents.ppo import training
+    from dpem_agents.ppo.start import MODES, Start
     from dpem_env.support.files import file_name
 
     chosen = world.get()
@@ -152,12 +175,20 @@ def train(
     for option, given in (("mode", mode), ("forecaster", forecaster), ("device", device)):
         if preset and given is not None:
             raise DpemError(f"--preset {preset} has a {option} of its own: leave out --{option}")
+    if start_from is not None and how not in MODES:
+        raise DpemError(f"--start-from is for modes {', '.join(MODES)}; mode {how!r} starts from a rule")
+    if start_from is None and start_penalty is not None:
+        raise DpemError("--start-penalty is of the policy that --start-from names: name one")
+    start = None if start_from is None else Start.of(start_from, start_penalty)
+    if start is not None and forecaster is not None:
+        start.require_forecaster(forecaster)
     steps = _slots_each(chosen) if timesteps is None else timesteps
     folder = out or Path("runs", file_name(f"{chosen.name}-{preset or how}"))
     common: dict[str, Any] = {
         "seed": seed,
         "topology_seed": topology or 0,
-        "hyperparameters": changed(PRESETS[how], **learn),
+        "hyperparameters": start.hyperparameters(how, **learn) if start else changed(PRESETS[how], **learn),
+        "start": start,
         "federation": federation(**federate) if federate or how == "federated" else None,
         "validation_episodes": validation_episodes,
         "resume": not again,
@@ -243,7 +274,8 @@ def curve(
     r"""Draw learning curves over training seeds, and tell when they converge.
 
     Put the learning curves of several training seeds together: mean and 95 % interval at every validation, and the
-    first after which all stay within 5 % of the final mean. Writes curve.json and curve.png.
+    first after which all stay within 5 % of the final mean. Of trainings with --start-from also how far they have moved
+    the policy they began with. Writes curve.json and curve.png.
 
       dpem curve --run 'shared=runs/mesh20/seed*' --beside validation/summary.json \
                  --out curves
@@ -268,9 +300,21 @@ def curve(
         when, end = training["mean_converged_at"], training["timesteps"][-1]
         told_of = f"converged after {when:,}" if when is not None else "not converged"
         interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"  # none of one training seed
-        print(f"{training['name']}: reward {value:.2f}{interval} after {end:,} agent-steps; {told_of}")
+        print(f"{training['name']}: reward {value:.2f}{interval} after {end:,} agent-steps; {told_of}{moved(training)}")
     print(f"wrote {out / 'curve.json'} and curve.png")
     return 0
+
+
+def moved(training: Mapping[str, Any]) -> str:
+    """How far a training has moved the policy that it started from, if it started from one."""
+    if "starts" not in training:
+        return ""
+    kl, decisions, weights = (
+        training[name][-1][0] for name in ("kl_from_start", "changed_decisions", "weight_distance")
+    )
+    starts = " and ".join(dict.fromkeys(training["starts"]))
+    told_of = "no decision" if kl is None else f"KL {kl:.3g}, {decisions:.1%} of decisions changed"
+    return f"; from {starts}: {told_of}, weights moved by {weights:.3g}"
 
 
 def playing(mode: str, folder: Path, topology: int = 0, delay: float = 0.0) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from dpem_agents.federation import Federation
 from dpem_agents.forecasters.training import train_forecasters
 from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters
+from dpem_agents.ppo.start import Start
 from dpem_agents.ppo.training import require_booked, train
 from dpem_env import scenarios
 from dpem_env.network.network import build_network
@@ -33,22 +34,27 @@ def train_dpem(
     hours: float = 24.0,
     federation: Federation | None = None,
     hyperparameters: Hyperparameters | None = None,
+    start: Start | None = None,
     validation_episodes: int = 4,
     resume: bool = True,
 ) -> Path:
     """Train layers 1 to 3 on the network of `topology_seed`; returns the checkpoint, which ``ppo:PATH`` plays.
 
+    With a `start` policies begin at its weights; the forecasts of layer 1 are in place of those that it was trained on.
     `timesteps` are slots × nodes of layer 2, `hours` the simulated history of layer 1. With `resume`, forecasters that
     `out` holds are used as they are, and policies trained on. Ctrl-C ends it; forecasters are kept only when they are
     done. The rest is as in `dpem_agents.ppo.training.train`.
     """
     scenario, folder = scenarios.get(scenario), Path(out)
     forecaster = folder / FORECASTER
-    chosen, learning = federation or Federation(), hyperparameters or PRESETS["federated"]
+    chosen = federation or Federation()
+    learning = hyperparameters or (start.hyperparameters("federated") if start else PRESETS["federated"])
+    if start:
+        start.require(scenario, "federated", learning, f"gru:{forecaster}")  # complain before it is late
     with result_folder(folder):
         require_booked(folder, resume)
         nodes = build_network(scenario.on_topology(topology_seed, "train"), topology_seed).num_nodes
-        chosen.rounds_of_policies(timesteps, learning.slots * learning.networks * nodes)  # complain before it is late
+        chosen.rounds_of_policies(timesteps, learning.slots * learning.networks * nodes)  # and here
         if not (resume and forecaster.exists()):
             learned = train_forecasters(scenario, [topology_seed], hours=hours, seed=seed)
             learned.save(forecaster)
@@ -60,6 +66,7 @@ def train_dpem(
         seed=seed,
         hyperparameters=learning,
         federation=chosen,
+        start=start,
         forecaster=f"gru:{forecaster}",
         topology_seed=topology_seed,
         validation_episodes=validation_episodes,

@@ -11,7 +11,7 @@ from dpem_env.support.errors import DpemError, nearest, require_one_of
 if TYPE_CHECKING:
     from dpem_agents.federated.privacy import DPConfig
 
-Share = Literal["head", "whole"]
+Share = Literal["head", "body", "whole"]
 Mode = Literal["central", "local", "off"]
 Aggregator = Literal["mean", "trimmed_mean", "median"]
 
@@ -30,7 +30,7 @@ class Federation:
     """
 
     period: Annotated[int, "of local learning in a round: rollouts of a policy, batches of a forecaster"] = 32
-    share: Annotated[Share, "what is averaged: the last layer, or all of them"] = "head"
+    share: Annotated[Share, "what is averaged: the last layer, all but that, or all of them"] = "head"
     privacy: Annotated[Mode, "who adds noise: the aggregator, every node, or nobody"] = "central"
     epsilon: Annotated[float | None, "ε of the whole training, which its noise is chosen to spend"] = 8.0
     delta: Annotated[float, "δ of ε"] = 1e-5

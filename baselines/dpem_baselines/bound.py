@@ -86,7 +86,7 @@ def offered_load(scenario: Scenario, topology_seeds: Iterable[int]) -> float:
 def delivered_bound(scenario: Scenario, network: Network) -> Bound:
     """The largest rate at which the network's demand could be delivered."""
     ways = ways_of(scenario, network)
-    rates = demand_mix(scenario, network) * _pair_rate(scenario)
+    rates = demand_rates(scenario, network)
     uses, limits = resources(ways)
     kinds, meets = _demand_met(ways)
     all_limits = np.concatenate((limits, rates.ravel()[kinds]))
@@ -155,11 +155,27 @@ class Ways:
     @cached_property
     def pairs(self) -> csr_array:
         """(N, V) pairs that the sources must emit at least."""
+        return self._emitted(self._tries[:, None])
+
+    @cached_property
+    def pairs_with_losses(self) -> csr_array:
+        """(N, V) the same, and a link between two relays that swap one by one is lost by either: p^-2, not p^-1.
+
+        `pairs`, by which the rates of shipped scenarios were set, counts one failure.
+        """
+        if self.scenario.control.swapping == "all":
+            return self.pairs
+        place = np.arange(self.network.routes.links.shape[-1])
+        relays = (place > 0).astype(np.int64) + (place < self._hops[:, None] - 1)
+        return self._emitted(np.asarray(float(self.scenario.hardware.swap_success) ** -relays, dtype=np.float64))
+
+    def _emitted(self, completions: Floats) -> csr_array:
+        """(N, V) pairs for so many completions, (V, H), of every link."""
         topology = self.network.topology
         link = self._at_way(self.network.routes.links)
         quality = self.network.routes.quality[self.node, self.peer, self.route, self.wanted]
         arriving = pairs_per_link(topology, self.scenario)[quality[:, None] - 1, link]
-        emitted = arriving * self._tries[:, None] / topology.transmission[link]
+        emitted = arriving * completions / topology.transmission[link]
         used = np.arange(link.shape[1]) < self._hops[:, None]
         return self._by_node(topology.emitter[link], emitted, used)
 
@@ -216,6 +232,11 @@ def demand_mix(scenario: Scenario, network: Network) -> Floats:
     lowest = np.arange(weight.shape[2]) == met.argmax(axis=2)[..., None]
     weight = np.where(weight.any(axis=2, keepdims=True), weight, lowest)
     return np.asarray(network.weights[..., None] * weight / weight.sum(axis=2, keepdims=True), dtype=np.float64)
+
+
+def demand_rates(scenario: Scenario, network: Network) -> Floats:
+    """(N, D, C) pairs/s that are requested, in the long run, for each pair of nodes and class."""
+    return demand_mix(scenario, network) * _pair_rate(scenario)
 
 
 def _pair_rate(scenario: Scenario) -> float:

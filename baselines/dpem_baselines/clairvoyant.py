@@ -72,15 +72,19 @@ def clairvoyant_bounds(
     seeds: Iterable[EpisodeSeeds],
     *,
     bin_duration: float = 1.0,
+    losses: bool = False,
 ) -> list[EpisodeBound]:
-    """The bound on each episode; `bin_duration` in seconds: shorter bins are tighter and take longer to solve."""
+    """The bound on each episode; `bin_duration` in seconds: shorter bins are tighter and take longer to solve.
+
+    With `losses` links count that are lost at either end, as in `tight_bound`: tighter; scores are measured without.
+    """
     found = []
     for topology_seed, demand_seed in seeds:
         slots = scenario.episode.slots
         network = build_network(scenario, topology_seed)
         requests = draw_demand(scenario, network, demand_seed, slots).requests
         pairs = emissions(scenario, network, demand_seed, slots)
-        found.append(episode_bound(scenario, network, requests, pairs, bin_duration))
+        found.append(episode_bound(scenario, network, requests, pairs, bin_duration, losses=losses))
     return found
 
 
@@ -107,7 +111,13 @@ def _draw_emissions(mean, none, key, pairs):  # type: ignore[no-untyped-def]
 
 
 def episode_bound(
-    scenario: Scenario, network: Network, requests: RequestTable, emitted: NDArray[np.int64], bin_duration: float = 1.0
+    scenario: Scenario,
+    network: Network,
+    requests: RequestTable,
+    emitted: NDArray[np.int64],
+    bin_duration: float = 1.0,
+    *,
+    losses: bool = False,
 ) -> EpisodeBound:
     """The bound on an episode with these requests, columns of (R,), and these emissions, (slots, N)."""
     slots, rules = len(emitted), rules_of(scenario)
@@ -127,7 +137,7 @@ def episode_bound(
     rows = block_array(
         [
             [once, None, None],
-            [_at_bins(ways.pairs, way, finish, bins), -tried, None],
+            [_at_bins(ways.pairs_with_losses if losses else ways.pairs, way, finish, bins), -tried, None],
             [None, stocked, None],
             [_at_bins(ways.swaps, way, finish, bins), None, saved],
         ],
@@ -158,12 +168,12 @@ def _services(ways: Ways, requests: RequestTable, counted: Ints, per_bin: int) -
     start, stop = (np.searchsorted(kind[by_kind], asked, side=side) for side in ("left", "right"))
     which, place = _ranges(start, stop)
     request, way = counted[which], by_kind[place]
-    earliest = np.maximum(requests.slot[request] - _storage_life(ways)[way], 0)
+    earliest = np.maximum(requests.slot[request] - storage_life(ways)[way], 0)
     which, finish = _ranges(earliest // per_bin, requests.last_slot[request] // per_bin + 1)
     return request[which], way[which], finish
 
 
-def _storage_life(ways: Ways) -> Ints:
+def storage_life(ways: Ways) -> Ints:
     """(V,) slots after the one it is finished in for which the freshest pair is good enough."""
     coherence_time = ways.network.topology.coherence_time
     ends = (coherence_time[ways.node], coherence_time[ways.network.peers[ways.node, ways.peer]])

@@ -23,6 +23,17 @@ def first_in_line(slack, wanted, place):
 
 
 @compiled
+def place_of_largest(weight, place):
+    """Fill (N,) `place` with that of the largest of (N, D, R) weights, the lowest of equal ones; -1 if none is > 0."""
+    for i in range(len(place)):
+        place[i], most = -1, 0.0
+        for d in range(weight.shape[1]):
+            for r in range(weight.shape[2]):
+                if weight[i, d, r] > most:
+                    place[i], most = d, weight[i, d, r]
+
+
+@compiled
 def meet(pending, min_quality, best, needed):
     """Fill (n, R) `needed` with the smallest quality that meets the hardest of (n, C) pending, `best` if none does."""
     for i in range(needed.shape[0]):

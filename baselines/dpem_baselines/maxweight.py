@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_baselines.central import CentralReactive, CentralScheduler
-from dpem_baselines.compiled_rules import weigh
+from dpem_baselines.compiled_rules import place_of_largest, weigh
 from dpem_baselines.local import LocalRule, stock_quality, uncovered
 from dpem_baselines.route_choice import Offers, Orders, RouteChoice, at, by_network
 from dpem_env.experiments.search import SearchSpace
@@ -105,8 +105,9 @@ class MaxWeight(LocalRule):
 
 def heaviest(weight: NDArray[np.float64]) -> NDArray[np.int64]:
     """(N,) place of the largest of (N, D, R) weights, -1 where none is above 0."""
-    best = weight.max(axis=2)
-    return np.where(best.max(axis=1) > 0, best.argmax(axis=1), -1)
+    place = np.empty(len(weight), dtype=np.int64)
+    place_of_largest(weight, place)
+    return place
 
 
 class CentralMaxWeight(CentralScheduler):

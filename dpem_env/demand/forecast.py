@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from dpem_env.demand.means import spread_mean
 from dpem_env.demand.requests import Demand, mean_rates
 from dpem_env.network.network import Network
 from dpem_env.scenarios import Scenario
@@ -136,8 +137,9 @@ class MovingAverage:
 
     def predict(self, lead: int = 0) -> F64:
         """The window's mean, whatever the horizon."""
-        mean = self._sum / max(len(self._recent), 1)
-        return np.broadcast_to(mean[:, :, None], (*mean.shape, self.setting.horizon))
+        forecast = np.empty((*self._sum.shape, self.setting.horizon))
+        spread_mean(self._sum, float(max(len(self._recent), 1)), forecast)
+        return forecast
 
 
 class Persistence(MovingAverage):

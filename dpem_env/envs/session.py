@@ -97,6 +97,8 @@ def require_slots(max_cycles: Any) -> None:
 def as_actions(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
     """`given` as an array of actions; raises ActionError unless it is integers of that shape, none of them a bool."""
     chosen = given if isinstance(given, np.ndarray) else _as_array(name, given, shape)
+    if chosen.dtype == np.int64 and chosen.shape == shape:
+        return chosen
     if chosen.dtype.kind == "u" and chosen.size and int(chosen.max()) > LARGEST:
         raise ActionError(f"{name} has an action that does not fit into 64 bits; expected {shape} integers")
     if chosen.shape != shape or chosen.dtype.kind not in "iu":

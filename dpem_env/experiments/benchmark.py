@@ -119,6 +119,7 @@ def make_plan(
     num_seeds: int,
     *,
     scenarios: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
     delays: Sequence[float] = (),
     forecasters: Sequence[str] = (),
     reference: str | None = None,
@@ -131,12 +132,14 @@ def make_plan(
 ) -> Plan:
     """The suite's scenarios and delays, or those given instead; the reference is named by policy or label.
 
+    `changes` to fields of scenarios are made before the suite varies them.
+
     Scenarios whose data is absent are left out, with a line that says so; DpemError if none is left, or if two of them
     have one name. For scores, the random policy is added to the contestants. `topology` plays that one network in place
     of the split's. Whatever is named twice is played once. Code in the files of `trust` may be run.
     """
     chosen: list[Scenario] = []
-    for scenario in suite.settings(scenarios, data_dir):
+    for scenario in suite.settings(scenarios, data_dir, changes):
         if missing := data_missing(scenario):
             print(f"{scenario.name} left out: no {', '.join(missing)} data (dpem list says where to get it)")
         else:

@@ -54,7 +54,8 @@ class Comparison(NamedTuple):
 
 
 def points_of(results: Results) -> dict[str, Points]:
-    """Of every contestant by its label; DpemError unless there are results of several scenarios, of all contestants."""
+    """Of every contestant by its label; DpemError unless all played all scenarios, which differ in rewards alone."""
+    _require_one_world(results.summary["scenarios"])
     found: dict[str, list[tuple[Array, Array]]] = {}
     for each in records(results):
         if not each["policy"].startswith("bound:"):
@@ -67,6 +68,17 @@ def points_of(results: Results) -> dict[str, Points]:
         if len(pairs) != scenarios or len({pair[0].shape for pair in pairs}) > 1:
             raise DpemError(f"{label} did not play all {scenarios} scenarios alike; play the missing ones first")
     return {label: Points(*(np.stack(column) for column in zip(*pairs, strict=True))) for label, pairs in found.items()}
+
+
+def _require_one_world(scenarios: Sequence[Mapping[str, Any]]) -> None:
+    """DpemError if points would be of different networks or demands: a front is what can be had in one of them."""
+    first, *others = ({**each["scenario"], "name": "", "summary": "", "reward": ""} for each in scenarios)
+    for place, other in enumerate(others, start=1):
+        if apart := [section for section in other if other[section] != first.get(section)]:
+            raise DpemError(
+                f"{scenarios[0]['name']} and {scenarios[place]['name']} differ in {', '.join(apart)}: a front is of "
+                "scenarios that differ in rewards alone, such as those of dpem benchmark fronts with one --scenario"
+            )
 
 
 def heights(contention: Array, delivery: Array, levels: Array) -> Array:

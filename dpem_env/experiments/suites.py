@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,15 @@ class Suite:
     variations: tuple[dict[str, Any], ...] = ({},)  # overrides
     delays: tuple[float, ...] = (0.0, 0.5)  # s
 
-    def settings(self, instead: Sequence[str] = (), data_dir: str | os.PathLike[str] | None = None) -> list[Scenario]:
-        """The scenarios to play, varied; `instead` names others to vary the same way."""
-        names = dict.fromkeys(instead or self.scenarios)
-        return [scenarios.get(name, data_dir=data_dir, **each) for name in names for each in self.variations]
+    def settings(
+        self,
+        instead: Sequence[str] = (),
+        data_dir: str | os.PathLike[str] | None = None,
+        changes: Mapping[str, Any] | None = None,
+    ) -> list[Scenario]:
+        """The scenarios to play, varied; `instead` names others to vary the same way, `changes` are made to all."""
+        chosen = [scenarios.get(name, data_dir=data_dir, **changes or {}) for name in instead or self.scenarios]
+        return [scenario.override(**each) for scenario in dict.fromkeys(chosen) for each in self.variations]
 
 
 def mesh_of(nodes: int) -> dict[str, Any]:

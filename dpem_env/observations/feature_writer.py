@@ -11,7 +11,7 @@ import numpy as np
 
 from dpem_env.observations.candidates import describe_candidates, describe_lengths, survey_candidates
 from dpem_env.observations.cells import scaled, write, write_each
-from dpem_env.simulator.actions import code_of
+from dpem_env.simulator.actions import code_of, with_route
 from dpem_env.simulator.kernel import can_name, free_row
 from dpem_env.simulator.state import state_of, work_of, world_of
 from dpem_env.simulator.telemetry import (
@@ -200,7 +200,7 @@ def _allow(rules, world, routes, conditional, out):
             for r in range(choices):
                 if can_name(world, i, d, r if routes else -1):
                     for q in range(rules.qualities):
-                        action = code_of(d, q + 1, r, rules.qualities, choices)
+                        action = with_route(code_of(d, q + 1, rules.qualities), r, choices)
                         out[i, action] = 1
                         if conditional:
                             out[i, action + (out.shape[1] - 1) // 2] = 1

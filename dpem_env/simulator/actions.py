@@ -41,8 +41,12 @@ CONDITION, CHOICE = numbers_of(Condition), numbers_of(Choice)  # for compiled co
 _Some = NDArray[np.int64] | None
 
 
-def _code_of(place: Any, quality: Any, route: Any, qualities: int, routes: int) -> Any:
-    return 1 + (place * qualities + quality - 1) * routes + route
+def _code_of(place: Any, quality: Any, qualities: int) -> Any:
+    return place * qualities + quality
+
+
+def _with_route(action: Any, route: Any, routes: int) -> Any:
+    return (action - 1) * routes + route + 1
 
 
 def _place_of(action: Any, qualities: int) -> Any:
@@ -53,7 +57,9 @@ def _quality_of(action: Any, qualities: int) -> Any:
     return (action - 1) % qualities + 1
 
 
-code_of, place_of, quality_of = inlined(_code_of), inlined(_place_of), inlined(_quality_of)  # for compiled code
+# For compiled code.
+code_of, with_route = inlined(_code_of), inlined(_with_route)
+place_of, quality_of = inlined(_place_of), inlined(_quality_of)
 
 
 class ActionCode(NamedTuple):
@@ -82,7 +88,10 @@ class ActionCode(NamedTuple):
 
     def encode(self, place: Any, quality: Any, route: Any = 0, conditional: Any = False) -> Any:
         """The action that asks for one pair to the peer at this place."""
-        return _code_of(place, quality, route, self.qualities, self.routes or 1) + self.num_allocations * conditional
+        action = _code_of(place, quality, self.qualities)
+        if self.routes is not None:
+            action = _with_route(action, route, self.routes)
+        return action if conditional is False else action + self.num_allocations * conditional
 
     def decode(self, action: Any) -> tuple[Any, Any, Any, Any]:
         """Place, quality, route (0 if none is named) and whether it is conditional, of an action that is no wait."""

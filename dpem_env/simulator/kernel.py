@@ -212,7 +212,7 @@ def decide(rules, world, state, work, action, route, priority, condition, fallba
 
     An illegal action is a wait, and counted; so is a command that its node withholds.
     """
-    beyond = code_of(world.peers.shape[1], 1, 0, rules.qualities, 1)  # the first number that is no action
+    beyond = code_of(world.peers.shape[1], 1, rules.qualities)  # the first number that is no action
     actors = 0
     frozen = False
     read = False

@@ -19,9 +19,9 @@ from ppo_models import TOPOLOGY
 
 from dpem_agents.dpem import train_dpem
 from dpem_agents.federated import BudgetExhausted, Ledger
-from dpem_agents.federation import Federation, federation
+from dpem_agents.federation import Federation, Share, federation
 from dpem_agents.ppo.checkpoint import load
-from dpem_agents.ppo.hyperparameters import Hyperparameters
+from dpem_agents.ppo.hyperparameters import Encoder, Hyperparameters
 from dpem_agents.ppo.learner import Learner
 from dpem_agents.ppo.policy import PpoPolicy
 from dpem_agents.ppo.training import Settings, train
@@ -60,11 +60,22 @@ def assert_equal_over_nodes(arrays: dict[str, Any], names: list[str]) -> None:
         assert np.array_equal(array[0], array[1]) == (name in names), name
 
 
-def test_the_head_of_networks_per_peer_is_shared_and_nothing_else_of_them(tmp_path: Path) -> None:
-    path = trained(tmp_path, hyperparameters=replace(QUICK, encoder="per-peer"))
-    head = [f"actor.{layer}.{kind}" for layer in ("quality", "wait") for kind in ("weight", "bias")]
-    assert set(head) < set(actors(path))
-    assert_equal_over_nodes(actors(path), head)
+@pytest.mark.parametrize(
+    ("encoder", "head"), [("per-peer", ("actor.quality.", "actor.wait.")), ("plain", ("actor.2.",))]
+)
+@pytest.mark.parametrize("share", ["head", "body"])
+def test_the_head_is_shared_and_nothing_else_or_all_else_and_not_the_head(
+    share: Share, encoder: Encoder, head: tuple[str, ...], tmp_path: Path
+) -> None:
+    chosen = federation(period=2, noise_seed=7, delta=1e-2, share=share)
+    weights = actors(trained(tmp_path, chosen, hyperparameters=replace(QUICK, encoder=encoder)))
+    shared = [name for name in weights if name.startswith(head) == (share == "head")]
+    assert 0 < len(shared) < len(weights)
+    assert_equal_over_nodes(weights, shared)
+    # What is charged is noise on as many numbers as that.
+    [first, *_] = sorted((tmp_path / "ledger-releases").glob("*.npz"))
+    with np.load(first) as release:
+        assert len(release["vector"]) == sum(weights[name][0].size for name in shared)
 
 
 def test_after_a_round_nodes_have_the_shared_weights_in_common_and_no_others(tmp_path: Path) -> None:
@@ -405,7 +416,7 @@ def test_the_command_trains_and_tells_how(tmp_path: Path, capsys: pytest.Capture
     ("values", "line"),
     [
         ({"shared": "head"}, "unknown field of a federation 'shared'; did you mean 'share'"),
-        ({"share": "all"}, "share is 'all'; expected one of 'head', 'whole'"),
+        ({"share": "all"}, "share is 'all'; expected one of 'head', 'body', 'whole'"),
         ({"privacy": "none"}, "privacy is 'none'; expected one of 'central', 'local', 'off'"),
         ({"period": 0}, "federation's period is 0"),
         ({"privacy": "off", "epsilon": 2.0}, "none with 'off'"),

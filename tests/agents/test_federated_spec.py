@@ -16,7 +16,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from dpem_agents.federated import POLICY_HEAD, WHOLE_POLICY, SharedSpec
+from dpem_agents.federated import POLICY_BODY, POLICY_HEAD, WHOLE_POLICY, SharedSpec
 from dpem_env import scenarios
 from dpem_env.support.errors import DpemError
 
@@ -63,6 +63,8 @@ def test_the_whole_policy_leaves_out_every_layer_of_the_critic() -> None:
     spec = SharedSpec.from_sb3(cart_pole(), include=WHOLE_POLICY)
     layers = {name.rpartition(".")[0] for name in spec.names}
     assert layers == {"action_net", "mlp_extractor.policy_net.0", "mlp_extractor.policy_net.2"}
+    head, body = (SharedSpec.from_sb3(cart_pole(), include=part).names for part in (POLICY_HEAD, POLICY_BODY))
+    assert sorted(head + body) == list(spec.names)
 
 
 def test_a_vector_goes_in_and_out_unchanged_and_touches_nothing_else() -> None:

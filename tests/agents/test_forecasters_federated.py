@@ -55,6 +55,8 @@ def common(session: Training) -> list[str]:
 def test_after_a_round_nodes_have_the_shared_weights_in_common_and_no_others(cell: str) -> None:
     assert common(trained(None, cell)) == []
     assert common(trained(OPEN, cell)) == HEAD
+    body = trained(federation(privacy="off", period=2, share="body"), cell)
+    assert common(body) == sorted(body.weights.keys() - set(HEAD))
     whole = trained(federation(privacy="off", period=2, share="whole"), cell)
     assert common(whole) == sorted(whole.weights)
     assert len(np.unique(whole.scale[PEERS >= 0])) > 3  # the mean counts of pairs are a node's own

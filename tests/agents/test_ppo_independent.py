@@ -132,6 +132,14 @@ def test_every_nodes_networks_are_those_of_a_policy_of_its_own(encoder: str, tmp
         torch.testing.assert_close(alone.forward_critic(own), values[node :: made.nodes])
 
 
+def test_networks_that_name_routes_take_a_batch_in_which_few_decide_anything(tmp_path: Path) -> None:
+    made = collected(tmp_path, encoder="per-peer", routes=True)
+    rows = torch.zeros(made.nodes, 0, *made.env.observation_space.shape)
+    networks = made.model.policy.mlp_extractor
+    assert networks.actor(rows).shape == (made.nodes, 0, made.env.action_space.n)
+    assert networks.critic(rows).shape == (made.nodes, 0, 1)
+
+
 def test_a_rollout_is_valued_by_each_nodes_own_critic(tmp_path: Path) -> None:
     # Critics that say 1, 2, 3, … for ever: the last reward of an episode grows by γ times that of the node's own.
     made = learner(CHAIN, "independent", tmp_path, slots=40, networks=2, encoder="plain")

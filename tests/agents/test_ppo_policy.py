@@ -106,7 +106,7 @@ def test_a_route_and_a_condition_are_asked_for_in_so_many_words(tmp_path: Path) 
     scenario = scenarios.get("mesh20-v0", slots=40)
     policy = PpoPolicy(drawn_checkpoint(scenario, "shared", tmp_path, routes=True, conditional=True))
     (seen, masks), actor = observed(scenario), policy.actor
-    number = actor.best(seen, np.zeros((len(masks), 0), dtype=np.float32), actor.worded(seen, masks))
+    number = actor.asked(seen, masks).best(len(masks))
     decision, asking = policy.act(seen, masks), np.flatnonzero(number)
     place, quality, route, conditional = actor.layout.code.decode(number[asking])
     assert np.array_equal(decision.action > 0, number > 0)
@@ -117,17 +117,13 @@ def test_a_route_and_a_condition_are_asked_for_in_so_many_words(tmp_path: Path) 
     assert conditional.any()
 
 
-def test_a_policy_is_told_the_contention_penalty_that_it_is_played_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_policy_is_told_the_contention_penalty_that_it_is_played_at(tmp_path: Path) -> None:
     made = learner(STAR, "shared", tmp_path, penalties=(0.01, 1.0))
     draw_weights(made, spread=1.0)
-    policy, (seen, masks), rows = PpoPolicy(checkpoint_of(made)), observed(), []
-    chosen = []
-    monkeypatch.setattr(policy.actor, "best", lambda seen, to_all, masks: rows.append(to_all) or masks[:, 0])
+    actor, (seen, masks), chosen = PpoPolicy(checkpoint_of(made)).actor, observed(), []
     for penalty in (0.001, 0.01, 0.1, 1.0, 5.0):
-        policy.act(FeatureTable(STAR.override(contention_penalty=penalty)).read(seen.matrix), masks)
-        chosen.append(policy.actor.choices(seen, rows[-1], masks).logits)
+        at_it = FeatureTable(STAR.override(contention_penalty=penalty)).read(seen.matrix)
+        chosen.append(actor.asked(at_it, masks).logits)
     assert np.array_equal(chosen[0], chosen[1])  # beyond what it has learned from it plays as at the nearest
     assert np.array_equal(chosen[3], chosen[4])
     assert not np.allclose(chosen[1], chosen[2])

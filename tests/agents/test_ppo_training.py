@@ -347,6 +347,7 @@ def test_settings_tell_everything_that_changes_a_training() -> None:
         "topology_seed",
         "hyperparameters",
         "federation",
+        "start",
     }
 
 

@@ -115,6 +115,19 @@ def test_every_try_takes_a_pair_of_every_link() -> None:
     assert bound([(8, 11)] * 9, pairs, hops=2, relay_swap_rate=30.0, token_cap=9.0) == pytest.approx(1.5 * SWAPS)
 
 
+def test_a_link_between_two_relays_counts_as_lost_at_either_end() -> None:
+    # One relay's source feeds an outer link and the middle one, of which a delivered pair takes p^-1 and p^-2.
+    scenario, network = chain(3, relay_swap_rate=30.0, token_cap=9.0, swapping="asap")
+    requests = demand_of([(8, 0, 0, 0, 11)] * 9, (4, 1)).requests
+    emitted = np.zeros((SLOTS, 4), dtype=np.int64)
+    emitted[8, network.topology.emitter] = 3
+    usual, tighter = (episode_bound(scenario, network, requests, emitted, 0.25, losses=on) for on in (False, True))
+    fed = np.bincount(network.topology.emitter, minlength=4)
+    assert usual.delivered == pytest.approx(3 / fed.max() * SWAPS)
+    assert fed.max() == 2
+    assert tighter.delivered == pytest.approx(3 / (1 / SWAPS + 1 / SWAPS**2))
+
+
 def test_a_saturated_link_delivers_every_pair_that_arrives() -> None:
     scenario = scenarios.get("chain3-v0", nodes=2, peers=1, request_rate=30.0, slots=100)
     network = build_network(scenario, 0)

@@ -150,6 +150,25 @@ def test_bad_input_is_one_line(fronts: Path, tmp_path: Path, capsys: pytest.Capt
     assert "summary.json" in complaint(capsys, "front", str(tmp_path))
 
 
+def test_points_of_different_networks_are_no_front(
+    fronts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = ("--scenario", str(fronts.with_name("tiny.toml")), "--seeds", "1", "--out", str(tmp_path))
+    assert dpem("benchmark", "coherence", *given("idle"), *world) == 0
+    capsys.readouterr()
+    told = complaint(capsys, "front", str(tmp_path))
+    assert "coherence_time=1.0 and" in told
+    assert "differ in hardware: a front is of scenarios that differ in rewards alone" in told
+
+
+def test_a_change_is_made_to_all_points(fronts: Path, tmp_path: Path) -> None:
+    world = ("--scenario", str(fronts.with_name("tiny.toml")), "--set", "coherence_time=5", "--seeds", "1")
+    assert dpem("benchmark", "fronts", *given("idle"), *world, "--out", str(tmp_path)) == 0
+    played = [each["scenario"] for each in read(tmp_path).summary["scenarios"]]
+    assert [each["reward"]["contention_penalty"] for each in played] == [0.05, 0.15, 0.5, 1.5]
+    assert {each["hardware"]["coherence_time"] for each in played} == {5.0}
+
+
 def test_policies_that_never_contend_need_a_limit() -> None:
     with pytest.raises(DpemError, match=r"idle has no contention at any of its points; pass --limit"):
         front_table(idle_alone())
@@ -165,6 +184,6 @@ def idle_alone():  # type: ignore[no-untyped-def]
     mean = {"mean": {"value": 0.0, "low": 0.0, "high": 0.0}}
     who = {"label": "idle", "policy": "idle", "forecaster": None, "delay": None}
     who["metrics"] = {name: mean for name in ("contention", "delivery_rate") if name in METRICS}
-    scenario = {"name": "w", "episodes": [0, 1], "bound": None, "contestants": [who]}
+    scenario = {"name": "w", "scenario": {}, "episodes": [0, 1], "bound": None, "contestants": [who]}
     summary = {"version": {}, "split": "evaluation", "reference": "idle", "scenarios": [scenario]}
     return Results(summary, rows.frame())

@@ -27,9 +27,10 @@ from dpem_agents.federated.ledger import BudgetExhausted, Ledger
 from dpem_agents.federated.mechanism import NoisedUpdate, node_update
 from dpem_agents.federated.privacy import AdaptiveClipping, DPConfig
 from dpem_agents.federated.reports import OperatorDiagnostics, RoundReport
-from dpem_agents.federated.spec import POLICY_HEAD, WHOLE_POLICY, SharedSpec
+from dpem_agents.federated.spec import POLICY_BODY, POLICY_HEAD, WHOLE_POLICY, SharedSpec
 
 __all__ = [
+    "POLICY_BODY",
     "POLICY_HEAD",
     "WHOLE_POLICY",
     "AdaptiveClipping",

@@ -12,7 +12,16 @@ from dpem_agents.federated.averaging import FederatedAverager
 from dpem_agents.federated.ledger import Ledger
 from dpem_agents.federated.mechanism import NoisedUpdate
 from dpem_agents.federated.reports import RoundReport
-from dpem_agents.federated.spec import FORECASTER_HEAD, POLICY_HEAD, WHOLE_FORECASTER, WHOLE_POLICY, SharedSpec, Vector
+from dpem_agents.federated.spec import (
+    FORECASTER_BODY,
+    FORECASTER_HEAD,
+    POLICY_BODY,
+    POLICY_HEAD,
+    WHOLE_FORECASTER,
+    WHOLE_POLICY,
+    SharedSpec,
+    Vector,
+)
 from dpem_agents.federation import Federation, Share
 
 if TYPE_CHECKING:
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 LEDGER = "ledger.json"  # of privacy, in the folder of a training
 SHARES: dict[Share, tuple[str, ...]] = {
     "head": (*POLICY_HEAD, *FORECASTER_HEAD),
+    "body": (*POLICY_BODY, *FORECASTER_BODY),
     "whole": (*WHOLE_POLICY, *WHOLE_FORECASTER),
 }
 

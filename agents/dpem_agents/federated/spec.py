@@ -23,25 +23,29 @@ POLICY_HEAD = (
     "mlp_extractor.actor.quality.*",  # these two: of the actor with an encoder per peer
     "mlp_extractor.actor.wait.*",
 )
-WHOLE_POLICY = (
-    "action_net.*",
-    "log_std",
+POLICY_BODY = (
     "features_extractor.*",  # the actor's, also where the critic reads it too
     "mlp_extractor.policy_net.*",
-    "mlp_extractor.actor.*",
+    "mlp_extractor.actor.0.*",  # these two: of a plain actor
+    "mlp_extractor.actor.1.*",
+    "mlp_extractor.actor.peer.*",  # these three: of the actor with an encoder per peer
+    "mlp_extractor.actor.context.*",
+    "mlp_extractor.actor.hidden.*",
 )
+WHOLE_POLICY = (*POLICY_HEAD, *POLICY_BODY)
 # The same of forecasters, whose weights have these names in `dpem_agents.forecasters`.
 FORECASTER_HEAD = ("output", "output_bias")
-WHOLE_FORECASTER = (*FORECASTER_HEAD, "input", "input_bias", "recurrent", "recurrent_bias")
+FORECASTER_BODY = ("input", "input_bias", "recurrent", "recurrent_bias")
+WHOLE_FORECASTER = (*FORECASTER_HEAD, *FORECASTER_BODY)
 
 
 @dataclass(frozen=True)
 class SharedSpec:
     """Names and shapes of the shared parameters of one node, sorted by name.
 
-    By default the last layer of the actor (`POLICY_HEAD`); `WHOLE_POLICY` are all its layers. Noise grows with the
-    number of shared weights, so fewer are better. Value networks, the optimiser's state and observation statistics stay
-    with the node. `nodes` is the size of a stack of policies, None for a model of one.
+    By default the last layer of the actor (`POLICY_HEAD`); `POLICY_BODY` are all layers but that, `WHOLE_POLICY` both.
+    Noise grows with the number of shared weights, so fewer are better. Value networks, the optimiser's state and
+    observation statistics stay with the node. `nodes` is the size of a stack of policies, None for a model of one.
 
     A model is one of Stable-Baselines3, or its parameters by name, as the training of forecasters has them. Of the
     former it reads `named_parameters()`, not `state_dict()`: that lists a shared extractor three times, and buffers.

@@ -48,7 +48,8 @@ class OnlineForecaster(RecurrentForecaster):
     def _learn(self) -> None:
         """From a window that starts like an episode, as segments do in training."""
         torch = pytorch()
-        batch = Batch(np.stack(self._latest)[None], self._scale, self.learned["size"], self.checkpoint.horizon)
+        latest, (scale, size) = np.stack(self._latest)[None], (self.learned[name] for name in ("scale", "size"))
+        batch = Batch(latest, scale, size, self.checkpoint.horizon)
         weights = {
             name: torch.tensor(array, requires_grad=True) for name, array in zip(WEIGHTS, self._weights, strict=True)
         }
@@ -56,8 +57,9 @@ class OnlineForecaster(RecurrentForecaster):
             node_losses, _ = loss(self.checkpoint.model, weights, batch)
             node_losses.sum().backward()
             clip(weights)
-        for array, weight in zip(self._weights, weights.values(), strict=True):
-            array -= self.learning_rate * weight.grad.numpy()
+        step = self.learning_rate
+        learned = {name: weight.detach() - step * weight.grad for name, weight in weights.items()}
+        self._use(self.learned | {name: weight.numpy() for name, weight in learned.items()})
 
 
 class OnlineGRU(OnlineForecaster):

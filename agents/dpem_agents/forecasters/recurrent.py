@@ -12,7 +12,7 @@ knows of an episode is its hidden state. Inference is compiled and needs no torc
 from __future__ import annotations
 
 from math import factorial, log
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,9 @@ class RecurrentForecaster(Learned):
         self.learned = self.checkpoint.of(setting)
         self._use(self.learned)
         nodes, places = setting.peers.shape
-        self._inputs = inputs_of(np.zeros((1, nodes, places)), self.learned["size"])[0]
-        self._hidden = np.zeros((nodes, places, self.checkpoint.hidden), dtype=np.float32)
+        self._inputs = np.zeros((INPUTS, places, nodes), dtype=np.float32)
+        self._inputs[2] = self.learned["size"].T
+        self._hidden = np.zeros((places, self.checkpoint.hidden, nodes), dtype=np.float32)
         self._memory = np.zeros_like(self._hidden)  # of an LSTM
 
     def observe(self, requests: NewRequests) -> None:
@@ -54,26 +55,24 @@ class RecurrentForecaster(Learned):
 
     def predict(self, lead: int = 0) -> F64:
         """What the hidden states say of the slots ahead; beyond the last that was learned, what they say of that."""
-        horizon, learned = self.setting.horizon, self.checkpoint.horizon
+        (nodes, places), horizon, learned = self.setting.peers.shape, self.setting.horizon, self.checkpoint.horizon
         first = min(lead, learned - 1)
-        answered = min(horizon, learned - first)
-        forecast = np.empty((*self.setting.peers.shape, horizon), dtype=np.float32)
-        _read_out(self._hidden, *self._weights[4:], self._scale, first, answered, self._relative, forecast)
-        return forecast.astype(np.float64)
+        relative = np.empty((min(horizon, learned - first), nodes), dtype=np.float32)
+        forecast = np.empty((nodes, places, horizon))
+        _read_out(self._hidden, *self._side_by_side[4:], first, relative, forecast)
+        return forecast
 
     def _use(self, arrays: Arrays) -> None:
-        """Take weights: copies, since compiled code takes writable arrays."""
-        self._weights = tuple(np.array(arrays[name], dtype=np.float32, order="C") for name in WEIGHTS)
-        self._scale = np.array(arrays["scale"], dtype=np.float32, order="C")
-        places, gates = self._scale.shape[1], self._weights[0].shape[2]
-        self._gates = np.zeros((2, places, gates), dtype=np.float32)
-        self._relative = np.zeros((places, self.checkpoint.horizon), dtype=np.float32)
+        """Take weights: copies, in the order of compiled code, in which nodes lie side by side."""
+        self._weights = tuple(np.array(arrays[name], dtype=np.float32) for name in WEIGHTS)
+        self._side_by_side = tuple(_nodes_last(array) for array in (*self._weights, arrays["scale"]))
+        self._gates = np.zeros((2, *self._side_by_side[2].shape), dtype=np.float32)
 
     def _advance(self, counts: F64) -> None:
-        self._inputs[:, :, 0] = np.log1p(counts)
-        self._inputs[:, :, 1] = np.log1p(counts.sum(axis=1))[:, None]
+        self._inputs[0] = np.log1p(counts).T
+        self._inputs[1] = np.log1p(counts.sum(axis=1))
         advance = ADVANCE[self.checkpoint.model]
-        advance(self._inputs, *self._weights[:4], self._hidden, self._memory, *self._gates)
+        advance(self._inputs, *self._side_by_side[:4], self._hidden, self._memory, *self._gates)
 
 
 class GRU(RecurrentForecaster):
@@ -92,6 +91,10 @@ class VanillaRNN(RecurrentForecaster):
     """Tanh units."""
 
     models: ClassVar[tuple[str, ...]] = ("rnn",)
+
+
+def _nodes_last(array: NDArray[np.floating[Any]]) -> F32:
+    return np.array(np.moveaxis(array, 0, -1), dtype=np.float32, order="C")
 
 
 def inputs_of(counts: NDArray[np.generic], size: F32) -> F32:
@@ -147,91 +150,93 @@ def tangent(x):
     return TWO / (ONE + exponential(-TWO * x)) - ONE
 
 
+# N nodes lie side by side in all that follows, so that a loop over them is long, and does eight of them at once.
 @inlined
-def sum_up(i, inputs, w_input, b_input, hidden, w_recurrent, b_recurrent, given, kept):
-    """The gates' sums over the inputs, and over the hidden states, of all peers of node i: (D, gates) each."""
-    gates = given.shape[1]
-    for d in range(given.shape[0]):
-        count, others, size = inputs[i, d, 0], inputs[i, d, 1], inputs[i, d, 2]
-        for g in range(gates):
-            given[d, g] = b_input[i, g] + count * w_input[i, 0, g] + others * w_input[i, 1, g] + size * w_input[i, 2, g]
-        weigh_units(i, d, hidden, w_recurrent, b_recurrent, kept)
+def sum_up(d, inputs, w_input, b_input, hidden, w_recurrent, b_recurrent, given, kept):
+    """The gates' sums over the inputs, and over the hidden states, of the peers at place d: (gates, N) each."""
+    for g in range(given.shape[0]):
+        for i in range(given.shape[1]):
+            first = b_input[g, i] + inputs[0, d, i] * w_input[0, g, i]
+            given[g, i] = first + inputs[1, d, i] * w_input[1, g, i] + inputs[2, d, i] * w_input[2, g, i]
+        weigh_units(d, g, hidden, w_recurrent, b_recurrent, kept[g])
 
 
 @inlined
-def weigh_units(i, d, hidden, weights, bias, sums):
-    """sums_dg = bias_g + Σ_j hidden_j·weight_jg, one j after the other; sums are loaded for four at a time."""
-    units, columns = hidden.shape[2], sums.shape[1]
-    for g in range(columns):
-        sums[d, g] = bias[i, g]
+def weigh_units(d, g, hidden, weights, bias, sums):
+    """sums_i = bias_gi + Σ_j hidden_dji·weight_jgi, one j after the other; sums are loaded for four at a time."""
+    units, nodes = hidden.shape[1:]
+    for i in range(nodes):
+        sums[i] = bias[g, i]
     for j in range(0, units - 3, 4):
-        one, two, three, four = hidden[i, d, j], hidden[i, d, j + 1], hidden[i, d, j + 2], hidden[i, d, j + 3]
-        for g in range(columns):
-            first = sums[d, g] + one * weights[i, j, g] + two * weights[i, j + 1, g]
-            sums[d, g] = first + three * weights[i, j + 2, g] + four * weights[i, j + 3, g]
+        for i in range(nodes):
+            half = sums[i] + hidden[d, j, i] * weights[j, g, i] + hidden[d, j + 1, i] * weights[j + 1, g, i]
+            half = half + hidden[d, j + 2, i] * weights[j + 2, g, i]
+            sums[i] = half + hidden[d, j + 3, i] * weights[j + 3, g, i]
     for j in range(units - units % 4, units):
-        last = hidden[i, d, j]
-        for g in range(columns):
-            sums[d, g] += last * weights[i, j, g]
+        for i in range(nodes):
+            sums[i] += hidden[d, j, i] * weights[j, g, i]
 
 
 # One step of all cells, in place; `given` and `kept` are room for what `sum_up` finds.
 @vectorised
 def advance_gru(inputs, w_input, w_recurrent, b_input, b_recurrent, hidden, memory, given, kept):
     """Gates: reset, update, new."""
-    nodes, places, units = hidden.shape
-    for i in range(nodes):
-        sum_up(i, inputs, w_input, b_input, hidden, w_recurrent, b_recurrent, given, kept)
-        for d in range(places):
-            for u in range(units):
-                reset = sigmoid(given[d, u] + kept[d, u])
-                update = sigmoid(given[d, units + u] + kept[d, units + u])
-                new = tangent(given[d, 2 * units + u] + reset * kept[d, 2 * units + u])
-                hidden[i, d, u] = new + update * (hidden[i, d, u] - new)
+    places, units, nodes = hidden.shape
+    for d in range(places):
+        sum_up(d, inputs, w_input, b_input, hidden, w_recurrent, b_recurrent, given, kept)
+        for u in range(units):
+            for i in range(nodes):
+                reset = sigmoid(given[u, i] + kept[u, i])
+                update = sigmoid(given[units + u, i] + kept[units + u, i])
+                new = tangent(given[2 * units + u, i] + reset * kept[2 * units + u, i])
+                hidden[d, u, i] = new + update * (hidden[d, u, i] - new)
 
 
 @vectorised
 def advance_lstm(inputs, w_input, w_recurrent, b_input, b_recurrent, hidden, memory, given, kept):
     """Gates: input, forget, cell, output."""
-    nodes, places, units = hidden.shape
-    for i in range(nodes):
-        sum_up(i, inputs, w_input, b_input, hidden, w_recurrent, b_recurrent, given, kept)
-        for d in range(places):
-            for u in range(units):
-                take = sigmoid(given[d, u] + kept[d, u])
-                keep = sigmoid(given[d, units + u] + kept[d, units + u])
-                new = tangent(given[d, 2 * units + u] + kept[d, 2 * units + u])
-                show = sigmoid(given[d, 3 * units + u] + kept[d, 3 * units + u])
-                memory[i, d, u] = keep * memory[i, d, u] + take * new
-                hidden[i, d, u] = show * tangent(memory[i, d, u])
+    places, units, nodes = hidden.shape
+    for d in range(places):
+        sum_up(d, inputs, w_input, b_input, hidden, w_recurrent, b_recurrent, given, kept)
+        for u in range(units):
+            for i in range(nodes):
+                take = sigmoid(given[u, i] + kept[u, i])
+                keep = sigmoid(given[units + u, i] + kept[units + u, i])
+                new = tangent(given[2 * units + u, i] + kept[2 * units + u, i])
+                show = sigmoid(given[3 * units + u, i] + kept[3 * units + u, i])
+                memory[d, u, i] = keep * memory[d, u, i] + take * new
+                hidden[d, u, i] = show * tangent(memory[d, u, i])
 
 
 @vectorised
 def advance_rnn(inputs, w_input, w_recurrent, b_input, b_recurrent, hidden, memory, given, kept):
     """No gates."""
-    nodes, places, units = hidden.shape
-    for i in range(nodes):
-        sum_up(i, inputs, w_input, b_input, hidden, w_recurrent, b_recurrent, given, kept)
-        for d in range(places):
-            for u in range(units):
-                hidden[i, d, u] = tangent(given[d, u] + kept[d, u])
+    places, units, nodes = hidden.shape
+    for d in range(places):
+        sum_up(d, inputs, w_input, b_input, hidden, w_recurrent, b_recurrent, given, kept)
+        for u in range(units):
+            for i in range(nodes):
+                hidden[d, u, i] = tangent(given[u, i] + kept[u, i])
 
 
 @vectorised
-def read_out(hidden, weights, bias, scale, first, answered, relative, forecast):
+def read_out(hidden, weights, bias, scale, first, relative, forecast):
     """scale · softplus(hidden·weights + bias) of every step ahead, from the learned one of number `first` on.
 
-    Those behind the `answered` ones are what the last of them is. `relative` is room for the sums of all learned steps.
+    `relative` is room for the steps that were learned; those behind them are what the last of them is.
     """
-    nodes, places, _ = hidden.shape
-    for i in range(nodes):
-        for d in range(places):
-            weigh_units(i, d, hidden, weights, bias, relative)
-        for d in range(places):
+    places, _, nodes = hidden.shape
+    answered = relative.shape[0]
+    for d in range(places):
+        for h in range(answered):
+            weigh_units(d, first + h, hidden, weights, bias, relative[h])
+            for i in range(nodes):
+                relative[h, i] = scale[d, i] * softplus(relative[h, i])
+        for i in range(nodes):
             for h in range(answered):
-                forecast[i, d, h] = scale[i, d] * softplus(relative[d, first + h])
+                forecast[i, d, h] = relative[h, i]
             for h in range(answered, forecast.shape[2]):
-                forecast[i, d, h] = forecast[i, d, answered - 1]
+                forecast[i, d, h] = relative[answered - 1, i]
 
 
 ADVANCE = {"gru": Entry(advance_gru), "lstm": Entry(advance_lstm), "rnn": Entry(advance_rnn)}

@@ -24,6 +24,12 @@ class Choices(NamedTuple):
     prior: F32  # (k, actions) logits that nothing was learned of
     logits: F32  # (k, actions) of prior and network; -inf where an action is illegal
 
+    def best(self, number: int) -> NDArray[np.int64]:
+        """(number,) the most likely action of every row of the matrix; those that do not decide wait."""
+        action = np.zeros(number, dtype=np.int64)
+        action[self.rows] = self.logits.argmax(axis=1)
+        return action
+
 
 class NumpyActor:
     """The actors of a stack; row r of a matrix is for the one of r modulo their number."""
@@ -45,9 +51,3 @@ class NumpyActor:
         start = prior(chosen.warm_start, seen, self.layout.code)
         logits = learned_logits(chosen.encoder, weights, self.layout, visible) + start
         return Choices(rows, visible, masks[rows], start, np.where(masks[rows] == 1, logits, -np.inf))
-
-    def best(self, observations: Observations, told: F32, masks: NDArray[np.int8]) -> NDArray[np.int64]:
-        """(N,) the most likely action of each row."""
-        action, choices = np.zeros(len(masks), dtype=np.int64), self.choices(observations, told, masks)
-        action[choices.rows] = choices.logits.argmax(axis=1)
-        return action

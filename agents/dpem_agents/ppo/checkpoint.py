@@ -67,12 +67,7 @@ class Checkpoint:
 
     def require(self, scenario: Scenario, network: Network) -> None:
         """Raise PolicyError unless the policy can play on this network of this scenario."""
-        for name, ours in interface(scenario, self.news).items():
-            theirs = self.about["interface"][name]
-            if ours != theirs and name == "features":
-                raise PolicyError("the PPO checkpoint was trained on other features than observations have: train anew")
-            if ours != theirs:
-                raise PolicyError(f"the PPO checkpoint is for {theirs} {name}; {scenario.name} has {ours}")
+        self.require_interface(scenario)
         topology = self.about["topology"]
         if topology is not None and topology != topology_hash(network):
             seed = self.about["settings"]["topology_seed"]
@@ -81,6 +76,15 @@ class Checkpoint:
                 f"seed {seed}, {self.about['nodes']} nodes), not for this one of {network.num_nodes}: a node plays "
                 f"with what it has learned in its place; --topology {seed} plays there"
             )
+
+    def require_interface(self, scenario: Scenario) -> None:
+        """Raise PolicyError unless observations and actions of a scenario are those of the policy."""
+        for name, ours in interface(scenario, self.news).items():
+            theirs = self.about["interface"][name]
+            if ours != theirs and name == "features":
+                raise PolicyError("the PPO checkpoint was trained on other features than observations have: train anew")
+            if ours != theirs:
+                raise PolicyError(f"the PPO checkpoint is for {theirs} {name}; {scenario.name} has {ours}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all; DpemError if that fails."""
@@ -120,16 +124,24 @@ class _Interface(Part):
     features: list[str]
 
 
+class _Start(Part):
+    name: str
+    weights: str
+    penalty: str | None
+    critic_alone: Natural
+
+
 class _Settings(Part):
     forecaster: str | None
     topology_seed: Natural | None
     scenario_hash: str
     hyperparameters: dict[str, Any]
     federation: dict[str, Any] | None = None
+    start: _Start | None = None
 
 
 class Point(Part):
-    """A validation."""
+    """A validation; the last three are of trainings that start from a policy: see `MovedPolicy.movement`."""
 
     timesteps: Natural
     environment_steps: Natural
@@ -137,6 +149,9 @@ class Point(Part):
     reward: float | None
     delivery_rate: float | None
     contention: float | None
+    kl_from_start: float | None = None
+    changed_decisions: float | None = None
+    weight_distance: float | None = None
 
 
 class _About(Part):

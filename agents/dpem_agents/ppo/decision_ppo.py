@@ -40,6 +40,7 @@ class DecisionPPO(MaskablePPO):
     rollout_buffer: DecisionBuffer
     _last_obs: Any  # (num_envs, F)
     clip_range: Schedule  # once it is set up
+    critic_alone = 0  # timesteps at the beginning, in which actors stay as they are
 
     def _setup_model(self) -> None:
         self.rollout_buffer_class = DecisionBuffer
@@ -106,6 +107,9 @@ class DecisionPPO(MaskablePPO):
                 losses = self.vf_coef * value_loss - gain - self.ent_coef * batch.mean(entropy)
                 self.policy.optimizer.zero_grad()
                 losses.sum().backward()
+                if self.num_timesteps <= self.critic_alone:
+                    for weight in self.policy.mlp_extractor.actor.parameters():
+                        weight.grad = torch.zeros_like(weight)
                 clip_each(parameters, self.max_grad_norm)
                 self.policy.optimizer.step()
                 clipped = batch.mean(((ratio - 1).abs() > clip).float())

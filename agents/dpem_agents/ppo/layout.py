@@ -83,13 +83,15 @@ class Layout(NamedTuple):
             return own, blocks
         news = blocks[..., self.common :].reshape(*blocks.shape[:-1], self.news, self.routes).swapaxes(-1, -2)
         peer = library.broadcast_to(blocks[..., None, : self.common], (*news.shape[:-1], self.common))
-        return own, library.concatenate([peer, news], -1).reshape(*rows.shape[:-1], -1, self.of_each)
+        shape = (*rows.shape[:-1], self.peers * self.routes, self.of_each)
+        return own, library.concatenate([peer, news], -1).reshape(shape)
 
     def arrange(self, waiting: Any, allocating: Any, library: Any = np) -> Any:
         """(..., actions) of (..., 1) and what every candidate has for each condition and quality."""
         shape = (*allocating.shape[:-2], self.peers, self.routes or 1, self.conditions, self.qualities)
         by_condition = library.moveaxis(allocating.reshape(shape), (-4, -3, -2, -1), (-3, -1, -4, -2))
-        return library.concatenate([waiting, by_condition.reshape(*waiting.shape[:-1], -1)], -1)
+        by_action = by_condition.reshape(*waiting.shape[:-1], self.code.num_actions - 1)
+        return library.concatenate([waiting, by_action], -1)
 
 
 def told(penalties: tuple[float, ...], penalty: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -28,6 +28,7 @@ from dpem_env.support.provenance import joined, stamp
 from dpem_env.support.seeding import stream_key
 
 if TYPE_CHECKING:
+    from dpem_agents.ppo.start import Start
     from dpem_agents.ppo.training import Settings
 
 LIBRARY_NAME = "mlp_extractor."  # of what holds actor and critic in a policy of Stable-Baselines3
@@ -35,7 +36,10 @@ MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}  # of Adam
 
 
 class Learner:
-    """PPO of one policy, or of a stack of them, on `hyperparameters.networks` networks."""
+    """PPO of one policy, or of a stack of them, on `hyperparameters.networks` networks.
+
+    With a `start`, all of them begin at its weights.
+    """
 
     def __init__(
         self,
@@ -44,8 +48,9 @@ class Learner:
         total: int,
         device: str,
         folder: Path,
+        start: Start | None = None,
     ) -> None:
-        chosen = settings.hyperparameters
+        chosen, begun = settings.hyperparameters, settings.start
         self.scenario, self.settings, self.total = scenario, settings, total
         world = scenario if settings.topology_seed is None else scenario.on_topology(settings.topology_seed, "train")
         self.env = NodeVecEnv(
@@ -53,6 +58,7 @@ class Learner:
             chosen.networks,
             delay=settings.delay,
             penalties=chosen.penalties,
+            one_penalty=begun is not None and begun.penalty == "scenario",
             forecaster=settings.forecaster,
             routes=chosen.routes,
             conditional=chosen.conditional,
@@ -84,6 +90,10 @@ class Learner:
         )
         self.env.seed(settings.seed)
         self.model.set_logger(configure(os.fspath(folder / EVENTS), ["tensorboard"]))
+        if start is not None:
+            start.put_into(self._weights())
+        if begun is not None:
+            self.model.critic_alone = begun.critic_alone * self._rollout
         self.stamp = stamp()  # of all code that it has learned with
         self.averaging: Averaging | None = None
         if federation is not None:

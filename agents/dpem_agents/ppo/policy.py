@@ -93,9 +93,17 @@ class Actor(NumpyActor):
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """The most likely legal action of each row that decides; others wait."""
+        return self.decided(self.asked(observations, masks), len(masks))
+
+    def asked(self, observations: Observations, masks: NDArray[np.int8]) -> Choices:
+        """What rows choose from, told the contention penalty of the scenario."""
         penalty = np.full(len(masks), observations.table.scenario.reward.contention_penalty)
         to_all = told(self.hyperparameters.penalties, penalty)
-        return Decision(*self.code.commands(self.best(observations, to_all, self.worded(observations, masks))))
+        return self.choices(observations, to_all, self.worded(observations, masks))
+
+    def decided(self, choices: Choices, rows: int) -> Decision:
+        """The most likely of the choices of so many rows."""
+        return Decision(*self.code.commands(choices.best(rows)))
 
     def choices(self, observations: Observations, told: F32, masks: NDArray[np.int8]) -> Choices:
         """What there is to choose from."""

@@ -18,7 +18,9 @@ from dpem_agents.federation import Federation
 from dpem_agents.libraries import agents_extra, errors_told_once, one_thread
 from dpem_agents.ppo.checkpoint import EVENTS, FILE, POLICY_FILE, Checkpoint, load
 from dpem_agents.ppo.hyperparameters import MODES, PRESETS, STACKED, Hyperparameters, kind_of
+from dpem_agents.ppo.movement import MovedPolicy
 from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
+from dpem_agents.ppo.start import Start, StartSettings
 from dpem_env import scenarios
 from dpem_env.demand.forecast import get_forecaster
 from dpem_env.envs.control import played_delay, warn_if_rounded
@@ -51,14 +53,15 @@ class Settings:
     topology_seed: int | None  # policies of each node's own only
     hyperparameters: Hyperparameters
     federation: Federation | None = None
+    start: StartSettings | None = None
 
     def __post_init__(self) -> None:
         if (self.mode == "federated") != (self.federation is not None):
             raise DpemError(f"mode is {self.mode!r}; a federation goes with mode 'federated', and with no other")
 
     def as_plain(self) -> dict[str, Any]:
-        """As a checkpoint keeps them."""
-        return _plain(self)
+        """As a checkpoint keeps them; without a start nothing is said of one, as before there were any."""
+        return {name: value for name, value in _plain(self).items() if (name, value) != ("start", None)}
 
     @property
     def name(self) -> str:
@@ -75,6 +78,7 @@ def train(
     seed: int = 0,
     hyperparameters: Hyperparameters | None = None,
     federation: Federation | None = None,
+    start: Start | None = None,
     forecaster: str | None = None,
     delay: float = 0.0,
     topology_seed: int = 0,
@@ -95,6 +99,11 @@ def train(
     `out`/ledger-releases. The ε there is of these releases alone: checkpoint.npz and policy.npz hold each node's own
     weights without noise, learning_curve.json and the event files what those came to.
 
+    With a `start`, in modes "shared", "independent" and "federated", every node begins at the weights of a shared
+    policy that was trained before, and its critic where the file has one; a critic that begins anew learns alone for
+    the first rollouts. Hyperparameters are by default `Start.hyperparameters`, and the forecaster is the start's;
+    another one fills the same columns. Validations tell how far the policy has moved (`MovedPolicy.movement`).
+
     `timesteps` are slots × nodes, over all networks. `forecaster` (a name) fills the observations. At the start and
     `validations` times after, the policy plays the first `validation_episodes` of the validation split. `out` is a
     folder: checkpoint.npz, written every `save_every` seconds and at the end, the learning curve in it as
@@ -107,6 +116,7 @@ def train(
     checkpoint there is of another training, or cannot be written: then the one before is kept; or if another process
     trains there, or the privacy ledger does not agree with checkpoint, policy and releases; or, without `resume`, if it
     has booked any round: what was released cannot be undone; or if a federation's period is longer than the training.
+    Raises DpemError, too, where hyperparameters, forecaster or scenario do not fit the start.
     BudgetExhausted, with state and policy saved, where privacy allows no further round.
     """
     scenario = scenarios.get(scenario)
@@ -117,8 +127,11 @@ def train(
     require_seed("topology_seed", topology_seed)
     warn_if_rounded(scenario, delay)
     plan = Plan(timesteps, validation_episodes, validations, save_every, show_progress)
-    chosen = hyperparameters or PRESETS[mode]
+    chosen = hyperparameters or (start.hyperparameters(mode) if start else PRESETS[mode])
+    forecaster = start.forecaster if start and forecaster is None else forecaster
     get_forecaster(forecaster)
+    if start:
+        start.require(scenario, mode, chosen, forecaster)
     with agents_extra():
         from dpem_agents.ppo.learner import Learner, require_device
     require_device(device)
@@ -131,13 +144,14 @@ def train(
         topology_seed if mode in STACKED else None,
         chosen,
         (federation or Federation()) if mode == "federated" else federation,
+        start.settings if start else None,
     )
     with result_folder(Path(out)), one_thread():
         if not resume or settings.federation is not None:
             require_booked(Path(out), resume)
         before = _checkpoint_before(Path(out) / FILE, settings) if resume else None
-        learner = Learner(scenario, settings, timesteps, device, Path(out))
-        training = Training(learner, plan, Path(out))
+        learner = Learner(scenario, settings, timesteps, device, Path(out), start)
+        training = Training(learner, plan, Path(out), start)
         if before is not None:
             training.restore(before)
         elif learner.averaging is not None and (told := learner.averaging.told_of_ledger()) is not None:
@@ -191,8 +205,8 @@ class Plan:
 class Training:
     """One call of `train`: what happens between the rollouts of a learner."""
 
-    def __init__(self, learner: Learner, plan: Plan, out: Path) -> None:
-        self.learner, self.plan, self.out = learner, plan, out
+    def __init__(self, learner: Learner, plan: Plan, out: Path, start: Start | None = None) -> None:
+        self.learner, self.plan, self.out, self.start = learner, plan, out, start
         self.curve: list[dict[str, Any]] = []
         self.checkpoint: Checkpoint | None = None  # of the latest boundary of two rollouts
         self._began = self._saved = time.monotonic()
@@ -257,7 +271,7 @@ class Training:
 
     def _validate(self) -> None:
         scenario, delay = self.learner.scenario, self.learner.settings.delay
-        policy = PpoPolicy(self._state()) if delay is None else CentralPpoPolicy(self._state())
+        policy = self._policy()
         played = [
             run_episode(scenario, policy, self._validation_seeds(index), delay=delay or 0.0)[0]
             for index in range(self.plan.validation_episodes)
@@ -266,11 +280,19 @@ class Training:
             name: sum(getattr(metrics, name) for metrics in played) / len(played)
             for name in ("reward", "delivery_rate", "contention")
         }
+        if isinstance(policy, MovedPolicy):
+            means |= policy.movement()
         self.learner.log({f"validation/{name}": mean for name, mean in means.items()})
         timesteps = self.learner.timesteps
         done = {"timesteps": timesteps, "environment_steps": timesteps // self.learner.nodes}
         plain = {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
         self.curve.append(done | {"seconds": round(self._elapsed(), 3)} | plain)
+
+    def _policy(self) -> PpoPolicy | CentralPpoPolicy:
+        """As it is now."""
+        if self.start is not None:
+            return MovedPolicy(self._state(), self.start.checkpoint)
+        return PpoPolicy(self._state()) if self.learner.settings.delay is None else CentralPpoPolicy(self._state())
 
     def _validation_seeds(self, index: int) -> EpisodeSeeds:
         seeds = episode_seeds(self.learner.scenario, "validation", index)
@@ -313,7 +335,7 @@ def _checkpoint_before(path: Path, settings: Settings) -> Checkpoint | None:
         return None
     checkpoint = load(path, training=True)
     stored = checkpoint.about["settings"] | {"hyperparameters": _plain(checkpoint.hyperparameters)}
-    for name, ours in settings.as_plain().items():
+    for name, ours in ({"start": None} | settings.as_plain()).items():
         theirs = stored.get(name)
         if ours != theirs:
             raise DpemError(
@@ -334,5 +356,7 @@ def _difference(name: str, theirs: Any, ours: Any) -> str:
     if isinstance(theirs, dict) and isinstance(ours, dict):
         for part in sorted(theirs.keys() | ours.keys()):
             if theirs.get(part) != ours.get(part):
-                return _difference(part, theirs.get(part), ours.get(part))
+                return _difference(f"start's {part}" if name == "start" else part, theirs.get(part), ours.get(part))
+    if name == "start":  # one of both has none
+        theirs, ours = (each and each["name"] for each in (theirs, ours))
     return f"{name} {theirs!r} instead of {ours!r}"

@@ -41,8 +41,8 @@ class NodeVecEnv(VecEnv):
 
     **Contention penalty.** `contention_penalty` is the β of the rewards, a number or (num_envs,); it starts as the
     scenario's and may be set at any time. With `penalties`, two numbers, every network has its own in every episode,
-    between the two, evenly in logarithms over networks; a last column of the observations tells where. Rewards count
-    `penalty_share` of it, 1 unless it is set.
+    between the two, evenly in logarithms over networks, or with `one_penalty` the scenario's; a last column of the
+    observations tells where. Rewards count `penalty_share` of it, 1 unless it is set.
 
     **Central control.** With a `delay` (s) one controller per network commands its nodes; observations are then those
     of `CentralEnv`, and its nodes the sub-environments.
@@ -57,12 +57,13 @@ class NodeVecEnv(VecEnv):
         *,
         delay: float | None = None,
         penalties: tuple[float, ...] = (),
+        one_penalty: bool = False,
         **arguments: Any,
     ) -> None:
         central = {} if delay is None else {"control": "central", "delay": delay}
         self.envs = make_vec(scenario, num_networks, **central, **arguments)
         self.contention_penalty: float | NDArray[np.float64] = self.envs.scenario.reward.contention_penalty
-        self.penalties, self.penalty_share = penalties, 1.0
+        self.penalties, self.one_penalty, self.penalty_share = penalties, one_penalty, 1.0
         self.finished: dict[str, float] = {}  # metrics of the episodes that ended last, means over networks
         width = self.envs.observer.table.width + (1 if penalties else 0)
         space = spaces.Box(0.0, 1.0, (width,), np.float32)
@@ -162,7 +163,7 @@ class NodeVecEnv(VecEnv):
         self._masks = infos["action_mask"]
         self._played: list[NDArray[np.int64]] = []
         self._earned = np.zeros(self.num_envs)
-        if self.penalties:
+        if self.penalties and not self.one_penalty:
             self.contention_penalty = self._drawn()
 
     def _drawn(self) -> NDArray[np.float64]:
@@ -176,7 +177,8 @@ class NodeVecEnv(VecEnv):
         """Rows with what they tell beside observations."""
         if not self.penalties:
             return observations
-        return np.concatenate([observations, told(self.penalties, np.asarray(self.contention_penalty))], axis=1)
+        penalty = np.broadcast_to(np.asarray(self.contention_penalty), (self.num_envs,))
+        return np.concatenate([observations, told(self.penalties, penalty)], axis=1)
 
     _rounds, _seed = -1, 0  # none has begun
     _masks: NDArray[np.int8] | None = None

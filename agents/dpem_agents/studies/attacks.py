@@ -26,6 +26,7 @@ from dpem_agents.federation import Aggregator, Federation, federation
 from dpem_agents.libraries import one_thread
 from dpem_agents.ppo.checkpoint import FILE, Checkpoint, load
 from dpem_agents.ppo.policy import PpoPolicy
+from dpem_agents.ppo.start import StartSettings
 from dpem_agents.ppo.training import Settings
 from dpem_env.envs.session import EpisodeSeeds, episode_seeds
 from dpem_env.experiments.evaluation import run_episode
@@ -190,6 +191,7 @@ def _learner(setting: Setting, trial: Trial, trained: Checkpoint, folder: Path) 
         about["topology_seed"],
         trained.hyperparameters,
         federated,
+        StartSettings(**about["start"]) if about.get("start") else None,
     )
     chosen, nodes = trained.hyperparameters, trained.about["nodes"]
     a_round = setting.period * chosen.slots * chosen.networks * nodes  # in timesteps

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_agents.ppo.checkpoint import Point
+from dpem_agents.ppo.movement import MOVEMENT
 from dpem_agents.ppo.training import CURVE
 from dpem_env.experiments.statistics import mean_interval
 from dpem_env.support.errors import DpemError, DpemWarning
@@ -30,6 +31,7 @@ class _Seed(Part):
     delay: float | None
     forecaster: str | None
     hyperparameters: dict[str, Any]
+    start: dict[str, Any] | None = None
 
 
 class _Curve(Part):
@@ -84,10 +86,14 @@ def _together(name: str, curves: list[dict[str, Any]]) -> dict[str, Any]:
     for curve in curves:
         if [point["timesteps"] for point in curve["curve"]] != steps:
             raise DpemError(f"the training seeds of {name!r} have validated at other timesteps: are all finished?")
-    rows = {metric: np.array([[p[metric] for p in c["curve"]] for c in curves], dtype=np.float64) for metric in METRICS}
+    moved = all(curve["settings"].get("start") for curve in curves)
+    metrics = (*METRICS, *MOVEMENT) if moved else METRICS
+    rows = {metric: np.array([[p[metric] for p in c["curve"]] for c in curves], dtype=np.float64) for metric in metrics}
     draws = generator("learning curves", 0)
     together: dict[str, Any] = {"name": name, "training_seeds": [curve["settings"]["seed"] for curve in curves]}
     together |= {field: curves[0]["settings"][field] for field in ("mode", "delay", "forecaster", "hyperparameters")}
+    if moved:
+        together["starts"] = [curve["settings"]["start"]["name"] for curve in curves]
     together |= {"validation_episodes": curves[0]["validation_episodes"], "timesteps": steps}
     together["environment_steps"] = [point["environment_steps"] for point in curves[0]["curve"]]
     together["seconds"] = np.mean([[p["seconds"] for p in c["curve"]] for c in curves], axis=0).round(1).tolist()
