@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from dpem_env import scenarios
@@ -42,7 +43,13 @@ def _each(field: str, *values: float) -> tuple[dict[str, Any], ...]:
     return tuple({field: value} for value in values)
 
 
+def _grid(**fields: Sequence[Any]) -> tuple[dict[str, Any], ...]:
+    """Every combination, the first field slowest."""
+    return tuple(dict(zip(fields, values, strict=True)) for values in product(*fields.values()))
+
+
 MESH = ("mesh100-v0",)
+DEADLINES = ((0.5, 1.0, 1.0), (1.0, 2.0, 2.0), (2.0, 4.0, 4.0))  # s: half, once and twice those of mesh100-v0
 NETWORKS = ("surfnet-v0", "coronet100-v0", "abilene-trace-v0", "mesh100-outages-v0")
 
 _ALL = (
@@ -54,6 +61,13 @@ _ALL = (
     Suite("fronts", "delivery against contention", MESH, _each("contention_penalty", 0.05, 0.15, 0.5, 1.5)),
     Suite("reads-off", "telemetry instead of news for nodes", MESH, ({"news_period": None},)),
     Suite("deadlines", "urgency of requests", MESH, _each("deadline", 0.5, 1.0, 2.0, 4.0)),
+    Suite(
+        "regimes",
+        "control delay against predictability and deadlines: where local control pays",
+        MESH,
+        _grid(predictability=(0.0, 0.5, 1.0), deadline=DEADLINES),
+        delays=(0.0, 0.25, 0.5, 1.0, 2.0),
+    ),
     Suite("coherence", "quality of memories", MESH, _each("coherence_time", 1.0, 10.0, 60.0)),
     Suite("sizes", "meshes of equal density and load", MESH, tuple(map(mesh_of, (25, 50, 100, 200, 400)))),
 )
