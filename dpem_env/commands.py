@@ -463,7 +463,7 @@ def front(
 
 
 def report(
-    results: Annotated[tuple[Path, ...], told("folders that dpem run or benchmark has written")],
+    results: Annotated[tuple[Path, ...], told("folders that dpem run, benchmark or curve has written")],
     /,
     *,
     out: Annotated[Path, told("a .html file; replaced if it exists")],
@@ -471,18 +471,19 @@ def report(
     r"""Write results as one HTML page that needs no network.
 
     Of every folder: tables with intervals and paired differences, figures against control delay, fronts where
-    scenarios differ in the price of contention, performance profiles, and what it was made with.
+    scenarios differ in the price of contention, performance profiles, and what it was made with. Where scenarios differ
+    in two fields also a map of regimes: how much more a local policy delivers than central ones by control delay and
+    these fields, and the delay from which it does. Of a folder of dpem curve the learning curves.
 
       dpem report results baselines/results/fronts --out report.html
     """
-    from dpem_env.experiments.html_report import named, write_report
-    from dpem_env.experiments.results import read
+    from dpem_env.experiments.html_report import named, read_found, write_report
     from dpem_env.report.tables import working
     from dpem_env.support.files import make_file_writable
 
     if out.suffix != ".html":
         raise DpemError(f"--out is {str(out)!r}; expected a file that ends in .html")
-    found = dict(zip(named(results), map(read, results), strict=True))
+    found = dict(zip(named(results), map(read_found, results), strict=True))
     make_file_writable(out)
     with working("writing …"):
         write_report(out, found)

@@ -280,8 +280,8 @@ def curve(
       dpem curve --run 'shared=runs/mesh20/seed*' --beside validation/summary.json \
                  --out curves
     """
-    from dpem_agents.studies.curve_figure import save_curve_figure
     from dpem_agents.studies.curves import learning_curves, means_of
+    from dpem_env.report.curve_figure import save_curve_figure
     from dpem_env.support.files import make_writable, write_json
 
     patterns = {}

@@ -1,4 +1,7 @@
-"""Results as one HTML page that needs no network: tables with intervals, figures, and what they were made with."""
+"""Results as one HTML page that needs no network: tables with intervals, figures, and what they were made with.
+
+Learning curves are results, too: a folder may hold either, or both.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 from dpem_env.envs.metric_labels import HEADLINE, METRICS
 from dpem_env.experiments.fronts import CONTENTION, DELIVERY, FrontTable, front_table
+from dpem_env.experiments.learning_curves import CURVES, read_curves
 from dpem_env.experiments.profiles import Profile, profiles
-from dpem_env.experiments.results import Results, panelled, records
+from dpem_env.experiments.regimes import crossover_table, regime_map, two_fields
+from dpem_env.experiments.results import SUMMARY, Results, panelled, read, records
+from dpem_env.report.curve_figure import save_curve_figure
+from dpem_env.report.labels import Estimate
 from dpem_env.report.profile_figure import save_profile_figure
+from dpem_env.report.regime_figure import save_regime_figure
 from dpem_env.report.results_figure import Panelled, save_front_figure, save_results_figure
 from dpem_env.report.tables import DIFFERENCES, cells, differences
 from dpem_env.support.errors import DpemError
@@ -44,15 +52,35 @@ $body
 )
 
 
-def write_report(path: Path, found: dict[str, Results]) -> None:
-    """Write the page of several results, by their names, whole or not at all."""
-    body = "\n".join(part for name, results in found.items() for part in _parts(name, results))
+class Found(NamedTuple):
+    """What a folder holds: results, learning curves, or both."""
+
+    results: Results | None
+    curves: dict[str, Any] | None
+
+
+def read_found(folder: Path) -> Found:
+    """What is in a folder; DpemError for one with neither results nor learning curves."""
+    curves = read_curves(folder) if (folder / CURVES).exists() else None
+    return Found(None if curves and not (folder / SUMMARY).exists() else read(folder), curves)
+
+
+def write_report(path: Path, found: dict[str, Found]) -> None:
+    """Write the page of what several folders hold, by their names, whole or not at all."""
+    body = "\n".join(part for name, each in found.items() for part in _parts(name, each))
     with whole_file(path) as partial:
         partial.write_text(PAGE.substitute(title=escape(", ".join(found)), body=body), encoding="utf-8")
 
 
-def _parts(name: str, results: Results) -> Iterator[str]:
+def _parts(name: str, found: Found) -> Iterator[str]:
     yield f"<h2>{escape(name)}</h2>"
+    if found.results is not None:
+        yield from _results(found.results)
+    if found.curves is not None:
+        yield from _curves(found.curves)
+
+
+def _results(results: Results) -> Iterator[str]:
     summary, drawn = results.summary, panelled(results)
     told = [each for each in records(results) if not each["policy"].startswith("bound:")]
     for scenario in summary["scenarios"]:
@@ -67,6 +95,8 @@ def _parts(name: str, results: Results) -> Iterator[str]:
     yield _figure("results", lambda path: save_results_figure(path, drawn, quantities, METRICS["reward"]))
     if _of_prices(summary):
         yield from _front(drawn, front_table(results))
+    if two_fields(summary):
+        yield from _regimes(results)
     if found := profiles(results):
         yield from _profiles(found)
     yield _made_with(summary)
@@ -84,6 +114,34 @@ def _front(drawn: Sequence[Panelled], table: FrontTable) -> Iterator[str]:
     yield _table(table.records, table.fronts, f"delivery at a contention up to {table.limit:.3g}, 95 % intervals")
     if compared := [each for each in table.records if "more" in each]:
         yield _table(compared, table.differences, "minus the reference, on the same episodes")
+
+
+def _regimes(results: Results) -> Iterator[str]:
+    """The map, if a local policy and central ones have played what it takes."""
+    try:
+        found = regime_map(results)
+    except DpemError:
+        return
+    told, columns = crossover_table(found)
+    yield "<h3>Regimes</h3>"
+    yield _figure("regimes", lambda path: save_regime_figure(path, found))
+    caption = f"control delay in s from which {found.local} delivers more than each central policy, 95 % intervals"
+    yield _table(told, columns, f"{caption}; the best of them is chosen at each delay, which flatters it")
+
+
+def _curves(curves: dict[str, Any]) -> Iterator[str]:
+    yield f"<h3>Learning curves: {escape(curves['scenario'])}</h3>"
+    yield _figure("learning curves", lambda path: save_curve_figure(path, curves, curves["rules"]))
+    rows = [
+        {"name": each["name"], "seeds": len(each["training_seeds"]), "steps": each["timesteps"][-1]}
+        | {metric: Estimate(METRICS[metric], *each[metric][-1]) for metric in HEADLINE}
+        | {"converged": each["mean_converged_at"]}
+        for each in curves["trainings"]
+    ]
+    columns = ["training: {name}", "training seeds: {seeds}", "agent-steps: {steps:,}", *HEADLINE]
+    caption = "at the last validation; mean ± half of the 95 % interval over training seeds"
+    yield _table(rows, [*columns, "converged after: {converged:,}"], caption)
+    yield f"<p>Made with code {escape(str(curves.get('stamp', 'unknown')))}.</p>"
 
 
 def _profiles(found: Sequence[Profile]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +17,9 @@ from support.command_line import complaint, dpem
 
 ROOT = Path(__file__).resolve().parents[2]
 FRONTS = ROOT / "baselines" / "results" / "fronts"
+REGIMES = ROOT / "baselines" / "results" / "regimes"
+LEARNING = ROOT / "baselines" / "results" / "learning" / "mesh20"
+FEDERATED = ROOT / "baselines" / "results" / "federated" / "dpem"
 
 
 class Page(HTMLParser):
@@ -40,6 +44,12 @@ class Page(HTMLParser):
             self.texts.setdefault(self._open[-1], []).append(data)
 
 
+def read_page(path: Path) -> Page:
+    page = Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    return page
+
+
 def test_a_page_has_all_there_is_to_tell_and_needs_nothing_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,8 +60,7 @@ def test_a_page_has_all_there_is_to_tell_and_needs_nothing_else(
     path = tmp_path / "report.html"
     assert dpem("report", str(tmp_path / "<played 0>"), str(tmp_path / "<played 1>"), "--out", str(path)) == 0
     assert f"wrote {path}" in capsys.readouterr().out
-    page = Page()
-    page.feed(path.read_text(encoding="utf-8"))
+    page = read_page(path)
     told = page.texts
     assert told["h2"] == [str(tmp_path / f"<played {place}>") for place in (0, 1)]
     assert [name for name in told["h3"] if name != "Performance profiles"] == [
@@ -66,10 +75,62 @@ def test_a_page_has_all_there_is_to_tell_and_needs_nothing_else(
 def test_prices_of_contention_make_fronts(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     assert dpem("report", str(FRONTS), "--out", str(path)) == 0
-    page = Page()
-    page.feed(path.read_text(encoding="utf-8"))
+    page = read_page(path)
     assert "Fronts" in page.texts["h3"]
     assert "share" in page.texts["th"]
+
+
+def test_two_fields_make_a_map_of_regimes(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    assert dpem("report", str(REGIMES), "--out", str(path)) == 0
+    told = read_page(path).texts
+    assert "Regimes" in told["h3"]
+    assert {"predictability", "deadline", "central-lp", "the best of them"} <= set(told["th"])
+
+
+def test_without_central_policies_there_is_no_map(tmp_path: Path) -> None:
+    found = results.read(REGIMES)
+    for scenario in found.summary["scenarios"]:
+        scenario["contestants"] = [each for each in scenario["contestants"] if each["delay"] is None]
+        scenario["differences"] = []
+    results.write(tmp_path, found)
+    path = tmp_path / "report.html"
+    assert dpem("report", str(tmp_path), "--out", str(path)) == 0
+    assert "Regimes" not in read_page(path).texts["h3"]
+
+
+@pytest.mark.parametrize(("folder", "headings"), [(LEARNING, 1), (FEDERATED, 3)])
+def test_folders_of_learning_curves_are_told_with_the_results_in_them(
+    tmp_path: Path, folder: Path, headings: int
+) -> None:
+    path = tmp_path / "report.html"
+    assert dpem("report", str(folder), "--out", str(path)) == 0
+    told = read_page(path).texts
+    curves = json.loads((folder / "curve.json").read_text(encoding="utf-8"))
+    assert told["h3"][-1] == f"Learning curves: {curves['scenario']}"
+    assert len(told["h3"]) == headings
+    for training in curves["trainings"]:
+        assert training["name"] in told["td"]
+        assert f"{training['timesteps'][-1]:,}" in told["td"]
+        assert any(text.startswith(f"{training['delivery_rate'][-1][0]:.3f}") for text in told["td"])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"format": "mine"}, "format"),
+        ({"trainings": []}, "trainings"),
+        ({"rules": {"maxweight": {"reward": 1.0}}}, "delivery_rate"),
+    ],
+)
+def test_learning_curves_that_are_none_are_told(
+    change: dict[str, Any], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    curves = json.loads((LEARNING / "curve.json").read_text(encoding="utf-8"))
+    (tmp_path / "curve.json").write_text(json.dumps(curves | change), encoding="utf-8")
+    said = complaint(capsys, "report", str(tmp_path), "--out", str(tmp_path / "report.html"))
+    assert f"learning curves '{tmp_path / 'curve.json'}' cannot be used: " in said
+    assert why in said
 
 
 def test_a_profile_is_the_share_of_runs_above_each_score() -> None:
