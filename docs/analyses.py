@@ -15,6 +15,7 @@ from dpem_env.experiments import cards, results
 from dpem_env.experiments.anova import one_way_anova, two_way_anova
 from dpem_env.experiments.forecast_skill import SUMS
 from dpem_env.experiments.fronts import FrontTable, claims, front_table, points_of
+from dpem_env.experiments.regimes import crossover_table, regime_map
 from dpem_env.experiments.statistics import RESAMPLES
 from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.report.tables import of_tuned
@@ -93,6 +94,22 @@ def learned_claims() -> Iterator[Record]:
     for theirs in (label for label in points if label.startswith("central")):
         for price, claim in zip(prices, claims(points, ours, theirs, generator("claims")), strict=True):
             yield claim._asdict() | {"price": price, "theirs": theirs}
+
+
+def regimes() -> Iterator[Record]:
+    """From which control delay on maxweight delivers more than each central rule, by predictability and deadlines."""
+    played = read(BASELINES / "results" / "regimes")
+    found = regime_map(played)
+    told, _ = crossover_table(found)
+    worlds = [each["scenario"]["demand"] for each in played.summary["scenarios"]]
+    for record, regime, world in zip(told, found.regimes, worlds, strict=True):
+        best = regime.lines[-1]
+        deadlines = ", ".join(f"{deadline:g}" for deadline in world["deadline"])
+        ends = {"first": best.differences[0].value, "last": best.differences[-1].value}
+        crossing = {"crossover": best.crossover.value, "shortest": best.crossover.value / min(world["deadline"])}
+        at_once = format(Estimate(METRICS["delivery_rate"], *best.differences[0]), "change")
+        more = {"deadlines": deadlines, "at_once": at_once, "episodes": found.episodes}
+        yield record | ends | crossing | more
 
 
 def variance() -> Iterator[Record]:
@@ -245,6 +262,7 @@ ANALYSES = {
         reproduced,
         learned_fronts,
         learned_claims,
+        regimes,
         leaderboard,
     )
 }

@@ -15,6 +15,8 @@ from physics_figures import save_formulas, save_simulator
 
 from dpem_env.envs.metric_labels import METRICS
 from dpem_env.experiments import results
+from dpem_env.experiments.regimes import regime_map
+from dpem_env.report.regime_figure import save_regime_figure
 from dpem_env.report.results_figure import save, save_front_figure, save_results_figure
 
 DOCS = Path(__file__).resolve().parent
@@ -41,6 +43,7 @@ def main() -> None:
     compared = [each for each in mesh.summary["differences"] if each["label"] in {p.summary["label"] for p in points}]
     mesh = mesh._replace(points=points, summary=mesh.summary | {"differences": compared})
     save_results_figure(DOCS / "delay-curve.png", [mesh], PANELS, METRICS["reward"])
+    save_regime_figure(DOCS / "regimes.png", regime_map(results.read(BASELINES / "results" / "regimes")))
     fronts = results.panelled(results.read(BASELINES / "results" / "fronts"))
     save_front_figure(DOCS / "fronts.png", fronts, METRICS["contention"], METRICS["delivery_rate"], FRONTS)
     learned = results.panelled(results.read(BASELINES / "results" / "learning" / "fronts" / "evaluation"))
