@@ -106,6 +106,8 @@ def claims() -> Iterator[tuple[str, str, float, float, float]]:
     yield page, "Not to foresee sessions costs a point", mesh["real_costs"] - mesh["unforeseen"], 0.005, 0.015
     yield page, "to make nothing ahead nine", mesh["real_costs"] - mesh["nothing_ahead"], 0.085, 0.095
 
+    times = [each["median_ms"] for each in records("results/solve_times.json:rows") if each["policy"] == "central-lp"]
+    yield page, "linear programs over all routes take [milliseconds]", max(times), 1.0, 10.0
     for each in records("regimes"):
         world = (each["deadlines"], each["predictability"])
         early = "by one to four points of delivery, whatever the deadlines and the demand"

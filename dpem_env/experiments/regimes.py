@@ -80,9 +80,7 @@ def regime_map(results: Results, local: str | None = None) -> RegimeMap:
     keys = {each["label"]: Key.of(each) for each in summary["scenarios"][0]["contestants"]}
     central = _central(list(keys.values()))
     delays = tuple(key.delay or 0.0 for key in next(iter(central.values())))
-    local = _local(summary["reference"], keys, list(played.values())) if local is None else local
-    if keys.get(local, next(iter(central.values()))[0]).delay is not None:
-        raise DpemError(f"{local!r} is no local policy of these results; {nearest(local, keys)}")
+    local = _local(local, summary["reference"], keys, list(played.values()))
     regimes = []
     for name, values in played.items():
         world = _changes(name)
@@ -130,17 +128,14 @@ def compare_regime(
 
 
 def crossovers(differences: Array, delays: Sequence[float]) -> Array:
-    """(R,) delays from which on each of R lines through (R, K) differences at K delays stays at zero or above it."""
-    found = np.full(len(differences), np.inf)
-    ahead = np.ones(len(differences), dtype=bool)  # from the delay in turn on
-    for place in range(len(delays) - 1, -1, -1):
-        here = differences[:, place]
-        if place + 1 < len(delays):
-            crosses = ahead & (here < 0)
-            rise = differences[crosses, place + 1] - here[crosses]
-            found[crosses] = delays[place] - here[crosses] / rise * (delays[place + 1] - delays[place])
-        ahead &= here >= 0
-    found[ahead] = 0.0
+    """(R,) delays from which on each of R lines through (R, K) differences at K delays stays at zero or above."""
+    found = np.zeros(len(differences))
+    behind = differences < 0
+    for place in range(len(delays) - 1):  # whoever rises again later, counts from there on
+        rises = behind[:, place] & ~behind[:, place + 1]
+        here, there = differences[rises, place], differences[rises, place + 1]
+        found[rises] = delays[place] + here / (here - there) * (delays[place + 1] - delays[place])
+    found[behind[:, -1]] = np.inf
     return found
 
 
@@ -166,13 +161,15 @@ def _central(keys: Sequence[Key]) -> dict[str, list[Key]]:
     return lines
 
 
-def _local(reference: str, keys: Mapping[str, Key], played: Sequence[Mapping[Key, Array]]) -> str:
-    """The reference if it is local, or the local policy that delivers most; DpemError without any."""
+def _local(asked: str | None, reference: str, keys: Mapping[str, Key], played: Sequence[Mapping[Key, Array]]) -> str:
+    """Who was asked for, else the reference if it is local, else the local policy that delivers most."""
     local = [label for label, key in keys.items() if key.delay is None]
     if not local:
         raise DpemError("a map of regimes needs a local policy beside central ones")
+    if asked is not None and asked not in local:
+        raise DpemError(f"{asked!r} is no local policy of these results; {nearest(asked, local)}")
     most = max(local, key=lambda label: sum(float(values[keys[label]].mean()) for values in played))
-    return reference if reference in local else most
+    return asked or (reference if reference in local else most)
 
 
 def _delivery(results: Results, scenario: str) -> dict[Key, Array]:
