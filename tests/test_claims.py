@@ -118,7 +118,7 @@ def claims() -> Iterator[tuple[str, str, float, float, float]]:
                 "0.5": ("from 0.1 s if half", 0.1),
             }.get(each["predictability"], ("and from 0.26 s if all of it does", 0.26))
             yield page, quote, each["crossover"], value - 0.005, value + 0.005
-            yield page, "within a quarter of the shortest deadline", each["shortest"], 0.0, 0.265
+            yield page, "a quarter of the shortest deadline", each["shortest"], 0.0, 0.265
         if each["deadlines"] == "0.5, 1, 1":
             yield page, "below a tenth of a second for any demand", each["crossover"], 0.0, 0.1
         if each["deadlines"] == "2, 4, 4":
