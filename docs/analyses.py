@@ -26,6 +26,7 @@ from dpem_env.support.seeding import generator
 
 BASELINES = Path(__file__).resolve().parents[1] / "baselines"
 FRONTS = BASELINES / "results" / "learning" / "fronts"
+FRONT_FOLDERS = {"mesh100-v0": "evaluation", "surfnet-v0": "surfnet", "mesh100-outages-v0": "mesh100-outages"}
 POINT = (None, 0.5)  # s, control delays at which policies are compared
 DEMANDS = ("sessions", "half", "steady", "periodic", "trace")
 FRONT_LEVELS = (0.0005, 0.001, 0.0015, 0.002, 0.003)  # of contention, written down before scoring
@@ -75,7 +76,7 @@ def _of_file(path: Path, name: str) -> Iterator[Record]:
 
 def learned_fronts() -> Iterator[Record]:
     """Fronts of learned policies and rules at the levels that were written down, and beside maxweight's."""
-    for network, folder in (("mesh100-v0", "evaluation"), ("surfnet-v0", "surfnet")):
+    for network, folder in FRONT_FOLDERS.items():
         table = _front_table(folder)
         for record in table.records:
             yield record | {"episodes": table.episodes, "network": network}

@@ -150,6 +150,12 @@ def claims() -> Iterator[tuple[str, str, float, float, float]]:
         yield page, "are ahead of it, too, up to 0.002", there["PPO of mesh100"][f"higher_{level}"].low, 0.0, 1.0
     for level in (2, 3):
         yield page, "by one point from 0.0015 on", there["PPO of mesh100"][f"higher_{level}"].value, 0.007, 0.013
+    failing = {each["policy"].partition(",")[0]: each for each in fronts if each["network"] == "mesh100-outages-v0"}
+    for policy in ("PPO", "PPO of mesh100"):
+        for level in (1, 2, 3, 4):
+            yield page, "at the four levels from 0.001 on", failing[policy][f"higher_{level}"].low, 0.0, 1.0
+        for level in (1, 2, 3):
+            yield page, "about a point and a half up to 0.002", failing[policy][f"higher_{level}"].value, 0.0125, 0.019
     beside = {(each["theirs"], each["price"]): each for each in records("learned_claims")}
     for price in ("0.05", "0.15", "0.5"):
         against = beside[f"central-reactive {POINT}", price]
