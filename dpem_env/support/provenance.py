@@ -45,6 +45,7 @@ WORLD = (
 # With these, an episode.
 PLAY = (
     "demand/forecast",
+    "demand/means",
     "envs/control",
     "envs/decisions",
     "envs/forecasts",
