@@ -178,8 +178,8 @@ AGAIN: dict[str | None, Callable[[Path, dict[str, Any], str | None], Iterator[Co
 
 def named(name: str, split: Split, **unnamed: Any) -> Scenario:
     """The scenario that results call so, with changes that its name does not tell."""
-    base, *changes = name.split("+")
-    values = {field: _value(text) for field, _, text in (change.partition("=") for change in changes)}
+    base, changes = results.told_by(name)
+    values = {field: _value(text) for field, text in changes.items()}
     topology = values.pop("topology") if isinstance(values.get("topology"), int) else None
     scenario = get(base, **values)
     scenario = scenario.override(name=scenario.name, **unnamed)

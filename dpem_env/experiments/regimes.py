@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpem_env.envs.metric_labels import METRICS
-from dpem_env.experiments.results import Key, Results, arrays
+from dpem_env.experiments.results import Key, Results, arrays, told_by
 from dpem_env.experiments.statistics import LEVEL, RESAMPLES, Interval, percentiles, resampled_means, weights
 from dpem_env.support.errors import DpemError, nearest
 
@@ -57,9 +57,8 @@ class RegimeMap(NamedTuple):
 
 def two_fields(summary: dict[str, Any]) -> tuple[str, str] | None:
     """The two fields that scenarios of results differ in, as their names say; None if it is not two of one base."""
-    names = [each["name"] for each in summary["scenarios"]]
-    changes = [_changes(name) for name in names]
-    if len({(name.partition("+")[0], *each) for name, each in zip(names, changes, strict=True)}) > 1:
+    bases, changes = zip(*(told_by(each["name"]) for each in summary["scenarios"]), strict=True)
+    if len({(base, *each) for base, each in zip(bases, changes, strict=True)}) > 1:
         return None
     varied = [field for field in changes[0] if len({each[field] for each in changes}) > 1]
     return (varied[0], varied[1]) if len(varied) == 2 else None
@@ -83,7 +82,7 @@ def regime_map(results: Results, local: str | None = None) -> RegimeMap:
     local = _local(local, summary["reference"], keys, list(played.values()))
     regimes = []
     for name, values in played.items():
-        world = _changes(name)
+        _, world = told_by(name)
         theirs = {rule: np.stack([values[key] for key in line]) for rule, line in central.items()}
         lines = compare_regime(values[keys[local]], theirs, delays, np.random.default_rng(0))
         regimes.append(Regime(name, (world[fields[0]], world[fields[1]]), lines))
@@ -179,9 +178,3 @@ def _delivery(results: Results, scenario: str) -> dict[Key, Array]:
     if not all(np.isfinite(values).all() for values in played.values()):
         raise DpemError(f"{scenario} has episodes without requests, which have no {DELIVERY.label}")
     return played
-
-
-def _changes(scenario: str) -> dict[str, str]:
-    """What the name of a scenario says of its fields."""
-    changes = (change.partition("=") for change in scenario.split("+")[1:])
-    return {field: value for field, _, value in changes}

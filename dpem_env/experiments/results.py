@@ -238,9 +238,13 @@ def records(*found: Results) -> list[dict[str, Any]]:
         version = ", ".join(f"{name} {number}" for name, number in summary["version"].items())
         for scenario in summary["scenarios"]:
             values = arrays(frame, scenario["name"])
-            base, *changes = scenario["name"].split("+")
-            world = {name: value for name, _, value in (change.partition("=") for change in changes)}
-            world |= {"scenario": scenario["name"], "base": base, "episodes": len(scenario["episodes"])}
+            base, changes = told_by(scenario["name"])
+            world: dict[str, Any] = {
+                **changes,
+                "scenario": scenario["name"],
+                "base": base,
+                "episodes": len(scenario["episodes"]),
+            }
             world |= {"split": summary["split"], "version": version, "stamp": summary.get("stamp", UNKNOWN)}
             for each in (*scenario["contestants"], *_bound(scenario["bound"])):
                 name = each["policy"] + (f"+{each['forecaster']}" if each["forecaster"] else "")
@@ -271,6 +275,12 @@ def panelled(found: Results) -> list[Panelled]:
         ]
         drawn.append(Panelled(scenario | {"reference": found.summary["reference"]}, points))
     return drawn
+
+
+def told_by(name: str) -> tuple[str, dict[str, str]]:
+    """The base of a scenario of this name, and the fields that are not those of its base, as text."""
+    base, *changes = name.split("+")
+    return base, {field: value for field, _, value in (change.partition("=") for change in changes)}
 
 
 def together(found: Sequence[Results]) -> Results:

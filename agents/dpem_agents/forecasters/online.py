@@ -57,9 +57,9 @@ class OnlineForecaster(RecurrentForecaster):
             node_losses, _ = loss(self.checkpoint.model, weights, batch)
             node_losses.sum().backward()
             clip(weights)
-        step = self.learning_rate
-        learned = {name: weight.detach() - step * weight.grad for name, weight in weights.items()}
-        self._use(self.learned | {name: weight.numpy() for name, weight in learned.items()})
+        rate = self.learning_rate
+        learned = {name: (weight.detach() - rate * weight.grad).numpy() for name, weight in weights.items()}
+        self._use(self.learned | learned)
 
 
 class OnlineGRU(OnlineForecaster):

@@ -75,8 +75,9 @@ class Start:
     @property
     def settings(self) -> StartSettings:
         """What a training remembers of it."""
-        weights = fingerprint(self.weights[name] for name in sorted(self.weights))
-        return StartSettings(self.name, weights, self.penalty, 0 if self.has_critic else CRITIC_ALONE)
+        weights = self.weights
+        hashed = fingerprint(weights[name] for name in sorted(weights))
+        return StartSettings(self.name, hashed, self.penalty, 0 if self.has_critic else CRITIC_ALONE)
 
     @property
     def weights(self) -> dict[str, Any]:
@@ -132,8 +133,8 @@ class Start:
         return {name: getattr(self.checkpoint.hyperparameters, name) for name in SHAPE}
 
     def _require_shape(self, chosen: Hyperparameters, names: Iterable[str]) -> None:
-        for name in SHAPE:
-            given, own = getattr(chosen, name), self._shape[name]
+        for name, own in self._shape.items():
+            given = getattr(chosen, name)
             if name in names and given != own:
                 raise DpemError(
                     f"hyperparameter {name} is {_told(given)}, and {self.name!r}, which training starts from, has "
