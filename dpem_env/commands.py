@@ -85,11 +85,31 @@ def list_(
     return 0
 
 
-def show(scenario: Scenario, /, *, changes: Changes = ()) -> int:
-    """Print a scenario as TOML, every field with its unit and meaning."""
-    from dpem_env import scenarios
+def show(
+    scenario: Scenario,
+    /,
+    *,
+    changes: Changes = (),
+    registered: Annotated[
+        str | None,
+        told("let evaluation seeds follow from this, such as a commit's hash (default: its own)", metavar="HEX"),
+    ] = None,
+    networks: Annotated[Count, told("networks of registered seeds")] = 30,
+) -> int:
+    """Print a scenario as TOML, every field with its unit and meaning.
 
-    print(_toml(scenarios.get(scenario, **overrides(changes))), end="")
+    For an evaluation that is registered before it is played: commit all that decides its results, then let the networks
+    and demands follow from the commit's hash, which nobody could choose.
+
+      dpem show mesh100-v0 --registered $(git rev-parse HEAD) > registered.toml
+    """
+    from dpem_env import scenarios
+    from dpem_env.support.seeding import hexadecimal
+
+    chosen = scenarios.get(scenario, **overrides(changes))
+    if registered is not None:
+        chosen = chosen.registered(hexadecimal("--registered", registered, "such as a commit's hash"), networks)
+    print(_toml(chosen), end="")
     return 0
 
 
@@ -218,6 +238,7 @@ def tune(
     policy: Policies,
     trust: Trusted = (),
     delay: Delays = (),
+    topology: Annotated[Network, told("on this network alone (default: those of the split)")] = None,
     trials: Annotated[Count, told("per policy and delay")] = 16,
     episodes: Annotated[Count, told("per trial")] = 3,
     method: Annotated[
@@ -231,7 +252,7 @@ def tune(
     Try options of every policy, each on the same validation episodes; the best mean reward wins. Central policies are
     searched once per --delay. What is finished is kept in DIR/SCENARIO.json; the same command again goes on from
     there, and searches again what was found with other files, code or another scenario of that name. dpem benchmark
-    --tuned DIR plays what was found.
+    --tuned DIR plays what was found; on a --topology, what was found there.
 
       dpem tune --scenario mesh20-v0 --policy maxweight --policy central-lp \
                 --delay 0.5 --out tuned
@@ -244,6 +265,7 @@ def tune(
     from dpem_env.support.files import make_writable
 
     chosen = world.get()
+    chosen = chosen if topology is None else chosen.on_topology(topology, "validation")
     require_delays(delay, chosen)
     policies = policy_specs(policy, played_delays([chosen], delay), trust)
     try_out(WorkItem(chosen, "validation", 0, each) for each in policies)
@@ -320,6 +342,9 @@ def reproduce(
     *,
     dry_run: Annotated[bool, told("say what would be run, why, and how long it takes")] = False,
     only: Annotated[tuple[str, ...], told(f"this step{REPEATED} (default: all)", metavar="STEP")] = (),
+    evaluate_only: Annotated[
+        bool, told("leave what was trained and tuned as it is, and run all that plays and tells of it, due or not")
+    ] = False,
     check: Annotated[bool, told("run nothing: play a sample of what is there again, and compare every value")] = False,
     adopt: Annotated[
         str | None, told("note why what is there is what steps would give (default: run them)", metavar="REASON")
@@ -340,7 +365,7 @@ def reproduce(
     """
     from dpem_env.experiments.command import reproduce
 
-    return reproduce(experiment, only, check, adopt, dry_run, workers, str(data) if data else None)
+    return reproduce(experiment, only, evaluate_only, check, adopt, dry_run, workers, str(data) if data else None)
 
 
 def table(

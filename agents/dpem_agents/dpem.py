@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from dpem_agents.federation import Federation
+from dpem_agents.forecasters.checkpoint import OF_TRAINING
 from dpem_agents.forecasters.training import train_forecasters
 from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters
 from dpem_agents.ppo.start import Start
@@ -20,8 +21,6 @@ from dpem_env import scenarios
 from dpem_env.network.network import build_network
 from dpem_env.scenarios import Scenario
 from dpem_env.support.files import result_folder
-
-FORECASTER = "gru.npz"  # in the folder of a training, beside its checkpoint
 
 
 def train_dpem(
@@ -46,7 +45,7 @@ def train_dpem(
     done. The rest is as in `dpem_agents.ppo.training.train`.
     """
     scenario, folder = scenarios.get(scenario), Path(out)
-    forecaster = folder / FORECASTER
+    forecaster = folder / OF_TRAINING
     chosen = federation or Federation()
     learning = hyperparameters or (start.hyperparameters("federated") if start else PRESETS["federated"])
     if start:

@@ -92,8 +92,10 @@ class Plan:
         ]
 
     def item(self, scenario: Scenario, policy: PolicySpec, index: int) -> WorkItem:
-        """An episode of a policy, with the options tuned for the scenario."""
-        return WorkItem(scenario, self.split, index, self.tuned.policy(scenario, policy) if self.tuned else policy)
+        """An episode of a policy, with the options tuned for the scenario, or for the network that is played."""
+        topology = episode_seeds(scenario, self.split, index).topology
+        tuned = self.tuned.policy(scenario, policy, topology) if self.tuned else policy
+        return WorkItem(scenario, self.split, index, tuned)
 
     def played(self, scenario: Scenario, index: int) -> list[WorkItem]:
         """An episode of every policy of every contestant."""

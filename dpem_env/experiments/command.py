@@ -15,6 +15,7 @@ from dpem_env.support.provenance import stamp
 def reproduce(
     name_or_path: str,
     only: Sequence[str],
+    evaluate_only: bool,
     check: bool,
     adopted: str | None,
     dry_run: bool,
@@ -23,10 +24,15 @@ def reproduce(
 ) -> int:
     """Run the steps that are due, on several processes; or check what is there, or adopt it for a reason."""
     experiment = with_data_at_hand(declared.load(name_or_path).with_steps(only), data_dir)
+    if evaluate_only:
+        experiment = experiment.model_copy(update={"steps": tuple(step for step in experiment.steps if step.evaluates)})
     lock = Lock.of(declared.file_of(name_or_path))
     if check or adopted is not None:
         return _look(experiment, lock, check, adopted, data_dir)
     due = lock.due(experiment, data_dir)
+    if evaluate_only:
+        why = {each.step.name: each.why for each in due}
+        due = [Due(step, why.get(step.name, "plays again")) for step in experiment.steps]
     _tell(experiment.name, due, lock, len(experiment.steps))
     if dry_run or not due:
         return 0

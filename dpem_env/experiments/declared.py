@@ -36,6 +36,7 @@ from dpem_env.support.errors import DpemError, nearest
 from dpem_env.support.files import checked, read_text, reading
 
 FOLDERS = (Path("baselines/experiments"), Path("agents/experiments"))
+MAKERS = ("train", "train-forecaster", "tune", "tune-ppo")  # commands that leave behind what others play
 Value = bool | int | float | str | list[int | float | str]
 Options = dict[str, Value | dict[str, Value]]  # of a table, as in --learn.discount
 
@@ -61,6 +62,11 @@ class Step(_Declared):
     def command(self) -> list[str]:
         """Words of the command line, without the program."""
         return [*shlex.split(self.run), *_words(self.options)]
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether it plays, draws or tells what is there, and trains and tunes nothing."""
+        return self.run.split()[0] not in MAKERS
 
     def single(self) -> Iterator[Step]:
         """A step for every combination of `each`, with its values in place of their names in braces."""

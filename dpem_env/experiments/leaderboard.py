@@ -7,7 +7,6 @@ Nothing here says how: a submission is a benchmark (`dpem_env.experiments.submis
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -19,10 +18,10 @@ from dpem_env.policies import LocalPolicy, Policy
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import RULES_VERSION
 from dpem_env.support.errors import DpemError, PolicyError
+from dpem_env.support.seeding import following, hexadecimal
 
 Track = Literal["decentralized", "central", "unrestricted"]
 TRACKS: tuple[Track, ...] = get_args(Track)
-BEACON = re.compile(r"[0-9a-f]{32,256}")  # a value in hexadecimal digits: 64 of drand, 128 of NIST
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Declaration:
     @property
     def digest(self) -> str:
         """SHA-256 of the text, in hexadecimal digits."""
-        return _sha256(self.text).hex()
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
     def played(self, trial: bool = False) -> dict[str, int]:
         """How many episodes of which scenarios."""
@@ -71,7 +70,7 @@ class Declaration:
         if beacon is None:
             return episode_seeds(scenario, "evaluation", index)
         asked = (f"{self.digest}:{beacon}:{scenario.name}:{index}:{what}" for what in EpisodeSeeds._fields)
-        return EpisodeSeeds(*(int.from_bytes(_sha256(text)[:8], "big") >> 1 for text in asked))
+        return EpisodeSeeds(*map(following, asked))
 
     def require(self, track: Track, delay: float | None, policy: Policy, forecaster: str | None) -> None:
         """PolicyError unless a policy may play on a track, at a control delay (s) where there is a controller."""
@@ -108,11 +107,4 @@ def usual_track(policy: Policy) -> Track:
 
 def beacon_value(text: str) -> str:
     """A beacon's value in lower case, without "0x"; DpemError unless it is 32 to 256 hexadecimal digits."""
-    value = text.strip().lower().removeprefix("0x")
-    if not BEACON.fullmatch(value):
-        raise DpemError(f"beacon is {text!r}; expected 32 to 256 hexadecimal digits, the value of a randomness beacon")
-    return value
-
-
-def _sha256(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+    return hexadecimal("beacon", text, "the value of a randomness beacon")

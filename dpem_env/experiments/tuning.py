@@ -29,7 +29,7 @@ from dpem_env.experiments.search import SEARCHES, Method, Options, Search
 from dpem_env.experiments.workers import WorkItem, play, played, require_result_of
 from dpem_env.logs.recorder import simulator_version
 from dpem_env.scenarios import SCENARIOS, Scenario, get
-from dpem_env.scenarios.schema import Section
+from dpem_env.scenarios.schema import Section, on_network
 from dpem_env.simulator import require_rules
 from dpem_env.support.errors import DpemError, PolicyError
 from dpem_env.support.errors import nearest as suggest
@@ -183,7 +183,7 @@ def finished(path: Path, made_with: Found) -> list[Found]:
 
 
 class Tuned:
-    """The tuned options in a folder that holds one file per scenario, SCENARIO.json.
+    """The tuned options in a folder that holds one file per scenario, SCENARIO.json, or per network of one.
 
     "shipped" stands for those that come with the package. `asked_for` are scenarios as the user names them, by path
     perhaps: an error tells what to type.
@@ -199,8 +199,8 @@ class Tuned:
         self.folder, self.asked_for = folder, asked_for
         self._files: dict[Path, Found] = {}
 
-    def policy(self, scenario: Scenario, policy: PolicySpec) -> PolicySpec:
-        """The policy with the options tuned for the scenario.
+    def policy(self, scenario: Scenario, policy: PolicySpec, topology_seed: int | None = None) -> PolicySpec:
+        """The policy with the options tuned for the scenario, on the network that is named if there are any of there.
 
         Varied scenarios that have no file with the policy take those of the one they vary, the best by their own price
         of contention. Taken are those found with the policy's forecaster if there are any, else with its own, at the
@@ -209,7 +209,7 @@ class Tuned:
         """
         if not _search_space(policy):
             return policy
-        path, file = self._of(scenario, policy)
+        path, file = self._of(scenario, policy, topology_seed)
         found = [each for each in file["tuned"] if each["policy"] == policy.name]
         own = [each for each in found if each["forecaster"] == policy.forecaster]
         candidates = own or [each for each in found if each["forecaster"] is None]
@@ -227,9 +227,11 @@ class Tuned:
             _require_option(path, policy, name, value)
         return replace(policy, options=tuple(options.items()))
 
-    def _of(self, scenario: Scenario, policy: PolicySpec) -> tuple[Path, Found]:
+    def _of(self, scenario: Scenario, policy: PolicySpec, topology_seed: int | None) -> tuple[Path, Found]:
         """The file of the scenario or of one that it varies: the first with the policy, else the first there is."""
         names, found = _names(scenario), list[tuple[Path, Found]]()
+        if topology_seed is not None:
+            names = [*(on_network(name, topology_seed) for name in names), *names]
         for name in names:
             path = result_file(self.folder, name)
             if path not in self._files and path.exists():

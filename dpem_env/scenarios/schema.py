@@ -35,7 +35,7 @@ from pydantic import (
 
 from dpem_env.support.errors import ScenarioError, first_mistake, nearest
 from dpem_env.support.files import whole_file
-from dpem_env.support.seeding import SEEDS, require_seed
+from dpem_env.support.seeding import SEEDS, following, require_seed
 
 Split = Literal["train", "validation", "evaluation"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -861,7 +861,19 @@ class Scenario(Section):
             each: getattr(self.seeds, each).model_copy(update={"topology": SeedRange(start=seed, stop=seed + 1)})
             for each, seed in seeds.items()
         }
-        return self.override(seeds=Seeds(**lists), name=_fitting(f"{self.name}+topology={topology_seed}"))
+        return self.override(seeds=Seeds(**lists), name=on_network(self.name, topology_seed))
+
+    def registered(self, value: str, networks: int) -> Scenario:
+        """A copy whose evaluation split follows from a value that is known only later, such as a commit's hash.
+
+        So many networks, whose seeds begin at the first 63 bits of the SHA-256 of VALUE:NAME:topology, and demands
+        whose seeds begin at those of VALUE:NAME:demand. Whatever is settled before cannot be fitted to them.
+        """
+        size = {"topology": networks, "demand": len(self.seeds.evaluation.demand)}
+        first = {what: following(f"{value}:{self.name}:{what}") % (SEEDS - size[what]) for what in size}
+        drawn = SplitSeeds(**{what: SeedRange(start=first[what], stop=first[what] + size[what]) for what in size})
+        seeds = self.seeds.model_dump() | {"evaluation": drawn}
+        return self.override(seeds=seeds, name=_fitting(f"{self.name}+registered={value[:12]}"))
 
     def to_toml(self, contents: bool = True) -> str:
         """The scenario as TOML text; `from_toml` reads it back unchanged, without `contents` whatever its files say."""
@@ -883,6 +895,11 @@ def validated(data: dict[str, Any], origin: str) -> Scenario:
         return Scenario.model_validate(data)
     except ValidationError as error:
         raise ScenarioError(f"{origin}: {first_mistake(error, TAGS)}") from None
+
+
+def on_network(name: str, topology_seed: int) -> str:
+    """What `Scenario.on_topology` calls a scenario of this name."""
+    return _fitting(f"{name}+topology={topology_seed}")
 
 
 def _fitting(name: str) -> str:

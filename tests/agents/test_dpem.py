@@ -17,6 +17,7 @@ from dpem_env.demand.forecast import get_forecaster
 from dpem_env.envs.session import EpisodeSeeds
 from dpem_env.experiments.evaluation import run_episode
 from dpem_env.policies import get_policy
+from dpem_env.support.errors import PolicyError
 from support.command_line import dpem
 
 CHAIN = scenarios.get("chain3-v0", slots=50)
@@ -24,12 +25,12 @@ QUICK = Hyperparameters(networks=1, slots=16, minibatches=2, epochs=1, hidden=4,
 PRIVATE = federation(period=1, epsilon=4.0, delta=1e-2)
 
 
-def trained(out: Path, timesteps: int = 96) -> Path:
+def trained(out: Path, timesteps: int = 96, topology_seed: int = 5) -> Path:
     return train_dpem(
         CHAIN,
         timesteps,
         out,
-        topology_seed=5,
+        topology_seed=topology_seed,
         hours=0.5,
         federation=PRIVATE,
         hyperparameters=QUICK,
@@ -47,6 +48,26 @@ def test_all_layers_are_trained_and_play_together(tmp_path: Path, monkeypatch: p
     policy = get_policy(f"ppo:{moved}")
     assert isinstance(get_forecaster(policy.forecaster), GRU)
     assert run_episode(CHAIN, policy, EpisodeSeeds(5, 3))[0].submitted > 0
+
+
+def test_a_folder_of_trainings_plays_on_each_of_their_networks_with_what_was_learned_there(tmp_path: Path) -> None:
+    seeds = (5, 6)
+    alone = {seed: get_policy(f"ppo:{trained(tmp_path / f'all/{seed}', 48, seed).parent}") for seed in seeds}
+    together = get_policy(f"ppo:{tmp_path / 'all'}")
+    assert together.forecaster == f"gru:{tmp_path / 'all'}"
+    assert {file.parent.name for file in together.sources} == {"5", "6"}
+    for seed in (*seeds, seeds[0]):
+        played = [run_episode(CHAIN, policy, EpisodeSeeds(seed, 3))[0] for policy in (together, alone[seed])]
+        assert str(played[0]) == str(played[1])
+    with pytest.raises(PolicyError, match="none of the 2 trainings, on as many networks, was on this one of 3 nodes"):
+        run_episode(CHAIN, together, EpisodeSeeds(7, 3))
+
+
+def test_a_folder_with_two_trainings_on_one_network_is_refused(tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        trained(tmp_path / place, 48)
+    with pytest.raises(PolicyError, match=r"the policy of .*two.* plays on that of .*one.*, too"):
+        get_policy(f"ppo:{tmp_path}")
 
 
 def test_the_same_call_again_trains_no_forecaster_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

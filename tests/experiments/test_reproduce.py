@@ -211,6 +211,26 @@ Path("out.txt").write_text(scratch.read_text())
 """
 
 
+def test_evaluation_alone_runs_what_trains_nothing_due_or_not(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(declared.Step, "evaluates", property(lambda step: "in.txt" not in step.run))
+    command("two.toml")
+    ran(project)
+    (project / "in.txt").write_text("2")
+    capsys.readouterr()
+    assert command("two.toml", "--evaluate-only") == 0
+    assert ran(project) == ["second"]
+    assert "second: plays again" in capsys.readouterr().out
+
+
+def test_training_and_tuning_are_no_evaluation() -> None:
+    made = {step.name: step.evaluates for step in declared.load(str(ROOT / "agents/experiments/fronts.toml")).steps}
+    assert not made["rules, tuned"]
+    assert not made["ppo-routes seed 0"]
+    assert made["evaluation"]
+
+
 def test_an_interrupted_step_goes_on_unless_something_has_changed(project: Path) -> None:
     (project / "goes_on.py").write_text(GOES_ON)
     (project / "one.toml").write_text(

@@ -371,3 +371,16 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(
 ) -> None:
     assert message in complaint(capsys, "tune", "--scenario", "star8-v0", *options, "--out", str(tmp_path / "tuned"))
     assert not (tmp_path / "tuned").exists()
+
+
+def test_what_was_tuned_on_a_network_is_played_there_and_nowhere_else(tmp_path: Path) -> None:
+    chain = scenarios.get("chain3-v0", slots=20)
+    tune = ("--scenario", "chain3-v0", "--set", "slots=20", "--policy", "maxweight", "--trials", "2", "--episodes", "1")
+    assert dpem("tune", *tune, "--topology", "2001", "--out", str(tmp_path)) == 0
+    [path] = tmp_path.glob("*.json")
+    assert json.loads(path.read_text())["scenario"] == f"{chain.name}+topology=2001"
+    [there] = json.loads(path.read_text())["tuned"]
+    tuned, maxweight = Tuned(tmp_path), PolicySpec("maxweight")
+    assert {name for name, _ in tuned.policy(chain, maxweight, 2001).options} == there["best"]["options"].keys()
+    with pytest.raises(PolicyError, match=r"no .*chain3"):
+        tuned.policy(chain, maxweight, 2000)

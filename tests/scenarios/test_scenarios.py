@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import math
 from collections.abc import Iterator
 from itertools import combinations
@@ -671,3 +672,15 @@ def test_the_last_seed_of_all_is_in_a_range() -> None:
     assert [*seeds] == [seeds[0], seeds[1]] == [2**63 - 2, 2**63 - 1]
     assert 2**63 - 1 in seeds
     assert len(SeedRange(start=1, stop=2**63)) == 2**63 - 1
+
+
+def test_registered_seeds_follow_from_a_value_for_everybody() -> None:
+    value = "0123456789abcdef" * 3
+    drawn = scenarios.get("mesh20-v0").registered(value, 30)
+    first = int(hashlib.sha256(f"{value}:mesh20-v0:topology".encode()).hexdigest()[:16], 16) >> 1
+    assert list(drawn.seeds.evaluation.topology) == [first + place for place in range(30)]
+    assert len(drawn.seeds.evaluation.demand) == len(scenarios.get("mesh20-v0").seeds.evaluation.demand)
+    assert drawn.seeds.evaluation.demand[0] != first
+    assert drawn.seeds.train == scenarios.get("mesh20-v0").seeds.train
+    assert drawn.name == "mesh20-v0+registered=0123456789ab"
+    assert drawn.registered("f" * 40, 30).seeds.evaluation != drawn.seeds.evaluation

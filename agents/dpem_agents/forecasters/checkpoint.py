@@ -9,7 +9,9 @@ forecaster share them.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +26,7 @@ from dpem_env.support.errors import PolicyError
 from dpem_env.support.files import ArrayFile, Part, reading
 
 FORMAT = "dpem-forecaster-1"
+OF_TRAINING = "gru.npz"  # in the folder of a training of policies: what their nodes forecast with
 ABOUT = ("format", "model", "scenario", "scenario_hash", "horizon", "hidden")
 WINDOWS = (1, 2, 4, 8, 16, 32, 64, 128)  # slots that a ridge forecaster sums counts over
 GATES = {"gru": 3, "lstm": 4, "rnn": 1}  # cells, and how many gates each has
@@ -73,7 +76,11 @@ class Checkpoint:
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read and check a checkpoint; raises PolicyError with one clear line."""
+    """Read and check a checkpoint, or those of all trainings in a folder; raises PolicyError with one clear line."""
+    files = files_of(path)
+    if len(files) > 1:
+        return _together([load(file) for file in files], files)
+    path = files[0]
     with reading("checkpoint", path, PolicyError):
         about, named = checkpoints.read(path, FORMAT, _About, _expected)
     topologies: dict[str, Arrays] = {}
@@ -81,6 +88,24 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         index, _, name = place.partition(".")
         topologies.setdefault(index, {})[name] = array
     return Checkpoint(**{name: about[name] for name in ABOUT[1:]}, topologies=tuple(topologies.values()))
+
+
+def files_of(path: str | os.PathLike[str]) -> list[Path]:
+    """The file itself, or those of the trainings in a folder."""
+    return sorted(Path(path).glob(f"*/{OF_TRAINING}")) or [Path(path)]
+
+
+def _together(found: Sequence[Checkpoint], paths: Sequence[Path]) -> Checkpoint:
+    """One with the topologies of all; PolicyError unless they are of one kind."""
+    first = found[0]
+    for other, path in zip(found, paths, strict=True):
+        for name in ("model", "horizon", "hidden"):
+            if getattr(other, name) != getattr(first, name):
+                raise PolicyError(
+                    f"{path} has {name} {getattr(other, name)!r}, and {paths[0]} {getattr(first, name)!r}: "
+                    "forecasters that are used together have the same"
+                )
+    return replace(first, topologies=tuple(arrays for each in found for arrays in each.topologies))
 
 
 def shapes(model: str, hidden: int, horizon: int) -> dict[str, tuple[int, ...]]:
@@ -133,6 +158,7 @@ class Learned:
 
     def __init__(self, checkpoint: Checkpoint | str | os.PathLike[str]) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
+        self.sources = [] if isinstance(checkpoint, Checkpoint) else files_of(checkpoint)
         if self.checkpoint.model not in self.models:
             raise PolicyError(
                 f"the checkpoint is of a {self.checkpoint.model}, not of a {' or '.join(self.models)}: "

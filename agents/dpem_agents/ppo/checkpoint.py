@@ -65,11 +65,14 @@ class Checkpoint:
         known = {name: value for name, value in self.about.items() if name != "curve"}
         return Checkpoint(known, {f"weights.{name}": array for name, array in self.actor.items()})
 
+    def fits(self, network: Network) -> bool:
+        """Whether its nodes, if they have policies of their own, are those of this network."""
+        return self.about["topology"] in (None, topology_hash(network))
+
     def require(self, scenario: Scenario, network: Network) -> None:
         """Raise PolicyError unless the policy can play on this network of this scenario."""
         self.require_interface(scenario)
-        topology = self.about["topology"]
-        if topology is not None and topology != topology_hash(network):
+        if not self.fits(network):
             seed = self.about["settings"]["topology_seed"]
             raise PolicyError(
                 f"the {self.about['mode']} PPO checkpoint is for one topology of {self.about['scenario']} (topology "
@@ -105,6 +108,13 @@ def file_of(path: str | os.PathLike[str]) -> Path:
     wanted = Path(path)
     places = (wanted / FILE, wanted / POLICY_FILE, wanted, POLICIES / wanted / POLICY_FILE)
     return next(filter(Path.exists, places), wanted)
+
+
+def places(path: str | os.PathLike[str]) -> list[Path]:
+    """The checkpoints that play where `path` is asked for: one, or one per network, of the trainings in a folder."""
+    if file_of(path).is_file() or not Path(path).is_dir():
+        return [Path(path)]
+    return sorted(folder for folder in Path(path).iterdir() if file_of(folder).is_file()) or [Path(path)]
 
 
 def topology_hash(network: Network) -> str:

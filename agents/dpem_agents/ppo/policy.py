@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dpem_agents.forecasters.checkpoint import OF_TRAINING
 from dpem_agents.ppo.acting import Choices, NumpyActor
-from dpem_agents.ppo.checkpoint import Checkpoint, file_of, load
+from dpem_agents.ppo.checkpoint import Checkpoint, file_of, load, places
 from dpem_agents.ppo.forward import F32
 from dpem_agents.ppo.hyperparameters import STACKED, kind_of
 from dpem_agents.ppo.layout import Layout, told
@@ -27,17 +28,25 @@ class PpoPolicy(LocalPolicy):
 
     `checkpoint`: a file that `dpem_agents.ppo.training.train` has written, or the folder with it. A shared policy plays
     on any network of as many peers per node, qualities, fidelity classes and forecast slots as it was trained with;
-    nodes' own policies, of mode independent or federated, only on their topology. Observations are filled by the
-    forecaster of the training.
+    nodes' own policies, of mode independent or federated, only on their topology. A folder of such trainings, each on a
+    network of its own, plays on all of these. Observations are filled by the forecaster of the training.
     """
 
     def __init__(self, checkpoint: Checkpoint | str | os.PathLike[str]) -> None:
-        self.actor = Actor(checkpoint, ("shared", *STACKED))
-        self.forecaster, self.sources = self.actor.forecaster, self.actor.sources
+        self.actors = _actors(checkpoint)
+        self.actor = self.actors[0]
+        self.forecaster = self.actor.forecaster
+        self.sources = [file for actor in self.actors for file in actor.sources]
         self.news = self.actor.checkpoint.news
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
-        """Check that the policy is one for this network; it plays at the contention penalty of the scenario."""
+        """Check that there is a policy for this network; it plays at the contention penalty of the scenario."""
+        self.actor = next((each for each in self.actors if each.checkpoint.fits(network)), self.actor)
+        if len(self.actors) > 1 and not self.actor.checkpoint.fits(network):
+            raise PolicyError(
+                f"none of the {len(self.actors)} trainings, on as many networks, was on this one of "
+                f"{network.num_nodes} nodes: train there, or play on a network that there is one of"
+            )
         self.actor.checkpoint.require(scenario, network)
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
@@ -67,8 +76,45 @@ class CentralPpoPolicy(CentralPolicy):
 
 def trained(path: str) -> PpoPolicy | CentralPpoPolicy:
     """What a training has left at a path, by how it was trained."""
-    kind = CentralPpoPolicy if kind_of(load(path).about["mode"]) == "central-ppo" else PpoPolicy
+    kind = CentralPpoPolicy if kind_of(load(places(path)[0]).about["mode"]) == "central-ppo" else PpoPolicy
     return kind(path)
+
+
+def _actors(checkpoint: Checkpoint | str | os.PathLike[str]) -> list[Actor]:
+    """That of a checkpoint, or those of the trainings in a folder, each on another network."""
+    if isinstance(checkpoint, Checkpoint):
+        return [Actor(checkpoint, ("shared", *STACKED))]
+    actors = [Actor(path, ("shared", *STACKED)) for path in places(checkpoint)]
+    if len(actors) > 1:
+        known: dict[str | None, Path] = {}
+        for actor in actors:
+            topology, file = actor.checkpoint.about["topology"], actor.sources[0]
+            if topology is None or topology in known:
+                both = f"that of {known[topology]}" if topology in known else "every network"
+                raise PolicyError(
+                    f"{os.fspath(checkpoint)!r} is a folder of trainings, and the policy of {file} plays on {both}, "
+                    f"too; expected one per network: name one, or all by a pattern, as training seeds"
+                )
+            known[topology] = file
+            if actor.checkpoint.news != actors[0].checkpoint.news:
+                raise PolicyError(f"{file} was trained with other news than {actors[0].sources[0]}")
+        _share_forecaster(actors, Path(checkpoint))
+    return actors
+
+
+def _share_forecaster(actors: list[Actor], folder: Path) -> None:
+    """Where every training has its own, of one kind, the one that reads them all; PolicyError if they differ."""
+    named = [PluginName.parse(actor.forecaster or "") for actor in actors]
+    own = all(
+        str(actor.sources[0].parent / OF_TRAINING) == name.argument for actor, name in zip(actors, named, strict=True)
+    )
+    if own and len({name.kind for name in named}) == 1:
+        for actor in actors:
+            actor.forecaster = str(PluginName(named[0].kind, str(folder)))
+    elif len(different := {actor.forecaster for actor in actors}) > 1:
+        raise PolicyError(
+            f"trainings in {folder} have forecasters {' and '.join(map(repr, sorted(map(str, different))))}"
+        )
 
 
 class Actor(NumpyActor):
