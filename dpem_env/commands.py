@@ -98,10 +98,8 @@ def show(
 ) -> int:
     """Print a scenario as TOML, every field with its unit and meaning.
 
-    For an evaluation that is registered before it is played: commit all that decides its results, then let the networks
-    and demands follow from the commit's hash, which nobody could choose.
-
-      dpem show mesh100-v0 --registered $(git rev-parse HEAD) > registered.toml
+    For an evaluation that is registered before it is played: commit all that decides its results, then let networks and
+    demands follow from the commit's hash, as git rev-parse HEAD prints it, which nobody could choose.
     """
     from dpem_env import scenarios
     from dpem_env.support.seeding import hexadecimal
