@@ -38,7 +38,7 @@ LEVELS = 4  # levels of contention that fronts are compared at, unless they are 
 
 
 class Points(NamedTuple):
-    """All points of a policy: P scenarios by T training seeds by E episodes."""
+    """All points of a policy: P scenarios by T training seeds by E episodes, or networks of several episodes each."""
 
     contention: Array  # (P, T, E)
     delivery: Array  # (P, T, E)
@@ -56,18 +56,32 @@ class Comparison(NamedTuple):
 def points_of(results: Results) -> dict[str, Points]:
     """Of every contestant by its label; DpemError unless all played all scenarios, which differ in rewards alone."""
     _require_one_world(results.summary["scenarios"])
-    found: dict[str, list[tuple[Array, Array]]] = {}
+    found: dict[str, list[tuple[Array, ...]]] = {}
+    networks = {each["name"]: [seeds["topology"] for seeds in each["seeds"]] for each in results.summary["scenarios"]}
     for each in records(results):
         if not each["policy"].startswith("bound:"):
             values = tuple(each[quantity.name].values for quantity in (CONTENTION, DELIVERY))
             if any(value is None for value in values):
                 raise DpemError(f"the values of {each['label']} on {each['scenario']} are not kept")
-            found.setdefault(each["label"], []).append(values)
+            averaged = tuple(by_network(value, networks[each["scenario"]]) for value in values)
+            found.setdefault(each["label"], []).append(averaged)
     scenarios = len(results.summary["scenarios"])
     for label, pairs in found.items():
         if len(pairs) != scenarios or len({pair[0].shape for pair in pairs}) > 1:
             raise DpemError(f"{label} did not play all {scenarios} scenarios alike; play the missing ones first")
     return {label: Points(*(np.stack(column) for column in zip(*pairs, strict=True))) for label, pairs in found.items()}
+
+
+def by_network(values: Array, topologies: Sequence[int]) -> Array:
+    """(T, E) values of episodes on these networks; (T, N) their means by network if each was played as often as others.
+
+    Episodes on one network are alike: what is drawn anew, and resampled, is then the network. Episodes that are all on
+    one network, or on networks of their own, stay as they are.
+    """
+    _, number, counts = np.unique(topologies, return_inverse=True, return_counts=True)
+    if len(counts) == 1 or counts.min() != counts.max():
+        return values
+    return values[:, np.argsort(number, kind="stable")].reshape(len(values), len(counts), counts[0]).mean(axis=2)
 
 
 def _require_one_world(scenarios: Sequence[Mapping[str, Any]]) -> None:

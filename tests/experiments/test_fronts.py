@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from dpem_env import scenarios
-from dpem_env.experiments.fronts import Points, claims, compare_fronts, front_table, heights, points_of, shares
+from dpem_env.experiments.fronts import (
+    Points,
+    by_network,
+    claims,
+    compare_fronts,
+    front_table,
+    heights,
+    points_of,
+    shares,
+)
 from dpem_env.experiments.results import read, together
 from dpem_env.experiments.statistics import mean_interval
 from dpem_env.support.errors import DpemError
@@ -44,6 +53,13 @@ def test_it_is_the_best_that_mixtures_of_its_points_can_do() -> None:
                 if min(a, c) <= level < max(a, c):
                     mixed.append(b + (d - b) * (level - a) / (c - a))
             assert height == pytest.approx(max(mixed))
+
+
+def test_several_episodes_on_each_of_many_networks_are_an_observation_per_network() -> None:
+    values = np.array([[1.0, 10.0, 3.0, 30.0], [2.0, 20.0, 4.0, 40.0]])
+    assert by_network(values, [7, 5, 7, 5]) == pytest.approx(np.array([[20.0, 2.0], [30.0, 3.0]]))
+    for alike in ([7, 7, 7, 7], [7, 7, 7, 5]):
+        assert by_network(values, alike) is values
 
 
 def test_points_without_contention_lift_the_whole_front() -> None:
@@ -184,6 +200,7 @@ def idle_alone():  # type: ignore[no-untyped-def]
     mean = {"mean": {"value": 0.0, "low": 0.0, "high": 0.0}}
     who = {"label": "idle", "policy": "idle", "forecaster": None, "delay": None}
     who["metrics"] = {name: mean for name in ("contention", "delivery_rate") if name in METRICS}
-    scenario = {"name": "w", "scenario": {}, "episodes": [0, 1], "bound": None, "contestants": [who]}
+    played = {"episodes": [0, 1], "seeds": [{"topology": 0}, {"topology": 1}], "bound": None, "contestants": [who]}
+    scenario = {"name": "w", "scenario": {}, **played}
     summary = {"version": {}, "split": "evaluation", "reference": "idle", "scenarios": [scenario]}
     return Results(summary, rows.frame())
