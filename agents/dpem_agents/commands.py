@@ -126,6 +126,11 @@ def train(
     ] = None,
     timesteps: Annotated[Steps | None, told("slots × nodes, over all networks (default: 100,000 slots)")] = None,
     forecaster: Forecaster = None,
+    hours: Annotated[
+        float | None,
+        POSITIVE,
+        told("simulated hours of history that the preset's forecasters learn from (default: 24)"),
+    ] = None,
     topology: Annotated[
         Network | None,
         told("train on the network of this seed (default: 0 in modes independent and federated; others train on many)"),
@@ -175,6 +180,8 @@ def train(
     for option, given in (("mode", mode), ("forecaster", forecaster), ("device", device)):
         if preset and given is not None:
             raise DpemError(f"--preset {preset} has a {option} of its own: leave out --{option}")
+    if hours is not None and not preset:
+        raise DpemError("--hours is of --preset dpem, which trains forecasters: see dpem train-forecaster, or name it")
     if start_from is not None and how not in MODES:
         raise DpemError(f"--start-from is for modes {', '.join(MODES)}; mode {how!r} starts from a rule")
     if start_from is None and start_penalty is not None:
@@ -195,7 +202,7 @@ def train(
     }
     try:
         if preset:
-            path = train_dpem(chosen, steps, folder, **common)
+            path = train_dpem(chosen, steps, folder, hours=hours or 24.0, **common)
         else:
             own: dict[str, Any] = {"forecaster": forecaster, "delay": delay or 0.0, "device": device or "cpu"}
             path = training.train(chosen, how, steps, folder, **own, **common)

@@ -81,7 +81,9 @@ def by_network(values: Array, topologies: Sequence[int]) -> Array:
     _, number, counts = np.unique(topologies, return_inverse=True, return_counts=True)
     if len(counts) == 1 or counts.min() != counts.max():
         return values
-    return values[:, np.argsort(number, kind="stable")].reshape(len(values), len(counts), counts[0]).mean(axis=2)
+    grouped = values[:, np.argsort(number, kind="stable")].reshape(len(values), len(counts), -1)
+    means: Array = grouped.mean(axis=2)
+    return means
 
 
 def _require_one_world(scenarios: Sequence[Mapping[str, Any]]) -> None:

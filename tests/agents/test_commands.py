@@ -150,6 +150,7 @@ def test_a_search_scores_every_trial_and_goes_on_where_it_was(
         (("train", "--topology", "3", "--out", "x"), "--topology is for modes independent and federated"),
         (("train", "--preset", "dpem", "--forecaster", "oracle", "--out", "x"), "leave out --forecaster"),
         (("train", "--preset", "dpem", "--mode", "shared", "--out", "x"), "leave out --mode"),
+        (("train", "--hours", "3", "--out", "x"), "--hours is of --preset dpem"),
         (("train", "--timesteps", "9", "--learn.networks", "1e6", "--out", "x"), "expected a whole number from 1"),
         (("train", "--timesteps", "9", "--out", ""), "--out is ''; expected a path"),
         (("train", "--timesteps", "9", "--out", 300 * "n"), "File name too long"),

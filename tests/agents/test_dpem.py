@@ -87,11 +87,9 @@ def test_the_preset_of_the_command_is_the_assembled_system(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    usual = assembled.train_forecasters
-    monkeypatch.setattr(assembled, "train_forecasters", lambda *a, **named: usual(*a, **named | {"hours": 0.5}))
     rounds = ("--federate.delta", "0.01", "--federate.period", "1")
     small = ("--scenario", "chain3-v0", "--set", "slots=40", "--learn.slots", "16", "--learn.hidden", "4")
-    assert dpem("train", *small, "--preset", "dpem", *rounds, "--timesteps", "768") == 0
+    assert dpem("train", *small, "--preset", "dpem", "--hours", "0.5", *rounds, "--timesteps", "768") == 0
     out = capsys.readouterr().out
     assert "use it as --policy ppo:runs/chain3-v0+slots=40-dpem" in out
     folder = tmp_path / "runs" / "chain3-v0+slots=40-dpem"
