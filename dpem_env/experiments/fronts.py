@@ -123,7 +123,7 @@ def compare_fronts(
     at = np.asarray(levels, dtype=np.float64)
     number = points[reference].delivery.shape[2]
     episodes = weights(number, RESAMPLES, rng)
-    found = {label: _resampled(each, episodes, rng) for label, each in points.items()}
+    found = {label: resampled(each, episodes, rng) for label, each in points.items()}
     areas = {label: shares(*means, limit) for label, means in found.items()}
     tall = {label: heights(*means, at) for label, means in found.items()}
 
@@ -141,8 +141,8 @@ def compare_fronts(
     }
 
 
-def _resampled(points: Points, episodes: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """(1 + resamples, P) means of contention and of delivery: first as they are, then resampled."""
+def resampled(points: Points, episodes: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """(1 + resamples, P) means of contention and of delivery by weights of episodes: as they are, then resampled."""
     seeds = weights(points.delivery.shape[1], len(episodes), rng)
     contention, delivery = (resampled_means(values, seeds, episodes) for values in points)
     return contention, delivery
@@ -173,7 +173,7 @@ def claims(points: Mapping[str, Points], ours: str, theirs: str, rng: np.random.
     """
     number = points[ours].delivery.shape[2]
     episodes = weights(number, RESAMPLES, rng)
-    mine, other = (_resampled(points[label], episodes, rng) for label in (ours, theirs))
+    mine, other = (resampled(points[label], episodes, rng) for label in (ours, theirs))
     rivals = other[1][0] >= NEARLY * other[1][0].max()
     width = float(stats.t.ppf(CONFIDENCE, number - 1)) * math.sqrt(number / (number - 1))
     told = []
