@@ -140,9 +140,11 @@ def test_the_head_of_a_stack_and_of_a_policy_per_peer_is_what_makes_the_logits(t
     shared = learner(CHAIN, "shared", tmp_path).model
     spec = SharedSpec.from_sb3(shared)
     assert spec.size == SharedSpec.from_stack(stack).size
-    before = shared.policy.mlp_extractor.actor(torch.ones(1, 1, *shared.observation_space.shape))
+    networks = shared.policy.mlp_extractor
+    seen = networks.read(torch.ones(1, 1, *shared.observation_space.shape))
+    before = networks.actor(*seen)
     spec.set(shared, np.zeros(spec.size))
-    after = shared.policy.mlp_extractor.actor(torch.ones(1, 1, *shared.observation_space.shape))
+    after = networks.actor(*seen)
     assert before.any()
     assert not after.any()
 

@@ -19,6 +19,7 @@ from dpem_agents.ppo.idle import deciding
 from dpem_agents.ppo.layout import OWN
 from dpem_agents.ppo.learner import Learner
 from dpem_agents.ppo.policy import PpoPolicy
+from dpem_agents.ppo.rollout import Batch
 from dpem_agents.ppo.stacked import StackedPolicy
 from dpem_env import scenarios
 from dpem_env.observations.features import FeatureTable
@@ -192,9 +193,11 @@ def test_a_rollout_in_which_nobody_decides_changes_nothing(tmp_path: Path) -> No
 
 
 def test_the_only_decision_of_a_minibatch_has_no_advantage_over_others() -> None:
-    weight = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 0.0]])
-    found = normalised(torch.tensor([[3.0, 9.0], [1.0, 3.0], [5.0, 6.0]]), weight) * weight
-    torch.testing.assert_close(found, torch.tensor([[0.0, 0.0], [-0.35355, 0.35355], [0.0, 0.0]]))
+    third = 1 / 3
+    weight = torch.tensor([[1.0, 0.0], [third, third], [0.0, 0.0], [third, 0.0]])  # the last piece is the second node's
+    batch = Batch(torch.zeros_like(weight, dtype=torch.int64), weight, torch.tensor([1]))
+    found = normalised(torch.tensor([[3.0, 9.0], [1.0, 3.0], [5.0, 6.0], [2.0, 7.0]]), batch) * (weight > 0)
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0.0], [-1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]))
 
 
 def test_a_checkpoint_of_before_decides_in_every_row(tmp_path: Path) -> None:

@@ -95,17 +95,17 @@ def test_every_node_learns_what_a_learner_of_its_own_would(norm: float, tmp_path
         assert (theirs["action_net.weight"] - before[node]).abs().max() > 1e-3  # they did learn
 
 
-@pytest.mark.parametrize("of_a_copy", [0, 10**6])  # products of busy nodes' own, and none
+@pytest.mark.parametrize(("length", "several"), [(7, True), (100, False)])
 def test_a_node_with_fewer_decisions_learns_from_these_alone(
-    of_a_copy: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    length: int, several: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollout, "OF_A_COPY", of_a_copy)
+    monkeypatch.setattr(rollout, "_cheapest", lambda decisions: length)  # of pieces, several of which make up a node's
     made = collected(tmp_path, minibatches=1, epochs=1, idle_forecast=1e6)
     made.model.rollout_buffer.idle[:] = False  # separate learners know decisions only
     numbers = [len(own) for own in made.model.rollout_buffer.by_node]
     assert 1 < min(numbers) < max(numbers)
     [batch] = made.model.rollout_buffer.batches(1, np.arange(max(numbers)))
-    assert (len(batch.busy) > 0) == (of_a_copy == 0)
+    assert (len(batch.others) > 0) == several
     others = [separate(made, node, 0.5) for node in range(made.nodes)]
     for model in (made.model, *others):
         model.train()
@@ -136,8 +136,8 @@ def test_networks_that_name_routes_take_a_batch_in_which_few_decide_anything(tmp
     made = collected(tmp_path, encoder="per-peer", routes=True)
     rows = torch.zeros(made.nodes, 0, *made.env.observation_space.shape)
     networks = made.model.policy.mlp_extractor
-    assert networks.actor(rows).shape == (made.nodes, 0, made.env.action_space.n)
-    assert networks.critic(rows).shape == (made.nodes, 0, 1)
+    assert networks.actor(*networks.read(rows)).shape == (made.nodes, 0, made.env.action_space.n)
+    assert networks.critic(*networks.read(rows)).shape == (made.nodes, 0, 1)
 
 
 def test_a_rollout_is_valued_by_each_nodes_own_critic(tmp_path: Path) -> None:

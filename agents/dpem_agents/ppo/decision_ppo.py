@@ -99,7 +99,7 @@ class DecisionPPO(MaskablePPO):
             for part, batch in enumerate(buffer.batches(parts, order)):
                 values, log_prob, entropy = self._evaluate(batch)
                 ratio = (log_prob - before[batch.places]).exp()
-                advantage = normalised(advantages[batch.places], batch.weight)
+                advantage = normalised(advantages[batch.places], batch)
                 gain = batch.mean(torch.min(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip)))
                 value_loss = batch.mean((returns[batch.places] - values).square())
                 if buffer.idle.any():
@@ -126,7 +126,7 @@ class DecisionPPO(MaskablePPO):
         by_node = np.arange(len(buffer.idle)).reshape(-1, self.policy.nodes).T
         rows = by_node[:, part :: self.policy.hyperparameters.minibatches]
         idle = self._on_device(buffer.idle[rows])
-        values = networks.critic(buffer.first[rows] * networks.visible).squeeze(2)
+        values = networks.critic(*networks.read(buffer.first[rows] * networks.visible)).squeeze(2)
         errors = (self._on_device(buffer.first_returns[rows]) - values).square() * idle
         return errors.sum(dim=1) / idle.sum(dim=1).clamp(min=1)
 
@@ -137,29 +137,30 @@ class DecisionPPO(MaskablePPO):
         with torch.no_grad():
             for batch in buffer.batches(parts, np.arange(buffer.most)):
                 there = batch.weight > 0
-                of_batch = self._of(self.policy.mlp_extractor.critic, batch).squeeze(2)
+                of_batch = self._of(self.policy.mlp_extractor.critic, self._read(batch), batch).squeeze(2)
                 values[batch.places[there].cpu().numpy()] = of_batch[there].cpu().numpy()
         return values
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, B) values, log-probabilities of what was done, and entropies."""
+        """(pieces, B) values, log-probabilities of what was done, and entropies."""
         buffer, networks = self.rollout_buffer, self.policy.mlp_extractor
-        legal = buffer.legal[batch.places]
-        logits = self._of(networks.actor, batch) + buffer.prior[batch.places]
+        seen, legal = self._read(batch), buffer.legal[batch.places]
+        logits = self._of(networks.actor, seen, batch) + buffer.prior[batch.places]
         log_probs = logits.masked_fill(~legal, ILLEGAL).log_softmax(dim=2)
         entropy = -(log_probs.exp() * log_probs * legal).sum(dim=2)
         log_prob = log_probs.gather(2, buffer.actions[batch.places].unsqueeze(2)).squeeze(2)
-        return self._of(networks.critic, batch).squeeze(2), log_prob, entropy
+        return self._of(networks.critic, seen, batch).squeeze(2), log_prob, entropy
 
-    def _of(self, network: Stack, batch: Batch) -> Tensor:
-        """(N, B, outputs) of what nodes saw; what few of them have more of than others goes through theirs alone."""
-        seen, usual, busy = self.rollout_buffer.seen, batch.usual, batch.busy
-        outputs = network(seen[batch.places[:, :usual]])
-        if len(busy) == 0:
-            return outputs
-        more = network(seen[batch.places[busy, usual:]], busy)
-        nothing = outputs.new_zeros(len(outputs), *more.shape[1:])
-        return torch.cat([outputs, nothing.index_copy(0, busy, more)], dim=1)
+    def _read(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What networks read of a batch."""
+        return self.policy.mlp_extractor.read(self.rollout_buffer.seen[batch.places])
+
+    def _of(self, network: Stack, seen: tuple[Tensor, ...], batch: Batch) -> Tensor:
+        """(pieces, B, outputs) from what is read; all but first pieces go through copies of their nodes' networks."""
+        if len(batch.others) == 0:
+            return network(*seen)
+        firsts, others = zip(*(part.split([network.nodes, len(batch.others)]) for part in seen), strict=True)
+        return torch.cat([network(*firsts), network(*others, nodes=batch.others)])
 
     def _values(self, observations: Any) -> F32:
         """(num_envs,) of observations of all rows, by each node's own critic."""
@@ -179,12 +180,12 @@ def drawn(logits: F32) -> tuple[NDArray[np.int64], F32]:
     return chosen, log_probs.astype(np.float32)
 
 
-def normalised(advantages: Tensor, weight: Tensor) -> Tensor:
-    """(N, B) advantages with mean 0 and standard deviation 1 over each node's own; the only one of a node is 0."""
-    number = (weight > 0).sum(dim=1, keepdim=True)
-    centred = advantages - (advantages * weight).sum(dim=1, keepdim=True)
-    variance = (centred.square() * weight).sum(dim=1, keepdim=True) * number / (number - 1).clamp(min=1)
-    return centred / (variance.sqrt() + 1e-8)
+def normalised(advantages: Tensor, batch: Batch) -> Tensor:
+    """(pieces, B) advantages with mean 0 and standard deviation 1 over each node's own; the only one of a node is 0."""
+    number = batch.sum(batch.weight > 0)
+    centred = advantages - batch.of_pieces(batch.mean(advantages))
+    variance = batch.mean(centred.square()) * number / (number - 1).clamp(min=1)
+    return centred / batch.of_pieces(variance.sqrt() + 1e-8)
 
 
 def clip_each(parameters: list[nn.Parameter], norm: float) -> None:

@@ -40,11 +40,11 @@ class ActorCritic(nn.Module):
 
     def forward_actor(self, observations: Tensor) -> Tensor:
         """(B, actions) logits."""
-        return self.apply_to_rows(self.actor, observations * self.visible) + self.prior(observations)
+        return self.apply_to_rows(self.actor, observations) + self.prior(observations)
 
     def forward_critic(self, observations: Tensor) -> Tensor:
         """(B, 1) values."""
-        return self.apply_to_rows(self.critic, observations * self.visible)
+        return self.apply_to_rows(self.critic, observations)
 
     def prior(self, observations: Tensor) -> Tensor:
         """(B, actions) logits that depend on no weight."""
@@ -53,8 +53,15 @@ class ActorCritic(nn.Module):
 
     def apply_to_rows(self, network: Stack, rows: Tensor) -> Tensor:
         """What a stack makes of rows of a `NodeVecEnv`, which have the nodes inside the networks."""
-        by_node = rows.unflatten(0, (-1, network.nodes)).transpose(0, 1)
-        return network(by_node).transpose(0, 1).flatten(0, 1)
+        by_node = (rows * self.visible).unflatten(0, (-1, network.nodes)).transpose(0, 1)
+        return network(*self.read(by_node)).transpose(0, 1).flatten(0, 1)
+
+    def read(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """What both networks are called with for (N, B, F) rows, whose hidden columns are 0."""
+        if isinstance(self.actor, PeerActor):
+            own, each = self.layout.split(rows, torch)
+            return own, each, each.mean(dim=2)
+        return (rows,)
 
 
 class PeerActor(nn.Module):
@@ -74,10 +81,9 @@ class PeerActor(nn.Module):
         self.quality = StackedLinear(nodes, hidden, layout.conditions * layout.qualities, SMALL)
         self.wait = StackedLinear(nodes, hidden, 1, SMALL)
 
-    def forward(self, rows: Tensor, nodes: Tensor | None = None) -> Tensor:
-        """(N, B, actions) from (N, B, F)."""
-        own, each = self.layout.split(rows, torch)
-        context = self.context(torch.cat([own, each.mean(dim=2)], dim=2), nodes)
+    def forward(self, own: Tensor, each: Tensor, mean: Tensor, nodes: Tensor | None = None) -> Tensor:
+        """(N, B, actions) from (N, B, own) columns, (N, B, candidates, of each) and their (N, B, of each) means."""
+        context = self.context(torch.cat([own, mean], dim=2), nodes)
         hidden = torch.tanh(by_candidate(self.peer, each, nodes) + context.unsqueeze(2))
         hidden = torch.tanh(by_candidate(self.hidden, hidden, nodes))
         allocating, waiting = by_candidate(self.quality, hidden, nodes), self.wait(hidden.mean(dim=2), nodes)
@@ -99,10 +105,10 @@ class PooledCritic(nn.Module):
         self.nodes, self.layout = nodes, layout
         self.layers = StackedNetwork(nodes, (layout.own + 2 * layout.of_each, hidden, hidden, 1), 1.0)
 
-    def forward(self, rows: Tensor, nodes: Tensor | None = None) -> Tensor:
-        """(N, B, 1) from (N, B, F)."""
-        own, each = self.layout.split(rows, torch)
-        return self.layers(torch.cat([own, each.mean(dim=2), each.amax(dim=2)], dim=2), nodes)
+    def forward(self, own: Tensor, each: Tensor, mean: Tensor, nodes: Tensor | None = None) -> Tensor:
+        """(N, B, 1) from what a `PeerActor` sees."""
+        values: Tensor = self.layers(torch.cat([own, mean, each.amax(dim=2)], dim=2), nodes)
+        return values
 
 
 class StackedLinear(nn.Module):

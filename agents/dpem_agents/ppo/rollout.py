@@ -16,20 +16,31 @@ from dpem_agents.ppo.forward import F32
 
 I64 = NDArray[np.int64]
 
-OF_A_COPY = 16  # what copying a node's weights costs, in rows of a product
+OF_A_COPY = 4  # what copying a node's weights costs, in rows of a product
 
 
 class Batch(NamedTuple):
-    """Decisions of N nodes, at most B of each; N is 1 where all nodes share a policy."""
+    """Decisions of N nodes in pieces of at most B: the first piece of every node in their order, then all others.
 
-    places: Tensor  # (N, B) of the decisions in the buffer
-    weight: Tensor  # (N, B) adds up to 1 over the decisions of a node that has any; 0 where it has fewer than B
-    usual: int  # number of decisions that
-    busy: Tensor  # (k,) nodes have more than
+    N is 1 where all nodes share a policy.
+    """
+
+    places: Tensor  # (pieces, B) of the decisions in the buffer
+    weight: Tensor  # (pieces, B) adds up to 1 over all decisions of a node; 0 where a piece has fewer than B
+    others: Tensor  # (pieces - N,) the nodes of all pieces but the first ones
+
+    def sum(self, values: Tensor) -> Tensor:
+        """(N,) of (pieces, B), over each node's own."""
+        of_pieces, nodes = values.sum(dim=1), len(values) - len(self.others)
+        return of_pieces[:nodes].index_add(0, self.others, of_pieces[nodes:])
 
     def mean(self, values: Tensor) -> Tensor:
-        """(N,) of (N, B), over each node's own."""
-        return (values * self.weight).sum(dim=1)
+        """(N,) of (pieces, B), over each node's own."""
+        return self.sum(values * self.weight)
+
+    def of_pieces(self, values: Tensor) -> Tensor:
+        """(pieces, 1) what (N,) values are for the node of each piece."""
+        return torch.cat([values, values[self.others]]).unsqueeze(1)
 
 
 class DecisionBuffer(MaskableRolloutBuffer):
@@ -109,21 +120,22 @@ class DecisionBuffer(MaskableRolloutBuffer):
 
     def batches(self, parts: int, order: I64) -> Iterator[Batch]:
         """At most so many: each node's decisions, shuffled by an order of the most that any has, in equal parts."""
-        counts = np.array([[len(own)] for own in self.by_node])  # (N, 1), as the next ones
+        counts = np.array([len(own) for own in self.by_node])  # (N,), as the next ones
         size = -(-counts // parts)  # of a batch
         shuffled = np.zeros((self.nodes, self.most), dtype=np.int64)
         for own, places in zip(self.by_node, shuffled, strict=True):
             places[: len(own)] = own[order[order < len(own)]]
         for batch in range(int((-(-counts // size.clip(1))).max())):
-            column = batch * size + np.arange(size.max())
-            there = (column < (batch + 1) * size) & (column < counts)
-            column, there = column[:, there.any(axis=0)], there[:, there.any(axis=0)]
-            places = np.take_along_axis(shuffled, np.where(there, column, 0), axis=1)
-            decisions = there.sum(axis=1)
-            weight = (there / decisions[:, None].clip(1)).astype(np.float32)
-            usual = _cheapest(decisions)
-            busy = np.flatnonzero(decisions > usual)
-            yield Batch(self._together([places]), self._together([weight]), usual, self._together([busy]))
+            decisions = (counts - batch * size).clip(0, size)
+            length = _cheapest(decisions)
+            others, piece = np.nonzero(decisions[:, None] > length * np.arange(1, -(-decisions.max() // length)))
+            nodes = np.concatenate([np.arange(self.nodes), others])[:, None]
+            column = np.concatenate([np.zeros(self.nodes, dtype=np.int64), piece + 1])[:, None] * length
+            column = column + np.arange(length)
+            there = column < decisions[nodes]
+            places = shuffled[nodes, np.where(there, batch * size[nodes] + column, 0)]
+            weight = (there / decisions[nodes].clip(1)).astype(np.float32)
+            yield Batch(*(self._together([each]) for each in (places, weight, others)))
 
     @property
     def most(self) -> int:
@@ -132,8 +144,8 @@ class DecisionBuffer(MaskableRolloutBuffer):
 
 
 def _cheapest(decisions: I64) -> int:
-    """Of how many decisions of every node a product is made, if those beyond are made of their nodes' alone."""
-    usual = np.unique(decisions)
-    busy = (decisions > usual[:, None]).sum(axis=1)
-    costs = len(decisions) * usual + busy * (usual.max() - usual + OF_A_COPY)
-    return int(usual[costs.argmin()])
+    """Length of pieces, of nodes with so many decisions, by which their products are made soonest."""
+    lengths = np.unique(decisions.clip(1))
+    more = (-(-decisions // lengths[:, None]) - 1).clip(0).sum(axis=1)
+    costs = len(decisions) * lengths + more * (lengths + OF_A_COPY)
+    return int(lengths[costs.argmin()])
