@@ -219,11 +219,10 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
         self._rendering.close()
 
     def _by_agent(self, reward: NDArray[np.float64]) -> dict[AgentID, float]:
-        rewarded = reward.nonzero()[0].tolist()
-        if 8 * len(rewarded) > len(reward):
+        if 8 * np.count_nonzero(reward) > len(reward):
             return dict(zip(self.possible_agents, reward.tolist(), strict=True))
         rewards = self._no_reward.copy()  # faster where few have one
-        for i in rewarded:
+        for i in reward.nonzero()[0].tolist():
             rewards[self.possible_agents[i]] = reward.item(i)
         return rewards
 
@@ -244,17 +243,18 @@ class EntanglementEnv(ParallelEnv):  # type: ignore[misc]
                 self._usual[self.possible_agents[i]]["illegal_actions"] += 1
 
     def _shown(self, played: Played) -> tuple[dict[AgentID, Any], dict[AgentID, dict[str, Any]]]:
-        agents = self.possible_agents
         infos = {agent: usual.copy() for agent, usual in self._usual.items()}
-        for i, delivered, contended, full in played.outcome.noted():
-            info = infos[agents[i]]
-            info["delivered"], info["contended"] = delivered, contended
-            if full:
-                info["action_mask"] = self._waiting
+        in_order, (delivered, contended, full) = [*infos.values()], played.outcome.noted()
+        for i, requests in delivered:
+            in_order[i]["delivered"] = requests
+        for i, resources in contended:
+            in_order[i]["contended"] = resources
+        for i in full:
+            in_order[i]["action_mask"] = self._waiting
         if self.scenario.control.relays_decide:
             for info, mask in zip(infos.values(), self.session.observer.both_masks()[0], strict=True):
                 info["action_mask"] = mask
-        observations: dict[AgentID, Any] = dict(zip(agents, played.observations[0], strict=True))
+        observations: dict[AgentID, Any] = dict(zip(self.possible_agents, played.observations[0], strict=True))
         if self._dict_observation:
             for agent, info in infos.items():
                 observations[agent] = {"observation": observations[agent], "action_mask": info.pop("action_mask")}

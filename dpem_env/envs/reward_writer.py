@@ -16,7 +16,7 @@ def _outcome_batch(rules, worlds, states, works, first, last, penalty, class_val
             _share(earned[b])
         for i in range(reward.shape[1]):
             reward[b, i] = earned[b, i] - penalty * state.contended[i]
-        num_notes[b] = _note(state, notes[b])
+        _note(state, notes[b], num_notes[b])
 
 
 @inner
@@ -43,18 +43,19 @@ def _share(earned):
 
 
 @inner
-def _note(state, notes):
-    """Write down the agents of `Outcome.noted`; returns their number."""
-    noted = 0
+def _note(state, notes, number):
+    """Write down the agents of `Outcome.noted`, and how many there are of each kind."""
+    number[:] = 0
     for i in range(len(state.delivered)):
-        full = free_row(state, i) < 0
-        if full or state.delivered[i] > 0 or state.contended[i] > 0:
-            notes[0, noted] = i
-            notes[1, noted] = state.delivered[i]
-            notes[2, noted] = state.contended[i]
-            notes[3, noted] = full
-            noted += 1
-    return noted
+        if state.delivered[i] > 0:
+            notes[0, number[0]], notes[1, number[0]] = i, state.delivered[i]
+            number[0] += 1
+        if state.contended[i] > 0:
+            notes[2, number[1]], notes[3, number[1]] = i, state.contended[i]
+            number[1] += 1
+        if free_row(state, i) < 0:
+            notes[4, number[2]] = i
+            number[2] += 1
 
 
 write_outcome = Entry(_outcome_batch)

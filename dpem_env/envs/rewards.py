@@ -18,16 +18,21 @@ class Outcome(NamedTuple):
     # (B, N) worth of the pairs that served its requests: 1 each, or by class; equal shares where relays decide on swaps
     earned: NDArray[np.float64]
     reward: NDArray[np.float64]  # (B, N) earned_i - β·contended_i
-    notes: NDArray[np.int64]  # (B, 4, N) see `noted`
-    num_notes: NDArray[np.int64]  # (B,)
+    notes: NDArray[np.int64]  # (B, 5, N) see `noted`
+    num_notes: NDArray[np.int64]  # (B, 3)
 
-    def noted(self, b: int = 0) -> Iterator[tuple[int, int, int, int]]:
-        """The agents of an environment with anything to note, few of many as a rule.
+    def noted(self, b: int = 0) -> tuple[Iterator[tuple[int, int]], Iterator[tuple[int, int]], list[int]]:
+        """The agents of an environment with anything to note, few of many as a rule, by their numbers.
 
-        Yields an agent's number and, not all of them 0: requests delivered, contended resources claimed, whether it has
-        no free row now.
+        The first with the requests that they have delivered, the second with the contended resources that they have
+        claimed; the last have no free row now.
         """
-        return zip(*self.notes[b, :, : self.num_notes[b]].tolist(), strict=True)
+        notes, (delivered, contended, full) = self.notes[b], self.num_notes[b].tolist()
+        return (
+            zip(notes[0, :delivered].tolist(), notes[1, :delivered].tolist(), strict=True),
+            zip(notes[2, :contended].tolist(), notes[3, :contended].tolist(), strict=True),
+            notes[4, :full].tolist(),
+        )
 
 
 class Rewarder:
@@ -47,6 +52,6 @@ class Rewarder:
     def settling(self) -> tuple[Call, Outcome]:
         """The call that `outcome` runs, to be run together with others, and what it fills."""
         shape = batch, nodes = self.simulator.num_envs, self.simulator.num_nodes
-        notes = np.empty((batch, 4, nodes), dtype=np.int64), np.empty(batch, dtype=np.int64)
+        notes = np.empty((batch, 5, nodes), dtype=np.int64), np.empty((batch, 3), dtype=np.int64)
         outcome = Outcome(np.empty(shape), np.empty(shape), *notes)
         return (write_outcome, *self._prices, *outcome), outcome
