@@ -20,7 +20,7 @@ from dpem_agents.libraries import errors_told_once
 from dpem_agents.ppo import learner, training
 from dpem_agents.ppo.checkpoint import Checkpoint, load
 from dpem_agents.ppo.decision_ppo import DecisionPPO
-from dpem_agents.ppo.hyperparameters import PRESETS, Hyperparameters, changed
+from dpem_agents.ppo.hyperparameters import Hyperparameters, changed
 from dpem_agents.ppo.policy import CentralPpoPolicy, PpoPolicy
 from dpem_agents.ppo.training import train
 from dpem_agents.ppo.vec_env import NodeVecEnv
@@ -39,10 +39,14 @@ ROLLOUT = 2 * 32 * 3
 MODES = pytest.mark.parametrize("mode", ["shared", "independent", "central"])
 
 
+def quick(mode: str) -> Hyperparameters:
+    """With plain networks for nodes that learn alone, so that either kind is trained here."""
+    return replace(QUICK, encoder="plain" if mode == "independent" else "per-peer")
+
+
 def trained(out: Path, mode: str = "shared", timesteps: int = 6 * ROLLOUT, **arguments: Any) -> Path:
-    chosen = replace(QUICK, encoder=PRESETS[mode].encoder) if mode in PRESETS else QUICK
-    known = {"hyperparameters": chosen, "validation_episodes": 1, "validations": 3, "topology_seed": 5, "delay": 0.5}
-    return train(CHAIN, mode, timesteps, out, **known | arguments)
+    known = {"validation_episodes": 1, "validations": 3, "topology_seed": 5, "delay": 0.5}
+    return train(CHAIN, mode, timesteps, out, **{"hyperparameters": quick(mode)} | known | arguments)
 
 
 def interrupt_at(slot: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
@@ -82,7 +86,7 @@ def test_interrupted_training_goes_on_exactly_as_if_it_had_not_been(
 ) -> None:
     chosen = {
         "forecaster": forecaster,
-        "hyperparameters": replace(QUICK, encoder=PRESETS[mode].encoder, idle_forecast=idle),
+        "hyperparameters": replace(quick(mode), idle_forecast=idle),
     }
     straight = load(trained(tmp_path / "straight", mode, **chosen), training=True)
     # Within the fourth rollout; while the 46 slots of the running episodes are gone through again; then in the fifth.
