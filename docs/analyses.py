@@ -30,7 +30,7 @@ FRONT_FOLDERS = {"mesh100-v0": "evaluation", "surfnet-v0": "surfnet", "mesh100-o
 POINT = (None, 0.5)  # s, control delays at which policies are compared
 DEMANDS = ("sessions", "half", "steady", "periodic", "trace")
 FRONT_LEVELS = (0.0005, 0.001, 0.0015, 0.002, 0.003)  # of contention, written down before scoring
-PEERS = ("mpe2", "rware", "sequence", "torchrl", "dpem-env")
+PEERS = ("mpe2", "rware", "sequence", "jaxmarl", "jumanji", "vmas", "torchrl", "dpem-env")
 SKILL = Quantity("skill", "deviance skill", 3)
 
 Record = dict[str, Any]
@@ -192,6 +192,8 @@ def tuned() -> Iterable[Record]:
 def peers() -> Iterator[Record]:
     """Other environments and simulators, with the release of each."""
     for each in records("results/peers.json:rows"):
+        if "failed" in each:
+            continue  # a peer that was not to be had there: the file says why
         yield each | {"release": next(each["versions"][name] for name in PEERS if name in each["versions"])}
 
 

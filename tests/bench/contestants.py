@@ -110,6 +110,43 @@ def measure_simple_spread() -> Measured:
     return {"steps": steps, "agents": AGENTS, "seconds": timed(env.step, actions)}
 
 
+def measure_jax_spread() -> Measured:
+    """JaxMARL's simple_spread, compiled by XLA, as many at once as `make_vec` plays."""
+    import jax
+    import jaxmarl
+
+    steps = 100
+    env = jaxmarl.make("MPE_simple_spread_v3", num_agents=AGENTS, num_landmarks=AGENTS)
+    keys = jax.random.split(jax.random.PRNGKey(SEED), NETWORKS)
+    _, state = jax.jit(jax.vmap(env.reset))(keys)
+    advance = jax.jit(jax.vmap(env.step))
+    drawn = jax.random.randint(jax.random.PRNGKey(SEED), (WARM_UP + steps, len(env.agents), NETWORKS), 0, 5)
+    actions = [dict(zip(env.agents, slot, strict=True)) for slot in drawn]
+
+    def step(action: Any) -> None:
+        nonlocal state
+        _, state, reward, _, _ = advance(keys, state, action)
+        jax.block_until_ready(reward)
+
+    return {"steps": NETWORKS * steps, "agents": AGENTS, "seconds": timed(step, actions)}
+
+
+def measure_vmas() -> Measured:
+    """VMAS's dispersion, whose agents do not collide, in PyTorch, as many at once as `make_vec` plays."""
+    import torch
+    import vmas
+
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    steps = 5
+    env = vmas.make_env("dispersion", NETWORKS, "cpu", continuous_actions=False, n_agents=AGENTS, n_food=AGENTS)
+    env.seed(SEED)
+    env.reset()
+    actions = list(torch.randint(5, (WARM_UP + steps, AGENTS, NETWORKS, 1)))
+    seconds = timed(lambda action: env.step(list(action)), actions)
+    return {"steps": NETWORKS * steps, "agents": AGENTS, "seconds": seconds}
+
+
 def measure_connector() -> Measured:
     """Jumanji's Connector, whose agents join pairs of cells by paths that must not meet, compiled by XLA."""
     import jax
@@ -239,6 +276,8 @@ MEASURE: dict[str, tuple[Callable[[], Measured], tuple[str, ...]]] = {
     "torchrl": (measure_torchrl, ("dpem-env", "torch", "torchrl")),
     "rware": (measure_rware, ("rware", "numpy")),
     "simple-spread": (measure_simple_spread, ("mpe2", "pettingzoo", "numpy")),
+    "jax-spread": (measure_jax_spread, ("jaxmarl", "jax")),
+    "vmas": (measure_vmas, ("vmas", "torch")),
     "connector": (measure_connector, ("jumanji", "jax")),
     "sequence": (measure_sequence, ("sequence", "numpy")),
 }

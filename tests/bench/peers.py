@@ -45,6 +45,8 @@ COMMON = ("numpy==2.4.6", "gymnasium==1.4.0")
 VENVS = {
     "mpe": Venv(("mpe2==1.1.1", "pettingzoo==1.27.0", *COMMON)),
     "rware": Venv(("rware==2.0.0", *COMMON)),
+    "jaxmarl": Venv(("jaxmarl==0.2.0",)),
+    "vmas": Venv(("vmas==1.5.2", "torch==2.13.0")),
     "jumanji": Venv(("jumanji==1.1.2", "jax==0.10.2")),
     "sequence": Venv(("sequence==1.3.1",), python=(3, 12)),
     "torchrl": Venv(("torch==2.13.0", "torchrl==0.14.1", f"--editable={ROOT}", *COMMON)),
@@ -57,6 +59,8 @@ CONTESTANTS = {
     "torchrl": ("dpem_env, TorchRL", "torchrl"),
     "rware": ("RWARE, large", "rware"),
     "simple-spread": ("MPE simple_spread", "mpe"),
+    "jax-spread": ("JaxMARL simple_spread", "jaxmarl"),
+    "vmas": ("VMAS dispersion", "vmas"),
     "connector": ("Jumanji Connector", "jumanji"),
     "sequence": ("SeQUeNCe", "sequence"),
 }
