@@ -272,7 +272,7 @@ def claims() -> Iterator[tuple[str, str, float, float, float]]:
     yield "docs/faq.md", "on `mesh100-v0` the best rules are at about half of it", best, 0.45, 0.58
 
     longest = max(each["lines"] for each in records("results/adapters/*.json"))
-    yield "docs/adapters.md", "at most 80 lines", longest, 1, 80
+    yield "docs/adapters.md", "at most 85 lines", longest, 1, 85
     floor = field(
         "results/speed.json:rows",
         "ratio_to_empty",

@@ -30,6 +30,13 @@ FOLDER = ROOT / "agents" / "dpem_agents" / "adapters"
 RESULTS = ROOT / "baselines" / "results" / "adapters"
 CONSTRAINTS = sorted(Path(__file__).parent.glob("constraints-*.txt"))
 SLOTS = 16
+ACTIONS = {
+    (False, False): 13,
+    (True, False): 37,
+    (False, True): 25,
+    (True, True): 73,
+}  # of star8-v0: routes, only if free
+MORE_ACTIONS = "routes-conditional"  # the folder of results with both
 
 LEGAL = """
 import numpy as np
@@ -39,8 +46,8 @@ LIBRARY, MASKS = "numpy", "none needed"
 rng = np.random.default_rng(0)
 
 
-def train(scenario="star8-v0", timesteps=800, seed=0):
-    envs = dpem_env.make_vec(scenario, 2)
+def train(scenario="star8-v0", timesteps=800, seed=0, **arguments):
+    envs = dpem_env.make_vec(scenario, 2, **arguments)
     envs.reset(seed=seed)
     for _ in range(timesteps // envs.num_envs):
         envs.step(np.zeros(envs.num_envs, dtype=np.int64))
@@ -49,6 +56,7 @@ def train(scenario="star8-v0", timesteps=800, seed=0):
 WAITS = "np.zeros(len(masks), dtype=np.int64)"
 ILLEGAL = "np.full(len(masks), 99)"
 RANDOM = "(rng.random(masks.shape) * masks).argmax(axis=1)"
+AS_TRAINED = f"{WAITS} if masks.shape[1] == envs.single_action_space.n else None"
 ILLEGAL_TRAINING = LEGAL.replace("np.zeros(envs.num_envs, dtype=np.int64)", "np.full(envs.num_envs, 99)")
 
 Write = Callable[[str], object]
@@ -109,17 +117,29 @@ def test_training_in_another_process_is_found_out(write_adapter: Write) -> None:
     assert failure.startswith("160 of 800 agent-steps")
 
 
+@pytest.mark.parametrize(("routes", "conditional"), ACTIONS)
+def test_a_trial_is_made_with_the_actions_that_are_asked_for(
+    write_adapter: Write, routes: bool, conditional: bool
+) -> None:
+    write_adapter(LEGAL.replace(WAITS, AS_TRAINED))
+    found = harness.trial("made_up", routes=routes, conditional=conditional)
+    assert (found["routes"], found["conditional"]) == (routes, conditional)
+    assert found["actions"] == ACTIONS[routes, conditional]
+    assert found["failures"] == []
+
+
 def test_the_result_file_says_all_that_the_table_needs(
     write_adapter: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_adapter(LEGAL)
     out = tmp_path / "results" / "made_up.json"
-    monkeypatch.setattr(sys, "argv", ["trial", "made_up", "--out", str(out)])
+    monkeypatch.setattr(sys, "argv", ["trial", "made_up", "--conditional", "--out", str(out)])
     assert harness.main() == 0
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found["library"] == "numpy"
     assert found["version"] == importlib.metadata.version("numpy")
     assert found["masks"] == "none needed"
+    assert (found["routes"], found["conditional"], found["actions"]) == (False, True, 25)
     assert found["lines"] == len(LEGAL.splitlines())
     assert found["timesteps"] == found["agent_steps"] == 800
     assert found["agent_steps_per_second"] == pytest.approx(800 / found["cpu_seconds"])
@@ -169,10 +189,10 @@ def test_there_are_adapters() -> None:
 
 
 @pytest.mark.parametrize("name", harness.NAMES)
-def test_an_adapter_is_at_most_80_lines_of_python(name: str, tmp_path: Path) -> None:
+def test_an_adapter_is_at_most_85_lines_of_python(name: str, tmp_path: Path) -> None:
     path = FOLDER / f"{name}.py"
     py_compile.compile(str(path), cfile=str(tmp_path / "compiled.pyc"), doraise=True)
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 80
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 85
 
 
 @pytest.mark.parametrize("name", harness.NAMES)
@@ -182,16 +202,29 @@ def test_an_adapter_declares_its_library_and_masks_and_trains_by_default(name: s
     assert assigned >= {"LIBRARY", "MASKS"}
     (train,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "train")
     assert [argument.arg for argument in train.args.args] == ["scenario", "timesteps", "seed"]
+    assert train.args.kwarg is not None
     assert [ast.literal_eval(default) for default in train.args.defaults][::2] == ["star8-v0", 0]
 
 
+@pytest.mark.parametrize("folder", [".", MORE_ACTIONS])
 @pytest.mark.parametrize("name", harness.NAMES)
-def test_the_committed_result_of_an_adapter_passed_and_is_of_this_source(name: str) -> None:
-    found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+def test_the_committed_result_of_an_adapter_passed_and_is_of_this_source(name: str, folder: str) -> None:
+    found = json.loads((RESULTS / folder / f"{name}.json").read_text(encoding="utf-8"))
     assert found["passed"]
     assert found["lines"] == len((FOLDER / f"{name}.py").read_text(encoding="utf-8").splitlines())
+    assert found["routes"] == found["conditional"] == (folder == MORE_ACTIONS)
+    assert found["version"].split("+")[0] in versions_pinned(found["library"])
     if found["simulator"]["rules"] == RULES_VERSION:
         assert found["scenario_hash"] == dpem_env.scenarios.get(found["scenario"]).hash
+
+
+def versions_pinned(library: str) -> set[str]:
+    return {
+        line.removeprefix(f"{library}==")
+        for path in CONSTRAINTS
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"{library}==")
+    }
 
 
 @pytest.mark.parametrize("path", CONSTRAINTS, ids=lambda path: path.stem)
@@ -201,15 +234,16 @@ def test_a_set_of_libraries_is_pinned_to_exact_versions(path: Path) -> None:
     assert all(line.count("==") == 1 and "+" not in line for line in pins)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(("routes", "conditional"), ACTIONS)
 @pytest.mark.parametrize("name", harness.NAMES)
 def test_a_library_that_is_installed_trains_briefly_on_legal_actions_alone(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, routes: bool, conditional: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip(f"dpem_agents.adapters.{name}", exc_type=ImportError, reason=f"{name}: not installed")
-    monkeypatch.setattr(harness, "EPISODES", 4)
-    found = harness.trial(name, timesteps=20_000)
-    assert found["agent_steps"] >= 10_000
+    monkeypatch.setattr(harness, "EPISODES", 2)
+    found = harness.trial(name, 10_000, routes, conditional)
+    assert found["actions"] == ACTIONS[routes, conditional]
+    assert found["agent_steps"] >= 5_000
     assert found["illegal_actions_possible"] or found["illegal_actions_training"] == 0
     assert found["illegal_actions_playing"] == 0
 

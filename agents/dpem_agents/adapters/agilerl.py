@@ -16,11 +16,11 @@ LIBRARY, MASKS = "agilerl", "by the library, from infos"
 NETWORKS, SLOTS, EPOCHS, MINIBATCHES = 8, 128, 4, 4
 
 
-def train(scenario: str = "star8-v0", timesteps: int = 300_000, seed: int = 0):
+def train(scenario: str = "star8-v0", timesteps: int = 300_000, seed: int = 0, **arguments):
     """Returns the actor: from observations and masks to the most likely legal actions."""
     np.random.seed(seed)  # noqa: NPY002 AgileRL shuffles by the global generator
     torch.manual_seed(seed)
-    envs = make_vec(scenario, NETWORKS)
+    envs = make_vec(scenario, NETWORKS, **arguments)
     batch = SLOTS * envs.num_envs
     layers = {"hidden_size": [64], "activation": "Tanh", "layer_norm": False}  # True normalises the logits, too
     agent = PPO(

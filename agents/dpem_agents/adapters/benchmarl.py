@@ -41,10 +41,10 @@ class EntanglementTask(PettingZooClass):
         return env.max_cycles
 
 
-def train(scenario: str = "star8-v0", timesteps: int = 300_000, seed: int = 0):
+def train(scenario: str = "star8-v0", timesteps: int = 300_000, seed: int = 0, **arguments):
     """Returns the actor: from observations and masks to the most likely legal actions."""
     warnings.filterwarnings("ignore", "PettingZoo in TorchRL is tested using version == 1.24.3")
-    task = EntanglementTask("entanglement", {"scenario": scenario})
+    task = EntanglementTask("entanglement", {"scenario": scenario} | arguments)
     algorithm = replace(IppoConfig.get_from_yaml(), entropy_coef=0.01)
     model = replace(MlpConfig.get_from_yaml(), num_cells=[64, 64])
     frames = NETWORKS * SLOTS

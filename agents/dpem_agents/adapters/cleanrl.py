@@ -56,10 +56,18 @@ def collect(envs: EntanglementVectorEnv, agent: Agent, observed: Tensor, legal: 
     return [column.flatten(0, 1) for column in (*data, estimates, estimates + values)], observed, legal
 
 
-def train(scenario: str = "star8-v0", timesteps: int = 300_000, seed: int = 0):
+def clipped_loss(policy: Categorical, value, actions, old_log_prob, advantage, returns) -> Tensor:
+    """What an update reduces (Schulman et al. 2017, eq. 9), of a minibatch of any shape."""
+    ratio = (policy.log_prob(actions) - old_log_prob).exp()
+    advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    gain = torch.min(ratio * advantage, ratio.clamp(1 - CLIP, 1 + CLIP) * advantage).mean()
+    return VALUE_WEIGHT * (value - returns).square().mean() - gain - ENTROPY_WEIGHT * policy.entropy().mean()
+
+
+def train(scenario: str = "star8-v0", timesteps: int = 300_000, seed: int = 0, **arguments):
     """Returns the actor: from observations and masks to the most likely legal actions."""
     torch.manual_seed(seed)
-    envs = make_vec(scenario, NETWORKS)
+    envs = make_vec(scenario, NETWORKS, **arguments)
     agent = Agent(envs.single_observation_space.shape[0], int(envs.single_action_space.n))
     optimizer = torch.optim.Adam(agent.parameters(), LEARNING_RATE, eps=1e-5)
     observations, infos = envs.reset(seed=seed)
@@ -67,12 +75,8 @@ def train(scenario: str = "star8-v0", timesteps: int = 300_000, seed: int = 0):
     for _ in range(max(timesteps // (SLOTS * envs.num_envs), 1)):
         data, observed, legal = collect(envs, agent, observed, legal)
         for batch in (rows for _ in range(EPOCHS) for rows in torch.randperm(len(data[0])).chunk(MINIBATCHES)):
-            seen, masks, actions, old_log_prob, advantage, returns = (column[batch] for column in data)
-            policy, value = agent(seen, masks)
-            ratio = (policy.log_prob(actions) - old_log_prob).exp()
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-            gain = torch.min(ratio * advantage, ratio.clamp(1 - CLIP, 1 + CLIP) * advantage).mean()
-            loss = VALUE_WEIGHT * (value - returns).square().mean() - gain - ENTROPY_WEIGHT * policy.entropy().mean()
+            seen, masks, *taken = (column[batch] for column in data)
+            loss = clipped_loss(*agent(seen, masks), *taken)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(agent.parameters(), GRADIENT_NORM)

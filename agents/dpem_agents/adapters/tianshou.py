@@ -59,11 +59,11 @@ class MaskedActor(Body):
         return logits.masked_fill(torch.as_tensor(obs.mask) == 0, -1e9), state
 
 
-def train(scenario: str = "star8-v0", timesteps: int = 300_000, seed: int = 0):
+def train(scenario: str = "star8-v0", timesteps: int = 300_000, seed: int = 0, **arguments):
     """Returns the actor: from observations and masks to the most likely legal actions."""
     np.random.seed(seed)  # noqa: NPY002 Tianshou shuffles by the global generator
     torch.manual_seed(seed)
-    envs = AgentVectorEnv(make_vec(scenario, NETWORKS), seed)
+    envs = AgentVectorEnv(make_vec(scenario, NETWORKS, **arguments), seed)
     shape, num_actions = envs.envs.single_observation_space.shape, envs.action_space[0].n
     layers = {"state_shape": shape, "hidden_sizes": [64, 64], "activation": torch.nn.Tanh}
     actor, critic = MaskedActor(**layers, action_shape=num_actions), DiscreteCritic(preprocess_net=Body(**layers))

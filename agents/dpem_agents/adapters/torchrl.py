@@ -54,10 +54,10 @@ class EntanglementTorchEnv(EnvBase):
         return TensorDict({"observation": torch.from_numpy(observations), "action_mask": masks}, self.batch_size)
 
 
-def train(scenario: str = "star8-v0", timesteps: int = 300_000, seed: int = 0):
+def train(scenario: str = "star8-v0", timesteps: int = 300_000, seed: int = 0, **arguments):
     """Returns the actor: from observations and masks to the most likely legal actions."""
     torch.manual_seed(seed)
-    env = EntanglementTorchEnv(make_vec(scenario, NETWORKS))
+    env = EntanglementTorchEnv(make_vec(scenario, NETWORKS, **arguments))
     env.set_seed(seed)
     inputs, widths = env.observation_spec["observation"].shape[-1], (env.action_spec.n, 1)
     logits, value = (MLP(inputs, width, depth=2, num_cells=64, activation_class=nn.Tanh) for width in widths)

@@ -1,4 +1,7 @@
-"""TorchRL on the PettingZoo environment, with nothing to write but the keys; `torchrl` is many times as fast."""
+"""TorchRL on the PettingZoo environment, with nothing to write but the keys; `torchrl` is many times as fast.
+
+Observations are dictionaries here. With flat ones the features are at ("agent", "observation"); nothing else changes.
+"""
 
 import torch
 from tensordict.nn import TensorDictModule
@@ -13,15 +16,17 @@ from dpem_env import parallel_env
 
 LIBRARY, MASKS = "torchrl", "MaskedCategorical on the wrapper's action_mask"
 SLOTS, EPOCHS, MINIBATCHES, LEARNING_RATE, GRADIENT_NORM = 400, 4, 4, 3e-3, 0.5
-OBSERVATION, MASK, ACTION, REWARD = (("agent", name) for name in ("observation", "action_mask", "action", "reward"))
+OBSERVATION = ("agent", "observation", "observation")
+MASK, ACTION, REWARD = (("agent", name) for name in ("action_mask", "action", "reward"))
 LOGITS, VALUE, DONE, TERMINATED = (("agent", name) for name in ("logits", "state_value", "done", "terminated"))
 
 
-def train(scenario: str = "star8-v0", timesteps: int = 100_000, seed: int = 0):
+def train(scenario: str = "star8-v0", timesteps: int = 100_000, seed: int = 0, **arguments):
     """Returns the actor: from observations and masks to the most likely legal actions."""
     torch.manual_seed(seed)
-    # It finds the masks in the infos and stacks the agents, named agent_0 to agent_7, as one group "agent".
-    env = PettingZooWrapper(parallel_env(scenario), categorical_actions=True, seed=seed)
+    # It takes the masks out of the observations and stacks the agents, agent_0 to agent_7, as one group "agent".
+    made = parallel_env(scenario, observation="dict", **arguments)
+    env = PettingZooWrapper(made, categorical_actions=True, seed=seed)
     inputs, widths = env.observation_spec[OBSERVATION].shape[-1], (env.full_action_spec[ACTION].space.n, 1)
     logits, value = (MLP(inputs, width, depth=2, num_cells=64, activation_class=nn.Tanh) for width in widths)
     logits[-1].bias.data[0] = 4.0  # waits at first, mostly: random allocations flood the network

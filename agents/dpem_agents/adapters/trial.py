@@ -1,12 +1,13 @@
 """Whether a library trains here: train its adapter, play what it learned, write down what happened.
 
 python -m dpem_agents.adapters.trial cleanrl --out cleanrl.json
+python -m dpem_agents.adapters.trial cleanrl --routes --conditional --out cleanrl-more-actions.json
 
 An adapter is a module of this package with ``LIBRARY``, the distribution it uses, ``MASKS``, how illegal actions are
-kept out, in a few words, and ``train(scenario, timesteps, seed)``, which trains one policy that agents share, for so
-many agents × slots of a scenario (its name or itself), and returns it as an `Actor`. It steps environments in this
-process, whose simulators count what they play. ``ILLEGAL_ACTIONS_POSSIBLE = True`` says that the library cannot mask:
-then only those played fail the trial.
+kept out, in a few words, and ``train(scenario, timesteps, seed, **arguments)``, which trains one policy that agents
+share, for so many agents × slots of a scenario (its name or itself) in environments made with these arguments, and
+returns it as an `Actor`. It steps environments in this process, whose simulators count what they play.
+``ILLEGAL_ACTIONS_POSSIBLE = True`` says that the library cannot mask: then only those played fail the trial.
 """
 
 from __future__ import annotations
@@ -27,16 +28,13 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from dpem_env import scenarios
-from dpem_env.envs.session import episode_seeds
-from dpem_env.experiments.evaluation import run_episode
+from dpem_env import make_vec, scenarios
 from dpem_env.experiments.workers import ONE_THREAD
 from dpem_env.logs.recorder import simulator_version
-from dpem_env.observations.features import Observations
-from dpem_env.policies import Decision, LocalPolicy, Policy, get_policy
 from dpem_env.report.tables import progress
 from dpem_env.scenarios import Scenario
 from dpem_env.simulator import Simulator
+from dpem_env.simulator.actions import ActionCode
 from dpem_env.simulator.simulator import _step as PLAYING
 from dpem_env.support.files import write_json
 from dpem_env.support.provenance import stamp
@@ -47,18 +45,7 @@ NAMES = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py") if p
 SCENARIO = "star8-v0"
 CROWDED = {"rows": 1}  # of allocations, instead of 4: there, and hardly ever before, actions are illegal
 CROWDED_TIMESTEPS = 50_000
-EPISODES = 40  # of the validation split, played by the learned policy and at random
-
-
-class Learned(LocalPolicy):
-    """What an adapter has trained, as a rule that every node follows by itself."""
-
-    def __init__(self, actor: Actor) -> None:
-        self.actor = actor
-
-    def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
-        """What the actor says."""
-        return Decision(self.actor(observations.matrix, masks))
+EPISODES = 40  # of the validation split, played by the learned policy and by random legal actions
 
 
 @contextmanager
@@ -77,32 +64,44 @@ def watched(on_play: Callable[[int], object]) -> Iterator[Counter[str]]:
         yield plays
 
 
-def play(scenario: Scenario, policy: Policy) -> tuple[NDArray[np.float64], int]:
+def play(scenario: Scenario, actor: Actor, **arguments: bool) -> tuple[NDArray[np.float64], int]:
     """(EPISODES,) returns, means over agents, and the number of illegal actions."""
-    episodes = [run_episode(scenario, policy, episode_seeds(scenario, "validation", i))[0] for i in range(EPISODES)]
-    return np.array([episode.reward for episode in episodes]), sum(episode.illegal for episode in episodes)
+    envs = make_vec(scenario, EPISODES, split="validation", **arguments)
+    observations, infos = envs.reset(seed=0)
+    returns = np.zeros(envs.num_envs)
+    for _ in range(envs.max_cycles):
+        observations, rewards, _, _, infos = envs.step(actor(observations, infos["action_mask"]))
+        returns += rewards
+    return returns.reshape(EPISODES, -1).mean(axis=1), int(infos["final_info"]["illegal_actions"].sum())
 
 
-def trial(name: str, timesteps: int | None = None) -> dict[str, Any]:
+def at_random() -> Actor:
+    """Every node takes one of its legal actions, all equally likely, as `random-legal` does."""
+    rng = np.random.default_rng(0)
+    return lambda _, masks: (rng.random(masks.shape) * masks).argmax(axis=1)
+
+
+def trial(name: str, timesteps: int | None = None, routes: bool = False, conditional: bool = False) -> dict[str, Any]:
     """Train and play the adapter of that name; plain data, with what is wrong under "failures".
 
-    A second, short training on nodes of one row each, where a node that waits for its pair may do nothing else, is for
-    the counts of illegal actions alone.
+    `routes` and `conditional` are those of `dpem_env.parallel_env`: which actions there are. A second, short training
+    on nodes of one row each, where a node that waits for its pair may do nothing else, is for the counts of illegal
+    actions alone.
     """
     adapter = importlib.import_module(f"dpem_agents.adapters.{name}")
-    scenario = scenarios.get(SCENARIO)
-    random_returns, _ = play(scenario, get_policy("random-legal"))  # first: it compiles the simulator
+    scenario, arguments = scenarios.get(SCENARIO), {"routes": routes, "conditional": conditional}
+    random_returns, _ = play(scenario, at_random(), **arguments)  # first: it compiles the simulator
     timesteps = timesteps or inspect.signature(adapter.train).parameters["timesteps"].default
     with progress() as bar, watched(lambda decisions: bar.advance(task, decisions)) as plays:
         task = bar.add_task(f"training {name}", total=timesteps)
         start, cpu_start = time.perf_counter(), time.process_time()
-        actor = adapter.train(SCENARIO, timesteps=timesteps, seed=0)
+        actor = adapter.train(SCENARIO, timesteps=timesteps, seed=0, **arguments)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     crowded = scenarios.get(SCENARIO, **CROWDED)
     with watched(lambda decisions: None) as crowded_plays:
-        crowded_actor = adapter.train(crowded, timesteps=min(timesteps, CROWDED_TIMESTEPS), seed=0)
-    returns, illegal = play(scenario, Learned(actor))
-    _, crowded_illegal = play(crowded, Learned(crowded_actor))
+        crowded_actor = adapter.train(crowded, timesteps=min(timesteps, CROWDED_TIMESTEPS), seed=0, **arguments)
+    returns, illegal = play(scenario, actor, **arguments)
+    _, crowded_illegal = play(crowded, crowded_actor, **arguments)
     gain = returns - random_returns  # paired: of the same episodes
     result = {
         "library": adapter.LIBRARY,
@@ -113,6 +112,8 @@ def trial(name: str, timesteps: int | None = None) -> dict[str, Any]:
         "scenario_hash": scenario.hash,
         "simulator": simulator_version(),
         "stamp": stamp(),
+        **arguments,
+        "actions": ActionCode.of(scenario, routes, int(conditional)).num_actions,
         "timesteps": timesteps,
         "agent_steps": plays["decided"],
         "seconds": seconds,
@@ -149,13 +150,17 @@ def main() -> int:
     """Command line; exit code 1 if the trial fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--routes", action="store_true", help="actions name a route, too")
+    parser.add_argument("--conditional", action="store_true", help='every allocation also comes "only if free"')
     parser.add_argument("--out", type=Path, required=True, help="result file to write (JSON)")
     chosen = parser.parse_args()
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     os.environ |= ONE_THREAD  # before PyTorch is loaded: at these sizes one thread is the fastest
-    result = trial(chosen.name)
+    result = trial(chosen.name, routes=chosen.routes, conditional=chosen.conditional)
     write_json(chosen.out, result)
-    print(f"{chosen.name}: {result['difference']:+.2f} in return to random-legal", *result["failures"], sep="; ")
+    print(
+        f"{chosen.name}: {result['difference']:+.2f} in return to random legal actions", *result["failures"], sep="; "
+    )
     return 0 if result["passed"] else 1
 
 
