@@ -233,7 +233,7 @@ def claims() -> Iterator[tuple[str, str, float, float, float]]:
     page, rule = "docs/forecasting.md", "local-predictive"
     yield (
         page,
-        "within two per cent of the best that anyone could do",
+        "within two per cent of the best possible forecast",
         1 - skill(GRU) / skill("bayes-filter"),
         0.0,
         0.02,
