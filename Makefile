@@ -63,6 +63,7 @@ EXTRAS_flower := [flower]
 test-adapters: setup $(foreach set,main benchmarl agilerl,.adapters/$(set)/installed)
 	$(REPRODUCE) adapters
 	.adapters/main/bin/python -m pytest tests/adapters -m "not slow"
+	for set in benchmarl agilerl; do .adapters/$$set/bin/python -m pytest tests/adapters -k "installed and $$set" || exit 1; done
 .adapters/%/installed: pyproject.toml tests/adapters/constraints-%.txt
 	$(PYTHON) -m venv .adapters/$*
 	.adapters/$*/bin/$(PIP) --constraint tests/adapters/constraints-$*.txt $(LIBRARIES_$*) pytest --editable '.$(EXTRAS_$*)'
