@@ -41,7 +41,7 @@ class EntanglementTask(PettingZooClass):
         return env.max_cycles
 
 
-def train(scenario: str = "star8-v0", timesteps: int = 300_000, seed: int = 0, **arguments):
+def train(scenario: str = "star8-v0", timesteps: int = 40_000, seed: int = 0, **arguments):
     """Returns the actor: from observations and masks to the most likely legal actions."""
     warnings.filterwarnings("ignore", "PettingZoo in TorchRL is tested using version == 1.24.3")
     task = EntanglementTask("entanglement", {"scenario": scenario} | arguments)
