@@ -41,17 +41,17 @@ class EntanglementTask(PettingZooClass):
         return env.max_cycles
 
 
-def train(scenario: str = "star8-v0", timesteps: int = 40_000, seed: int = 0, **arguments):
+def train(scenario: str = "star8-v0", timesteps: int = 300_000, seed: int = 0, **arguments):
     """Returns the actor: from observations and masks to the most likely legal actions."""
     warnings.filterwarnings("ignore", "PettingZoo in TorchRL is tested using version == 1.24.3")
     task = EntanglementTask("entanglement", {"scenario": scenario} | arguments)
     algorithm = replace(IppoConfig.get_from_yaml(), entropy_coef=0.01)
     model = replace(MlpConfig.get_from_yaml(), num_cells=[64, 64])
-    frames = NETWORKS * SLOTS
+    frames, agents = NETWORKS * SLOTS, parallel_env(scenario).max_num_agents
     with TemporaryDirectory() as folder:
         config = replace(
             ExperimentConfig.get_from_yaml(),
-            max_n_frames=timesteps // parallel_env(scenario).max_num_agents,
+            max_n_frames=timesteps // agents,
             on_policy_collected_frames_per_batch=frames,
             on_policy_n_envs_per_worker=NETWORKS,
             on_policy_n_minibatch_iters=EPOCHS,
@@ -69,8 +69,9 @@ def train(scenario: str = "star8-v0", timesteps: int = 40_000, seed: int = 0, **
         experiment.run()
 
     def act(seen, masks):
-        agents = {"observation": torch.from_numpy(seen), "action_mask": torch.from_numpy(masks).bool()}
-        logits = experiment.policy(TensorDict({"agent": agents}))["agent", "logits"]
-        return logits.masked_fill(~agents["action_mask"], -torch.inf).argmax(dim=1).numpy()
+        rows = {"observation": torch.from_numpy(seen), "action_mask": torch.from_numpy(masks).bool()}
+        group = {name: each.unflatten(0, (-1, agents)) for name, each in rows.items()}  # of one network or several
+        logits = experiment.policy(TensorDict({"agent": group}))["agent", "logits"].flatten(0, 1)
+        return logits.masked_fill(~rows["action_mask"], -torch.inf).argmax(dim=1).numpy()
 
     return act

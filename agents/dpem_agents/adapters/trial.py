@@ -152,11 +152,12 @@ def main() -> int:
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--routes", action="store_true", help="actions name a route, too")
     parser.add_argument("--conditional", action="store_true", help='every allocation also comes "only if free"')
+    parser.add_argument("--timesteps", type=int, help="agent-steps of training (default: the adapter's)")
     parser.add_argument("--out", type=Path, required=True, help="result file to write (JSON)")
     chosen = parser.parse_args()
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     os.environ |= ONE_THREAD  # before PyTorch is loaded: at these sizes one thread is the fastest
-    result = trial(chosen.name, routes=chosen.routes, conditional=chosen.conditional)
+    result = trial(chosen.name, chosen.timesteps, routes=chosen.routes, conditional=chosen.conditional)
     write_json(chosen.out, result)
     print(
         f"{chosen.name}: {result['difference']:+.2f} in return to random legal actions", *result["failures"], sep="; "
