@@ -285,15 +285,16 @@ def test_an_averager_that_cannot_work_is_refused(options: dict[str, Any], messag
 
 def test_the_nodes_of_a_stack_agree_after_a_round_on_what_they_share_alone(tmp_path: Path) -> None:
     made = learner(scenarios.get("chain3-v0", slots=24), "independent", tmp_path)
+    encoder = made.model.policy.mlp_extractor.actor.peer.weight
     spec = SharedSpec.from_stack(made.model)
     averaging = averager(off(made.nodes), spec.size, start=spec.get_all(made.model).mean(axis=0))
     draw_weights(made)  # instead of learning
-    local, body = spec.get_all(made.model), made.model.policy.mlp_extractor.actor[0].weight.detach().clone()
+    local, body = spec.get_all(made.model), encoder.detach().clone()
     cohort = averaging.sample(range(made.nodes))
     weights, _ = averaging.aggregate({node: averaging.update_of(node, local[node]) for node in cohort})
     spec.set_all(made.model, weights)
     np.testing.assert_allclose(spec.get_all(made.model), np.tile(local.mean(axis=0), (made.nodes, 1)), rtol=1e-5)
-    assert (made.model.policy.mlp_extractor.actor[0].weight == body).all()
+    assert (encoder == body).all()
 
 
 def test_federated_averaging_loads_neither_torch_nor_the_accountant_until_they_are_needed() -> None:

@@ -116,7 +116,7 @@ def test_the_order_is_that_of_names_whatever_the_order_of_layers() -> None:
 
 
 def test_each_node_of_a_stack_shares_its_own_weights(tmp_path: Path) -> None:
-    made = learner(CHAIN, "independent", tmp_path)
+    made = learner(CHAIN, "independent", tmp_path, encoder="plain")
     draw_weights(made)
     for include in (POLICY_HEAD, WHOLE_POLICY):
         spec = SharedSpec.from_stack(made.model, include)
