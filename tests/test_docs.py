@@ -150,7 +150,7 @@ def test_the_forecaster_in_the_page_on_forecasting_is_one_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (DOCS / "forecasting.md").read_text("utf-8")
-    play(page[page.index("\n## Your own") : page.index("\n## Skill")], tmp_path, monkeypatch)
+    play(page[page.index("\n## Your own") : page.index("\n## Forecast skill")], tmp_path, monkeypatch)
 
 
 def test_the_policy_in_the_readme_stocks_one_pair() -> None:

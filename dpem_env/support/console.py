@@ -91,7 +91,7 @@ class _Sink(io.RawIOBase):
         return self.raw.fileno()
 
     def isatty(self) -> bool:
-        return self.raw.isatty()
+        return not self.raw.closed and self.raw.isatty()  # libraries ask as Python ends, when files are closed
 
     def write(self, data: Any) -> int | None:
         if self.failure is None:

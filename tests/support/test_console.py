@@ -18,7 +18,7 @@ import pytest
 from dpem_env import scenarios
 from dpem_env.scenarios import from_toml
 from dpem_env.support import interrupts
-from dpem_env.support.console import interruptible, printable
+from dpem_env.support.console import interruptible, lasting_output, printable
 from dpem_env.support.interrupts import EXIT_INTERRUPTED, end
 from support.command_line import complaint, dpem
 from support.suites import few
@@ -160,6 +160,16 @@ with lasting_output():
             run, cwd=tmp_path, env=plain | environment, stdout=subprocess.PIPE, stderr=said, check=True
         )
     assert seen.stdout == b"half of it\n\n"
+
+
+def test_output_to_a_file_that_was_closed_since_is_to_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "out").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        with lasting_output():
+            kept = sys.stdout  # as colorama does, which asks it as Python ends
+    assert not kept.isatty()
 
 
 CLOSED = ("<&- >&- 2>&-", ">&-", "<&-", "2>&-", ">&- 2>&-")
