@@ -14,9 +14,9 @@ from dpem_env.envs.metric_labels import HEADLINE, METRICS, QUANTITIES
 from dpem_env.experiments import cards, results
 from dpem_env.experiments.anova import one_way_anova, two_way_anova
 from dpem_env.experiments.forecast_skill import SUMS
-from dpem_env.experiments.fronts import FrontTable, claims, front_table, points_of
+from dpem_env.experiments.fronts import FrontTable, by_network, claims, front_table, points_of
 from dpem_env.experiments.regimes import crossover_table, regime_map
-from dpem_env.experiments.statistics import RESAMPLES
+from dpem_env.experiments.statistics import RESAMPLES, mean_interval, paired_difference
 from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.report.tables import of_tuned
 from dpem_env.scenarios.hardware import PRESETS
@@ -26,6 +26,7 @@ from dpem_env.support.seeding import generator
 
 BASELINES = Path(__file__).resolve().parents[1] / "baselines"
 FRONTS = BASELINES / "results" / "learning" / "fronts"
+FINE_TUNED, PUBLIC = BASELINES / "results" / "federated" / "finetune", "public"
 FRONT_FOLDERS = {"mesh100-v0": "evaluation", "surfnet-v0": "surfnet", "mesh100-outages-v0": "mesh100-outages"}
 POINT = (None, 0.5)  # s, control delays at which policies are compared
 DEMANDS = ("sessions", "half", "steady", "periodic", "trace")
@@ -95,6 +96,27 @@ def learned_claims() -> Iterator[Record]:
     for theirs in (label for label in points if label.startswith("central")):
         for price, claim in zip(prices, claims(points, ours, theirs, generator("claims")), strict=True):
             yield claim._asdict() | {"price": price, "theirs": theirs}
+
+
+def fine_tuned() -> Iterator[Record]:
+    """Policies fine-tuned on held-out networks, beside the public one that they start from, and how far they moved."""
+    [scenario] = read(FINE_TUNED / "evaluation").summary["scenarios"]
+    topologies = [seeds["topology"] for seeds in scenario["seeds"]]
+    moved = {each["name"]: each for each in read_json(FINE_TUNED / "curves" / "curve.json")["trainings"]}
+    played = [each for each in results.records(read(FINE_TUNED / "evaluation")) if "reward" in each]
+    by_label = {
+        each["label"]: {name: by_network(each[name].values, topologies) for name in HEADLINE} for each in played
+    }
+    for label, values in by_label.items():
+        told: Record = {"label": label, "networks": len(set(topologies)), "episodes": len(topologies)}
+        for name in HEADLINE:
+            told[name] = Estimate(METRICS[name], *mean_interval(values[name], generator("fine-tuned")))
+            if label != PUBLIC:
+                more = paired_difference(values[name], by_label[PUBLIC][name], generator("fine-tuned"))
+                told[f"more_{name}"] = Estimate(METRICS[name], *more)
+        for name in ("kl_from_start", "changed_decisions"):
+            told[name] = moved[label][name][-1][0] if label in moved else None
+        yield told
 
 
 def regimes() -> Iterator[Record]:
@@ -265,6 +287,7 @@ ANALYSES = {
         reproduced,
         learned_fronts,
         learned_claims,
+        fine_tuned,
         regimes,
         leaderboard,
     )

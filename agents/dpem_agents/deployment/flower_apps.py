@@ -128,7 +128,7 @@ class LocalLearning:
         """Take over the final weights, and write the policy for playing: the sign that all is over."""
         self._take_over(weights, self.averaging.rounds)
         self._save()
-        load(self.folder / FILE).for_playing().save(self.folder / POLICY_FILE)
+        load(self.folder / FILE).for_playing().save(self.folder / POLICY_FILE, compressed=True)
 
     @property
     def averaging(self) -> Averaging:

@@ -89,9 +89,9 @@ class Checkpoint:
             if ours != theirs:
                 raise PolicyError(f"the PPO checkpoint is for {theirs} {name}; {scenario.name} has {ours}")
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], compressed: bool = False) -> None:
         """Write the file, whole or not at all; DpemError if that fails."""
-        checkpoints.write(path, self.about, self.arrays)
+        checkpoints.write(path, self.about, self.arrays, compressed)
 
 
 def load(path: str | os.PathLike[str], training: bool = False) -> Checkpoint:

@@ -243,7 +243,7 @@ class Training:
 
     def _finish(self, checkpoint: Checkpoint) -> Path:
         path = self._save(checkpoint)
-        checkpoint.for_playing().save(self.out / POLICY_FILE)
+        checkpoint.for_playing().save(self.out / POLICY_FILE, compressed=True)
         return path
 
     def _run(self) -> None:
