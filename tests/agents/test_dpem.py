@@ -16,6 +16,7 @@ from dpem_env import scenarios
 from dpem_env.demand.forecast import get_forecaster
 from dpem_env.envs.session import EpisodeSeeds
 from dpem_env.experiments.evaluation import run_episode
+from dpem_env.network.network import build_network
 from dpem_env.policies import get_policy
 from dpem_env.support.errors import PolicyError
 from support.command_line import dpem
@@ -60,7 +61,7 @@ def test_a_folder_of_trainings_plays_on_each_of_their_networks_with_what_was_lea
         played = [run_episode(CHAIN, policy, EpisodeSeeds(seed, 3))[0] for policy in (together, alone[seed])]
         assert str(played[0]) == str(played[1])
     with pytest.raises(PolicyError, match="none of the 2 trainings, on as many networks, was on this one of 3 nodes"):
-        run_episode(CHAIN, together, EpisodeSeeds(8, 3))
+        together.reset(CHAIN, build_network(CHAIN, 8), 0)
 
 
 def test_a_folder_with_two_trainings_on_one_network_is_refused(tmp_path: Path) -> None:
