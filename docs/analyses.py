@@ -26,7 +26,8 @@ from dpem_env.support.seeding import generator
 
 BASELINES = Path(__file__).resolve().parents[1] / "baselines"
 FRONTS = BASELINES / "results" / "learning" / "fronts"
-FINE_TUNED, PUBLIC = BASELINES / "results" / "federated" / "finetune", "public"
+FINE_TUNED = BASELINES / "results" / "federated" / "finetune"
+PUBLIC, CONTROL = "public", "public, trained on"  # labels there
 FRONT_FOLDERS = {"mesh100-v0": "evaluation", "surfnet-v0": "surfnet", "mesh100-outages-v0": "mesh100-outages"}
 POINT = (None, 0.5)  # s, control delays at which policies are compared
 DEMANDS = ("sessions", "half", "steady", "periodic", "trace")
@@ -111,9 +112,9 @@ def fine_tuned() -> Iterator[Record]:
         told: Record = {"label": label, "networks": len(set(topologies)), "episodes": len(topologies)}
         for name in HEADLINE:
             told[name] = Estimate(METRICS[name], *mean_interval(values[name], generator("fine-tuned")))
-            if label != PUBLIC:
-                more = paired_difference(values[name], by_label[PUBLIC][name], generator("fine-tuned"))
-                told[f"more_{name}"] = Estimate(METRICS[name], *more)
+            for other in {PUBLIC, CONTROL} - {label}:
+                more = paired_difference(values[name], by_label[other][name], generator("fine-tuned"))
+                told[f"{name}_beside_{'public' if other == PUBLIC else 'control'}"] = Estimate(METRICS[name], *more)
         for name in ("kl_from_start", "changed_decisions"):
             told[name] = moved[label][name][-1][0] if label in moved else None
         yield told
