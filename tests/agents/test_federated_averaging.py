@@ -284,7 +284,7 @@ def test_an_averager_that_cannot_work_is_refused(options: dict[str, Any], messag
 
 
 def test_the_nodes_of_a_stack_agree_after_a_round_on_what_they_share_alone(tmp_path: Path) -> None:
-    made = learner(scenarios.get("chain3-v0", slots=24), "independent", tmp_path)
+    made = learner(scenarios.get("chain3-v0", slots=24), "independent", tmp_path, encoder="per-peer")
     encoder = made.model.policy.mlp_extractor.actor.peer.weight
     spec = SharedSpec.from_stack(made.model)
     averaging = averager(off(made.nodes), spec.size, start=spec.get_all(made.model).mean(axis=0))
