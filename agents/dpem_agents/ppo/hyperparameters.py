@@ -101,8 +101,8 @@ class Hyperparameters:
 # that updates do not follow the few that are being played, and a learning rate that falls to nothing. A second search,
 # from there on, found who should decide.
 SHARED = Hyperparameters(networks=32, slots=32, annealed=True, idle_forecast=1.0)
-# Each node learns from its own 128 slots alone, from the whole observation: a small network for every peer takes less time,
-# but learns less (dpem reproduce independent).
+# Each node learns from its own 128 slots alone, from the whole observation: a small network for every peer needs less
+# time, but learns less (dpem reproduce independent).
 ALONE = Hyperparameters(networks=1, minibatches=2, epochs=4, encoder="plain", idle_forecast=1.0)
 # What all nodes are to have in common must not depend on which peer is the first, and the fewer weights the less noise.
 FEDERATED = replace(ALONE, encoder="per-peer", hidden=16)
