@@ -31,6 +31,7 @@ PUBLIC, CONTROL = "public", "public, trained on"  # labels there
 FRONT_FOLDERS = {"mesh100-v0": "evaluation", "surfnet-v0": "surfnet", "mesh100-outages-v0": "mesh100-outages"}
 POINT = (None, 0.5)  # s, control delays at which policies are compared
 DEMANDS = ("sessions", "half", "steady", "periodic", "trace")
+SIZE_FOLDERS = {25: "mesh25", 50: "mesh50", 100: "evaluation", 200: "mesh200", 400: "mesh400"}
 FRONT_LEVELS = (0.0005, 0.001, 0.0015, 0.002, 0.003)  # of contention, written down before scoring
 PEERS = ("mpe2", "rware", "sequence", "jaxmarl", "jumanji", "vmas", "torchrl", "dpem-env")
 SKILL = Quantity("skill", "deviance skill", 3)
@@ -82,6 +83,14 @@ def learned_fronts() -> Iterator[Record]:
         table = _front_table(folder)
         for record in table.records:
             yield record | {"episodes": table.episodes, "network": network}
+
+
+def learned_sizes() -> Iterator[Record]:
+    """Fronts of mesh100's policies beside maxweight's on meshes of other sizes: nothing was trained or tuned there."""
+    for nodes, folder in SIZE_FOLDERS.items():
+        table = _front_table(folder)
+        for record in table.records:
+            yield record | {"episodes": table.episodes, "nodes": nodes}
 
 
 @cache  # two tables tell of each
@@ -287,6 +296,7 @@ ANALYSES = {
         presets,
         reproduced,
         learned_fronts,
+        learned_sizes,
         learned_claims,
         fine_tuned,
         regimes,

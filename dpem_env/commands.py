@@ -477,6 +477,7 @@ def front(
     with working("comparing …"):
         fronts = front_table(found, reference, limit, level)
     what = f"{fronts.points} point(s) each, {fronts.episodes} episode(s), contention up to {fronts.limit:.3g}"
+    what += "; an observation is a network" * (fronts.observed == "network")
     print_fronts(what, fronts.records, fronts.fronts, fronts.differences)
     if out is not None:
         make_file_writable(out)

@@ -174,6 +174,45 @@ def claims() -> Iterator[tuple[str, str, float, float, float]]:
         yield page, "central-lp delivers more at less contention", against["delivery"], 0.5, 1.0
         yield page, "central-lp delivers more at less contention", 1 / against["contention"], 0.0, 1.0
 
+    page = "docs/learning.md"
+    for each in records("learned_sizes"):
+        if each["policy"].startswith("PPO") and each["nodes"] in (50, 200, 400):
+            for level in (1, 2, 3):
+                yield page, "at 0.001, 0.0015 and 0.002 on 50, 200 and 400 nodes", each[f"higher_{level}"].low, 0.0, 1.0
+            for level in range(5 if each["nodes"] == 400 else 0):
+                yield page, "and on 400 at all five levels", each[f"higher_{level}"].low, 0.0, 1.0
+        elif each["policy"].startswith("PPO") and each["nodes"] == 25:
+            yield page, "only 0.0015 is clear of zero", each["higher_2"].low, 0.0, 1.0
+            for level in (0, 1, 3, 4):
+                yield page, "only 0.0015 is clear of zero", each[f"higher_{level}"].low, -1.0, 0.0
+    alone = {each["label"]: each["reward"] for each in records("results/learning/independent")}
+    plain = alone["plain, 2 training seeds"].value
+    for hidden in (16, 32):
+        learned = alone[f"per peer, {hidden} units, 2 training seeds"].value
+        yield page, "It learns less from as many slots", plain - learned, 0.3, 2.0
+
+    page = "docs/federated-learning.md"
+    tuned = {each["label"]: each for each in records("fine_tuned")}
+    for label, each in tuned.items():
+        if label != "public":
+            told = "every way to fine-tune earns more than the public policy"
+            yield page, told, each["reward_beside_public"].value, 0.0, 1.0
+    for epsilon in (8, 2):
+        whole = tuned[f"whole, ε {epsilon}"]
+        yield page, "clear of zero, at ε = 8 and at ε = 2", whole["reward_beside_public"].low, 0.0, 1.0
+        for share in ("whole", "body"):
+            beyond = tuned[f"{share}, ε {epsilon}"]["reward_beside_control"]
+            yield page, "0.02 to 0.03, is not clear of zero", beyond.value, 0.015, 0.035
+            yield page, "0.02 to 0.03, is not clear of zero", beyond.low, -1.0, 0.0
+    for label, gain in (("public, trained on", 0.09), ("whole, ε 8", 0.12)):
+        gained = tuned[label]["reward_beside_public"].value
+        yield page, "The control gains 0.09 of the 0.12", gained, gain - 0.005, gain + 0.005
+    for share, most in (("whole", 0.01), ("body", 0.01), ("head", 0.035)):
+        apart = tuned[f"{share}, ε 8"]["reward"].value - tuned[f"{share}, ε 2"]["reward"].value
+        yield page, "differ by less than 0.01 where bodies or whole policies are averaged", abs(apart), 0.0, most
+    for label in tuned.keys() - {"public", "public, trained on", "alone"}:
+        yield page, "fine-tuning changes 2 to 3 % of decisions", tuned[label]["changed_decisions"], 0.019, 0.034
+
     page = "docs/results.md"
     yield page, "deliver two to three per cent more than the best local rule", more(at("0"), "maxweight"), 0.015, 0.035
     yield page, "At a quarter of a second it is level with them", more("maxweight", at("0.25")), -0.02, 0.02

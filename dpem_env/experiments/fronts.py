@@ -198,6 +198,7 @@ class FrontTable(NamedTuple):
     limit: float
     points: int  # of every policy
     episodes: int
+    observed: str  # what of them an observation is: an episode, or a network
 
 
 def front_table(
@@ -232,5 +233,7 @@ def front_table(
         [" : {policy}", "share: {share:interval}", *(f"{at}: {{delivery_{n}:interval}}" for n, at in titles.items())],
         [" : {policy}", "share: {more:change}", *(f"{at}: {{higher_{n}:change}}" for n, at in titles.items())],
         limit,
-        *points[reference].delivery.shape[::2],
+        len(points[reference].delivery),
+        played := len(results.summary["scenarios"][0]["episodes"]),
+        "episode" if points[reference].delivery.shape[2] == played else "network",
     )
