@@ -64,6 +64,6 @@ def read(
     for name, array in found.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} has entries that are no numbers (NaN or infinite); train it anew")
-        if array.size and np.abs(array).max() > LARGEST:
+        if array.size and float(np.abs(array).max()) > LARGEST:
             raise ValueError(f"{name} has entries beyond {LARGEST:g}, which no training ends with; train it anew")
     return described, found

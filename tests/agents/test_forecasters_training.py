@@ -136,7 +136,9 @@ def test_every_node_keeps_the_weights_that_did_best_on_the_end_of_its_history(mo
     assert len(set(best.tolist())) > 1  # nodes differ in when they were best
     assert np.allclose(session.lowest, losses.min(axis=0))
     for i in range(3):
-        assert np.array_equal(session.best()["output"][i], checked[best[i]][1]["output"][i])
+        kept, best_weights = session.best()["output"][i], checked[best[i]][1]["output"][i]
+        assert kept.dtype == np.float16
+        assert np.array_equal(kept, best_weights.astype(np.float16))
 
 
 def test_pairs_that_never_ask_and_nodes_without_peers_do_no_harm() -> None:

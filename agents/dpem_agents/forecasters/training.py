@@ -175,9 +175,10 @@ class Training:
                 yield done, total
 
     def best(self) -> Arrays:
-        """Arrays of a checkpoint, with every node's best weights so far."""
+        """Arrays of a checkpoint, with every node's best weights so far, in half precision: there are many nodes."""
         own = {"peers": self.history.peers, "scale": self.scale, "size": self.size}
-        return {name: array.copy() for name, array in (own | self._best).items()}
+        halved = {name: array.astype(np.float16) for name, array in self._best.items()}
+        return {name: array.copy() for name, array in own.items()} | halved
 
     @property
     def _per_epoch(self) -> int:
