@@ -192,7 +192,9 @@ def test_checkpoints_are_written_while_training_runs(tmp_path: Path, monkeypatch
     saved = []
     usual = Checkpoint.save
     monkeypatch.setattr(
-        Checkpoint, "save", lambda self, path: saved.append(self.about["timesteps"]) or usual(self, path)
+        Checkpoint,
+        "save",
+        lambda self, path, **named: saved.append(self.about["timesteps"]) or usual(self, path, **named),
     )
     trained(tmp_path / "often", save_every=0.0)
     assert saved == [*(rollouts * ROLLOUT for rollouts in range(7)), 6 * ROLLOUT, 6 * ROLLOUT]

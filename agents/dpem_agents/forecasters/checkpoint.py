@@ -80,7 +80,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     files = files_of(path)
     if len(files) > 1:
         return _together([load(file) for file in files], files)
-    path = files[0]
+    [path] = files
     with reading("checkpoint", path, PolicyError):
         about, named = checkpoints.read(path, FORMAT, _About, _expected)
     topologies: dict[str, Arrays] = {}
@@ -90,19 +90,21 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(**{name: about[name] for name in ABOUT[1:]}, topologies=tuple(topologies.values()))
 
 
-def files_of(path: str | os.PathLike[str]) -> list[Path]:
+def files_of(path: str | os.PathLike[str]) -> list[str | os.PathLike[str]]:
     """The file itself, or those of the trainings in a folder."""
-    return sorted(Path(path).glob(f"*/{OF_TRAINING}")) or [Path(path)]
+    with reading("checkpoint", path, PolicyError):
+        return [*sorted(Path(path).glob(f"*/{OF_TRAINING}"))] or [path]
 
 
-def _together(found: Sequence[Checkpoint], paths: Sequence[Path]) -> Checkpoint:
+def _together(found: Sequence[Checkpoint], paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
     """One with the topologies of all; PolicyError unless they are of one kind."""
     first = found[0]
     for other, path in zip(found, paths, strict=True):
         for name in ("model", "horizon", "hidden"):
-            if getattr(other, name) != getattr(first, name):
+            one, another = getattr(first, name), getattr(other, name)
+            if one != another:
                 raise PolicyError(
-                    f"{path} has {name} {getattr(other, name)!r}, and {paths[0]} {getattr(first, name)!r}: "
+                    f"{os.fspath(path)} has {name} {another!r}, and {os.fspath(paths[0])} {one!r}: "
                     "forecasters that are used together have the same"
                 )
     return replace(first, topologies=tuple(arrays for each in found for arrays in each.topologies))

@@ -112,9 +112,10 @@ def file_of(path: str | os.PathLike[str]) -> Path:
 
 def places(path: str | os.PathLike[str]) -> list[Path]:
     """The checkpoints that play where `path` is asked for: one, or one per network, of the trainings in a folder."""
-    if file_of(path).is_file() or not Path(path).is_dir():
-        return [Path(path)]
-    return sorted(folder for folder in Path(path).iterdir() if file_of(folder).is_file()) or [Path(path)]
+    with reading("checkpoint", path, PolicyError):
+        if file_of(path).is_file() or not Path(path).is_dir():
+            return [Path(path)]
+        return sorted(folder for folder in Path(path).iterdir() if file_of(folder).is_file()) or [Path(path)]
 
 
 def topology_hash(network: Network) -> str:
