@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -79,18 +79,19 @@ def _of_file(path: Path, name: str) -> Iterator[Record]:
 
 def learned_fronts() -> Iterator[Record]:
     """Fronts of learned policies and rules at the levels that were written down, and beside maxweight's."""
-    for network, folder in FRONT_FOLDERS.items():
-        table = _front_table(folder)
-        for record in table.records:
-            yield record | {"episodes": table.episodes, "network": network}
+    yield from _fronts_of(FRONT_FOLDERS, "network")
 
 
 def learned_sizes() -> Iterator[Record]:
     """Fronts of mesh100's policies beside maxweight's on meshes of other sizes: nothing was trained or tuned there."""
-    for nodes, folder in SIZE_FOLDERS.items():
+    yield from _fronts_of(SIZE_FOLDERS, "nodes")
+
+
+def _fronts_of(folders: Mapping[Any, str], field: str) -> Iterator[Record]:
+    for value, folder in folders.items():
         table = _front_table(folder)
         for record in table.records:
-            yield record | {"episodes": table.episodes, "nodes": nodes}
+            yield record | {"episodes": table.episodes, field: value}
 
 
 @cache  # two tables tell of each

@@ -29,6 +29,7 @@ from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.support.errors import DpemError, nearest
 
 Array = NDArray[np.float64]
+Means = tuple[Array, Array]  # (1 + resamples, P) of contention and of delivery
 
 CONTENTION, DELIVERY = METRICS["contention"], METRICS["delivery_rate"]
 SHARE = Quantity("share", "share below the front", 4)
@@ -141,7 +142,7 @@ def compare_fronts(
     }
 
 
-def resampled(points: Points, episodes: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+def resampled(points: Points, episodes: Array, rng: np.random.Generator) -> Means:
     """(1 + resamples, P) means of contention and of delivery by weights of episodes: as they are, then resampled."""
     seeds = weights(points.delivery.shape[1], len(episodes), rng)
     contention, delivery = (resampled_means(values, seeds, episodes) for values in points)
@@ -153,7 +154,12 @@ def _interval(estimates: Array, episodes: int, trainings: int) -> Interval:
     value, drawn = float(estimates[0]), estimates[1:]
     if trainings > 1:
         return percentiles(value, drawn, trainings * episodes)
-    return student(value, float(drawn.std()) * math.sqrt(episodes / max(episodes - 1, 1)), episodes)
+    return student(value, float(standard_error(drawn, episodes)), episodes)
+
+
+def standard_error(drawn: Array, number: int) -> Any:
+    """(R, …) to (…): of estimates that were resampled R times from so many episodes, or networks."""
+    return drawn.std(axis=0) * math.sqrt(number / max(number - 1, 1))
 
 
 class Claim(NamedTuple):
@@ -174,19 +180,26 @@ def claims(points: Mapping[str, Points], ours: str, theirs: str, rng: np.random.
     number = points[ours].delivery.shape[2]
     episodes = weights(number, RESAMPLES, rng)
     mine, other = (resampled(points[label], episodes, rng) for label in (ours, theirs))
-    rivals = other[1][0] >= NEARLY * other[1][0].max()
-    width = float(stats.t.ppf(CONFIDENCE, number - 1)) * math.sqrt(number / (number - 1))
+    width = float(stats.t.ppf(CONFIDENCE, number - 1))
     told = []
     for point in range(len(points[ours].delivery)):
-        with np.errstate(divide="ignore", invalid="ignore"):  # without contention a ratio is infinite, or unknown
-            contention, delivery = (
-                np.log(mean[:, [point]]) - np.log(of[:, rivals]) for mean, of in zip(mine, other, strict=True)
-            )
+        contention, delivery = beside_rivals(mine, point, other)
         least, most = delivery[0].min(), contention[0].max()
-        above = (delivery[0] - width * delivery[1:].std(axis=0)).min()
-        below = (contention[0] + width * contention[1:].std(axis=0)).max()
+        with np.errstate(invalid="ignore"):
+            above = (delivery[0] - width * standard_error(delivery[1:], number)).min()
+            below = (contention[0] + width * standard_error(contention[1:], number)).max()
         told.append(Claim(*(float(np.exp(each)) for each in (least, above, most, below))))
     return told
+
+
+def beside_rivals(ours: Means, place: int, theirs: Means) -> Means:
+    """Logarithms of ratios of one of our points to those of theirs that deliver at least `NEARLY` of their best."""
+    rivals = theirs[1][0] >= NEARLY * theirs[1][0].max()
+    with np.errstate(divide="ignore", invalid="ignore"):  # without contention a ratio is infinite, or unknown
+        contention, delivery = (
+            np.log(mean[:, [place]]) - np.log(of[:, rivals]) for mean, of in zip(ours, theirs, strict=True)
+        )
+    return contention, delivery
 
 
 class FrontTable(NamedTuple):
@@ -227,6 +240,7 @@ def front_table(
             record["more"] = Estimate(SHARE, *each.more)
             record |= {f"higher_{n}": Estimate(DELIVERY, *found) for n, found in enumerate(each.higher)}
         told.append(record)
+    played, observed = len(results.summary["scenarios"][0]["episodes"]), points[reference].delivery.shape[2]
     titles = {n: f"at {level:.3g}" for n, level in enumerate(levels)}
     return FrontTable(
         told,
@@ -234,6 +248,6 @@ def front_table(
         [" : {policy}", "share: {more:change}", *(f"{at}: {{higher_{n}:change}}" for n, at in titles.items())],
         limit,
         len(points[reference].delivery),
-        played := len(results.summary["scenarios"][0]["episodes"]),
-        "episode" if points[reference].delivery.shape[2] == played else "network",
+        played,
+        "episode" if observed == played else "network",
     )

@@ -16,8 +16,18 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from dpem_env.experiments.fronts import NEARLY, Array, Points, heights, resampled, shares
+from dpem_env.experiments.fronts import (
+    Array,
+    Means,
+    Points,
+    beside_rivals,
+    heights,
+    resampled,
+    shares,
+    standard_error,
+)
 from dpem_env.experiments.statistics import RESAMPLES, weights
+from dpem_env.report.envelope import envelope
 
 MORE_DELIVERED, LESS_CONTENDED = 1.25, 0.83  # the paper's 25 % more and 17 % less
 MORE_THAN_PREDICTIVE = 1.12
@@ -65,27 +75,27 @@ def verdict(
 ) -> list[Part]:
     """Parts (a) to (d) of the policy `ours`, of which the point at `place` is played in (a); its front in the others.
 
-    (a) More delivered and less contended than every point of reactive control that delivers `NEARLY` its best. (b) More
+    (a) More delivered and less contended than every point of reactive control that delivers nearly its best. (b) More
     delivered than the most that predictive control delivers, at its contention. (c) At every level of contention
     delivery not inferior to that of control that is never late. (d) More below the front, up to the last level, than
     below that of every local rule.
     """
-    episodes = weights(points[ours].delivery.shape[2], RESAMPLES, rng)
+    number = points[ours].delivery.shape[2]
+    episodes = weights(number, RESAMPLES, rng)
     everybody = {ours, *(label for labels in rivals for label in labels)}
     means = {label: resampled(points[label], episodes, rng) for label in sorted(everybody)}
-    scale = _Scale(points[ours].delivery.shape[2])
     at = np.asarray(levels, dtype=np.float64)
     tests = {
         f"≥ {MORE_DELIVERED:g} × delivered, ≤ {LESS_CONTENDED:g} × contended": [
-            test for label in rivals.reactive for test in _beside(means[ours], place, label, means[label], scale)
+            test for label in rivals.reactive for test in _beside(means[ours], place, label, means[label], number)
         ],
         f"≥ {MORE_THAN_PREDICTIVE:g} × delivered at no more contention": [
-            _above(means[ours], label, means[label], scale) for label in rivals.predictive
+            _above(means[ours], label, means[label], number) for label in rivals.predictive
         ],
         f"delivery > −{INFERIOR:g} at equal contention": [
-            test for label in rivals.instantaneous for test in _as_high(means[ours], label, means[label], at, scale)
+            test for label in rivals.instantaneous for test in _as_high(means[ours], label, means[label], at, number)
         ],
-        "more below the front": [_more(means[ours], label, means[label], at[-1], scale) for label in rivals.local],
+        "more below the front": [_more(means[ours], label, means[label], at[-1], number) for label in rivals.local],
     }
     worst = {asked: max(of, key=lambda test: test.p) for asked, of in tests.items()}
     adjusted = holm([test.p for test in worst.values()])
@@ -101,54 +111,42 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(each) for each in adjusted]
 
 
-class _Scale:
-    """Standard errors of so many episodes, or networks."""
-
-    def __init__(self, number: int) -> None:
-        self.freedom, self.wider = number - 1, math.sqrt(number / (number - 1))
-
-    def p(self, estimates: Array) -> float:
-        """Of the first being above 0, by the spread of all others."""
-        error = self.wider * float(estimates[1:].std())
-        if not math.isfinite(error):
-            return 1.0
-        if error == 0.0:
-            return 0.0 if estimates[0] > 0.0 else 1.0
-        return float(stats.t.sf(estimates[0] / error, self.freedom))
+def _above_zero(estimates: Array, number: int) -> float:
+    """The p of the first estimate being above 0, by all others, which were resampled from so many episodes."""
+    with np.errstate(invalid="ignore"):
+        error = float(standard_error(estimates[1:], number))
+    if not math.isfinite(error):
+        return 1.0
+    if error == 0.0:
+        return 0.0 if estimates[0] > 0.0 else 1.0
+    return float(stats.t.sf(estimates[0] / error, number - 1))
 
 
-Means = tuple[Array, Array]  # (1 + resamples, P) of contention and of delivery
-
-
-def _beside(ours: Means, place: int, label: str, theirs: Means, scale: _Scale) -> list[_Test]:
-    nearly = theirs[1][0] >= NEARLY * theirs[1][0].max()
+def _beside(ours: Means, place: int, label: str, theirs: Means, number: int) -> list[_Test]:
     found = []
-    for rival in np.flatnonzero(nearly):
-        contended, delivered = ours[0][:, place], ours[1][:, place]
-        with np.errstate(divide="ignore", invalid="ignore"):  # without contention a ratio is infinite, or unknown
-            less, more = np.log(contended / theirs[0][:, rival]), np.log(delivered / theirs[1][:, rival])
-            worst = max(scale.p(more - math.log(MORE_DELIVERED)), scale.p(math.log(LESS_CONTENDED) - less))
+    for less, more in zip(*(ratios.T for ratios in beside_rivals(ours, place, theirs)), strict=True):
+        worst = max(
+            _above_zero(more - math.log(MORE_DELIVERED), number), _above_zero(math.log(LESS_CONTENDED) - less, number)
+        )
         found.append(_Test(label, f"{np.exp(more[0]):.2f}, {np.exp(less[0]):.2f}", worst))
     return found
 
 
-def _above(ours: Means, label: str, theirs: Means, scale: _Scale) -> _Test:
-    most = int(theirs[1][0].argmax())
-    reached = np.array(
-        [heights(x[None], y[None], level[None])[0, 0] for x, y, level in zip(*ours, theirs[0][:, most], strict=True)]
-    )
-    more = np.log(reached / theirs[1][:, most])
-    return _Test(label, f"{np.exp(more[0]):.2f}", scale.p(more - math.log(MORE_THAN_PREDICTIVE)))
+def _above(ours: Means, label: str, theirs: Means, number: int) -> _Test:
+    contention, delivery = (mean[:, int(theirs[1][0].argmax())] for mean in theirs)
+    reached = [np.interp(level, *envelope(x, y)) for x, y, level in zip(*ours, contention, strict=True)]
+    more = np.log(np.array(reached) / delivery)
+    return _Test(label, f"{np.exp(more[0]):.2f}", _above_zero(more - math.log(MORE_THAN_PREDICTIVE), number))
 
 
-def _as_high(ours: Means, label: str, theirs: Means, levels: Array, scale: _Scale) -> list[_Test]:
+def _as_high(ours: Means, label: str, theirs: Means, levels: Array, number: int) -> list[_Test]:
     higher = heights(*ours, levels) - heights(*theirs, levels)
     return [
-        _Test(f"{label} at {level:g}", f"{column[0]:+.3f}", scale.p(column + INFERIOR))
+        _Test(f"{label} at {level:g}", f"{column[0]:+.3f}", _above_zero(column + INFERIOR, number))
         for level, column in zip(levels, higher.T, strict=True)
     ]
 
 
-def _more(ours: Means, label: str, theirs: Means, limit: float, scale: _Scale) -> _Test:
+def _more(ours: Means, label: str, theirs: Means, limit: float, number: int) -> _Test:
     more = shares(*ours, limit) - shares(*theirs, limit)
-    return _Test(label, f"{more[0]:+.4f}", scale.p(more))
+    return _Test(label, f"{more[0]:+.4f}", _above_zero(more, number))

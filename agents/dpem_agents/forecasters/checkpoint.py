@@ -78,9 +78,10 @@ class Checkpoint:
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read and check a checkpoint, or those of all trainings in a folder; raises PolicyError with one clear line."""
     files = files_of(path)
-    if len(files) > 1:
-        return _together([load(file) for file in files], files)
-    [path] = files
+    return _together([_of_file(file) for file in files], files)
+
+
+def _of_file(path: str | os.PathLike[str]) -> Checkpoint:
     with reading("checkpoint", path, PolicyError):
         about, named = checkpoints.read(path, FORMAT, _About, _expected)
     topologies: dict[str, Arrays] = {}
