@@ -204,12 +204,14 @@ def test_weights_at_the_start_leave_the_rule_as_it_is_and_a_waiting_start_waits(
 
 
 def test_a_shared_policy_plays_on_networks_of_any_size(tmp_path: Path) -> None:
-    # D = 8 peers per node on 20 nodes; then 8 places, one of them empty, on 8 nodes.
+    # D = 8 peers per node on 20 nodes; then 8 places, one of them empty, on 8 nodes; then fewer peers, and more.
     trained_on = scenarios.get("mesh20-v0", slots=40)
     policy = PpoPolicy(drawn_checkpoint(trained_on, "shared", tmp_path))
     for other in (
         trained_on,
         scenarios.get("star8-v0", slots=40, peers=8),
+        scenarios.get("star8-v0", slots=40),
+        scenarios.get("mesh20-v0", slots=40, peers=11),
         scenarios.get("mesh20-v0", nodes=31, slots=9),
     ):
         metrics, session = run_episode(other, policy, EpisodeSeeds(2000, 1))
@@ -328,7 +330,7 @@ def test_an_independent_policy_plays_on_its_own_topology_only(tmp_path: Path) ->
     ],
 )
 def test_a_scenario_of_another_shape_is_refused_in_one_line(changed: Any, line: str, tmp_path: Path) -> None:
-    policy = PpoPolicy(drawn_checkpoint(STAR, "shared", tmp_path))
+    policy = PpoPolicy(drawn_checkpoint(STAR, "shared", tmp_path, encoder="plain"))
     other = STAR.override(**changed)
     with pytest.raises(PolicyError, match=line.replace("+", r"\+")):
         policy.reset(other, build_network(other, 0), 0)

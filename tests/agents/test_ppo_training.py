@@ -225,6 +225,7 @@ def test_the_contention_penalty_grows_from_a_tenth_over_the_first_part(
 ) -> None:
     assert [Hyperparameters().penalty_share(done) for done in (0.0, 0.2, 0.4, 1.0)] == pytest.approx([0.1, 0.55, 1, 1])
     assert Hyperparameters(penalty_ramp=0.0).penalty_share(0.0) == 1.0
+    assert Hyperparameters(penalty_ramp=0.4, penalty_factor=3.0).penalty_share(0.2) == pytest.approx(3 * 0.55)
     used = []
     usual = NodeVecEnv.step_wait
     monkeypatch.setattr(NodeVecEnv, "step_wait", lambda self: used.append(self.penalty_share) or usual(self))

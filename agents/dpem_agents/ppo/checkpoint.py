@@ -19,7 +19,7 @@ from dpem_agents import checkpoints
 from dpem_agents.checkpoints import Arrays, Kinds
 from dpem_agents.ppo.forward import shapes
 from dpem_agents.ppo.hyperparameters import MODES, STACKED, Hyperparameters, changed
-from dpem_agents.ppo.layout import Layout, interface
+from dpem_agents.ppo.layout import PEERS, Layout, interface
 from dpem_env.network.network import Network
 from dpem_env.observations.features import NEWS
 from dpem_env.scenarios import Scenario
@@ -81,9 +81,14 @@ class Checkpoint:
             )
 
     def require_interface(self, scenario: Scenario) -> None:
-        """Raise PolicyError unless observations and actions of a scenario are those of the policy."""
+        """Raise PolicyError unless observations and actions of a scenario are those of the policy.
+
+        Where every peer goes through the same network, there may be any number of peers.
+        """
         for name, ours in interface(scenario, self.news).items():
             theirs = self.about["interface"][name]
+            if name == PEERS and self.hyperparameters.encoder == "per-peer":
+                continue
             if ours != theirs and name == "features":
                 raise PolicyError("the PPO checkpoint was trained on other features than observations have: train anew")
             if ours != theirs:

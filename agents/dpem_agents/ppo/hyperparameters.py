@@ -14,7 +14,7 @@ MODES = ("shared", "independent", "central", "federated")
 STACKED = ("independent", "federated")  # modes with one policy per node
 COUNTS = ("networks", "slots", "minibatches", "epochs", "hidden")
 REALS = {"discount": 1.0, "trace": 1.0, "first_penalty": 1.0, "penalty_ramp": 1.0} | dict.fromkeys(
-    ("learning_rate", "clip", "entropy_weight", "value_weight", "gradient_norm", "idle_forecast"), 1e6
+    ("learning_rate", "clip", "entropy_weight", "value_weight", "gradient_norm", "idle_forecast", "penalty_factor"), 1e6
 )  # with the largest value
 FLAGS = ("annealed", "routes", "conditional")
 MAY_BE_0 = ("entropy_weight", "first_penalty", "penalty_ramp", "idle_forecast")
@@ -47,6 +47,7 @@ class Hyperparameters:
     warm_start: Annotated[WarmStart, "the rule that the policy starts from"] = "reactive"
     first_penalty: Annotated[float, "share of the contention penalty that training begins with"] = 0.1
     penalty_ramp: Annotated[float, "share of the training after which the penalty is whole"] = 0.4
+    penalty_factor: Annotated[float, "by which training multiplies the contention penalty that it is told"] = 1.0
     # Off, as everywhere before there was one: a checkpoint without it is of a policy that always decides.
     idle_forecast: Annotated[
         float,
@@ -92,9 +93,9 @@ class Hyperparameters:
         return self.learning_rate * (remaining if self.annealed else 1.0)
 
     def penalty_share(self, done: float) -> float:
-        """Share of the contention penalty after a share `done` of the training."""
+        """What is charged of the contention penalty after a share `done` of the training."""
         climbed = min(done / self.penalty_ramp, 1.0) if self.penalty_ramp > 0 else 1.0
-        return self.first_penalty + (1.0 - self.first_penalty) * climbed
+        return self.penalty_factor * (self.first_penalty + (1.0 - self.first_penalty) * climbed)
 
 
 # What the search found best for shared policies (`dpem_agents.studies.search`): short rollouts from many networks, so

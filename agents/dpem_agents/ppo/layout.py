@@ -13,13 +13,14 @@ from dpem_env.scenarios import Scenario
 from dpem_env.simulator.actions import ActionCode, Condition
 
 OWN = len(NODE_FEATURES)  # columns of a node's own features
+PEERS = "peers per node"
 
 
 def interface(scenario: Scenario, news: tuple[str, ...] = NEWS) -> dict[str, Any]:
     """What a policy's observations, with these features of candidate routes, and actions are made of."""
     table = FeatureTable(scenario, news)
     return {
-        "peers per node": scenario.demand.peers,
+        PEERS: scenario.demand.peers,
         "routes per peer": scenario.routing.routes_per_peer,
         "qualities": scenario.control.qualities,
         "fidelity classes": len(scenario.demand.fidelity_classes),
@@ -45,7 +46,7 @@ class Layout(NamedTuple):
         """Of policies with this `interface`, as in a checkpoint."""
         named = hyperparameters.routes
         return cls(
-            interface["peers per node"],
+            interface[PEERS],
             interface["features per peer"],
             interface["routes per peer"] if named else None,
             len(set(NEWS) & set(interface["features"])) if named else 0,

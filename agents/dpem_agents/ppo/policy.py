@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dpem_agents.forecasters.checkpoint import OF_TRAINING
 from dpem_agents.ppo.acting import Choices, NumpyActor
-from dpem_agents.ppo.checkpoint import Checkpoint, file_of, load, places
+from dpem_agents.ppo.checkpoint import Checkpoint, file_of, load, places, topology_hash
 from dpem_agents.ppo.forward import F32
 from dpem_agents.ppo.hyperparameters import STACKED, kind_of
 from dpem_agents.ppo.layout import Layout, told
@@ -18,7 +18,7 @@ from dpem_env.network.network import Network
 from dpem_env.observations.features import Observations
 from dpem_env.policies import CentralPolicy, Decision, LocalPolicy, NetworkView
 from dpem_env.scenarios import Scenario
-from dpem_env.simulator.actions import Condition
+from dpem_env.simulator.actions import ActionCode, Condition
 from dpem_env.support.errors import PolicyError
 from dpem_env.support.plugins import PluginName
 
@@ -27,27 +27,30 @@ class PpoPolicy(LocalPolicy):
     """Every node takes the legal action that a policy trained by PPO holds most likely.
 
     `checkpoint`: a file that `dpem_agents.ppo.training.train` has written, or the folder with it. A shared policy plays
-    on any network of as many peers per node, qualities, fidelity classes and forecast slots as it was trained with;
-    nodes' own policies, of mode independent or federated, only on their topology. A folder of such trainings, each on a
-    network of its own, plays on all of these. Observations are filled by the forecaster of the training.
+    on any network with as many routes per peer, qualities, fidelity classes and forecast slots as it was trained with,
+    and as many peers per node unless its encoder is "per-peer". Nodes' own policies, of mode independent or federated,
+    play on their topology alone; a folder of such trainings, each on a network of its own, on all of these.
+    Observations are filled by the forecaster of the training.
     """
 
     def __init__(self, checkpoint: Checkpoint | str | os.PathLike[str]) -> None:
         self.actors = _actors(checkpoint)
-        self.actor = self.actors[0]
+        self.actor = next(iter(self.actors.values()))
         self.forecaster = self.actor.forecaster
-        self.sources = [file for actor in self.actors for file in actor.sources]
+        self.sources = [file for actor in self.actors.values() for file in actor.sources]
         self.news = self.actor.checkpoint.news
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Check that there is a policy for this network; it plays at the contention penalty of the scenario."""
-        self.actor = next((each for each in self.actors if each.checkpoint.fits(network)), self.actor)
-        if len(self.actors) > 1 and not self.actor.checkpoint.fits(network):
-            raise PolicyError(
-                f"none of the {len(self.actors)} trainings, on as many networks, was on this one of "
-                f"{network.num_nodes} nodes: train there, or play on a network that there is one of"
-            )
-        self.actor.checkpoint.require(scenario, network)
+        if len(self.actors) > 1:
+            there = topology_hash(network)
+            if there not in self.actors:
+                raise PolicyError(
+                    f"none of the {len(self.actors)} trainings, on as many networks, was on this one of "
+                    f"{network.num_nodes} nodes: train there, or play on a network that there is one of"
+                )
+            self.actor = self.actors[there]
+        self.actor.begin(scenario, network)
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """The most likely legal action of each node."""
@@ -67,7 +70,7 @@ class CentralPpoPolicy(CentralPolicy):
 
     def reset(self, scenario: Scenario, network: Network, seed: int) -> None:
         """Check that the policy is one for this network; it plays at the contention penalty of the scenario."""
-        self.actor.checkpoint.require(scenario, network)
+        self.actor.begin(scenario, network)
 
     def act(self, view: NetworkView) -> Decision:
         """The most likely legal command for each node."""
@@ -80,26 +83,27 @@ def trained(path: str) -> PpoPolicy | CentralPpoPolicy:
     return kind(path)
 
 
-def _actors(checkpoint: Checkpoint | str | os.PathLike[str]) -> list[Actor]:
-    """That of a checkpoint, or those of the trainings in a folder, each on another network."""
+def _actors(checkpoint: Checkpoint | str | os.PathLike[str]) -> dict[str | None, Actor]:
+    """That of a checkpoint, or those of the trainings in a folder, each on another network, by topology."""
     if isinstance(checkpoint, Checkpoint):
-        return [Actor(checkpoint, ("shared", *STACKED))]
-    actors = [Actor(path, ("shared", *STACKED)) for path in places(checkpoint)]
-    if len(actors) > 1:
-        known: dict[str | None, Path] = {}
-        for actor in actors:
-            topology, file = actor.checkpoint.about["topology"], actor.sources[0]
-            if topology is None or topology in known:
-                both = f"that of {known[topology]}" if topology in known else "every network"
-                raise PolicyError(
-                    f"{os.fspath(checkpoint)!r} is a folder of trainings, and the policy of {file} plays on {both}, "
-                    f"too; expected one per network: name one, or all by a pattern, as training seeds"
-                )
-            known[topology] = file
-            if actor.checkpoint.news != actors[0].checkpoint.news:
-                raise PolicyError(f"{file} was trained with other news than {actors[0].sources[0]}")
-        _share_forecaster(actors, Path(checkpoint))
-    return actors
+        return {checkpoint.about["topology"]: Actor(checkpoint, ("shared", *STACKED))}
+    found: dict[str | None, Actor] = {}
+    for path in (paths := places(checkpoint)):
+        actor = Actor(path, ("shared", *STACKED))
+        topology, file = actor.checkpoint.about["topology"], actor.sources[0]
+        if len(paths) > 1 and (topology is None or topology in found):
+            both = f"that of {found[topology].sources[0]}" if topology in found else "every network"
+            raise PolicyError(
+                f"{os.fspath(checkpoint)!r} is a folder of trainings, and the policy of {file} plays on {both}, "
+                f"too; expected one per network: name one, or all by a pattern, as training seeds"
+            )
+        found[topology] = actor
+        first = next(iter(found.values()))
+        if actor.checkpoint.news != first.checkpoint.news:
+            raise PolicyError(f"{file} was trained with other news than {first.sources[0]}")
+    if len(paths) > 1:
+        _share_forecaster(list(found.values()), Path(checkpoint))
+    return found
 
 
 def _share_forecaster(actors: list[Actor], folder: Path) -> None:
@@ -133,9 +137,19 @@ class Actor(NumpyActor):
             self.forecaster = _beside(Path(checkpoint), self.forecaster)
         chosen = self.checkpoint.hyperparameters
         super().__init__(self.checkpoint.actor, chosen, Layout.of(about["interface"], chosen))
-        self.code = self.layout.code
-        if self.code.condition and about["mode"] == "central":  # nodes read it when the command arrives
-            self.code = self.code._replace(condition=Condition.READ_FREE)
+
+    @property
+    def code(self) -> ActionCode:
+        """The code of actions."""
+        code = self.layout.code
+        if code.condition and self.checkpoint.about["mode"] == "central":  # nodes read it when the command arrives
+            return code._replace(condition=Condition.READ_FREE)
+        return code
+
+    def begin(self, scenario: Scenario, network: Network) -> None:
+        """Play on this network from now on; PolicyError unless it can."""
+        self.checkpoint.require(scenario, network)
+        self.layout = self.layout._replace(peers=scenario.demand.peers)
 
     def act(self, observations: Observations, masks: NDArray[np.int8]) -> Decision:
         """The most likely legal action of each row that decides; others wait."""
