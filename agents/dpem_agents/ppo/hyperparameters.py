@@ -16,7 +16,7 @@ COUNTS = ("networks", "slots", "minibatches", "epochs", "hidden")
 REALS = {"discount": 1.0, "trace": 1.0, "first_penalty": 1.0, "penalty_ramp": 1.0} | dict.fromkeys(
     ("learning_rate", "clip", "entropy_weight", "value_weight", "gradient_norm", "idle_forecast", "penalty_factor"), 1e6
 )  # with the largest value
-FLAGS = ("annealed", "routes", "conditional")
+FLAGS = ("annealed", "routes", "conditional", "scaled_rewards")
 MAY_BE_0 = ("entropy_weight", "first_penalty", "penalty_ramp", "idle_forecast")
 MAX_COUNT, SMALLEST = 10_000, 1e-12
 
@@ -61,6 +61,9 @@ class Hyperparameters:
         "two contention penalties β: every network of every episode has one between them, which the policy is told, so "
         "that it plays at any; none: that of the scenario",
     ] = ()
+    scaled_rewards: Annotated[
+        bool, "whether rewards are divided by 1 + the penalty charged, so that none of the penalties outweighs others"
+    ] = False
 
     def __post_init__(self) -> None:
         require_one_of("warm_start", self.warm_start, get_args(WarmStart))

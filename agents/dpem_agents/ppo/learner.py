@@ -59,6 +59,7 @@ class Learner:
             delay=settings.delay,
             penalties=chosen.penalties,
             one_penalty=begun is not None and begun.penalty == "scenario",
+            scaled=chosen.scaled_rewards,
             forecaster=settings.forecaster,
             routes=chosen.routes,
             conditional=chosen.conditional,

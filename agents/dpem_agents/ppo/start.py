@@ -24,7 +24,7 @@ MODES = ("shared", "independent", "federated")  # that can start from a shared p
 # What a policy's weights mean nothing without: a training that starts from it has the same.
 SHAPE = (
     "hidden", "encoder", "hidden_blocks", "warm_start", "idle_forecast", "routes", "conditional", "penalties",
-    "penalty_factor",
+    "penalty_factor", "scaled_rewards",
 )  # fmt: skip
 # How else such trainings differ from the presets: what a start knows of contention is soon lost where that costs little
 # at first, and what it knows at all where steps are those of nodes that know nothing.

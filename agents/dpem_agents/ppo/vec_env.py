@@ -42,7 +42,8 @@ class NodeVecEnv(VecEnv):
     **Contention penalty.** `contention_penalty` is the β of the rewards, a number or (num_envs,); it starts as the
     scenario's and may be set at any time. With `penalties`, two numbers, every network has its own in every episode,
     between the two, evenly in logarithms over networks, or with `one_penalty` the scenario's; a last column of the
-    observations tells where. Rewards count `penalty_share` of it, 1 unless it is set.
+    observations tells where. Rewards count `penalty_share` of it, 1 unless it is set; `scaled`, they are divided by 1 +
+    what they count.
 
     **Central control.** With a `delay` (s) one controller per network commands its nodes; observations are then those
     of `CentralEnv`, and its nodes the sub-environments.
@@ -58,12 +59,13 @@ class NodeVecEnv(VecEnv):
         delay: float | None = None,
         penalties: tuple[float, ...] = (),
         one_penalty: bool = False,
+        scaled: bool = False,
         **arguments: Any,
     ) -> None:
         central = {} if delay is None else {"control": "central", "delay": delay}
         self.envs = make_vec(scenario, num_networks, **central, **arguments)
         self.contention_penalty: float | NDArray[np.float64] = self.envs.scenario.reward.contention_penalty
-        self.penalties, self.one_penalty, self.penalty_share = penalties, one_penalty, 1.0
+        self.penalties, self.one_penalty, self.penalty_share, self.scaled = penalties, one_penalty, 1.0, scaled
         self.finished: dict[str, float] = {}  # metrics of the episodes that ended last, means over networks
         width = self.envs.observer.table.width + (1 if penalties else 0)
         space = spaces.Box(0.0, 1.0, (width,), np.float32)
@@ -93,6 +95,8 @@ class NodeVecEnv(VecEnv):
         penalty = self.penalty_share * self.contention_penalty
         rewards = (last["earned"] - penalty * last["contended"]).astype(np.float32)
         self._earned += rewards
+        if self.scaled:
+            rewards = (rewards / (1.0 + penalty)).astype(np.float32)
         if not truncated:
             self._masks = infos["action_mask"]
             return self._telling(observations), rewards, over, [{}] * self.num_envs
