@@ -238,15 +238,14 @@ def test_the_shape_of_the_start_is_the_default_and_nothing_else(tmp_path: Path) 
         (("--forecaster", "oracle"), "forecaster is 'oracle', and 'public', which training starts from, was trained"),
         (("--mode", "central"), "--start-from is for modes shared, independent, federated; mode 'central' starts from"),
         (("--preset", "dpem", "--learn.hidden", "4"), "hidden is 4, and 'public', which training starts"),
-        (("--scenario", "mesh20-v0"), "the PPO checkpoint is for"),
+        (("--set", "qualities=2"), "the PPO checkpoint is for 3 qualities"),
     ],
 )  # fmt: skip
 def test_what_contradicts_the_start_is_told_in_one_line(
     options: tuple[str, ...], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = f"ppo:{pretrained(tmp_path)}"
-    scenario = () if "--scenario" in options else SMALL
-    told = complaint(capsys, "train", *scenario, *options, "--start-from", start, "--out", str(tmp_path / "out"))
+    told = complaint(capsys, "train", *SMALL, *options, "--start-from", start, "--out", str(tmp_path / "out"))
     assert line in told
     assert not (tmp_path / "out").exists()
 

@@ -80,6 +80,16 @@ def test_half_of_a_penalty_is_half_as_much() -> None:
         assert np.array_equal(ours, theirs)
 
 
+def test_scaled_rewards_are_divided_by_one_and_the_penalty_and_told_as_they_were() -> None:
+    scaled, plain = small_env(scaled=True), small_env()
+    for env in (scaled, plain):
+        env.contention_penalty = 3.0
+        env.set_attr("penalty_share", 0.5)
+    for (_, ours, *_), (_, theirs, *_) in zip(play(scaled, 2 * SLOTS)[1:], play(plain, 2 * SLOTS)[1:], strict=True):
+        np.testing.assert_allclose(ours, theirs / 2.5, rtol=1e-6)
+    assert scaled.finished["reward"] == plain.finished["reward"] != 0.0
+
+
 def test_every_network_of_every_episode_may_have_a_penalty_of_its_own_and_tells_it() -> None:
     env, plain, (smaller, larger) = small_env(penalties=(0.1, 1.6)), small_env(), (0.1, 1.6)
     nodes, seen = env.num_envs // NETWORKS, []

@@ -124,7 +124,8 @@ def measure(venvs: Path, pythons: Sequence[str], repeats: int) -> list[Measured]
     for name, python in track([*ready.items()] * repeats, "timing", transient=True):
         if name not in failed:
             try:
-                runs[name].append(json.loads(run(python, script, name)))
+                *_, told = run(python, script, name).splitlines()  # libraries may have greeted before
+                runs[name].append(json.loads(told))
             except Failed as error:
                 failed[name] = f"did not run: {error}"
     return [
