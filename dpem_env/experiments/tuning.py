@@ -48,6 +48,7 @@ Whole = Annotated[int, Field(strict=True)]
 Scalar = Annotated[bool, Field(strict=True)] | Whole | Real | str | None
 Option = Scalar | list[Scalar]
 VARIATION = re.compile(r"(?P<varied>.+)\+\w+=", re.DOTALL)  # a varied scenario's name, as `override` writes it
+REGISTERED = re.compile(r"\+registered=\w*")  # in such a name, as `registered` writes it
 
 
 def tune(
@@ -275,11 +276,14 @@ def result_file(folder: Path, scenario: str) -> Path:
 
 
 def _names(scenario: Scenario) -> list[str]:
-    """The name of the scenario, then those of the ones it varies: without its last override, its last two, …"""
+    """The name of the scenario, then those of the ones it varies: without its last override, its last two, …
+
+    Each also without what it was registered with, which decides the networks that are drawn, and not the world.
+    """
     names = [scenario.name]
     while found := VARIATION.match(names[-1]):
         names.append(found["varied"])
-    return names
+    return list(dict.fromkeys(each for name in names for each in (name, REGISTERED.sub("", name))))
 
 
 def _require_option(path: Path, policy: PolicySpec, name: str, value: Any) -> None:

@@ -135,7 +135,8 @@ def _beside(ours: Means, place: int, label: str, theirs: Means, number: int) -> 
 def _above(ours: Means, label: str, theirs: Means, number: int) -> _Test:
     contention, delivery = (mean[:, int(theirs[1][0].argmax())] for mean in theirs)
     reached = [np.interp(level, *envelope(x, y)) for x, y, level in zip(*ours, contention, strict=True)]
-    more = np.log(np.array(reached) / delivery)
+    with np.errstate(divide="ignore"):  # of a front that has nothing there
+        more = np.log(np.array(reached) / delivery)
     return _Test(label, f"{np.exp(more[0]):.2f}", _above_zero(more - math.log(MORE_THAN_PREDICTIVE), number))
 
 

@@ -204,6 +204,9 @@ def test_a_varied_scenario_has_files_of_its_own_for_some_policies(tmp_path: Path
     assert options(dear, "local-predictive") == {"link_cost": 0.3}
     assert options(dear, "maxweight") == {"link_price": 0.15}
     assert options(SMALL, "local-predictive") == {"link_cost": 0.1}
+    elsewhere = SMALL.registered("0123456789abcdef", 3)  # other networks of the same world
+    assert options(elsewhere.override(contention_penalty=1.0), "local-predictive") == {"link_cost": 0.3}
+    assert options(elsewhere, "local-predictive") == {"link_cost": 0.1}
 
 
 def test_a_policy_without_a_search_space_needs_no_tuning(tmp_path: Path) -> None:

@@ -66,6 +66,14 @@ def test_a_rival_without_contention_cannot_be_undercut() -> None:
     assert not verdict(never, "ours", 0, RIVALS, LEVELS, np.random.default_rng(0))[0].holds
 
 
+@pytest.mark.filterwarnings("error")
+def test_predictive_control_without_contention_cannot_be_surpassed() -> None:
+    never = verdict(
+        played(**{"late, predictive": front((0.0, 0.30))}), "ours", 0, RIVALS, LEVELS, np.random.default_rng(0)
+    )
+    assert never[1].p == 1.0
+
+
 def test_holm_adjusts_the_smallest_most() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]

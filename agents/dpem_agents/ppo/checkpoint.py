@@ -124,9 +124,9 @@ def places(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def topology_hash(network: Network) -> str:
-    """Changes with the nodes' hardware, places and peers, and with the fibres."""
+    """Changes with the nodes' hardware, but for how long their memories hold, places and peers, and with the fibres."""
     t = network.topology
-    hardware = (t.position, t.generation_rate, t.swap_rate, t.memory, t.coherence_time)
+    hardware = (t.position, t.generation_rate, t.swap_rate, t.memory)
     return fingerprint((*hardware, t.links, t.length, t.link_fidelity, network.peers))
 
 
