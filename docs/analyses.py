@@ -17,6 +17,8 @@ from dpem_env.experiments.forecast_skill import SUMS
 from dpem_env.experiments.fronts import FrontTable, by_network, claims, front_table, points_of
 from dpem_env.experiments.regimes import crossover_table, regime_map
 from dpem_env.experiments.statistics import RESAMPLES, mean_interval, paired_difference
+from dpem_env.experiments.verdict import Rivals
+from dpem_env.experiments.verdict import verdict as verdict_of
 from dpem_env.report.labels import Estimate, Quantity
 from dpem_env.report.tables import of_tuned
 from dpem_env.scenarios.hardware import PRESETS
@@ -33,6 +35,17 @@ POINT = (None, 0.5)  # s, control delays at which policies are compared
 DEMANDS = ("sessions", "half", "steady", "periodic", "trace")
 SIZE_FOLDERS = {25: "mesh25", 50: "mesh50", 100: "evaluation", 200: "mesh200", 400: "mesh400"}
 FRONT_LEVELS = (0.0005, 0.001, 0.0015, 0.002, 0.003)  # of contention, written down before scoring
+# The paper's claim: who is played against whom, written down before its networks existed (docs/reproduce-paper.md).
+PAPER = BASELINES / "results" / "paper"
+PAPER_FOLDERS = {"mesh100-v0": ("local", "central", "central-there", "hybrid")}
+DPEM = "DPEM"
+DECLARED = 2  # place of the price that DPEM is told in the part of single points: 0.5
+RIVALS = Rivals(
+    reactive=["central-reactive (delay 0.5 s)", "reactive, tuned there (delay 0.5 s)"],
+    predictive=["central-maxweight (delay 0.5 s)", "central-lp (delay 0.5 s)", "maxweight, tuned there (delay 0.5 s)"],
+    instantaneous=["central-reactive (delay 0 s)", "central-maxweight (delay 0 s)", "central-lp (delay 0 s)"],
+    local=["local-reactive", "maxweight", "priced"],
+)
 PEERS = ("mpe2", "rware", "sequence", "jaxmarl", "jumanji", "vmas", "torchrl", "dpem-env")
 SKILL = Quantity("skill", "deviance skill", 3)
 
@@ -102,32 +115,81 @@ def _front_table(folder: str) -> FrontTable:
 def learned_claims() -> Iterator[Record]:
     """Learned policies at every price that they are told, beside every rival point of each central rule."""
     found = results.together([read(FRONTS / "evaluation"), read(FRONTS / "central")])
-    points, prices = points_of(found), [each["name"].partition("=")[2] for each in found.summary["scenarios"]]
-    ours = next(label for label in points if label.startswith("PPO"))
-    for theirs in (label for label in points if label.startswith("central")):
+    ours = next(each["label"] for each in results.records(found) if each["label"].startswith("PPO"))
+    yield from _claims_of(found, ours)
+
+
+def _claims_of(found: results.Results, ours: str) -> Iterator[Record]:
+    points, prices = points_of(found), [each["name"].rpartition("=")[2] for each in found.summary["scenarios"]]
+    for theirs in (label for label in points if label.endswith(" s)")):
         for price, claim in zip(prices, claims(points, ours, theirs, generator("claims")), strict=True):
             yield claim._asdict() | {"price": price, "theirs": theirs}
 
 
+def paper_verdict() -> Iterator[Record]:
+    """The four parts of the paper's claim, in each world."""
+    for world in PAPER_FOLDERS:
+        points = points_of(_paper(world))
+        rivals = Rivals(*([label for label in labels if label in points] for labels in RIVALS))
+        parts = verdict_of(points, DPEM, DECLARED, rivals, FRONT_LEVELS, generator("paper verdict"))
+        for letter, part in zip("abcd", parts, strict=True):
+            told = {"world": world, "part": letter, "holds": "yes" if part.holds else "no"}
+            yield part._asdict() | told | _of_p(p=part.p, adjusted=part.adjusted)
+
+
+def paper_fronts() -> Iterator[Record]:
+    """Fronts of everybody on the networks of the paper's claim, by themselves and beside DPEM's."""
+    for world in PAPER_FOLDERS:
+        table = front_table(_paper(world), DPEM, FRONT_LEVELS[-1], FRONT_LEVELS)
+        for record in table.records:
+            yield record | {"world": world, "episodes": table.episodes}
+
+
+def paper_claims() -> Iterator[Record]:
+    """DPEM at every price that it is told, beside every rival point of each central rule."""
+    for world in PAPER_FOLDERS:
+        for record in _claims_of(_paper(world), DPEM):
+            yield record | {"world": world}
+
+
+def paper_worlds() -> Iterator[Record]:
+    """What DPEM and its rivals earn with shorter memories and without news, a network being an observation."""
+    for folder in ("coherence", "reads-off"):
+        yield from _of_networks(read(PAPER / folder), "paper worlds")
+
+
+@cache
+def _paper(world: str) -> results.Results:
+    return results.together([read(PAPER / each) for each in PAPER_FOLDERS[world]])
+
+
 def fine_tuned() -> Iterator[Record]:
     """Policies fine-tuned on held-out networks, beside the public one that they start from, and how far they moved."""
-    [scenario] = read(FINE_TUNED / "evaluation").summary["scenarios"]
-    topologies = [seeds["topology"] for seeds in scenario["seeds"]]
     moved = {each["name"]: each for each in read_json(FINE_TUNED / "curves" / "curve.json")["trainings"]}
-    played = [each for each in results.records(read(FINE_TUNED / "evaluation")) if "reward" in each]
-    by_label = {
-        each["label"]: {name: by_network(each[name].values, topologies) for name in HEADLINE} for each in played
-    }
-    for label, values in by_label.items():
-        told: Record = {"label": label, "networks": len(set(topologies)), "episodes": len(topologies)}
+    played = {each["label"]: each for each in _of_networks(read(FINE_TUNED / "evaluation"), "fine-tuned")}
+    for label, told in played.items():
         for name in HEADLINE:
-            told[name] = Estimate(METRICS[name], *mean_interval(values[name], generator("fine-tuned")))
             for other in {PUBLIC, CONTROL} - {label}:
-                more = paired_difference(values[name], by_label[other][name], generator("fine-tuned"))
+                values, theirs = told["by_network"][name], played[other]["by_network"][name]
+                more = paired_difference(values, theirs, generator("fine-tuned"))
                 told[f"{name}_beside_{'public' if other == PUBLIC else 'control'}"] = Estimate(METRICS[name], *more)
         for name in ("kl_from_start", "changed_decisions"):
             told[name] = moved[label][name][-1][0] if label in moved else None
         yield told
+
+
+def _of_networks(played: results.Results, purpose: str) -> Iterator[Record]:
+    """Records of results on several networks, each of which is one observation; their values "by_network", too."""
+    worlds = {each["name"]: [seeds["topology"] for seeds in each["seeds"]] for each in played.summary["scenarios"]}
+    for each in results.records(played):
+        if "reward" in each:
+            topologies = worlds[each["scenario"]]
+            values = {name: by_network(each[name].values, topologies) for name in HEADLINE}
+            means = {
+                name: Estimate(METRICS[name], *mean_interval(values[name], generator(purpose))) for name in HEADLINE
+            }
+            numbers = {"networks": len(set(topologies)), "episodes": len(topologies)}
+            yield {"label": each["label"], "scenario": each["scenario"], "by_network": values} | numbers | means
 
 
 def regimes() -> Iterator[Record]:
@@ -159,8 +221,11 @@ def variance() -> Iterator[Record]:
         tests += [(name, each._asdict() | {"df": (each.df, two.residual_df)}, two) for name, each in factors.items()]
         for effect, test, of in tests:
             chances = {"p": test["p"], "shapiro": of.shapiro_p, "levene": of.levene_p, "kruskal": of.kruskal_p}
-            told = {name: "< 0.001" if p < 0.001 else f"{p:.3f}" for name, p in chances.items()}
-            yield played[0] | test | told | {"metric": METRICS[metric].title, "effect": effect}
+            yield played[0] | test | _of_p(**chances) | {"metric": METRICS[metric].title, "effect": effect}
+
+
+def _of_p(**chances: float) -> Record:
+    return {name: "< 0.001" if p < 0.001 else f"{p:.3f}" for name, p in chances.items()}
 
 
 def curves() -> Iterator[Record]:
@@ -299,6 +364,10 @@ ANALYSES = {
         learned_fronts,
         learned_sizes,
         learned_claims,
+        paper_verdict,
+        paper_fronts,
+        paper_claims,
+        paper_worlds,
         fine_tuned,
         regimes,
         leaderboard,
