@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from dpem_env.experiments import declared
 from dpem_env.experiments.declared import Experiment
 from dpem_env.experiments.reproduce import Due, Lock, check_step, put_stamp, run_steps, with_data_at_hand
 from dpem_env.support.errors import DpemError
+from dpem_env.support.files import sole_writer
 from dpem_env.support.provenance import stamp
 
 
@@ -26,17 +28,18 @@ def reproduce(
     experiment = with_data_at_hand(declared.load(name_or_path).with_steps(only), data_dir)
     if evaluate_only:
         experiment = experiment.model_copy(update={"steps": tuple(step for step in experiment.steps if step.evaluates)})
-    lock = Lock.of(declared.file_of(name_or_path))
-    if check or adopted is not None:
-        return _look(experiment, lock, check, adopted, data_dir)
-    due = lock.due(experiment, data_dir)
-    if evaluate_only:
-        why = {each.step.name: each.why for each in due}
-        due = [Due(step, why.get(step.name, "plays again")) for step in experiment.steps]
-    _tell(experiment.name, due, lock, len(experiment.steps))
-    if dry_run or not due:
-        return 0
-    return run_steps(experiment, lock, due, workers, data_dir)
+    declaration = declared.file_of(name_or_path)
+    writes = adopted is not None or not (check or dry_run)
+    with sole_writer(Lock.beside(declaration)) if writes else nullcontext():
+        lock = Lock(Lock.beside(declaration))  # as nobody else changes it meanwhile
+        if check or adopted is not None:
+            return _look(experiment, lock, check, adopted, data_dir)
+        due = lock.due(experiment, data_dir)
+        if evaluate_only:
+            why = {each.step.name: each.why for each in due}
+            due = [Due(step, why.get(step.name, "plays again")) for step in experiment.steps]
+        _tell(experiment.name, due, lock, len(experiment.steps))
+        return 0 if dry_run or not due else run_steps(experiment, lock, due, workers, data_dir)
 
 
 def _look(experiment: Experiment, lock: Lock, check: bool, reason: str | None, data_dir: str | None) -> int:

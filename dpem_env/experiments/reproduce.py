@@ -26,7 +26,7 @@ from dpem_env.experiments.checking import Checked, check, compared_files
 from dpem_env.experiments.declared import Experiment, Step
 from dpem_env.scenarios.data import SOURCES, source_file
 from dpem_env.support.errors import DpemError
-from dpem_env.support.files import Part, checked, file_name, read_json, reading, sole_writer, write_json
+from dpem_env.support.files import Part, checked, file_name, read_json, reading, write_json
 from dpem_env.support.provenance import UNKNOWN, package_stamp, path_fingerprint, stamp
 from dpem_env.support.syntax import statements
 
@@ -77,10 +77,10 @@ class Lock:
                 checked(_Record, found, "it")
                 self.steps, self.begun = found["steps"], found["begun"]
 
-    @classmethod
-    def of(cls, declaration: Path) -> Lock:
-        """The one beside a declaration."""
-        return cls(declaration.with_suffix(".lock.json"))
+    @staticmethod
+    def beside(declaration: Path) -> Path:
+        """Where it is kept; who writes it reads it first, as its `sole_writer`."""
+        return declaration.with_suffix(".lock.json")
 
     def core_minutes(self, step: Step) -> float:
         """What the step takes: measured when it was last run, else as declared."""
@@ -163,7 +163,7 @@ def run_steps(experiment: Experiment, lock: Lock, due: Sequence[Due], workers: i
     logs.mkdir(parents=True, exist_ok=True)
     waiting, failed = list(due), False
     running: dict[Future[float], Step] = {}
-    with sole_writer(lock.path), ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         try:
             while waiting or running:
                 for each in [] if failed else list(waiting):

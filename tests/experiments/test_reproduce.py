@@ -10,6 +10,7 @@ import pytest
 from dpem_env.cli import app
 from dpem_env.experiments import declared, reproduce
 from dpem_env.support.errors import DpemError
+from dpem_env.support.files import sole_writer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -178,6 +179,15 @@ def test_what_is_there_can_be_adopted_with_a_reason(project: Path) -> None:
     assert ran(project) == []
     kept = json.loads((project / "two.lock.json").read_text())
     assert kept["steps"]["first"]["adopted"] == "made by an earlier release; values compared"
+
+
+def test_nobody_adopts_or_runs_steps_while_another_process_does(project: Path) -> None:
+    with sole_writer(project / "two.lock.json"):  # the record would be written over by what that process knows
+        for arguments in ((), ("--adopt", "made elsewhere")):
+            with pytest.raises(DpemError, match=r"another process is writing '\S*two.lock.json'"):
+                command("two.toml", *arguments)
+        assert command("two.toml", "--dry-run") == 0
+    assert ran(project) == []
 
 
 def test_what_a_step_took_is_still_known_when_it_is_adopted(project: Path) -> None:
