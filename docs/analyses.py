@@ -126,6 +126,13 @@ def _claims_of(found: results.Results, ours: str) -> Iterator[Record]:
             yield claim._asdict() | {"price": price, "theirs": theirs}
 
 
+def public_fronts() -> Iterator[Record]:
+    """Fronts of policies whose training charges thrice the penalty that is told, beside those that charge it once."""
+    [once] = {each["label"] for each in records("results/paper/choice") if each["label"].startswith("charged once")}
+    table = front_table(read(PAPER / "choice"), once, FRONT_LEVELS[-1], FRONT_LEVELS)
+    return (record | {"episodes": table.episodes} for record in table.records)
+
+
 def paper_verdict() -> Iterator[Record]:
     """The four parts of the paper's claim, in each world."""
     for world in PAPER_FOLDERS:
@@ -364,6 +371,7 @@ ANALYSES = {
         learned_fronts,
         learned_sizes,
         learned_claims,
+        public_fronts,
         paper_verdict,
         paper_fronts,
         paper_claims,

@@ -156,6 +156,22 @@ def claims() -> Iterator[tuple[str, str, float, float, float]]:
             yield page, "at the four levels from 0.001 on", failing[policy][f"higher_{level}"].low, 0.0, 1.0
         for level in (1, 2, 3):
             yield page, "about a point and a half up to 0.002", failing[policy][f"higher_{level}"].value, 0.0125, 0.019
+    for each in records("public_fronts"):
+        if each["policy"].endswith("units"):
+            yield page, "policies of 32 and 64 units reach further down", each["higher_0"].low, 0.05, 0.1
+            for level in (1, 2, 3, 4):
+                yield page, "and the smaller less than half a point", each[f"higher_{level}"].value, -0.005, 0.005
+                larger = each[f"higher_{level}"].high if each["policy"] == "64 units" else 0.01
+                yield page, "the larger loses nothing", larger, 0.0, 0.1
+    earned = {
+        (each["label"], each["contention_penalty"]): each["reward"].value for each in records("results/paper/choice")
+    }
+    for told in ("0.05", "0.15", "0.5", "1.5"):
+        for units in ("32 units", "64 units"):
+            yield page, "and more than maxweight", earned[units, told] - earned["maxweight", told], 0.1, 1.0
+            ahead = earned["priced", told] - earned[units, told]
+            yield page, "they earn as much as prices that were evolved", ahead if told != "1.5" else 0.0, -0.1, 0.1
+            yield page, "at 1.5 the evolved prices are ahead", ahead if told == "1.5" else 0.2, 0.1, 0.4
     beside = {(each["theirs"], each["price"]): each for each in records("learned_claims")}
     for price in ("0.05", "0.15", "0.5"):
         against = beside[f"central-reactive {POINT}", price]
