@@ -295,6 +295,18 @@ def test_the_command_fine_tunes_and_tells_how_far_it_came(tmp_path: Path, capsys
     assert dpem("run", *SMALL, "--policy", f"ppo:{out}", "--topology", "0", "--seeds", "1", "--out", out + "-run") == 0
 
 
+def test_nodes_start_from_a_policy_that_knew_more_peers(tmp_path: Path) -> None:
+    start = ("--start-from", f"ppo:{pretrained(tmp_path)}", "--learn.slots", "16", "--validation-episodes", "1")
+    federate = ("--mode", "federated", "--federate.period", "2", "--federate.delta", "0.01")
+    out = str(tmp_path / "own")
+    few = (*SMALL, "--set", "peers=2")
+    assert dpem("train", *few, *start, *federate, "--timesteps", "512", "--out", out) == 0
+    assert load(out).about["interface"]["peers per node"] == 2
+    moved = json.loads((tmp_path / "own" / "learning_curve.json").read_text())["curve"]
+    assert 0.0 == moved[0]["kl_from_start"] < moved[-1]["kl_from_start"]
+    assert dpem("run", *few, "--policy", f"ppo:{out}", "--topology", "0", "--seeds", "1", "--out", out + "-run") == 0
+
+
 def test_a_shipped_policy_is_a_start() -> None:
     start = Start.of("ppo:mesh20")
     assert start.settings.name == "mesh20"
