@@ -232,6 +232,8 @@ def test_it_reports_the_metrics_of_episodes_as_evaluation_does() -> None:
         seen = env.envs.observer.table.read(observations)
         observations = env.step(rule.act(seen, env.action_masks()).action)[0]
     played = [run_episode(scenario, rule, episode_seeds(scenario, "train", 4 + e))[0] for e in range(NETWORKS)]
+    assert env.contention / 60 == pytest.approx(env.finished["contention"], rel=1e-9)
+    assert env.finished["contention"] > 0.0
     for name, mean in env.finished.items():
         assert mean == pytest.approx(np.mean([getattr(metrics, name) for metrics in played])), name
     assert set(env.finished) == {"delivery_rate", "contention", "reward"}

@@ -184,6 +184,7 @@ class _About(Part):
     optimizer_steps: float
     seconds: float
     federated_rounds: Natural = 0
+    penalty_multiplier: float = 1.0
     curve: list[Point] = Field(default_factory=list)
 
 

@@ -13,11 +13,12 @@ WarmStart = Literal["reactive", "maxweight", "waiting", "none"]
 MODES = ("shared", "independent", "central", "federated")
 STACKED = ("independent", "federated")  # modes with one policy per node
 COUNTS = ("networks", "slots", "minibatches", "epochs", "hidden")
-REALS = {"discount": 1.0, "trace": 1.0, "first_penalty": 1.0, "penalty_ramp": 1.0} | dict.fromkeys(
+SHARES = ("discount", "trace", "first_penalty", "penalty_ramp", "contention_budget")
+REALS = dict.fromkeys(SHARES, 1.0) | dict.fromkeys(
     ("learning_rate", "clip", "entropy_weight", "value_weight", "gradient_norm", "idle_forecast", "penalty_factor"), 1e6
 )  # with the largest value
 FLAGS = ("annealed", "routes", "conditional", "scaled_rewards")
-MAY_BE_0 = ("entropy_weight", "first_penalty", "penalty_ramp", "idle_forecast")
+MAY_BE_0 = ("entropy_weight", "first_penalty", "penalty_ramp", "idle_forecast", "contention_budget")
 MAX_COUNT, SMALLEST = 10_000, 1e-12
 
 
@@ -64,6 +65,11 @@ class Hyperparameters:
     scaled_rewards: Annotated[
         bool, "whether rewards are divided by 1 + the penalty charged, so that none of the penalties outweighs others"
     ] = False
+    contention_budget: Annotated[
+        float,
+        "contention that training is to keep to: after every rollout the penalty charged rises if there was more, and "
+        "falls if less; 0: none",
+    ] = 0.0
 
     def __post_init__(self) -> None:
         require_one_of("warm_start", self.warm_start, get_args(WarmStart))
@@ -90,6 +96,11 @@ class Hyperparameters:
             if type(given) not in (int, float) or not least <= given <= most:
                 above = "from 0" if name in MAY_BE_0 else "above 0"
                 raise DpemError(f"hyperparameter {name} is {given!r}; expected a number {above} to {most:g}")
+        if self.contention_budget and self.penalties:
+            raise DpemError(
+                f"hyperparameter contention_budget is {self.contention_budget!r}, and penalties are "
+                f"{list(self.penalties)!r}: a budget finds its own penalty, so give one of the two"
+            )
 
     def learning_rate_at(self, remaining: float) -> float:
         """With a share `remaining` of the training to come."""

@@ -15,6 +15,7 @@ from stable_baselines3.common.logger import configure
 from dpem_agents.checkpoints import Arrays
 from dpem_agents.federated.embedded import LEDGER, Averaging
 from dpem_agents.libraries import library_seed
+from dpem_agents.ppo.budget import next_multiplier
 from dpem_agents.ppo.checkpoint import EVENTS, FORMAT, Checkpoint, topology_hash
 from dpem_agents.ppo.decision_ppo import DecisionPPO
 from dpem_agents.ppo.layout import interface
@@ -95,6 +96,7 @@ class Learner:
             start.put_into(self._weights())
         if begun is not None:
             self.model.critic_alone = begun.critic_alone * self._rollout
+        self.multiplier = 1.0  # of the contention penalty
         self.stamp = stamp()  # of all code that it has learned with
         self.averaging: Averaging | None = None
         if federation is not None:
@@ -114,7 +116,7 @@ class Learner:
 
     def learn(self, at_boundary: Callable[[], None], at_step: Callable[[], None]) -> None:
         """Learn up to `total` timesteps, with calls before and after every rollout and after every slot."""
-        callback = _Calls(self._prepare_rollout, at_boundary, at_step)
+        callback = _Calls(self._prepare_rollout, self._finish_rollout, at_boundary, at_step)
         self.model.learn(max(self.total - self.timesteps, 0), callback, reset_num_timesteps=False)
 
     def log(self, values: dict[str, float]) -> None:
@@ -149,6 +151,8 @@ class Learner:
         if self.averaging is not None:
             known["federated_rounds"] = self.averaging.rounds
             arrays["federated.weights"] = self.averaging.averager.weights
+        if self.settings.hyperparameters.contention_budget:
+            known["penalty_multiplier"] = self.multiplier
         steps = {float(kept["step"]) for kept in state.values()}
         return Checkpoint(known | {"optimizer_steps": max(steps, default=0.0)} | about, arrays)
 
@@ -163,6 +167,7 @@ class Learner:
                 for moment, library_name in MOMENTS.items():
                     state[weight][library_name] = torch.from_numpy(arrays[f"{moment}.{name}"]).to(weight)
         self.model.num_timesteps, self.model._n_updates = about["timesteps"], about["updates"]
+        self.multiplier = about.get("penalty_multiplier", 1.0)
         self.stamp = joined([about["stamp"], self.stamp]) if self.timesteps < self.total else about["stamp"]
         if self.averaging is not None:
             self.averaging.restore(about["federated_rounds"], arrays["federated.weights"])
@@ -177,12 +182,20 @@ class Learner:
         return self.settings.hyperparameters.slots * self.env.num_envs
 
     def _prepare_rollout(self) -> None:
-        """Set what depends on progress alone, so that a training can go on anywhere: luck and contention penalty."""
+        """Set luck and contention penalty by what a checkpoint tells, so that a training can go on anywhere."""
         key = int(stream_key("ppo rollout", self.settings.seed, self.timesteps))
         torch.manual_seed(key)
         np.random.seed(key % 2**32)  # noqa: NPY002 - Stable-Baselines3 shuffles by it
         share = self.settings.hyperparameters.penalty_share(self.timesteps / max(self.total, 1))
-        self.env.set_attr("penalty_share", share)
+        self.env.set_attr("penalty_share", share * self.multiplier)
+        self.env.set_attr("contention", 0.0)
+
+    def _finish_rollout(self) -> None:
+        chosen = self.settings.hyperparameters
+        if chosen.contention_budget:
+            contention = self.env.contention / chosen.slots
+            self.multiplier = next_multiplier(self.multiplier, contention, chosen.contention_budget)
+            self.model.logger.record("train/penalty_multiplier", self.multiplier)
 
     def _position(self) -> Position:
         return self.env.position() if self.timesteps else Position(0, np.zeros((0, self.env.num_envs), dtype=np.int64))
@@ -210,10 +223,14 @@ class _Calls(BaseCallback):
     """Calls of one's own from within `learn`."""
 
     def __init__(
-        self, prepare: Callable[[], None], at_boundary: Callable[[], None], at_step: Callable[[], None]
+        self,
+        prepare: Callable[[], None],
+        finish: Callable[[], None],
+        at_boundary: Callable[[], None],
+        at_step: Callable[[], None],
     ) -> None:
         super().__init__()
-        self.prepare, self.at_boundary, self.at_step = prepare, at_boundary, at_step
+        self.prepare, self.finish, self.at_boundary, self.at_step = prepare, finish, at_boundary, at_step
 
     def _on_rollout_start(self) -> None:
         self.at_boundary()
@@ -222,6 +239,9 @@ class _Calls(BaseCallback):
     def _on_step(self) -> bool:
         self.at_step()
         return True
+
+    def _on_rollout_end(self) -> None:
+        self.finish()
 
     def _on_training_end(self) -> None:
         self.at_boundary()

@@ -58,6 +58,11 @@ class Settings:
     def __post_init__(self) -> None:
         if (self.mode == "federated") != (self.federation is not None):
             raise DpemError(f"mode is {self.mode!r}; a federation goes with mode 'federated', and with no other")
+        if self.federation is not None and self.hyperparameters.contention_budget:
+            raise DpemError(
+                "hyperparameter contention_budget counts contention of all nodes, and those of mode 'federated' "
+                "share nothing but what rounds release: leave contention_budget out"
+            )
 
     def as_plain(self) -> dict[str, Any]:
         """As a checkpoint keeps them; without a start nothing is said of one, as before there were any."""
@@ -130,6 +135,11 @@ def train(
     chosen = hyperparameters or (start.hyperparameters(mode) if start else PRESETS[mode])
     forecaster = start.forecaster if start and forecaster is None else forecaster
     get_forecaster(forecaster)
+    if chosen.contention_budget and scenario.reward.contention_penalty == 0.0:
+        raise DpemError(
+            f"hyperparameter contention_budget multiplies the contention penalty, which is 0 in {scenario.name}: set "
+            "contention_penalty to where training is to begin"
+        )
     if start:
         start.require(scenario, mode, chosen, forecaster)
     with agents_extra():
@@ -325,6 +335,8 @@ class Training:
         told += [f"{METRICS[name].label} {mean:.{METRICS[name].decimals}f}" for name, mean in finished]
         if self.curve and self.curve[-1]["reward"] is not None:
             told.append(f"validation reward {self.curve[-1]['reward']:.2f}")
+        if self.learner.settings.hyperparameters.contention_budget:
+            told.append(f"penalty × {self.learner.multiplier:.3g}")
         if self.learner.averaging is not None:
             told.append(self.learner.averaging.told())
         return ", ".join([*told, f"{speed:,.0f} steps/s"])

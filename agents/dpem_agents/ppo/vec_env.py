@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dpem_agents.libraries import agents_extra
 from dpem_agents.ppo.layout import told
+from dpem_env.envs.metrics import CONTENDED
 from dpem_env.envs.session import as_actions
 from dpem_env.envs.vector import make_vec
 from dpem_env.scenarios import Scenario
@@ -45,6 +46,8 @@ class NodeVecEnv(VecEnv):
     observations tells where. Rewards count `penalty_share` of it, 1 unless it is set; `scaled`, they are divided by 1 +
     what they count.
 
+    `contention` is the share of resources that were contended, added up over all slots since it was set to 0.
+
     **Central control.** With a `delay` (s) one controller per network commands its nodes; observations are then those
     of `CentralEnv`, and its nodes the sub-environments.
 
@@ -66,6 +69,7 @@ class NodeVecEnv(VecEnv):
         self.envs = make_vec(scenario, num_networks, **central, **arguments)
         self.contention_penalty: float | NDArray[np.float64] = self.envs.scenario.reward.contention_penalty
         self.penalties, self.one_penalty, self.penalty_share, self.scaled = penalties, one_penalty, 1.0, scaled
+        self.contention = 0.0
         self.finished: dict[str, float] = {}  # metrics of the episodes that ended last, means over networks
         width = self.envs.observer.table.width + (1 if penalties else 0)
         space = spaces.Box(0.0, 1.0, (width,), np.float32)
@@ -92,6 +96,7 @@ class NodeVecEnv(VecEnv):
         self._played.append(self._actions)
         truncated = bool(over[0])
         last = infos["final_info"] if truncated else infos
+        self._count(float(np.mean(last["contention"])) * len(self._played) if truncated else self._contended)
         penalty = self.penalty_share * self.contention_penalty
         rewards = (last["earned"] - penalty * last["contended"]).astype(np.float32)
         self._earned += rewards
@@ -167,8 +172,18 @@ class NodeVecEnv(VecEnv):
         self._masks = infos["action_mask"]
         self._played: list[NDArray[np.int64]] = []
         self._earned = np.zeros(self.num_envs)
+        self._counted = 0.0
         if self.penalties and not self.one_penalty:
             self.contention_penalty = self._drawn()
+
+    def _count(self, contended: float) -> None:
+        """A slot after which so many of the resources, over all there are, were contended in the running episodes."""
+        self.contention += contended - self._counted
+        self._counted = contended
+
+    @property
+    def _contended(self) -> float:
+        return float(self.envs.simulator.state.tally[:, CONTENDED].sum()) / (3 * self.num_envs)
 
     def _drawn(self) -> NDArray[np.float64]:
         """(num_envs,) contention penalties of the running episodes: one network in each of as many equal parts."""
