@@ -80,7 +80,7 @@ def examples() -> list[str]:
 
 
 def test_examples_of_the_help_are_commands_and_fit_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(examples()) == 37
+    assert len(examples()) == 38
     for example in examples():
         assert asked_for(shlex.split(example.split(">")[0])[1:])
     shown = ""

@@ -124,7 +124,21 @@ def train(
             metavar="WHICH",
         ),
     ] = None,
-    timesteps: Annotated[Steps | None, told("slots × nodes, over all networks (default: 100,000 slots)")] = None,
+    imitate: Annotated[
+        str | None,
+        told(
+            "central policy that nodes learn to decide like, in place of PPO: one can start from what comes of it "
+            "(default: none)",
+            metavar="POLICY",
+        ),
+    ] = None,
+    tuned: Annotated[
+        Folder | None,
+        told("imitate it with the options that dpem tune found there, or shipped ones (default: its own)"),
+    ] = None,
+    timesteps: Annotated[
+        Steps | None, told("slots × nodes, over all networks (default: 100,000 slots, or 10,000 of imitation)")
+    ] = None,
     forecaster: Forecaster = None,
     hours: Annotated[
         float | None,
@@ -156,6 +170,10 @@ def train(
     networks, actions and forecaster, --learn.learning-rate 1e-4 and --learn.penalty-ramp 0; the learning curve tells
     how far it has moved.
 
+    With --imitate nodes of mode shared learn to decide, each from what it knows, what a central policy would command
+    that sees the network without delay (DAgger). DIR gets policy.npz alone, at the end; the forecaster is by default
+    that policy's, and nothing is validated. --start-from goes on from there by PPO.
+
     ε is of what rounds release, in DIR/ledger-releases: checkpoint.npz, policy.npz, learning_curve.json and
     TensorBoard files tell of every node without noise.
 
@@ -165,6 +183,8 @@ def train(
                --policy local-reactive --out results
       dpem train --scenario mesh20-v0 --topology 2000 --mode federated \
                  --start-from ppo:runs/mesh20 --out runs/mesh20-own
+      dpem train --scenario mesh20-v0 --imitate central-maxweight \
+                 --tuned shipped --out runs/mesh20-imitation
     """
     from dpem_agents.dpem import train_dpem
     from dpem_agents.ppo import training
@@ -172,6 +192,32 @@ def train(
     from dpem_env.support.files import file_name
 
     chosen = world.get()
+    if imitate is not None:
+        others: dict[str, Any] = {
+            "preset": preset,
+            "start-from": start_from,
+            "start-penalty": start_penalty,
+            "hours": hours,
+        }
+        others |= {"topology": topology, "delay": delay, "federate": federate or None}
+        others |= {"mode": mode if mode != "shared" else None}
+        for option, value in others.items():
+            if value is not None:
+                raise DpemError(f"--{option} is of PPO: leave it out with --imitate, which trains for all networks")
+        return _imitate(
+            world,
+            imitate,
+            tuned,
+            timesteps,
+            out,
+            seed=seed,
+            hyperparameters=changed(PRESETS["shared"], **learn),
+            forecaster=forecaster,
+            device=device or "cpu",
+            again=again,
+        )
+    if tuned is not None:
+        raise DpemError("--tuned is of the policy that --imitate names: name one")
     how = "federated" if preset else mode or "shared"
     if how not in STACKED and topology is not None:
         raise DpemError(f"--topology is for modes {' and '.join(STACKED)}; mode {how!r} trains on all networks")
@@ -189,7 +235,7 @@ def train(
     start = None if start_from is None else Start.of(start_from, start_penalty)
     if start is not None and forecaster is not None:
         start.require_forecaster(forecaster)
-    steps = _slots_each(chosen) if timesteps is None else timesteps
+    steps = _slots_each(chosen, 100_000) if timesteps is None else timesteps
     folder = out or Path("runs", file_name(f"{chosen.name}-{preset or how}"))
     common: dict[str, Any] = {
         "seed": seed,
@@ -212,6 +258,32 @@ def train(
         command = "without --again" if again else "again"
         raise KeyboardInterrupt(f"{interrupt}; the same command {command} goes on") from None
     print(f"wrote {path}; use it as {playing(how, path.parent, topology or 0, delay or 0.0)}")
+    return 0
+
+
+def _imitate(
+    world: World, policy: str, tuned: Path | None, timesteps: int | None, out: Path | None, **common: Any
+) -> int:
+    """Imitate a central policy, and tell what came of it."""
+    from dpem_agents.ppo.checkpoint import load
+    from dpem_agents.ppo.imitation import imitate
+    from dpem_env.experiments.contestants import contestants
+    from dpem_env.experiments.tuning import Tuned
+    from dpem_env.support.files import file_name
+
+    chosen = world.get()
+    [[expert, *more]] = [each.policies for each in contestants([policy], [0.0])]
+    if more:
+        raise DpemError(f"--imitate {policy!r} names {len(more) + 1} policies: name one")
+    if tuned is not None:
+        expert = Tuned(tuned, [world.scenario]).policy(chosen, expert)
+    folder = out or Path("runs", file_name(f"{chosen.name}-imitation"))
+    path = imitate(chosen, expert, timesteps or _slots_each(chosen, 10_000), folder, **common)
+    rounds = load(path).about["imitation"]["rounds"]
+    unworded, commands = (sum(each[name] for each in rounds) for name in ("unworded", "commands"))
+    print(f"decides as commanded in {rounds[-1]['agreement']:.1%} of decisions", end="; ")
+    print(f"{unworded:,} of {commands:,} commands could not be worded")
+    print(f"wrote {path}; use it as --policy ppo:{folder}, or train on with --start-from ppo:{folder}")
     return 0
 
 
@@ -339,10 +411,10 @@ def forecasting(model: str, file: Path, topologies: Sequence[int]) -> str:
     return shlex.join(["--forecaster", f"{model}:{file}", "--topology", str(topologies[0])])
 
 
-def _slots_each(scenario: Scenario) -> int:
-    """Timesteps of 100,000 slots of a network."""
+def _slots_each(scenario: Scenario, slots: int) -> int:
+    """Timesteps of so many slots of a network."""
     from dpem_env.envs.session import episode_seeds
     from dpem_env.network.network import build_network
 
     network = build_network(scenario, episode_seeds(scenario, "train", 0).topology)
-    return 100_000 * network.num_nodes
+    return slots * network.num_nodes

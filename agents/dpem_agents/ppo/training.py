@@ -125,8 +125,7 @@ def train(
     BudgetExhausted, with state and policy saved, where privacy allows no further round.
     """
     scenario = scenarios.get(scenario)
-    if scenario.control.relays_decide:
-        raise DpemError(f"{scenario.name} leaves swaps to decide; trained here are policies that decide on allocations")
+    require_allocations(scenario)
     require_one_of("mode", mode, MODES)
     require_seed("seed", seed)
     require_seed("topology_seed", topology_seed)
@@ -168,6 +167,12 @@ def train(
             print(told, file=sys.stderr)
         with errors_told_once():
             return training.run()
+
+
+def require_allocations(scenario: Scenario) -> None:
+    """DpemError unless nodes decide on allocations."""
+    if scenario.control.relays_decide:
+        raise DpemError(f"{scenario.name} leaves swaps to decide; trained here are policies that decide on allocations")
 
 
 def require_booked(folder: Path, resume: bool) -> None:
