@@ -207,4 +207,4 @@ def test_a_checkpoint_of_before_decides_in_every_row(tmp_path: Path) -> None:
     old = Checkpoint(kept.about | {"settings": settings | {"hyperparameters": chosen}}, kept.arrays)
     assert asdict(old.hyperparameters) == asdict(kept.hyperparameters)
     assert old.hyperparameters.idle_forecast == 0.0
-    assert PpoPolicy("mesh100").actor.hyperparameters.idle_forecast == 0.0  # as it is shipped
+    assert PpoPolicy("mesh20").actor.hyperparameters.idle_forecast == 0.0  # as it is shipped
