@@ -136,9 +136,8 @@ def public_fronts() -> Iterator[Record]:
 def paper_verdict() -> Iterator[Record]:
     """The four parts of the paper's claim, in each world."""
     for world in PAPER_FOLDERS:
-        points = points_of(_paper(world))
-        rivals = Rivals(*([label for label in labels if label in points] for labels in RIVALS))
-        parts = verdict_of(points, DPEM, DECLARED, rivals, FRONT_LEVELS, generator("paper verdict"))
+        rng = generator("paper verdict")
+        parts = verdict_of(points_of(_paper(world)), DPEM, DECLARED, RIVALS, FRONT_LEVELS, rng)
         for letter, part in zip("abcd", parts, strict=True):
             told = {"world": world, "part": letter, "holds": "yes" if part.holds else "no"}
             yield part._asdict() | told | _of_p(p=part.p, adjusted=part.adjusted)

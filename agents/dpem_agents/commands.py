@@ -193,15 +193,11 @@ def train(
 
     chosen = world.get()
     if imitate is not None:
-        others: dict[str, Any] = {
-            "preset": preset,
-            "start-from": start_from,
-            "start-penalty": start_penalty,
-            "hours": hours,
-        }
-        others |= {"topology": topology, "delay": delay, "federate": federate or None}
-        others |= {"mode": mode if mode != "shared" else None}
-        for option, value in others.items():
+        of_ppo: dict[str, Any] = {
+            "preset": preset, "mode": mode if mode != "shared" else None, "start-from": start_from, "hours": hours,
+            "start-penalty": start_penalty, "topology": topology, "delay": delay, "federate": federate or None,
+        }  # fmt: skip
+        for option, value in of_ppo.items():
             if value is not None:
                 raise DpemError(f"--{option} is of PPO: leave it out with --imitate, which trains for all networks")
         return _imitate(

@@ -65,14 +65,10 @@ class Checkpoint:
         known = {name: value for name, value in self.about.items() if name != "curve"}
         return Checkpoint(known, {f"weights.{name}": array for name, array in self.actor.items()})
 
-    def fits(self, network: Network) -> bool:
-        """Whether its nodes, if they have policies of their own, are those of this network."""
-        return self.about["topology"] in (None, topology_hash(network))
-
     def require(self, scenario: Scenario, network: Network) -> None:
         """Raise PolicyError unless the policy can play on this network of this scenario."""
         self.require_interface(scenario)
-        if not self.fits(network):
+        if self.about["topology"] not in (None, topology_hash(network)):  # None: of nodes anywhere
             seed = self.about["settings"]["topology_seed"]
             raise PolicyError(
                 f"the {self.about['mode']} PPO checkpoint is for one topology of {self.about['scenario']} (topology "
