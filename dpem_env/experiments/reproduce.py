@@ -11,10 +11,12 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import glob
@@ -31,7 +33,8 @@ from dpem_env.support.provenance import UNKNOWN, package_stamp, path_fingerprint
 from dpem_env.support.syntax import statements
 
 FORMAT = "dpem-reproduced-1"
-DPEM = (sys.executable, "-c", "import sys; from dpem_env.cli import main; sys.exit(main())")
+# Like the console script, it does not import what lies in the current folder.
+DPEM = (sys.executable, "-P", "-c", "import sys; from dpem_env.cli import main; sys.exit(main())")
 LOGS = Path("runs/reproduce")  # what the steps print
 # Of a declaration, what results do not follow from, and options that say how they are made.
 BESIDE, HOW = {"name", "core_minutes", "scratch"}, {"workers", "data", "ray"}
@@ -163,7 +166,8 @@ def run_steps(experiment: Experiment, lock: Lock, due: Sequence[Due], workers: i
     logs.mkdir(parents=True, exist_ok=True)
     waiting, failed = list(due), False
     running: dict[Future[float], Step] = {}
-    with ThreadPoolExecutor(workers) as pool:
+    processes: set[subprocess.Popen[bytes]] = set()
+    with ThreadPoolExecutor(workers) as pool, _ended_together(processes):
         try:
             while waiting or running:
                 for each in [] if failed else list(waiting):
@@ -173,7 +177,7 @@ def run_steps(experiment: Experiment, lock: Lock, due: Sequence[Due], workers: i
                         print(f"{each.step.name}: {each.why}; {shlex.join(each.step.command)}", flush=True)
                         lock.begin(experiment, each.step, data_dir)
                         log = logs / f"{file_name(each.step.name)}.log"
-                        running[pool.submit(_run, each.step, log, data_dir)] = each.step
+                        running[pool.submit(_run, each.step, log, data_dir, processes)] = each.step
                 if not running:
                     break
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -210,7 +214,7 @@ def _run_again(step: Step, data_dir: str | None) -> Checked:
     LOGS.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
         again = str(Path(folder, f"again{Path(out).suffix}"))
-        _run(step.model_copy(update={"options": step.options | {"out": again}}), LOGS / "check.log", data_dir)
+        _run(step.model_copy(update={"options": step.options | {"out": again}}), LOGS / "check.log", data_dir, set())
         left = [(Path(output), Path(output.replace(out, again))) for output in step.outputs]
         return Checked.of(compared_files(kept, made) for kept, made in left if kept.suffix == ".json")
 
@@ -230,15 +234,36 @@ def put_stamp(outputs: Sequence[str]) -> None:
                 write_json(path, first | {name: value for name, value in found.items() if name not in first})
 
 
-def _run(step: Step, log: Path, data_dir: str | None) -> float:
-    """Run a step to its end; returns the core minutes it took. DpemError if it fails, with its last line."""
+@contextmanager
+def _ended_together(processes: Collection[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Who is asked to end (SIGTERM) ends these, too; it is then an interruption."""
+
+    def end(signum: int, frame: object) -> None:
+        for process in processes:
+            process.terminate()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(step: Step, log: Path, data_dir: str | None, processes: set[subprocess.Popen[bytes]]) -> float:
+    """Run a step to its end, as one of these; returns the core minutes it took.
+
+    DpemError if it fails, with its last line.
+    """
     first, *rest = step.command
     program = [sys.executable] if first == "python" else [first] if "/" in first else [*DPEM, first]
     environment = os.environ | ({"DPEM_DATA": data_dir} if data_dir else {})
     with log.open("wb") as stream:
         process = subprocess.Popen([*program, *rest], stdout=stream, stderr=subprocess.STDOUT, env=environment)
+        processes.add(process)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
+        processes.discard(process)
     if process.returncode:
         last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no message"])[-1]
         raise DpemError(f"failed with exit code {process.returncode}: {last} (all of it: {log})")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -239,6 +243,22 @@ def test_training_and_tuning_are_no_evaluation() -> None:
     assert not made["rules, tuned"]
     assert not made["ppo-routes seed 0"]
     assert made["evaluation"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that is delivered")
+def test_who_is_asked_to_end_ends_the_steps_too(project: Path) -> None:
+    (project / "long.py").write_text("import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)")
+    steps = '[[steps]]\nname = "long"\nrun = "python long.py"\noutputs = ["never"]\ncore_minutes = 1\n'
+    (project / "long.toml").write_text('summary = "one long step"\n' + steps)
+    running = subprocess.Popen([*reproduce.DPEM, "reproduce", "long.toml"], stderr=subprocess.PIPE, text=True)
+    while not ((pid := project / "pid").exists() and pid.read_text()):
+        assert running.poll() is None
+        time.sleep(0.02)
+    running.terminate()
+    assert running.communicate(timeout=30)[1] == "interrupted; the same command again runs the rest\n"
+    assert running.returncode == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_an_interrupted_step_goes_on_unless_something_has_changed(project: Path) -> None:
