@@ -21,6 +21,7 @@ from dpem_env.demand.requests import Demand, draw_demand
 from dpem_env.envs.control import CentralControl
 from dpem_env.envs.forecasts import Forecasts
 from dpem_env.envs.rewards import Outcome, Rewarder
+from dpem_env.envs.silence import SilentAgents
 from dpem_env.network.network import Network, build_network
 from dpem_env.observations.features import Observer
 from dpem_env.policies import HybridPolicy, LocalPolicy, NetworkView, Policy, require_deciding
@@ -38,7 +39,7 @@ class EpisodeSeeds(NamedTuple):
     """What fixes an episode, given scenario and actions."""
 
     topology: int
-    demand: int  # also of emissions, outages, admission order and outcomes
+    demand: int  # also of emissions, outages, silent agents, admission order and outcomes
 
 
 def episode_seeds(scenario: Scenario, split: Split, index: int) -> EpisodeSeeds:
@@ -191,6 +192,8 @@ class Session:
         when = Condition.FREE if self.nodes_decide else Condition.READ_FREE
         self.observer = Observer(self.simulator, routes, when if conditional else 0, news)
         self.rewarder = Rewarder(self.simulator)
+        silence = self.scenario.silence
+        self.silent_agents = None if silence is None else SilentAgents(self.scenario, silence, self.nodes_decide)
         self.control = None
         if delay is not None:
             self.control = CentralControl(self.simulator, delay, forecaster, routes, self.observer.code.condition, news)
@@ -359,8 +362,8 @@ class Session:
         return self.control.view(network)
 
     def advice(self, policy: HybridPolicy, network: int = 0) -> Any:
-        """What the controller of a network advises; None while nothing is old enough to be seen."""
-        view = self.view(network)
+        """What the controller of a network advises; None while nothing is old enough to be seen, or it is silent."""
+        view = self.view(network) if self._silence is None else None
         return None if view is None else policy.advise(view)
 
     def rewards(self, network: int = 0) -> NDArray[np.float64]:
@@ -380,10 +383,23 @@ class Session:
             self._arrivals[network] = Arrivals(self.scenario, episode.network, episode.demand)
         return self._arrivals[network].of_slot(slot)
 
+    def carried_out(self, action: ArrayLike) -> NDArray[Any]:
+        """What is carried out of these actions of all nodes in the current slot: those of silent agents are waits."""
+        silence = self._silence
+        return np.asarray(action) if silence is None else silence.made_to_wait(action)
+
+    @property
+    def _silence(self) -> SilentAgents | None:
+        """Those who are silent in the slot about to be decided, if any are."""
+        silent = self.silent_agents
+        return silent if silent is not None and self.slot in silent.slots else None
+
     def _start(self, episodes: list[Episode], seeds: Sequence[EpisodeSeeds]) -> None:
         self.simulator.begin(episodes)
         self._arrivals: dict[int, Arrivals] = {}  # of networks whose requests were asked for
         self.all_seeds, self.slots = list(seeds), episodes[0].slots
+        if self.silent_agents is not None:
+            self.silent_agents.begin(episodes[0].network.num_nodes, [own.demand for own in seeds])
         self.forecasts.begin(episodes)
         if self.forecasts.forecasters:
             self._expect(0)
@@ -397,9 +413,9 @@ class Session:
             self.forecast = self.forecasts.predict()
 
     def _playing(self, action: ArrayLike, *more: ArrayLike | None) -> Call:
-        """The call that plays a slot."""
+        """The call that plays a slot, in which silent agents wait."""
         self.require_begun()
-        playing = self.simulator.playing(action, *more)
+        playing = self.simulator.playing(self.carried_out(action), *more)
         if self.forecasts.forecasters:
             self._expect(self.slot + 1)  # of requests, which no action changes
         return playing

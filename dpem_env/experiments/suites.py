@@ -29,9 +29,25 @@ class Suite:
         data_dir: str | os.PathLike[str] | None = None,
         changes: Mapping[str, Any] | None = None,
     ) -> list[Scenario]:
-        """The scenarios to play, varied; `instead` names others to vary the same way, `changes` are made to all."""
-        chosen = [scenarios.get(name, data_dir=data_dir, **changes or {}) for name in instead or self.scenarios]
-        return [scenario.override(**each) for scenario in dict.fromkeys(chosen) for each in self.variations]
+        """The scenarios to play, varied; `instead` names others to vary the same way, `changes` are made to all.
+
+        Of a section that only some variations have, such as ``"silence.share"``, they are made to these.
+        """
+        changes = changes or {}
+        varied = {field for each in self.variations for field in each}
+        within = {name: value for name, value in changes.items() if _section(name) in varied}
+        general = {name: value for name, value in changes.items() if name not in within}
+        chosen = [scenarios.get(name, data_dir=data_dir, **general) for name in instead or self.scenarios]
+        return [
+            scenario.override(**each, **{name: value for name, value in within.items() if _section(name) in each})
+            for scenario in dict.fromkeys(chosen)
+            for each in self.variations
+        ]
+
+
+def _section(field: str) -> str:
+    """The section that the name of a field begins with, as in ``"silence.share"``; mostly there is none."""
+    return field.rpartition(".")[0]
 
 
 def mesh_of(nodes: int) -> dict[str, Any]:
@@ -56,6 +72,12 @@ _ALL = (
     Suite("quick", "mesh20, 24 slots: does all work?", ("mesh20-v0",), ({"slots": 24, "request_rate": 8.0},)),
     Suite("delay-curve", "the paper's network against control delay", MESH, delays=(0.0, 0.25, 0.5, 1.0, 2.0)),
     Suite("networks", "real and failing networks", NETWORKS),
+    Suite(
+        "failures",
+        "silent agents or controllers, failing links, and both",
+        MESH,
+        ({}, {"silence": {}}, {"outages": {}}, {"silence": {}, "outages": {}}),
+    ),
     Suite("small", "checkable by hand, and quick to train on", ("chain3-v0", "star8-v0", "mesh20-v0")),
     Suite("loads", "offered load 0.3, 0.6 and 0.9", MESH, _each("request_rate", 8.65, 17.3, 25.95)),
     Suite("fronts", "delivery against contention", MESH, _each("contention_penalty", 0.05, 0.15, 0.5, 1.5)),

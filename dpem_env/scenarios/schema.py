@@ -480,6 +480,20 @@ class Outages(Section):
     mean_down: Annotated[Positive, "s; mean time that a link is down"] = 5.0
 
 
+class Silence(Section):
+    """For a while some agents are silent, or the controller if one decides: their actions are not carried out.
+
+    They wait instead. The silent agents follow from the demand seed, whoever plays. A controller is silent as a whole,
+    whatever the share; one that advises nodes gives no advice, and the share of these nodes is silent, too.
+    """
+
+    share: Annotated[
+        float, Field(strict=True, gt=0, le=1), "share of the nodes whose agents are silent, rounded up to whole ones"
+    ] = 0.05
+    start: Annotated[NonNegative, "s; when the silence begins"] = 30.0
+    duration: Annotated[Positive, "s that it lasts"] = 20.0
+
+
 class Observation(Section):
     """Shape of the forecast slice of the observation."""
 
@@ -597,6 +611,7 @@ NetworkConfig = Annotated[
     MeshNetwork | ChainNetwork | StarNetwork | TopohubNetwork | CoronetNetwork | FileNetwork,
     Field(discriminator="generator"),
 ]
+OPTIONAL = ("outages", "silence")  # sections that a scenario may lack
 WITH_FILES = ("network", "demand")  # sections that may name files, and hold their content in `SECTION_content`
 TAGS = {"network": NETWORKS, "demand": DEMANDS}
 DemandConfig = Annotated[SessionDemand | TraceDemand | ReplayDemand | SaturatedDemand, Field(discriminator="kind")]
@@ -617,6 +632,7 @@ class Scenario(Section):
     demand: DemandConfig = SessionDemand()
     control: Control = Control()
     outages: Outages | None = None
+    silence: Silence | None = None
     observation: Observation = Observation()
     reward: Reward = Reward()
     episode: Episode = Episode()
@@ -641,6 +657,8 @@ class Scenario(Section):
             ("control.telemetry_period", self.control.telemetry_period),
             ("control.news_period", self.control.news_period or slot),
             ("control.news_delay", self.control.news_delay or slot),
+            ("silence.start", (self.silence and self.silence.start) or slot),
+            ("silence.duration", self.silence.duration if self.silence else slot),
         ]
         if isinstance(self.demand, TraceDemand):
             whole.append(("demand.matrix_duration", self.demand.matrix_duration))
@@ -673,6 +691,13 @@ class Scenario(Section):
                 raise ValueError(
                     f'{field} = {rate} pairs/s: with emission "bernoulli" at most one pair per slot of {slot} s'
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _silence_begins_before_the_end(self) -> Scenario:
+        if self.silence and self.in_slots(self.silence.start) >= self.episode.slots:
+            seconds = self.episode.slots * self.control.slot_duration
+            raise ValueError(f"silence.start = {self.silence.start} s: expected less than the episode's {seconds:g} s")
         return self
 
     @model_validator(mode="after")
@@ -764,10 +789,12 @@ class Scenario(Section):
     def hash(self) -> str:
         """Twelve hexadecimal digits that change whenever a field other than name or summary does.
 
-        Fields of `NEUTRAL` that say what held before they came are left out: the world is the same without them. Of
-        files whose content is known it is that which counts, not where they lie.
+        Fields of `NEUTRAL` that say what held before they came are left out, as is a silence that there is not: the
+        world is the same without them. Of files whose content is known it is that which counts, not where they lie.
         """
         fields = self.model_dump(mode="json", exclude={"name", "summary"})
+        if self.silence is None:
+            del fields["silence"]
         for section, neutral in NEUTRAL.items():
             for name, value in neutral.items():
                 if name in fields[section] and fields[section][name] == value:
@@ -815,8 +842,10 @@ class Scenario(Section):
     def override(self, /, **fields: Any) -> Scenario:
         """A copy with leaf fields replaced, wherever they live; the name records what was changed of the world.
 
-        A new ``kind`` of demand or ``generator`` of networks keeps the fields it shares with the old. ``outages`` takes
-        a dictionary of its fields or None. Raises ScenarioError for an unknown field or value.
+        A new ``kind`` of demand or ``generator`` of networks keeps the fields it shares with the old. ``outages`` and
+        ``silence`` take a dictionary of their fields, in which those that are not named have their defaults, or None; a
+        name such as ``"silence.share"`` changes one field of what there is, or of the defaults. Raises ScenarioError
+        for an unknown field or value.
         """
         if not fields:
             return self
@@ -836,14 +865,18 @@ class Scenario(Section):
             if not fields.keys().isdisjoint((tag, *getattr(self, section).files)):
                 data[section].pop(f"{section}_content", None)  # of other files
         for leaf, value in fields.items():
+            section, dot, field = leaf.partition(".")
             if leaf in home:
                 data[home[leaf]][leaf] = value
-            elif leaf in ("outages", "summary", "name", "seeds", "data_dir"):
+            elif leaf in (*OPTIONAL, "summary", "name", "seeds", "data_dir"):
                 data[leaf] = value
+            elif dot and section in OPTIONAL:
+                whole = data.get(section) or {}
+                data[section] = {**dict(whole), field: value} if isinstance(whole, dict | Section) else whole
             else:
-                raise ScenarioError(f"override {leaf!r} is no field of a scenario; {nearest(leaf, home)}")
+                raise ScenarioError(f"override {leaf!r} is no field of a scenario; {nearest(leaf, [*home, *OPTIONAL])}")
         changed = validated(data, f"scenario {self.name}")
-        changes = [f"{leaf}={value}" for leaf, value in fields.items() if leaf != "data_dir"]
+        changes = [leaf if value == {} else f"{leaf}={value}" for leaf, value in fields.items() if leaf != "data_dir"]
         if "name" in fields or not changes:
             return changed
         name = "+".join([self.name, *changes])

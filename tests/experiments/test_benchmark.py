@@ -318,6 +318,58 @@ def test_suites_vary_what_they_say() -> None:
     assert sizes[2].hash == scenarios.get("mesh100-v0").hash
 
 
+def test_failures_are_those_of_agents_of_links_and_of_both() -> None:
+    suite, shipped = get_suite("failures"), scenarios.get("mesh100-v0")
+    assert suite.delays == (0.0, 0.5)
+    none, silence, outages, both = suite.settings()
+    assert none == shipped
+    assert [each.name for each in (silence, outages, both)] == [
+        f"mesh100-v0+{what}" for what in ("silence", "outages", "silence+outages")
+    ]
+    assert silence.silence == both.silence == Silence()
+    assert outages.hash == scenarios.get("mesh100-outages-v0").hash
+    assert both.override(silence=None).hash == outages.hash
+    assert silence.override(silence=None).hash == shipped.hash
+
+
+def test_a_field_of_a_section_that_a_suite_varies_is_changed_where_it_has_that_section() -> None:
+    settings = get_suite("failures").settings(["mesh20-v0"], changes={"silence.share": 0.1, "request_rate": 8.0})
+    assert [each.silence for each in settings] == [None, Silence(share=0.1), None, Silence(share=0.1)]
+    assert settings[1].name == "mesh20-v0+request_rate=8.0+silence+silence.share=0.1"
+    assert {each.demand.request_rate for each in settings} == {8.0}  # type: ignore[union-attr]
+    [elsewhere] = get_suite("quick").settings(changes={"silence.start": 5.0})
+    assert elsewhere.silence == Silence(start=5.0)
+
+
+def test_failures_of_a_scenario_from_a_file_are_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = tmp_path / "mine.toml", tmp_path / "out"
+    scenarios.get("star8-v0", slots=16, name="mine").save(path)
+    early = ("--set", "silence.start=1.0", "--set", "silence.share=0.3")
+    policies = ("--policy", "local-reactive", "--policy", "central-reactive", "--delay", "0.5")
+    command = ("benchmark", "failures", "--scenario", str(path), *early, *policies, "--seeds", "1")
+    assert main([*command, "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    fields = "silence.start=1.0+silence.share=0.3"
+    names = ["mine", f"mine+silence+{fields}", "mine+outages", f"mine+silence+outages+{fields}"]
+    assert [each["name"] for each in read_json(out / "summary.json")["scenarios"]] == names
+    assert all(name in told for name in names)
+    assert len([each for each in (out / "episodes").iterdir() if each.name.startswith("mine")]) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("silence.share=0", "silence.share: expected more than 0 (given 0)"),
+        ("silence.share=none", "silence.share: expected a number (given None)"),
+        ("silence.lasts=9", "silence.lasts: unknown key"),
+        ("slots=24", "silence.start = 30.0 s: expected less than the episode's 6 s"),
+    ],
+)
+def test_a_bad_silence_is_told_in_one_line(capsys: pytest.CaptureFixture[str], change: str, told: str) -> None:
+    said = complaint(capsys, "benchmark", "failures", "--policy", "idle", "--set", change, "--out", "nowhere")
+    assert told in said
+
+
 def test_other_scenarios_are_varied_the_same_way() -> None:
     plan = make_plan(get_suite("coherence"), ["central-reactive"], 1, scenarios=["mesh20-v0"], delays=[0.25])
     assert [s.name for s in plan.scenarios] == [f"mesh20-v0+coherence_time={t}" for t in (1.0, 10.0, 60.0)]

@@ -87,6 +87,26 @@ def test_every_kind_of_world_replays_bit_for_bit(
     assert replayed(path, capsys) == (0, VERIFIED)
 
 
+@pytest.mark.parametrize(
+    ("policy", "delay"), [("local-reactive", 0.0), ("central:local-reactive", 0.25), ("hybrid-maxweight", 0.25)]
+)
+def test_an_episode_with_silence_replays_bit_for_bit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], policy: str, delay: float
+) -> None:
+    """The log has waits where nothing was carried out: so it does not matter who was silent, agents or a controller."""
+    silence = {"share": 0.5, "start": 2.0, "duration": 2.0}
+    scenario = scenarios.get("mesh20-v0", slots=SLOTS, request_rate=20.0, silence=silence)
+    path = tmp_path / "a.parquet"
+    _, session = record_episode(path, scenario, policy, delay=delay)
+    assert session.silent_agents is not None
+    silent, acting = session.silent_agents.silent[0], np.array([row["action"] for row in read_log(path).rows]) > 0
+    assert silent.sum() == (20 if policy.startswith("central") else 10)
+    assert not acting[8:16, silent].any()
+    assert all(acting[slots][:, silent].any() for slots in (slice(8), slice(16, None)))
+    assert acting[8:16, ~silent].any() != silent.all()
+    assert replayed(path, capsys) == (0, VERIFIED)
+
+
 def test_a_log_replays_without_policy_and_request_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def test_what_is_not_set_stands_there_to_be_set() -> None:
     assert "\n# [outages]\n# mean_up = 200.0  # s;" in text
     uncommented = re.sub(r"^# (\[outages\]|mean_\w+ = )", r"\1", text, flags=re.MULTILINE)
     assert scenarios.from_toml(uncommented).outages == schema.Outages()
+    assert "\n# [silence]\n# share = 0.05  # share of the nodes" in text
     assert (
         '\nemission = "poisson"  # links share a source\'s pairs, or each makes its own try; poisson or bernoulli\n'
         in text

@@ -25,6 +25,7 @@ from dpem_env.scenarios.schema import (
     Outages,
     ReplayDemand,
     SeedRange,
+    Silence,
     StarNetwork,
     TopohubNetwork,
     TraceDemand,
@@ -51,7 +52,7 @@ RELEASED = {
     "switch8-v0": "7376c9638ef0",
 }
 
-# Another valid value for every field of mesh100-outages-v0 with weak sources and asap, by section.
+# Another valid value for every field of mesh100-outages-v0 with silence, weak sources and asap, by section.
 OTHER: dict[str, dict[str, Any]] = {
     "network": {"nodes": 99, "side": 90.0, "links_per_node": 2.0},
     "hardware": {
@@ -105,6 +106,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "news_delay": 0.5,
     },
     "outages": {"mean_up": 100.0, "mean_down": 4.0},
+    "silence": {"share": 0.1, "start": 20.0, "duration": 10.0},
     "observation": {"forecast_horizon": 5},
     "reward": {"contention_penalty": 0.1, "class_values": [1.0, 1.0, 2.0]},
     "episode": {"slots": 200},
@@ -215,14 +217,14 @@ def test_any_scenario_survives_toml_and_back(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("section", "leaf"), CHANGES)
 def test_the_hash_changes_with_every_field(section: str, leaf: str) -> None:
-    base = {"generation_rate": (0.0, 4.0), "link_model": "single-click", "parallel_modes": 9}
+    base = {"generation_rate": (0.0, 4.0), "link_model": "single-click", "parallel_modes": 9, "silence": {}}
     scenario = scenarios.get("mesh100-outages-v0", **base)
     if leaf == "discard":  # which relays do that decide
         scenario = scenarios.get("swap-chain3-v0", swapping="agents")
     if leaf == "switch":
         scenario = scenarios.get("star8-v0")
-    if section == "outages":
-        changed = scenario.override(outages={**scenario.model_dump()["outages"], leaf: OTHER[section][leaf]})
+    if section in schema.OPTIONAL:
+        changed = scenario.override(**{f"{section}.{leaf}": OTHER[section][leaf]})
     else:
         changed = scenario.override(**{leaf: OTHER[section][leaf]})
     assert changed.hash != scenario.hash
@@ -230,12 +232,12 @@ def test_the_hash_changes_with_every_field(section: str, leaf: str) -> None:
 
 
 def test_the_hash_is_tried_against_every_field() -> None:
-    config = scenarios.get("mesh100-outages-v0").model_dump(exclude={"name", "summary", "seeds"})
+    config = scenarios.get("mesh100-outages-v0", silence={}).model_dump(exclude={"name", "summary", "seeds"})
     kinds = {("network", "generator"), ("demand", "kind"), ("demand", "demand_content")}  # which follows from files
     assert set(leaves(config)) - kinds == set(CHANGES)
 
 
-def test_the_hash_changes_with_the_kind_of_network_or_demand_the_outages_and_the_seeds() -> None:
+def test_the_hash_changes_with_the_kind_of_network_or_demand_what_fails_and_the_seeds() -> None:
     seeds = scenarios.get("mesh100-v0").seeds.model_dump()
     seeds["train"]["topology"]["stop"] = 65
     variants = [
@@ -248,6 +250,8 @@ def test_the_hash_changes_with_the_kind_of_network_or_demand_the_outages_and_the
         Scenario(name="x", demand=ReplayDemand(requests_file="a.csv")),
         Scenario(name="x", demand=ReplayDemand(requests_file="b.csv")),
         Scenario(name="x", outages=Outages()),
+        Scenario(name="x", silence=Silence()),
+        Scenario(name="x", outages=Outages(), silence=Silence()),
         Scenario(name="x").override(seeds=seeds),
     ]
     assert len({variant.hash for variant in variants}) == len(variants)
@@ -299,6 +303,59 @@ def test_outages_are_overridden_as_a_whole_and_switched_off_by_none() -> None:
     scenario = scenarios.get("mesh100-v0", outages={"mean_up": 50.0})
     assert scenario.outages == Outages(mean_up=50.0, mean_down=5.0)
     assert scenario.override(outages=None).hash == scenarios.get("mesh100-v0").hash
+
+
+def test_silence_is_switched_on_with_its_defaults_and_off_by_none() -> None:
+    silent = scenarios.get("mesh100-v0", silence={})
+    assert silent.silence == Silence(share=0.05, start=30.0, duration=20.0)
+    assert silent.name == "mesh100-v0+silence"
+    assert silent.override(silence=None).hash == scenarios.get("mesh100-v0").hash
+    assert "silence" not in scenarios.get("mesh100-v0").to_toml()
+    assert scenarios.from_toml(silent.to_toml()) == silent
+
+
+def test_a_field_of_a_section_that_may_be_missing_is_overridden_by_its_full_name() -> None:
+    scenario = scenarios.get("mesh100-v0", **{"silence.share": 0.1})
+    assert scenario.silence == Silence(share=0.1)
+    assert scenario.name == "mesh100-v0+silence.share=0.1"
+    both = {"silence.start": 5.0, "outages.mean_down": 2.0}
+    changed = scenario.override(**both)
+    assert (changed.silence, changed.outages) == (Silence(share=0.1, start=5.0), Outages(mean_down=2.0))
+    off_and_on = scenario.override(silence=None, **{"silence.start": 5.0})
+    assert off_and_on.silence == Silence(start=5.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"silence.share": 0.0}, "silence.share: expected more than 0 (given 0.0)"),
+        ({"silence.share": 1.5}, "silence.share: expected at most 1 (given 1.5)"),
+        ({"silence.share": "much"}, "silence.share: expected a number (given 'much')"),
+        ({"silence.shar": 0.1}, "silence.shar: unknown key; remove it or check its spelling"),
+        ({"silence.": 0.1}, "silence.: unknown key; remove it or check its spelling"),
+        ({"silence.share.of": 0.1}, "silence.share.of: unknown key; remove it or check its spelling"),
+        ({"silence": True, "silence.share": 0.1}, "silence: expected a section with fields (given True)"),
+        ({"silence.start": -1.0}, "silence.start: expected at least 0 (given -1.0)"),
+        ({"silence.start": 0.1}, "silence.start = 0.1 s must be a whole number"),
+        ({"silence.start": 100.0}, "silence.start = 100.0 s: expected less than the episode's 100 s"),
+        ({"silence.duration": 0.0}, "silence.duration: expected at least 1e-09 (given 0.0)"),
+        ({"silence.duration": 0.3}, "silence.duration = 0.3 s must be a whole number"),
+        ({"silence": {}, "slots": 100}, "silence.start = 30.0 s: expected less than the episode's 25 s"),
+        ({"silense": {}}, "override 'silense' is no field of a scenario; did you mean 'silence'?"),
+        ({"silense.share": 0.1}, "override 'silense.share' is no field of a scenario; did you mean"),
+        ({"hardware.swap_success": 0.1}, "override 'hardware.swap_success' is no field of a scenario; did you mean"),
+    ],
+    ids=str,
+)
+def test_a_bad_silence_is_told_in_one_line(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ScenarioError) as error:
+        scenarios.get("mesh100-v0", **fields)
+    assert told in one_line(error)
+
+
+def test_silence_may_last_from_the_first_slot_to_beyond_the_last() -> None:
+    silence = {"start": 0.0, "duration": 1000.0, "share": 1.0}
+    assert scenarios.get("mesh100-v0", silence=silence).silence == Silence(**silence)
 
 
 def test_getting_a_scenario_object_returns_it_as_it_is() -> None:
