@@ -139,7 +139,10 @@ class HybridPolicy(ABC):
 
     @abstractmethod
     def act(self, observations: Observations, masks: NDArray[np.int8], advice: Any) -> Decision:
-        """Decide for all nodes; row i may depend on row i of the observations and on the advice, None before any."""
+        """Decide for all nodes; row i may depend on row i of the observations and on the advice.
+
+        There is none, None, before the first, and while the controller is silent.
+        """
 
 
 class Centralized(CentralPolicy):

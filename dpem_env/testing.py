@@ -551,18 +551,20 @@ def _masks(trial: Trial) -> Complaints:
 
 
 def _illegal(trial: Trial) -> Complaints:
-    """An illegal action is counted and otherwise a wait."""
+    """An illegal action is counted, unless the agent is silent, and otherwise a wait."""
     rng = np.random.default_rng(0)
     for moment in _tried(trial):
         erring, waiting = copy.deepcopy(moment.env), copy.deepcopy(moment.env)
         wrong = {agent: _choose(mask, rng, 0.0, 1.0) for agent, mask in zip(erring.agents, moment.masks, strict=True)}
         counts = {agent: info["illegal_actions"] for agent, info in moment.returned.infos.items()}
+        heard = erring.session.carried_out(np.ones(len(wrong), dtype=np.int64)).tolist()
         found, expected = _step(erring, wrong), _step(waiting, _waits(waiting))
         where = f"seed {trial.seeds[0]}, slot {moment.slot + 1}"
-        for agent, action in wrong.items():
+        for (agent, action), times in zip(wrong.items(), heard, strict=True):
             counted = found.infos[agent]["illegal_actions"] - counts[agent]
-            if counted != 1:
-                yield f"{where}, {agent}: illegal action {action} counted {counted} times; expected once"
+            if counted != times:
+                often = "once" if times else "never, as it is silent"
+                yield f"{where}, {agent}: illegal action {action} counted {counted} times; expected {often}"
         for returned in (found, expected):
             for info in returned.infos.values():
                 info.pop("illegal_actions")

@@ -43,6 +43,7 @@ def chain_of(scenario: Scenario, network: Network) -> SwapChain:
         'hardware.emission = "bernoulli"': hardware.emission == "bernoulli",
         "a swap per slot at every relay": (topology.swap_rate * slot).min() >= 1.0,
         "no outages": scenario.outages is None,
+        "no silence": scenario.silence is None,
         "requests for pairs of any fidelity (fidelity_classes of 0.25)": max(scenario.demand.fidelity_classes) <= 0.25,
     }
     for what, given in of_model.items():

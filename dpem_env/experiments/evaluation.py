@@ -48,7 +48,7 @@ def run_episode(
     sums = EpisodeSums(session)
     while not session.done:
         decision, forecast = _decided(session, policy)
-        decision = decision._replace(action=session.carried_out(decision.action))  # as far as anybody can see
+        decision = decision._replace(action=session.carried_out(decision.action))  # as logs have it
         session.step(*decision)
         sums.add(session.outcome())
         if recorder is not None:

@@ -5,7 +5,8 @@ topology parameters, every request, forecast, decision vector and outcome. Colum
 
 - ``slot``: 0, 1, …; ``requests``: arrivals of the slot (source, destination, fidelity, last_slot);
 - ``action``, ``route``, ``priority``: the decision vector, N each (see `dpem_env.policies.Decision`); ``condition``, N,
-  and ``fallback``, N·(k - 1) for k routes per peer, are parts of it, too, null if there are none in the slot;
+  and ``fallback``, N·(k - 1) for k routes per peer, are parts of it, too, null if there are none in the slot; silent
+  agents have waits;
 - ``forecast``: N·D·H expected requests the decision was based on, null without a forecaster;
 - ``verdict``: N outcomes of the decisions (0 wait, 1 admitted, 2 denied, 3 illegal, 4 withheld);
 - ``deliveries``: requests served since the last row (source, destination, arrival, fidelity, from_stock);

@@ -50,6 +50,7 @@ def test_the_chain_of_a_scenario_is_that_of_the_model() -> None:
         ({"emission": "poisson"}, 'hardware.emission = "bernoulli"'),
         ({"swap_rate": (0.5, 0.5)}, "a swap per slot at every relay"),
         ({"outages": {}}, "no outages"),
+        ({"silence": {}}, "no silence"),
         ({"fidelity_classes": (0.8,)}, r"requests for pairs of any fidelity \(fidelity_classes of 0.25\)"),
     ],
 )

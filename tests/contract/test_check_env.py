@@ -38,6 +38,7 @@ SLOTS = 40
             ("mesh20-v0", 60, {"observation": "dict"}),
             ("mesh20-v0", 60, {"forecaster": "moving-average"}),
             ("mesh100-outages-v0", 12, {}),
+            ("mesh20-v0", 16, {"silence": {"share": 0.3, "start": 1.0, "duration": 2.0}}),
         ],
         2,
     ),

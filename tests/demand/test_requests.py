@@ -265,6 +265,7 @@ def test_demand_is_deterministic_in_its_seed_and_differs_between_seeds() -> None
         {"contention_penalty": 1.0},
         {"telemetry_period": 2.0},
         {"outages": {}},
+        {"silence": {}},
         {"name": "other"},
         {"swap_success": 0.5},
         {"time_to_live": 4.0},

@@ -98,7 +98,7 @@ def test_silent_agents_wait_and_all_else_goes_on(method: str) -> None:
 def test_only_while_it_lasts() -> None:
     session, rng = begun(SILENT), np.random.default_rng(0)
     silent = silent_nodes(session)[0]
-    asked = {slot: 0 for slot in range(SLOTS)}
+    asked = dict.fromkeys(range(SLOTS), 0)
     for slot in asked:
         session.step(legal(session.masks(), rng))
         asked[slot] = np.count_nonzero(session.simulator.state.verdict[0][silent] != VERDICT.WAIT)

@@ -25,6 +25,7 @@ from dpem_env.experiments.contestants import Contestant, PolicySpec, contestants
 from dpem_env.experiments.results import Key, arrays, flat, read
 from dpem_env.experiments.suites import SUITES, Suite, get_suite
 from dpem_env.experiments.workers import WorkItem, play
+from dpem_env.scenarios.schema import Silence
 from dpem_env.support.errors import DpemError
 from support.command_line import Interrupt, but, complaint, dpem, given
 
@@ -345,13 +346,13 @@ def test_failures_of_a_scenario_from_a_file_are_played(tmp_path: Path, capsys: p
     path, out = tmp_path / "mine.toml", tmp_path / "out"
     scenarios.get("star8-v0", slots=16, name="mine").save(path)
     early = ("--set", "silence.start=1.0", "--set", "silence.share=0.3")
-    policies = ("--policy", "local-reactive", "--policy", "central-reactive", "--delay", "0.5")
+    policies = (*given(*POLICIES), "--delay", "0.5")
     command = ("benchmark", "failures", "--scenario", str(path), *early, *policies, "--seeds", "1")
-    assert main([*command, "--out", str(out)]) == 0
+    assert dpem(*command, "--out", str(out)) == 0
     told = capsys.readouterr().out
     fields = "silence.start=1.0+silence.share=0.3"
     names = ["mine", f"mine+silence+{fields}", "mine+outages", f"mine+silence+outages+{fields}"]
-    assert [each["name"] for each in read_json(out / "summary.json")["scenarios"]] == names
+    assert [each["name"] for each in summary_in(out)["scenarios"]] == names
     assert all(name in told for name in names)
     assert len([each for each in (out / "episodes").iterdir() if each.name.startswith("mine")]) == 8
 
@@ -366,7 +367,8 @@ def test_failures_of_a_scenario_from_a_file_are_played(tmp_path: Path, capsys: p
     ],
 )
 def test_a_bad_silence_is_told_in_one_line(capsys: pytest.CaptureFixture[str], change: str, told: str) -> None:
-    said = complaint(capsys, "benchmark", "failures", "--policy", "idle", "--set", change, "--out", "nowhere")
+    command = ("benchmark", "failures", *given("idle"), "--set", change, "--seeds", "1", "--out", "nowhere")
+    said = complaint(capsys, *command)
     assert told in said
 
 

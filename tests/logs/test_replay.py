@@ -95,7 +95,7 @@ def test_an_episode_with_silence_replays_bit_for_bit(
 ) -> None:
     """The log has waits where nothing was carried out: so it does not matter who was silent, agents or a controller."""
     silence = {"share": 0.5, "start": 2.0, "duration": 2.0}
-    scenario = scenarios.get("mesh20-v0", slots=SLOTS, request_rate=20.0, silence=silence)
+    scenario = scenarios.get("mesh20-v0", slots=SLOTS, request_rate=20.0, predictability=0.0, silence=silence)
     path = tmp_path / "a.parquet"
     _, session = record_episode(path, scenario, policy, delay=delay)
     assert session.silent_agents is not None
