@@ -58,10 +58,6 @@ def skill(forecaster: str) -> float:
     return float(field("results/forecasts/sessions/forecast.json:forecasters", "skill", {"name": forecaster})[-1])
 
 
-def dpem(other: str, metric: str = "delivery_rate") -> float:
-    return more("ppo:agents/checkpoints/dpem-mesh100/seed0", other, metric, "results/federated/dpem")
-
-
 def noise(**where: Any) -> float:
     where |= {"mode": "central", "nodes": 100}
     return float(field("results/federated/noise.json:rows", "noise_to_clip", where))
@@ -90,9 +86,6 @@ def claims() -> Iterator[tuple[str, str, float, float, float]]:
         yield page, "A controller that only sends prices loses nothing with delay", lost, -0.015, 0.015
     steps = field("curves", "steps", {"scenario": "mesh100-v0", "name": "shared"})
     yield page, "trained on 4 million agent-steps of mesh100", steps / 1e6, 3.9, 4.2
-    yield page, "delivers a third more than a reactive central scheduler", dpem(f"central-reactive {POINT}"), 0.28, 0.38
-    yield page, "a tuned local rule, `maxweight`, is ahead of it in both", dpem("maxweight"), -0.2, 0.0
-    yield page, "a tuned local rule, `maxweight`, is ahead of it in both", dpem("maxweight", "contention"), 0.0, 0.3
 
     page, bounds = "docs/results.md", "results/bounds/tighter.json:rows"
     mesh = next(each for each in records(bounds) if each["scenario"] == "mesh100-v0")

@@ -789,7 +789,7 @@ class Scenario(Section):
     def hash(self) -> str:
         """Twelve hexadecimal digits that change whenever a field other than name or summary does.
 
-        Fields of `NEUTRAL` that say what held before they came are left out, as is a silence that there is not: the
+        Fields of `NEUTRAL` that say what held before they came are left out, as is an absent silence: the
         world is the same without them. Of files whose content is known it is that which counts, not where they lie.
         """
         fields = self.model_dump(mode="json", exclude={"name", "summary"})

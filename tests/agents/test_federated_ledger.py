@@ -23,7 +23,8 @@ from dpem_agents.federated.ledger import Release
 from dpem_env.support.errors import DpemError
 from dpem_env.support.files import sole_writer
 
-SHIPPED = Path(__file__).parents[2] / "agents" / "checkpoints" / "dpem-mesh100" / "seed0" / "ledger.json"
+OLD = b"""{"format": "dpem-privacy-ledger-1", "charges": [
+  {"sample_rate": 1.0, "noise_multiplier": 2.616495235207007, "private": true, "rounds": 19}]}"""
 ROUNDS = 3
 SEEDED = config(noise_seed=7, adaptive=AdaptiveClipping(count_noise=1.0), sample_rate=0.5)
 UNNAMED = b'{"format": "dpem-privacy-ledger-2", "charges": [], "announced": [3]}'
@@ -318,7 +319,7 @@ def test_a_program_that_was_killed_in_a_round_leaves_others_their_rounds_and_pla
 
 def test_ledgers_of_the_first_version_are_read_and_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
-    path.write_bytes(SHIPPED.read_bytes())
+    path.write_bytes(OLD)
     before = Ledger(path)
     assert (before.rounds, before.unnamed, before.private) == (19, 19, True)
     [charge] = before.charges
