@@ -308,8 +308,8 @@ def claims() -> Iterator[tuple[str, str, float, float, float]]:
         0.035,
     )
     yield page, "a moving average two", over_mean_rates(rule), 0.015, 0.025
-    yield page, "the true rates of the moment five", over_mean_rates(f"{rule} +oracle"), 0.045, 0.055
-    yield page, "with memories of 10 s half a point is left", over_mean_rates(f"{rule} +{GRU}", "10.0"), 0.003, 0.008
+    yield page, "and the true current rates five", over_mean_rates(f"{rule} +oracle"), 0.045, 0.055
+    yield page, "With memories of 10 s half a point is left", over_mean_rates(f"{rule} +{GRU}", "10.0"), 0.003, 0.008
 
     page = "docs/federated-learning.md"
     for training in ("head-off", "head-epsilon8", "head-epsilon2"):
