@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dpem_env.envs.metric_labels import HEADLINE, METRICS, QUANTITIES
 from dpem_env.experiments import cards, results
-from dpem_env.experiments.anova import one_way_anova, two_way_anova
+from dpem_env.experiments.anova import one_way_anova, regression, two_way_anova
 from dpem_env.experiments.forecast_skill import SUMS
 from dpem_env.experiments.fronts import FrontTable, by_network, claims, front_table, points_of
 from dpem_env.experiments.regimes import crossover_table, regime_map
@@ -35,21 +35,47 @@ POINT = (None, 0.5)  # s, control delays at which policies are compared
 DEMANDS = ("sessions", "half", "steady", "periodic", "trace")
 SIZE_FOLDERS = {25: "mesh25", 50: "mesh50", 100: "evaluation", 200: "mesh200", 400: "mesh400"}
 FRONT_LEVELS = (0.0005, 0.001, 0.0015, 0.002, 0.003)  # of contention, written down before scoring
-# The paper's claim: who is played against whom, written down before its networks existed (docs/reproduce-paper.md).
 PAPER = BASELINES / "results" / "paper"
-PAPER_FOLDERS = {"mesh100-v0": ("local", "central", "central-there", "hybrid")}
 DPEM = "DPEM"
 DECLARED = 2  # place of the price that DPEM is told in the part of single points: 0.5
-RIVALS = Rivals(
-    reactive=["central-reactive (delay 0.5 s)", "reactive, tuned there (delay 0.5 s)"],
-    predictive=["central-maxweight (delay 0.5 s)", "central-lp (delay 0.5 s)", "maxweight, tuned there (delay 0.5 s)"],
-    instantaneous=["central-reactive (delay 0 s)", "central-maxweight (delay 0 s)", "central-lp (delay 0 s)"],
-    local=["local-reactive", "maxweight", "priced"],
-)
 PEERS = ("mpe2", "rware", "sequence", "jaxmarl", "jumanji", "vmas", "torchrl", "dpem-env")
 SKILL = Quantity("skill", "deviance skill", 3)
 
 Record = dict[str, Any]
+
+
+class Claim(NamedTuple):
+    """Where the paper's claim is tested, and against whom: written down before its networks existed."""
+
+    folders: tuple[str, ...]  # of results
+    rivals: Rivals
+    levels: tuple[float, ...] = FRONT_LEVELS  # of contention
+
+
+CLAIMS = {  # docs/reproduce-paper.md
+    "mesh100-v0": Claim(
+        ("local", "central", "central-there", "hybrid"),
+        Rivals(
+            reactive=["central-reactive (delay 0.5 s)", "reactive, tuned there (delay 0.5 s)"],
+            predictive=[
+                "central-maxweight (delay 0.5 s)",
+                "central-lp (delay 0.5 s)",
+                "maxweight, tuned there (delay 0.5 s)",
+            ],
+            instantaneous=["central-reactive (delay 0 s)", "central-maxweight (delay 0 s)", "central-lp (delay 0 s)"],
+            local=["local-reactive", "maxweight", "priced"],
+        ),
+    ),
+    "abilene-mixed-v0": Claim(
+        ("abilene/local", "abilene/central"),
+        Rivals(
+            reactive=["central-reactive (delay 0.5 s)"],
+            predictive=["central-maxweight (delay 0.5 s)", "central-lp (delay 0.5 s)"],
+            instantaneous=["central-reactive (delay 0 s)", "central-maxweight (delay 0 s)", "central-lp (delay 0 s)"],
+            local=["local-reactive", "maxweight", "priced"],
+        ),
+    ),
+}
 read = cache(results.read)  # many tables tell of the same results
 
 
@@ -134,39 +160,129 @@ def public_fronts() -> Iterator[Record]:
 
 
 def paper_verdict() -> Iterator[Record]:
-    """The four parts of the paper's claim, in each world."""
-    for world in PAPER_FOLDERS:
-        rng = generator("paper verdict")
-        parts = verdict_of(points_of(_paper(world)), DPEM, DECLARED, RIVALS, FRONT_LEVELS, rng)
-        for letter, part in zip("abcd", parts, strict=True):
-            told = {"world": world, "part": letter, "holds": "yes" if part.holds else "no"}
-            yield part._asdict() | told | _of_p(p=part.p, adjusted=part.adjusted)
+    """The four parts of the paper's claim."""
+    yield from _verdict_in("mesh100-v0")
+
+
+def abilene_verdict() -> Iterator[Record]:
+    """And on Abilene."""
+    yield from _verdict_in("abilene-mixed-v0")
 
 
 def paper_fronts() -> Iterator[Record]:
     """Fronts of everybody on the networks of the paper's claim, by themselves and beside DPEM's."""
-    for world in PAPER_FOLDERS:
-        table = front_table(_paper(world), DPEM, FRONT_LEVELS[-1], FRONT_LEVELS)
-        for record in table.records:
-            yield record | {"world": world, "episodes": table.episodes}
+    yield from _fronts_in("mesh100-v0")
+
+
+def abilene_fronts() -> Iterator[Record]:
+    """And on Abilene."""
+    yield from _fronts_in("abilene-mixed-v0")
 
 
 def paper_claims() -> Iterator[Record]:
     """DPEM at every price that it is told, beside every rival point of each central rule."""
-    for world in PAPER_FOLDERS:
-        for record in _claims_of(_paper(world), DPEM):
-            yield record | {"world": world}
+    yield from _claims_of(played_on("mesh100-v0"), DPEM)
+
+
+def abilene_claims() -> Iterator[Record]:
+    """And on Abilene."""
+    yield from _claims_of(played_on("abilene-mixed-v0"), DPEM)
+
+
+def _verdict_in(world: str) -> Iterator[Record]:
+    claim = CLAIMS[world]
+    parts = verdict_of(
+        points_of(played_on(world)), DPEM, DECLARED, claim.rivals, claim.levels, generator("paper verdict")
+    )
+    for letter, part in zip("abcd", parts, strict=True):
+        told = {"part": letter, "holds": "yes" if part.holds else "no"}
+        yield part._asdict() | told | _of_p(p=part.p, adjusted=part.adjusted)
+
+
+def _fronts_in(world: str) -> Iterator[Record]:
+    levels = CLAIMS[world].levels
+    table = front_table(played_on(world), DPEM, levels[-1], levels)
+    return (record | {"episodes": table.episodes} for record in table.records)
 
 
 def paper_worlds() -> Iterator[Record]:
     """What DPEM and its rivals earn with shorter memories and without news, a network being an observation."""
     for folder in ("coherence", "reads-off"):
-        yield from _of_networks(read(PAPER / folder), "paper worlds")
+        for record in _of_networks(read(PAPER / folder), "paper worlds"):
+            memory = record["scenario"].rpartition("coherence_time=")[2].removesuffix(".0")
+            yield record | {"setting": "reads off" if folder == "reads-off" else f"T = {memory} s"}
+
+
+def paper_variance() -> Iterator[Record]:
+    """Between all who are played on the networks of the paper's claim, at the scenario's own price of contention."""
+    for metric, found, named in _paper_anova(pairs=False):
+        chances = {"p": found.p, "shapiro": found.shapiro_p, "levene": found.levene_p, "kruskal": found.kruskal_p}
+        yield vars(found) | _of_p(**chances) | {"metric": METRICS[metric].title, "policies": len(named)}
+
+
+def paper_tukey() -> Iterator[Record]:
+    """DPEM minus everybody else there, honestly significant differences."""
+    told: dict[str, Record] = defaultdict(dict)
+    for metric, found, named in _paper_anova(pairs=True):
+        at = named.index(DPEM)
+        for pair in found.tukey:
+            if at in (pair.first, pair.second):
+                sign, other = (-1, pair.second) if pair.first == at else (1, pair.first)
+                ends = sorted((sign * pair.difference.low, sign * pair.difference.high))
+                estimate = Estimate(METRICS[metric], sign * pair.difference.value, *ends)
+                told[named[other]] |= {metric: estimate} | {f"{metric}_p": _of_p(p=pair.p)["p"]}
+    yield from ({"label": label} | record for label, record in told.items())
 
 
 @cache
-def _paper(world: str) -> results.Results:
-    return results.together([read(PAPER / each) for each in PAPER_FOLDERS[world]])
+def _paper_anova(pairs: bool) -> list[tuple[str, Any, list[str]]]:
+    """By metric: the analysis of variance, and whose means over networks its groups are."""
+    played = list(_of_networks(played_on("mesh100-v0"), "paper variance"))
+    own = [each for each in played if each["scenario"].endswith("contention_penalty=0.05")]
+    named = [each["label"] for each in own]
+    return [
+        (metric, one_way_anova([each["by_network"][metric][0] for each in own], pairs), named) for metric in HEADLINE
+    ]
+
+
+def failures() -> Iterator[Record]:
+    """What contestants deliver where nothing fails, and how much less where something does, over networks."""
+    told: dict[str, Record] = defaultdict(dict)
+    whole: dict[str, Any] = {}
+    for each in _of_networks(read(BASELINES / "results" / "failures"), "failures"):
+        label, delivered = each["label"], each["by_network"]["delivery_rate"]
+        world = [name for name in ("silence", "outages") if f"+{name}" in each["scenario"]]
+        if not world:
+            whole[label] = delivered
+            told[label] |= each
+        else:
+            less = paired_difference(delivered, whole[label], generator("failures"))
+            told[label]["_and_".join(world)] = Estimate(METRICS["delivery_rate"], *less)
+    yield from told.values()
+
+
+def sizes() -> Iterator[Record]:
+    """Lines of metrics on the size of the mesh, of policies that were trained or tuned on 100 nodes."""
+    values: dict[tuple[str, str], dict[int, Any]] = defaultdict(dict)
+    for nodes, folder in SIZE_FOLDERS.items():
+        for each in results.records(read(FRONTS / folder)):
+            label = "PPO" if each["label"].startswith("PPO") else each["label"]
+            if each["scenario"].endswith("contention_penalty=0.05"):
+                for metric in ("delivery_rate", "contention"):
+                    values[label, metric][nodes] = each[metric].values.mean(axis=0)
+    for (label, metric), by_size in values.items():
+        if len(by_size) == len(SIZE_FOLDERS):  # others were not played on all
+            x = [nodes for nodes, episodes in by_size.items() for _ in episodes]
+            line = regression(x, np.concatenate(list(by_size.values())))
+            slope = Estimate(METRICS[metric], *(100 * end for end in line.slope))
+            told = {"slope": slope, "r_squared": line.r_squared, "spearman": line.spearman, "episodes": len(x)}
+            yield {"label": label, "metric": METRICS[metric].title} | told | _of_p(p=line.p)
+
+
+@cache
+def played_on(world: str) -> results.Results:
+    """All that is played to test the paper's claim in a world."""
+    return results.together([read(PAPER / each) for each in CLAIMS[world].folders])
 
 
 def fine_tuned() -> Iterator[Record]:
@@ -374,7 +490,14 @@ ANALYSES = {
         paper_verdict,
         paper_fronts,
         paper_claims,
+        abilene_verdict,
+        abilene_fronts,
+        abilene_claims,
         paper_worlds,
+        paper_variance,
+        paper_tukey,
+        failures,
+        sizes,
         fine_tuned,
         regimes,
         leaderboard,

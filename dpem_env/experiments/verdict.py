@@ -62,7 +62,7 @@ class Part(NamedTuple):
 class _Test(NamedTuple):
     against: str
     estimate: str
-    p: float
+    statistic: float  # Student's t
 
 
 def verdict(
@@ -97,9 +97,12 @@ def verdict(
         ],
         "more below the front": [_more(means[ours], label, means[label], at[-1], number) for label in rivals.local],
     }
-    worst = {asked: max(of, key=lambda test: test.p) for asked, of in tests.items()}
-    adjusted = holm([test.p for test in worst.values()])
-    return [Part(asked, *test, p) for (asked, test), p in zip(worst.items(), adjusted, strict=True)]
+    worst = [min(of, key=lambda test: test.statistic) for of in tests.values()]
+    chances = [float(stats.t.sf(test.statistic, number - 1)) for test in worst]
+    return [
+        Part(asked, test.against, test.estimate, p, adjusted)
+        for asked, test, p, adjusted in zip(tests, worst, chances, holm(chances), strict=True)
+    ]
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -112,20 +115,20 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _above_zero(estimates: Array, number: int) -> float:
-    """The p of the first estimate being above 0, by all others, which were resampled from so many episodes."""
+    """Student's t of the first estimate being above 0, by all others, which were resampled from so many episodes."""
     with np.errstate(invalid="ignore"):
         error = float(standard_error(estimates[1:], number))
     if not math.isfinite(error):
-        return 1.0
+        return -math.inf
     if error == 0.0:
-        return 0.0 if estimates[0] > 0.0 else 1.0
-    return float(stats.t.sf(estimates[0] / error, number - 1))
+        return math.inf if estimates[0] > 0.0 else -math.inf
+    return float(estimates[0]) / error
 
 
 def _beside(ours: Means, place: int, label: str, theirs: Means, number: int) -> list[_Test]:
     found = []
     for less, more in zip(*(ratios.T for ratios in beside_rivals(ours, place, theirs)), strict=True):
-        worst = max(
+        worst = min(
             _above_zero(more - math.log(MORE_DELIVERED), number), _above_zero(math.log(LESS_CONTENDED) - less, number)
         )
         found.append(_Test(label, f"{np.exp(more[0]):.2f}, {np.exp(less[0]):.2f}", worst))
