@@ -52,6 +52,7 @@ PLAY = (
     "envs/metrics",
     "envs/rewards",
     "envs/session",
+    "envs/silence",
     "envs/sums",
     "experiments/evaluation",
     "policies",

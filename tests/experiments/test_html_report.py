@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FRONTS = ROOT / "baselines" / "results" / "fronts"
 REGIMES = ROOT / "baselines" / "results" / "regimes"
 LEARNING = ROOT / "baselines" / "results" / "learning" / "mesh20"
-FEDERATED = ROOT / "baselines" / "results" / "federated" / "dpem"
+FEDERATED = ROOT / "baselines" / "results" / "federated" / "privacy"
 
 
 class Page(HTMLParser):
