@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from dpem_env.envs.metric_labels import HEADLINE, METRICS, QUANTITIES
 from dpem_env.experiments import cards, results
-from dpem_env.experiments.anova import one_way_anova, regression, two_way_anova
+from dpem_env.experiments.anova import OneWay, one_way_anova, regression, two_way_anova
 from dpem_env.experiments.forecast_skill import SUMS
 from dpem_env.experiments.fronts import FrontTable, by_network, claims, front_table, points_of
 from dpem_env.experiments.regimes import crossover_table, regime_map
@@ -159,50 +159,25 @@ def public_fronts() -> Iterator[Record]:
     return (record | {"episodes": table.episodes} for record in table.records)
 
 
-def paper_verdict() -> Iterator[Record]:
+def paper_verdict(world: str = "mesh100-v0") -> Iterator[Record]:
     """The four parts of the paper's claim."""
-    yield from _verdict_in("mesh100-v0")
-
-
-def abilene_verdict() -> Iterator[Record]:
-    """And on Abilene."""
-    yield from _verdict_in("abilene-mixed-v0")
-
-
-def paper_fronts() -> Iterator[Record]:
-    """Fronts of everybody on the networks of the paper's claim, by themselves and beside DPEM's."""
-    yield from _fronts_in("mesh100-v0")
-
-
-def abilene_fronts() -> Iterator[Record]:
-    """And on Abilene."""
-    yield from _fronts_in("abilene-mixed-v0")
-
-
-def paper_claims() -> Iterator[Record]:
-    """DPEM at every price that it is told, beside every rival point of each central rule."""
-    yield from _claims_of(played_on("mesh100-v0"), DPEM)
-
-
-def abilene_claims() -> Iterator[Record]:
-    """And on Abilene."""
-    yield from _claims_of(played_on("abilene-mixed-v0"), DPEM)
-
-
-def _verdict_in(world: str) -> Iterator[Record]:
-    claim = CLAIMS[world]
-    parts = verdict_of(
-        points_of(played_on(world)), DPEM, DECLARED, claim.rivals, claim.levels, generator("paper verdict")
-    )
+    claim, points = CLAIMS[world], points_of(played_on(world))
+    parts = verdict_of(points, DPEM, DECLARED, claim.rivals, claim.levels, generator("paper verdict"))
     for letter, part in zip("abcd", parts, strict=True):
         told = {"part": letter, "holds": "yes" if part.holds else "no"}
         yield part._asdict() | told | _of_p(p=part.p, adjusted=part.adjusted)
 
 
-def _fronts_in(world: str) -> Iterator[Record]:
+def paper_fronts(world: str = "mesh100-v0") -> Iterator[Record]:
+    """Fronts of everybody on the networks of the paper's claim, by themselves and beside DPEM's."""
     levels = CLAIMS[world].levels
     table = front_table(played_on(world), DPEM, levels[-1], levels)
     return (record | {"episodes": table.episodes} for record in table.records)
+
+
+def paper_claims(world: str = "mesh100-v0") -> Iterator[Record]:
+    """DPEM at every price that it is told, beside every rival point of each central rule."""
+    yield from _claims_of(played_on(world), DPEM)
 
 
 def paper_worlds() -> Iterator[Record]:
@@ -215,7 +190,7 @@ def paper_worlds() -> Iterator[Record]:
 
 def paper_variance() -> Iterator[Record]:
     """Between all who are played on the networks of the paper's claim, at the scenario's own price of contention."""
-    for metric, found, named in _paper_anova(pairs=False):
+    for metric, found, named in _paper_anova():
         chances = {"p": found.p, "shapiro": found.shapiro_p, "levene": found.levene_p, "kruskal": found.kruskal_p}
         yield vars(found) | _of_p(**chances) | {"metric": METRICS[metric].title, "policies": len(named)}
 
@@ -223,26 +198,22 @@ def paper_variance() -> Iterator[Record]:
 def paper_tukey() -> Iterator[Record]:
     """DPEM minus everybody else there, honestly significant differences."""
     told: dict[str, Record] = defaultdict(dict)
-    for metric, found, named in _paper_anova(pairs=True):
-        at = named.index(DPEM)
+    for metric, found, named in _paper_anova():
         for pair in found.tukey:
-            if at in (pair.first, pair.second):
-                sign, other = (-1, pair.second) if pair.first == at else (1, pair.first)
-                ends = sorted((sign * pair.difference.low, sign * pair.difference.high))
-                estimate = Estimate(METRICS[metric], sign * pair.difference.value, *ends)
-                told[named[other]] |= {metric: estimate} | {f"{metric}_p": _of_p(p=pair.p)["p"]}
+            if named[pair.second] == DPEM:
+                estimate = Estimate(METRICS[metric], *pair.difference)
+                told[named[pair.first]] |= {metric: estimate} | {f"{metric}_p": _of_p(p=pair.p)["p"]}
     yield from ({"label": label} | record for label, record in told.items())
 
 
 @cache
-def _paper_anova(pairs: bool) -> list[tuple[str, Any, list[str]]]:
-    """By metric: the analysis of variance, and whose means over networks its groups are."""
-    played = list(_of_networks(played_on("mesh100-v0"), "paper variance"))
+def _paper_anova() -> list[tuple[str, OneWay, list[str]]]:
+    """By metric: the analysis of variance, and whose means over networks its groups are, DPEM's the last."""
+    played = _of_networks(played_on("mesh100-v0"), "paper variance")
     own = [each for each in played if each["scenario"].endswith("contention_penalty=0.05")]
+    own.sort(key=lambda each: each["label"] == DPEM)
     named = [each["label"] for each in own]
-    return [
-        (metric, one_way_anova([each["by_network"][metric][0] for each in own], pairs), named) for metric in HEADLINE
-    ]
+    return [(metric, one_way_anova([each["by_network"][metric][0] for each in own]), named) for metric in HEADLINE]
 
 
 def failures() -> Iterator[Record]:
@@ -471,7 +442,7 @@ def leaderboard() -> Iterable[Record]:
     return cards.records([cards.read_card(path) for path in cards.cards_in([BASELINES / "results" / "leaderboard"])])
 
 
-ANALYSES = {
+ANALYSES: dict[str, Callable[[], Iterable[Record]]] = {
     each.__name__: each
     for each in (
         variance,
@@ -490,9 +461,6 @@ ANALYSES = {
         paper_verdict,
         paper_fronts,
         paper_claims,
-        abilene_verdict,
-        abilene_fronts,
-        abilene_claims,
         paper_worlds,
         paper_variance,
         paper_tukey,
@@ -503,3 +471,5 @@ ANALYSES = {
         leaderboard,
     )
 }
+ABILENE = {"abilene_verdict": paper_verdict, "abilene_fronts": paper_fronts, "abilene_claims": paper_claims}
+ANALYSES |= {name: partial(each, "abilene-mixed-v0") for name, each in ABILENE.items()}

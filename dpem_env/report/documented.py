@@ -10,10 +10,9 @@ from typing import Any, get_args
 import tomli_w
 from pydantic import BaseModel
 
-from dpem_env.scenarios.schema import Outages, Scenario, Section, Silence
+from dpem_env.scenarios.schema import OPTIONAL, Scenario, Section
 
 KINDS = ("generator", "kind")  # what come first, as others depend on them
-OPTIONAL: dict[str, Section] = {"outages": Outages(), "silence": Silence()}  # if missing, shown with their defaults
 
 
 def documented_toml(scenario: Scenario) -> str:

@@ -611,7 +611,7 @@ NetworkConfig = Annotated[
     MeshNetwork | ChainNetwork | StarNetwork | TopohubNetwork | CoronetNetwork | FileNetwork,
     Field(discriminator="generator"),
 ]
-OPTIONAL = ("outages", "silence")  # sections that a scenario may lack
+OPTIONAL: dict[str, Section] = {"outages": Outages(), "silence": Silence()}  # sections that a scenario may lack
 WITH_FILES = ("network", "demand")  # sections that may name files, and hold their content in `SECTION_content`
 TAGS = {"network": NETWORKS, "demand": DEMANDS}
 DemandConfig = Annotated[SessionDemand | TraceDemand | ReplayDemand | SaturatedDemand, Field(discriminator="kind")]
@@ -789,8 +789,8 @@ class Scenario(Section):
     def hash(self) -> str:
         """Twelve hexadecimal digits that change whenever a field other than name or summary does.
 
-        Fields of `NEUTRAL` that say what held before they came are left out, as is an absent silence: the
-        world is the same without them. Of files whose content is known it is that which counts, not where they lie.
+        Fields of `NEUTRAL` that say what held before they came are left out, as is an absent silence: the world is
+        the same without them. Of files whose content is known it is that which counts, not where they lie.
         """
         fields = self.model_dump(mode="json", exclude={"name", "summary"})
         if self.silence is None:
